@@ -1,0 +1,1 @@
+"""What a stream is: values and signatures. No I/O, no clock, no task."""

@@ -1,0 +1,149 @@
+"""Every bound, with its reason. Nothing in Loom is unbounded.
+
+Sizes are bytes, times are seconds, unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+# --- what a run says -------------------------------------------------------------------------------------------------
+
+CHUNK_BYTES = 1 << 20
+"""One chunk's JSON. Larger things belong in files or object stores, with a chunk that names them."""
+
+BATCH_BYTES = 256 << 10
+"""The writer's pending batch: beyond it the producer waits. Large enough that a row's overhead vanishes."""
+
+BATCH_CHUNKS = 1024
+"""The same in chunks: what one append, one decode and one skip inside a batch may cost."""
+
+YIELD_EVERY = 256
+"""A producer that never suspends gives way to the loop after this many chunks, so that others run."""
+
+PAGE_CHUNKS = 1024
+"""One read, when the caller names no limit: a reader's memory is one page, however far it lags."""
+
+PAGE_BYTES = 512 << 10
+"""The same in bytes; a page holds at least one chunk, so a single larger one still passes."""
+
+READ_LIMIT = 10_000
+"""The most chunks a caller may ask for in one read."""
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+ID_LENGTH = 128
+"""A run's id, an actor's name, a key: they stand in URLs, keys and log lines."""
+
+IDEMPOTENCY_KEY_LENGTH = 255
+"""As the IETF draft's users commonly allow."""
+
+# --- inbox -----------------------------------------------------------------------------------------------------------
+
+INBOX_MESSAGES = 10_000
+"""Messages one run may be sent: each attempt reads them from the start."""
+
+MESSAGE_BYTES = 256 << 10
+"""One message's JSON."""
+
+INPUT_BYTES = 1 << 20
+"""A run's input, which rides in its metadata."""
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+JSON_DEPTH = 512
+"""Nesting accepted from outside; deeper is refused before anything recurses over it."""
+
+# --- leases and time-outs --------------------------------------------------------------------------------------------
+
+LEASE = 10.0
+"""A worker's claim lapses after this; takeover follows within LEASE + 1."""
+
+RENEW_FRACTION = 3
+"""Leases are renewed every LEASE / 3: two renewals may be lost."""
+
+OWNER_LEASE = 10.0
+"""An owned run is cancelled when its owner has not been heard of for this long."""
+
+ABANDON_AFTER = 10.0
+"""What does not stop within this time after a cancel is told as abandoned; its slot stays counted."""
+
+DRAIN = 20.0
+"""On SIGTERM running producers may finish for this long."""
+
+HEARTBEAT = 15.0
+"""A comment on an idle event stream: proxies commonly cut at 30 to 60 s of silence."""
+
+LONG_POLL = 30.0
+"""The longest `wait` of one read over HTTP."""
+
+STALLED_VIEWER = 60.0
+"""A connection that takes no byte for this long is closed; its viewer resumes from its cursor."""
+
+LEAVE_GRACE = 10.0
+"""A viewer of an owned endpoint may be away this long (a reconnect) before its run is cancelled."""
+
+CLAIM_WAIT = 5.0
+"""How long one claim call waits for a run before the worker looks around."""
+
+SWEEP_EVERY = 10.0
+"""How often a worker looks for lapsed leases' leftovers and expired runs."""
+
+# --- a worker --------------------------------------------------------------------------------------------------------
+
+CONCURRENCY = 100
+"""Runs that one worker drives at a time, by default."""
+
+THREADS = 32
+"""Sync producers that one worker runs at a time: each needs a thread of its own."""
+
+CRASHES = 5
+"""Lost workers that a run survives (`max_crashes`) before it ends as `run_lost`."""
+
+RETRY_BACKOFF = (0.1, 30.0)
+"""First and longest pause before a retry, doubling and jittered."""
+
+STORE_RETRY = (0.02, 1.0)
+"""First and longest pause before a frozen batch is sent again to a store that is out of reach."""
+
+# --- viewers ---------------------------------------------------------------------------------------------------------
+
+FEED_BYTES = 512 << 10
+"""What the hub keeps of a followed log for viewers that are nearly caught up; the rest is read from the store."""
+
+FEED_LINGER = 1.0
+"""How long a feed outlives its last viewer: a page that reloads finds it warm."""
+
+SEND_BYTES = 64 << 10
+"""What the server hands to one connection at a time; more waits in the log, not in memory."""
+
+# --- HTTP ------------------------------------------------------------------------------------------------------------
+
+BODY_BYTES = 2 << 20
+"""A request body: an input and its envelope."""
+
+CONNECTIONS = 10_000
+"""Concurrent connections of one server."""
+
+LIST_LIMIT = 1000
+"""Runs in one page of a list."""
+
+# --- client ----------------------------------------------------------------------------------------------------------
+
+RECONNECT = (0.1, 10.0)
+"""First and longest pause before the HTTP client reconnects, doubling and jittered: it never spins."""
+
+CONNECT_TIMEOUT = 5.0
+"""To reach a server."""
+
+SILENCE = 3 * HEARTBEAT
+"""An event stream without a byte for this long is taken for dead and reconnected."""
+
+# --- SQLite ----------------------------------------------------------------------------------------------------------
+
+POLL = 0.005
+"""How often SQLite's data_version is looked at while somebody waits (6 us a look): the latency between processes."""
+
+BUSY = 5.0
+"""How long a call waits for another process's write lock before it is `Unavailable`."""
+
+RETENTION = 7 * 86400.0
+"""Ended runs are kept for this long."""

@@ -1,0 +1,273 @@
+"""The ports: what a store, a transport and a model provider must be. Everything above is written against these.
+
+A store belongs to one event loop. Every method may raise `Unavailable` (nothing is known to have happened; repeat it:
+all are idempotent as said) and, where it writes, `StoreFull` (nothing happened). All are safe to cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, Self
+
+import msgspec
+
+from . import limits
+from .chunk import Batch, Message, Page
+from .cursor import Cursor
+from .parts import ChatMessage, Part, ToolSpec
+from .run import ActorInfo, Claim, Head, Mark, Meta, RunState
+
+__all__ = ["AI", "Durability", "Fence", "Logs", "Notice", "Notify", "Queue", "Store", "Swept", "Transport", "Unwatch"]
+
+Durability = Literal["memory", "process", "disk", "replica"]
+"""What an acknowledged append survives: nothing but calls, kill -9, a power cut, the loss of the primary."""
+
+
+class Notice(msgspec.Struct, frozen=True, gc=False):
+    """Something changed in a watched log.
+
+    With `batch`: exactly that was appended. Without: look (`read`, `head`, `marks`). Notices may be lost, repeated
+    or late; whoever gets one whose batch does not continue what he has reads the log.
+    """
+
+    batch: Batch | None = None
+    ended: bool = False
+
+
+Notify = Callable[[Notice], None]
+Unwatch = Callable[[], None]
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """What a new writer is told: its epoch, the log's tail, and whether the log has ended (then it may not write)."""
+
+    epoch: int
+    tail: int
+    ended: bool
+
+
+class Swept(msgspec.Struct, frozen=True):
+    """What a sweep did: open runs that no queue held and were put back, ended runs dropped by retention."""
+
+    requeued: int = 0
+    dropped: int = 0
+
+
+class Logs(Protocol):
+    """Append-only, ordered, resumable logs that end once. A run's id names its outbox, `inbox_of(run)` its inbox."""
+
+    async def create(self, meta: Meta) -> Head:
+        """Make the run's two logs. Idempotent: of a run that exists the head is returned as it is (also when `meta`
+        differs: the caller compares with `Meta.same_request`)."""
+        ...
+
+    async def head(self, run: str) -> Head:
+        """The outbox's head, with the result. Raises `LogNotFound`."""
+        ...
+
+    async def heads(
+        self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
+    ) -> list[Head]:
+        """Heads without results, newest first; `before`: those older than this run (`LogNotFound` if it is gone)."""
+        ...
+
+    async def fence(self, run: str, token: str) -> Fence:
+        """Take the sole right to append: a new epoch, whose attempt is higher than every earlier one's. Idempotent by
+        `token` while no newer fence was drawn (then `Fenced`). An ended log gets no new epoch."""
+        ...
+
+    async def append(self, run: str, batch: Batch, *, end: bool = False) -> Cursor:
+        """Add `batch`, and with `end` end the log in the same atomic act (its last chunk is `complete` or `error`).
+
+        The same batch as the last one stored, byte for byte, is success, also after the end. Raises `Fenced` (any
+        other epoch than the newest), `LogEnded`, `Conflict` (does not continue at tail + 1), `LogNotFound`.
+        """
+        ...
+
+    async def end_unstarted(self, run: str, line: bytes) -> bool:
+        """End a log that no attempt was made on with this one `error` chunk's JSON (no line end). True if the log is
+        ended by such a call, now or before; False if an attempt was made. Raises `LogNotFound`."""
+        ...
+
+    async def send(self, run: str, message: bytes, *, sender: str, id: str) -> Cursor:
+        """Add a message's JSON to the run's inbox; once for each (sender, id), however often it is sent.
+
+        Raises `LogNotFound`, `LogEnded` when the outbox has ended, `LimitExceeded` when the inbox is full.
+        """
+        ...
+
+    async def read(
+        self, log: str, after: Cursor | None = None, *, limit: int = limits.PAGE_CHUNKS, wait: float = 0.0
+    ) -> Page:
+        """What follows `after` (None: from seq 1): at most `limit` chunks and about `limits.PAGE_BYTES`, at least one.
+
+        With nothing there it waits up to `wait` seconds for an append or the end, then returns an empty page. Raises
+        `LogNotFound`, and `CursorExpired` (with `details["earliest"]`, a cursor's text or None) when the cursor's epoch
+        is unknown, its seq is not one that epoch wrote, or what follows it was trimmed.
+        """
+        ...
+
+    async def trim(self, run: str, before: int) -> int:
+        """Forget whole batches that lie below seq `before`; returns the first seq still kept."""
+        ...
+
+    async def drop(self, run: str) -> None:
+        """Forget the run: logs, queue entry, marks. Waiting readers get `LogNotFound`. Idempotent."""
+        ...
+
+    def watch(self, log: str, notify: Notify) -> Unwatch:
+        """Call `notify` on the loop whenever `log` may have changed, from now on. Never blocks, holds no memory per
+        unseen change. Watching a run's outbox also tells of its marks and its drop."""
+        ...
+
+    async def touch(self, run: str) -> None:
+        """The owner is alive: count `Head.beat` up. Nothing happens to an ended log. Raises `LogNotFound`."""
+        ...
+
+    async def mark(self, run: str, reader: str, seq: int | None) -> None:
+        """Reader `reader` has read through `seq` (its beat counts up); None: it has left. Idempotent."""
+        ...
+
+    async def marks(self, run: str) -> list[Mark]:
+        """The attached readers' marks."""
+        ...
+
+
+class Queue(Protocol):
+    """Hands each run to one worker at a time, at least once, in order within an actor's key.
+
+    The log is the truth, the queue a hint: a claim of an ended run is acknowledged and dropped by the worker.
+    """
+
+    async def put(self, meta: Meta) -> None:
+        """Make the run claimable. Idempotent by run id: an entry that is there stays as it is."""
+        ...
+
+    async def claim(self, queues: Sequence[str], worker: str, *, lease: float, wait: float) -> Claim | None:
+        """The next run for this worker, waiting up to `wait` seconds for one.
+
+        Takes over claims whose heartbeat this store object has seen unchanged for the claim's lease by its own
+        monotonic clock, counting a crash. An entry whose key has an earlier entry is not ready.
+        A claim whose reply was lost comes again, to this worker or, after its lease, to another.
+        """
+        ...
+
+    async def renew(self, claim: Claim) -> None:
+        """Count the claim's heartbeat up. Raises `Fenced` when it is no longer this worker's."""
+        ...
+
+    async def ack(self, claim: Claim) -> None:
+        """The run has ended: forget its entry, making the key's next one ready. Idempotent; `Fenced` as for `renew`."""
+        ...
+
+    async def release(self, claim: Claim, *, delay: float = 0.0) -> None:
+        """Hand the run over: claimable again after `delay` seconds, no crash counted. `Fenced` as for `renew`."""
+        ...
+
+
+class Store(Logs, Queue, Protocol):
+    """A place that offers logs and a queue. An async context manager; entering opens it, leaving closes it."""
+
+    @property
+    def durability(self) -> Durability: ...
+
+    async def sweep(self) -> Swept:
+        """Put back open runs that no queue holds, drop ended runs whose retention has passed. Bounded work a call."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+
+class Transport(Protocol):
+    """How a client reaches runs: a store in this process, or a server. Errors are those of `Logs`."""
+
+    async def start(self, meta: Meta) -> Head:
+        """Start a run. Idempotent by `meta.run`; `Conflict` when that id is taken by another request.
+
+        Raises `UnknownProducer` and `InvalidInput` where the producers are known.
+        """
+        ...
+
+    async def head(self, run: str) -> Head: ...
+
+    async def heads(
+        self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
+    ) -> list[Head]: ...
+
+    async def actors(self) -> list[ActorInfo]: ...
+
+    def follow(self, run: str, after: Cursor | None = None) -> AsyncIterator[Page]:
+        """Non-empty pages from `after` to the log's end, as they come, over reconnects and outages of the store.
+
+        An iterator with `aclose`. Every page continues the one before; raises `CursorExpired` or `LogNotFound`.
+        """
+        ...
+
+    async def read(self, run: str, after: Cursor | None, *, limit: int, wait: float) -> Page: ...
+
+    async def send(self, run: str, message: Message[Any]) -> None:
+        """Durable when it returns. Idempotent by the message's sender and id."""
+        ...
+
+    async def cancel(self, run: str) -> None:
+        """Ask for the run's end; durable when it returns; confirmed by the `error{cancelled}` chunk. Idempotent; of an
+        ended run it does nothing."""
+        ...
+
+    async def touch(self, run: str) -> None:
+        """The owner's heartbeat of an owned run."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class AI(Protocol):
+    """`ctx.ai`: a language model. Give a `prompt` or `messages`, not both. Cancelling closes the upstream connection.
+
+    Raises `Unavailable` (after retries, which only happen before the first token), `Unauthorized`, `LimitExceeded`,
+    `RemoteProtocolError`.
+    """
+
+    async def complete(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
+        model: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        tools: Sequence[ToolSpec] = (),
+    ) -> str:
+        """The whole answer's text."""
+        ...
+
+    def stream_completion(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
+        model: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        tools: Sequence[ToolSpec] = (),
+    ) -> AsyncIterator[str]:
+        """The answer's text, as it comes."""
+        ...
+
+    def stream_parts(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
+        model: str | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        tools: Sequence[ToolSpec] = (),
+    ) -> AsyncIterator[Part]:
+        """Everything the model says, typed, as it comes; a `FinishReasonPart` comes exactly once (at the end, perhaps
+        followed by a `UsagePart`): a stream cut before it raises `Unavailable`."""
+        ...
+
+    async def aclose(self) -> None: ...

@@ -1,0 +1,151 @@
+"""What is known of a run besides its chunks: how it was started, its head, a worker's claim on it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import msgspec
+
+from . import limits
+from .cursor import Cursor, attempt_of
+from .errors import ErrorInfo, InvalidInput
+
+__all__ = ["ActorInfo", "Claim", "Head", "Mark", "Meta", "RunState", "check_id", "inbox_of", "run_of", "state_of"]
+
+RunState = Literal["queued", "running", "completed", "failed", "cancelled", "lost"]
+"""Where a run is. `queued`: no attempt was made yet. The last four are for ever."""
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@~-]*", re.ASCII)
+_INBOX = "/in"
+
+
+def check_id(text: str, field: str = "id") -> str:
+    """`text`, if it may be an id, an actor's name or a queue's. Raises `InvalidInput` naming `field` otherwise."""
+    if len(text) > limits.ID_LENGTH or _ID.fullmatch(text) is None:
+        raise InvalidInput(
+            f"{field}: {text[:80]!r} is no valid name: a letter or digit, then letters, digits and _ . : @ ~ -,"
+            f" at most {limits.ID_LENGTH}",
+            details={"field": field},
+        )
+    return text
+
+
+def inbox_of(run: str) -> str:
+    """The log that holds what the run was told. The run's own id names the outbox."""
+    return run + _INBOX
+
+
+def run_of(log: str) -> str:
+    """The run that a log (its outbox or inbox) belongs to."""
+    return log.removesuffix(_INBOX)
+
+
+class Meta(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """How a run was started: fixed at creation, stored with its log and its queue entry alike.
+
+    `input` is canonical JSON (keys sorted). `created` is in Unix seconds; all durations in seconds.
+    """
+
+    run: str
+    actor: str
+    input: msgspec.Raw = msgspec.Raw(b"null")
+    queue: str = "default"
+    key: str | None = None
+    """Runs of one actor and key go one at a time, in the order they were started."""
+    created: float = 0.0
+    owner_lease: float | None = None
+    """An owned run is cancelled when its owner's heartbeat (`Logs.touch`) stands still for this long."""
+    timeout: float | None = None
+    """From the first attempt's start; then the run ends with `deadline_exceeded`."""
+    idle_timeout: float | None = None
+    """The longest silence of the producer; then the run ends with `idle_timeout`."""
+    ahead: int | None = None
+    """The producer waits while it is this many chunks ahead of its slowest attached reader."""
+
+    def same_request(self, other: Meta) -> bool:
+        """Whether both ask for the same: actor, key and input (G: starting twice is starting once)."""
+        return (self.actor, self.key, bytes(self.input)) == (other.actor, other.key, bytes(other.input))
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a store knows of an outbox without reading it.
+
+    `epochs` are (epoch, its first seq), in order; chunks of an epoch reach to the next epoch's first seq - 1.
+    `first` is the first seq still kept (1 if nothing was trimmed), `tail` the last one (0 if empty).
+    """
+
+    meta: Meta
+    epochs: tuple[tuple[int, int], ...] = ()
+    first: int = 1
+    tail: int = 0
+    ended: bool = False
+    state: RunState = "queued"
+    error: ErrorInfo | None = None
+    result: msgspec.Raw | None = None
+    """The `complete` chunk's data. Left out in lists."""
+    started: float | None = None
+    ended_at: float | None = None
+    beat: int = 0
+    """The owner's heartbeat: a counter."""
+
+    @property
+    def attempt(self) -> int:
+        """The newest attempt's number; 0 before the first."""
+        return attempt_of(self.epochs[-1][0]) if self.epochs else 0
+
+    def cursor_at(self, seq: int) -> Cursor | None:
+        """The cursor behind chunk `seq` (None for 0, the beginning)."""
+        if seq < 1:
+            return None
+        return Cursor(next(epoch for epoch, first in reversed(self.epochs) if first <= seq), seq)
+
+    @property
+    def earliest(self) -> Cursor | None:
+        """Where a reader of everything that is kept begins: None unless the log was trimmed."""
+        return self.cursor_at(self.first - 1)
+
+    @property
+    def latest(self) -> Cursor | None:
+        """Where a reader of only what comes next begins."""
+        return self.cursor_at(self.tail)
+
+
+def state_of(*, attempted: bool, error: ErrorInfo | None, ended: bool) -> RunState:
+    """A run's state from its head's facts."""
+    if not ended:
+        return "running" if attempted else "queued"
+    if error is None:
+        return "completed"
+    return {"cancelled": "cancelled", "run_lost": "lost"}.get(error.code, "failed")  # type: ignore[return-value]
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker's right to drive a run, until its lease lapses. `number` grows with each claim of the run."""
+
+    meta: Meta
+    worker: str
+    number: int
+    crashes: int = 0
+    """How many claims of this run lapsed (hand-overs are not counted)."""
+
+    @property
+    def run(self) -> str:
+        return self.meta.run
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """How far an attached reader of an `ahead` run has read; `beat` is its heartbeat, a counter."""
+
+    reader: str
+    seq: int
+    beat: int
+
+
+class ActorInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is told of a registered producer: its name, first docstring line and input's JSON Schema."""
+
+    name: str
+    description: str = ""
+    kind: str = "actor"
+    input_schema: dict[str, Any] = {}

@@ -1,0 +1,194 @@
+"""JSON, encoded once and decoded with care: msgspec, with the depth of what comes from outside bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import msgspec
+
+from loom.model import limits
+from loom.model.chunk import Batch, Chunk, Message
+from loom.model.errors import ErrorInfo, InvalidInput, LimitExceeded, RemoteProtocolError
+
+__all__ = [
+    "canonical",
+    "convert",
+    "decode",
+    "decode_batch",
+    "decode_chunk",
+    "decode_message",
+    "encode",
+    "encode_into",
+    "ending_of",
+    "make_batch",
+    "type_of",
+]
+
+T = TypeVar("T")
+
+
+def _enc_hook(value: Any) -> Any:
+    """What msgspec does not know by itself: pydantic models, by their own JSON form, and anything that offers it."""
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        return dump(mode="json")
+    tolist = getattr(value, "tolist", None)  # numpy scalars and arrays
+    if callable(tolist):
+        return tolist()
+    raise TypeError(f"cannot be sent as JSON: {type(value).__module__}.{type(value).__qualname__}")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_enc_hook)
+_sorted = msgspec.json.Encoder(enc_hook=_enc_hook, order="sorted")
+_any = msgspec.json.Decoder()
+_chunk: msgspec.json.Decoder[Chunk[Any]] = msgspec.json.Decoder(Chunk)
+_message: msgspec.json.Decoder[Message[Any]] = msgspec.json.Decoder(Message)
+_place = msgspec.structs.force_setattr
+
+encode: Callable[[Any], bytes] = _encoder.encode
+"""The value's JSON. Raises `TypeError` for what has none; NaN and infinities become null (RFC 8259, section 6)."""
+
+encode_into: Callable[[Any, bytearray, int], None] = _encoder.encode_into
+"""Write the value's JSON into the buffer at an offset (-1: its end)."""
+
+
+def canonical(value: Any) -> bytes:
+    """The value's JSON with sorted keys: equal values have equal bytes."""
+    return _sorted.encode(value)
+
+
+def check_depth(data: bytes) -> None:
+    """Raise `RemoteProtocolError` when JSON nests deeper than `limits.JSON_DEPTH`.
+
+    Cheap for what is innocent: only data with that many opening brackets is looked at closely.
+    """
+    if data.count(b"[") + data.count(b"{") <= limits.JSON_DEPTH:
+        return
+    depth = 0
+    inside = escaped = False
+    for byte in data:
+        if escaped:
+            escaped = False
+        elif inside:
+            escaped, inside = byte == 0x5C, byte != 0x22
+        elif byte == 0x22:
+            inside = True
+        elif byte in (0x5B, 0x7B):
+            depth += 1
+            if depth > limits.JSON_DEPTH:
+                raise RemoteProtocolError(f"JSON nested deeper than {limits.JSON_DEPTH}")
+        elif byte in (0x5D, 0x7D):
+            depth -= 1
+
+
+def decode(data: bytes) -> Any:
+    """The JSON value. Raises `RemoteProtocolError` when it is none, or nests too deeply."""
+    check_depth(data)
+    try:
+        return _any.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"not JSON: {error}") from None
+
+
+def convert(value: Any, type: Any, *, field: str = "") -> Any:
+    """`value` as `type` (msgspec structs, dataclasses, TypedDicts, pydantic models, builtins, unions of them).
+
+    Raises `InvalidInput` naming the field that does not fit, as a path like ``input.items[2].name``.
+    """
+    try:
+        return msgspec.convert(value, type, dec_hook=_dec_hook)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$")
+        where = field + path.rstrip("`") if path else field
+        raise InvalidInput(f"{where or 'input'}: {message}", details={"field": where}) from None
+
+
+def _dec_hook(type: Any, value: Any) -> Any:
+    validate = getattr(type, "model_validate", None)  # pydantic
+    if callable(validate):
+        try:
+            return validate(value)
+        except ValueError as error:
+            raise msgspec.ValidationError(_pydantic_message(error)) from None
+    if isinstance(value, type):
+        return value
+    raise msgspec.ValidationError(f"Expected `{getattr(type, '__name__', type)}`")
+
+
+def _pydantic_message(error: ValueError) -> str:
+    """The first fault, in msgspec's own form, so that the field is named the same way."""
+    errors = getattr(error, "errors", None)
+    if not callable(errors) or not (faults := errors()):
+        return str(error)
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in faults[0]["loc"])
+    return f"{faults[0]['msg']} - at `${path}`"
+
+
+def decode_chunk(line: bytes) -> Chunk[Any]:
+    """One stored line as a chunk, without its position. Raises `RemoteProtocolError`."""
+    check_depth(line)
+    try:
+        return _chunk.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"not a chunk: {error}") from None
+
+
+def decode_message(line: bytes) -> Message[Any]:
+    """One stored inbox line. Raises `RemoteProtocolError`."""
+    check_depth(line)
+    try:
+        return _message.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"not a message: {error}") from None
+
+
+def decode_batch(batch: Batch) -> list[Chunk[Any]]:
+    """A batch's chunks, each with its position. Raises `RemoteProtocolError`."""
+    check_depth(batch.payload)
+    try:
+        chunks = _chunk.decode_lines(batch.payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"not chunks: {error}") from None
+    seq, epoch = batch.first, batch.epoch
+    for chunk in chunks:
+        _place(chunk, "seq", seq)
+        _place(chunk, "epoch", epoch)
+        seq += 1
+    if seq != batch.last + 1:
+        raise RemoteProtocolError(f"a batch of {len(batch)} chunks holds {len(chunks)}")
+    return chunks
+
+
+def make_batch(epoch: int, first: int, chunks: Iterable[Chunk[Any] | Message[Any]]) -> Batch:
+    """The batch of these chunks, encoded (a convenience; the writer encodes as it goes)."""
+    lines = [encode(chunk) for chunk in chunks]
+    return Batch(epoch, first, first + len(lines) - 1, b"".join(line + b"\n" for line in lines))
+
+
+def type_of(line: bytes) -> str:
+    """A stored line's type, without decoding the line: it is always the first key and a plain word."""
+    assert line.startswith(b'{"type":"'), line[:40]
+    return line[9 : line.index(b'"', 9)].decode("ascii")
+
+
+def ending_of(batch: Batch) -> tuple[ErrorInfo | None, msgspec.Raw | None]:
+    """The error, or the result (as JSON), that the last chunk of an ending batch tells."""
+    last = decode_chunk(batch.payload[batch.payload.rfind(b"\n", 0, -1) + 1 : -1])
+    if last.type == "error":
+        return last.error or ErrorInfo("run_failed", ""), None
+    return None, msgspec.Raw(encode(last.data))
+
+
+def check_size(data: bytes | bytearray, most: int, what: str) -> None:
+    """Raise `LimitExceeded` (413) when `data` is larger than `most` bytes."""
+    if len(data) > most:
+        raise LimitExceeded(f"{what} of {len(data)} bytes is larger than {most}", code="too_large")
+
+
+def check_input_depth(data: bytes) -> None:
+    """As `check_depth`, for what a caller in this process gives."""
+    try:
+        check_depth(data)
+    except RemoteProtocolError as error:
+        raise InvalidInput(str(error)) from None

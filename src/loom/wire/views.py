@@ -1,0 +1,145 @@
+"""A run and an error as the HTTP interface shows them: the JSON that server and HTTP client share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from loom.model.errors import ErrorInfo
+from loom.model.run import Head, Meta, RunState
+
+__all__ = ["ChunkView", "ErrorBody", "PageView", "RunList", "RunView", "StartBody", "head_of", "view_of"]
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """Every error answer: ``{"error": {code, message, retryable, details}}``."""
+
+    error: ErrorInfo
+
+
+class StartBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The body of ``POST /runs``. Times in seconds."""
+
+    actor: str
+    input: msgspec.Raw = msgspec.Raw(b"null")
+    id: str | None = None
+    key: str | None = None
+    queue: str = "default"
+    timeout: float | None = None
+    idle_timeout: float | None = None
+    ahead: int | None = None
+    owner_lease: float | None = None
+    """Owned: cancelled unless ``POST /runs/{id}/renew`` comes at least this often."""
+
+
+class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A run, as ``GET /runs/{id}`` shows it. Times in Unix seconds, cursors as text."""
+
+    id: str
+    actor: str
+    state: RunState
+    attempt: int = 0
+    input: msgspec.Raw | None = None
+    key: str | None = None
+    queue: str = "default"
+    created: float = 0.0
+    started: float | None = None
+    ended: float | None = None
+    chunks: int = 0
+    """The last chunk's seq."""
+    first: int = 1
+    earliest: str | None = None
+    """Where a reader of all that is kept begins (absent: at the beginning)."""
+    latest: str | None = None
+    """Where a reader of only what comes next begins (absent: at the beginning)."""
+    epochs: list[tuple[int, int]] = []
+    error: ErrorInfo | None = None
+    result: msgspec.Raw | None = None
+    timeout: float | None = None
+    idle_timeout: float | None = None
+    ahead: int | None = None
+    owner_lease: float | None = None
+
+
+class RunList(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Runs, newest first; `next` is the `before` of the following page, absent on the last."""
+
+    runs: list[RunView]
+    next: str | None = None
+
+
+class ChunkView(msgspec.Struct, frozen=True):
+    """One chunk of a JSON page, with the cursor behind it."""
+
+    cursor: str
+    chunk: msgspec.Raw
+
+
+class PageView(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One page of ``GET /runs/{id}/chunks``. `cursor` is where to read on (absent: at the beginning)."""
+
+    chunks: list[ChunkView]
+    cursor: str | None = None
+    caught_up: bool = False
+    ended: bool = False
+
+
+def view_of(head: Head, *, full: bool = True) -> RunView:
+    """The view of a head; without input and result unless `full`."""
+    meta = head.meta
+    return RunView(
+        id=meta.run,
+        actor=meta.actor,
+        state=head.state,
+        attempt=head.attempt,
+        input=meta.input if full else None,
+        key=meta.key,
+        queue=meta.queue,
+        created=meta.created,
+        started=head.started,
+        ended=head.ended_at,
+        chunks=head.tail,
+        first=head.first,
+        earliest=_text(head.earliest),
+        latest=_text(head.latest),
+        epochs=list(head.epochs),
+        error=head.error,
+        result=head.result if full else None,
+        timeout=meta.timeout,
+        idle_timeout=meta.idle_timeout,
+        ahead=meta.ahead,
+        owner_lease=meta.owner_lease,
+    )
+
+
+def head_of(view: RunView) -> Head:
+    """The head that `view` shows."""
+    meta = Meta(
+        run=view.id,
+        actor=view.actor,
+        input=view.input if view.input is not None else msgspec.Raw(b"null"),
+        queue=view.queue,
+        key=view.key,
+        created=view.created,
+        owner_lease=view.owner_lease,
+        timeout=view.timeout,
+        idle_timeout=view.idle_timeout,
+        ahead=view.ahead,
+    )
+    return Head(
+        meta=meta,
+        epochs=tuple(view.epochs),
+        first=view.first,
+        tail=view.chunks,
+        ended=view.state not in ("queued", "running"),
+        state=view.state,
+        error=view.error,
+        result=view.result,
+        started=view.started,
+        ended_at=view.ended,
+    )
+
+
+def _text(cursor: Any) -> str | None:
+    return None if cursor is None else str(cursor)
