@@ -49,8 +49,8 @@ INPUT_BYTES = 1 << 20
 
 # --- JSON ------------------------------------------------------------------------------------------------------------
 
-JSON_DEPTH = 512
-"""Nesting accepted from outside; deeper is refused before anything recurses over it."""
+JSON_DEPTH = 256
+"""Nesting of inputs, messages and chunks; deeper is refused before anything recurses over it (Python stops near 1000)."""
 
 # --- leases and time-outs --------------------------------------------------------------------------------------------
 

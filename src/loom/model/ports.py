@@ -26,8 +26,9 @@ Durability = Literal["memory", "process", "disk", "replica"]
 class Notice(msgspec.Struct, frozen=True, gc=False):
     """Something changed in a watched log.
 
-    With `batch`: exactly that was appended. Without: look (`read`, `head`, `marks`). Notices may be lost, repeated
-    or late; whoever gets one whose batch does not continue what he has reads the log.
+    With `batch`: exactly that was appended. Without: look (`read`, `head`, `marks`). Notices may be repeated or late, and
+    one may stand for several changes; whoever gets one whose batch does not continue what he has reads the log. A
+    store that can lose notices of its own covers silence by polling: every change is told in the end.
     """
 
     batch: Batch | None = None

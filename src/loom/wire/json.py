@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -13,6 +14,8 @@ from loom.model.errors import ErrorInfo, InvalidInput, LimitExceeded, RemoteProt
 
 __all__ = [
     "canonical",
+    "check_depth",
+    "check_size",
     "convert",
     "decode",
     "decode_batch",
@@ -45,6 +48,7 @@ _any = msgspec.json.Decoder()
 _chunk: msgspec.json.Decoder[Chunk[Any]] = msgspec.json.Decoder(Chunk)
 _message: msgspec.json.Decoder[Message[Any]] = msgspec.json.Decoder(Message)
 _place = msgspec.structs.force_setattr
+_FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 encode: Callable[[Any], bytes] = _encoder.encode
 """The value's JSON. Raises `TypeError` for what has none; NaN and infinities become null (RFC 8259, section 6)."""
@@ -58,27 +62,24 @@ def canonical(value: Any) -> bytes:
     return _sorted.encode(value)
 
 
-def check_depth(data: bytes) -> None:
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])', re.DOTALL)
+
+
+def check_depth(data: bytes | bytearray | memoryview) -> None:
     """Raise `RemoteProtocolError` when JSON nests deeper than `limits.JSON_DEPTH`.
 
     Cheap for what is innocent: only data with that many opening brackets is looked at closely.
     """
+    data = bytes(data)
     if data.count(b"[") + data.count(b"{") <= limits.JSON_DEPTH:
         return
     depth = 0
-    inside = escaped = False
-    for byte in data:
-        if escaped:
-            escaped = False
-        elif inside:
-            escaped, inside = byte == 0x5C, byte != 0x22
-        elif byte == 0x22:
-            inside = True
-        elif byte in (0x5B, 0x7B):
+    for match in _BRACKETS.finditer(data):
+        if match[1]:
             depth += 1
             if depth > limits.JSON_DEPTH:
                 raise RemoteProtocolError(f"JSON nested deeper than {limits.JSON_DEPTH}")
-        elif byte in (0x5D, 0x7D):
+        elif match[2]:
             depth -= 1
 
 
@@ -87,7 +88,7 @@ def decode(data: bytes) -> Any:
     check_depth(data)
     try:
         return _any.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _FAULTS as error:
         raise RemoteProtocolError(f"not JSON: {error}") from None
 
 
@@ -127,28 +128,25 @@ def _pydantic_message(error: ValueError) -> str:
 
 def decode_chunk(line: bytes) -> Chunk[Any]:
     """One stored line as a chunk, without its position. Raises `RemoteProtocolError`."""
-    check_depth(line)
     try:
         return _chunk.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _FAULTS as error:
         raise RemoteProtocolError(f"not a chunk: {error}") from None
 
 
 def decode_message(line: bytes) -> Message[Any]:
     """One stored inbox line. Raises `RemoteProtocolError`."""
-    check_depth(line)
     try:
         return _message.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _FAULTS as error:
         raise RemoteProtocolError(f"not a message: {error}") from None
 
 
 def decode_batch(batch: Batch) -> list[Chunk[Any]]:
     """A batch's chunks, each with its position. Raises `RemoteProtocolError`."""
-    check_depth(batch.payload)
     try:
         chunks = _chunk.decode_lines(batch.payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _FAULTS as error:
         raise RemoteProtocolError(f"not chunks: {error}") from None
     seq, epoch = batch.first, batch.epoch
     for chunk in chunks:
@@ -184,11 +182,3 @@ def check_size(data: bytes | bytearray, most: int, what: str) -> None:
     """Raise `LimitExceeded` (413) when `data` is larger than `most` bytes."""
     if len(data) > most:
         raise LimitExceeded(f"{what} of {len(data)} bytes is larger than {most}", code="too_large")
-
-
-def check_input_depth(data: bytes) -> None:
-    """As `check_depth`, for what a caller in this process gives."""
-    try:
-        check_depth(data)
-    except RemoteProtocolError as error:
-        raise InvalidInput(str(error)) from None
