@@ -1,0 +1,141 @@
+"""What a producer is handed: who it is, what it was told, what it may use."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Future as ThreadFuture
+from typing import Any, TypeVar, overload
+
+from loom.model.chunk import Batch, Chunk, Message, Progress
+from loom.model.errors import LocalProtocolError
+from loom.model.grammar import is_output
+from loom.model.ports import AI
+from loom.wire.json import decode_batch
+
+__all__ = ["Context", "Previous"]
+
+T = TypeVar("T")
+
+
+class Previous(Sequence[Chunk[Any]]):
+    """The output of earlier attempts that still stands, in order. Kept encoded, decoded as it is looked at."""
+
+    def __init__(self, batches: Sequence[Batch] = ()) -> None:
+        self._batches = tuple(batches)
+        self._cache: list[Chunk[Any]] | None = None
+
+    def _chunks(self) -> list[Chunk[Any]]:
+        if self._cache is None:
+            chunks = (chunk for batch in self._batches for chunk in decode_batch(batch))
+            self._cache = [chunk for chunk in chunks if is_output(chunk.type)]
+        return self._cache
+
+    def __iter__(self) -> Iterator[Chunk[Any]]:
+        return iter(self._chunks())
+
+    def __len__(self) -> int:
+        return len(self._chunks())
+
+    @overload
+    def __getitem__(self, index: int) -> Chunk[Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Chunk[Any]]: ...
+    def __getitem__(self, index: int | slice) -> Chunk[Any] | Sequence[Chunk[Any]]:
+        return self._chunks()[index]
+
+
+class Context:
+    """One attempt's view of its run. Made by the runner (or by `loom.testing.context`), never by users.
+
+    `previous`: what earlier attempts said and still stands. `resources`: what the app's lifespan gave.
+    `ai`: the language model of the environment, or the app's own.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        actor: str,
+        attempt: int,
+        key: str | None,
+        previous: Sequence[Chunk[Any]],
+        resources: Any,
+        ai: AI | None,
+        emit: Callable[[Any], Awaitable[None]],
+        receive: Callable[[str | None], Awaitable[Message[Any]]],
+        convert: Callable[[Any, Any], Any],
+    ) -> None:
+        self.run_id = run_id
+        self.actor = actor
+        self.attempt = attempt
+        self.key = key
+        self.previous = previous
+        self.resources = resources
+        self._ai = ai
+        self._emit = emit
+        self._receive = receive
+        self._convert = convert
+        self._loop = asyncio.get_running_loop()
+        self._cancelled = threading.Event()
+
+    @property
+    def ai(self) -> AI:
+        """The language model. Raises `LocalProtocolError` when neither app nor environment provides one."""
+        if self._ai is None:
+            raise LocalProtocolError("this run has no ctx.ai: give App(ai=...)")
+        return self._ai
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run is to stop. For sync producers that work long without yielding: look at it now and then."""
+        return self._cancelled.is_set()
+
+    async def emit(self, item: Any) -> None:
+        """Say `item` (any value, `Progress` or `Chunk`), as a generator's yield does; waits while the writer is full.
+
+        Raises `LocalProtocolError` for reserved types, `LimitExceeded` for a chunk that is too large.
+        """
+        await self._emit(item)
+
+    def emit_sync(self, item: Any) -> None:
+        """`emit` for a producer that runs in a thread. Raises `asyncio.CancelledError` once the run is to stop."""
+        self._from_thread(self._emit(item))
+
+    async def progress(self, current: float, total: float | None = None, message: str | None = None) -> None:
+        """Short for ``emit(Progress(...))``."""
+        await self._emit(Progress(current, total, message))
+
+    @overload
+    async def receive(self, type: str | None = None, *, timeout: float | None = None) -> Message[Any]: ...
+    @overload
+    async def receive(self, type: str | None = None, *, into: type[T], timeout: float | None = None) -> Message[T]: ...
+    async def receive(self, type: str | None = None, *, into: Any = None, timeout: float | None = None) -> Message[Any]:
+        """The next message (of `type`) that this attempt has not taken yet; waits for it.
+
+        Each attempt gets the run's messages from the first on. Messages of other types stay for later calls. `into`
+        gives `data` that type. Raises `TimeoutError` after `timeout` seconds, `InvalidInput` when data does not fit.
+        """
+        async with asyncio.timeout(timeout):
+            message = await self._receive(type)
+        if into is None:
+            return message
+        data = self._convert(message.data, into)
+        return Message(message.type, data, message.sender, message.id, message.time)
+
+    def receive_sync(self, type: str | None = None, *, timeout: float | None = None) -> Message[Any]:
+        """`receive` for a producer that runs in a thread."""
+        return self._from_thread(self.receive(type, timeout=timeout))
+
+    def _from_thread(self, call: Awaitable[T]) -> T:
+        async def wrapper() -> T:
+            return await call
+
+        future: ThreadFuture[T] = asyncio.run_coroutine_threadsafe(wrapper(), self._loop)
+        if self._cancelled.is_set():
+            future.cancel()
+        return future.result()
+
+    def _cancel(self) -> None:
+        self._cancelled.set()

@@ -1,0 +1,81 @@
+"""What a running run is told: its inbox, read from the start by each attempt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from loom.model.chunk import Message
+from loom.model.cursor import Cursor
+from loom.model.errors import LogNotFound
+from loom.model.ports import Logs, Notice
+from loom.model.run import inbox_of
+from loom.wire.json import decode_message
+
+from .backoff import Backoff
+
+__all__ = ["CANCEL", "Inbox"]
+
+CANCEL = "cancel"
+"""The message type that ends a run; reserved."""
+
+
+class Inbox:
+    """Reads a run's inbox as it grows: cancels call `on_cancel`, everything else waits for `receive`."""
+
+    def __init__(self, logs: Logs, run: str, on_cancel: Callable[[], None]) -> None:
+        self._logs = logs
+        self._log = inbox_of(run)
+        self._on_cancel = on_cancel
+        self._messages: deque[Message[Any]] = deque()
+        self._after: Cursor | None = None
+        self._news = asyncio.Event()
+        self._arrived = asyncio.Condition()
+
+    async def follow(self) -> None:
+        """Read for ever; the owner cancels it. Returns when the run was dropped."""
+        unwatch = self._logs.watch(self._log, self._notice)
+        backoff = Backoff.of_store()
+        try:
+            while True:
+                self._news.clear()
+                if await backoff.attempt(self.read):
+                    await self._news.wait()
+        except LogNotFound:
+            return
+        finally:
+            unwatch()
+
+    async def read(self) -> bool:
+        """Take one page; whether it reached the end of what is there."""
+        page = await self._logs.read(self._log, self._after)
+        self._after = page.cursor
+        for _, line in page.lines():
+            message = decode_message(line)
+            if message.type == CANCEL:
+                self._on_cancel()
+            else:
+                self._messages.append(message)
+        if page.batches:
+            async with self._arrived:
+                self._arrived.notify_all()
+        return page.caught_up
+
+    async def receive(self, type: str | None) -> Message[Any]:
+        """The first message (of `type`) that was not taken yet, waiting for it."""
+        async with self._arrived:
+            while (message := self._take(type)) is None:
+                await self._arrived.wait()
+            return message
+
+    def _take(self, type: str | None) -> Message[Any] | None:
+        for index, message in enumerate(self._messages):
+            if type is None or message.type == type:
+                del self._messages[index]
+                return message
+        return None
+
+    def _notice(self, notice: Notice) -> None:
+        self._news.set()

@@ -1,0 +1,393 @@
+"""Producers by name: what they are called with, what they yield, how they are retried.
+
+A producer is any of: async generator function, coroutine function, generator function, plain function, or a class
+with `stream` and/or `execute`. The parameter annotated `Context` is found by its annotation and is no input.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, Literal, ParamSpec, TypeVar
+
+import msgspec
+
+from loom.model import limits
+from loom.model.errors import InvalidInput, UnknownProducer, UsageError
+from loom.model.run import ActorInfo, check_id
+from loom.wire.json import canonical, check_depth, check_size, convert, decode
+
+from .context import Context
+
+__all__ = ["Bound", "Kind", "Options", "Producer", "Registry", "Retry", "encode_input", "make_producer"]
+
+P = ParamSpec("P")
+Out = TypeVar("Out", covariant=True)
+
+Kind = Literal["async-generator", "coroutine", "generator", "function"]
+"""How a producer is driven; the last two in threads."""
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """What follows when an attempt fails or its worker is lost.
+
+    `attempts` and `on` bound the producer's own errors: at most `attempts` tries altogether, another one only after
+    an exception of a type in `on`. Lost workers are bounded by `max_crashes`. `mode`: "restart" takes back what was
+    said, "continue" keeps it, and the producer finds it in `ctx.previous`. `backoff`: first and longest pause (s).
+    """
+
+    attempts: int = 5
+    on: tuple[type[Exception], ...] = (Exception,)
+    mode: Literal["restart", "continue"] = "restart"
+    backoff: tuple[float, float] = limits.RETRY_BACKOFF
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise UsageError(f"Retry(attempts={self.attempts}): at least 1")
+        if self.mode not in ("restart", "continue"):
+            raise UsageError(f"Retry(mode={self.mode!r}): 'restart' or 'continue'")
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How one run is started; what is None is the producer's own default."""
+
+    id: str | None = None
+    key: str | None = None
+    queue: str | None = None
+    timeout: float | None = None
+    idle_timeout: float | None = None
+    ahead: int | None = None
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """One input parameter of a producer."""
+
+    name: str
+    type: Any
+    required: bool
+    keyword: bool  # keyword-only
+
+
+class Producer(Generic[P, Out]):
+    """A named function that yields or returns; only the runner ever drives it. Called plainly, it is the function."""
+
+    def __init__(
+        self,
+        name: str,
+        target: Callable[..., Any],
+        *,
+        kind: Kind,
+        context: str | None,
+        parameters: tuple[Parameter, ...],
+        yields: Any,
+        returns: Any,
+        retry: Retry | None,
+        max_crashes: int,
+        options: Options,
+        requires: tuple[str, ...] = (),
+    ) -> None:
+        self.name = name
+        self.target = target
+        self.kind = kind
+        self.context = context
+        self.parameters = parameters
+        self.yields = yields
+        self.returns = returns
+        self.retry = retry
+        self.max_crashes = max_crashes
+        self.options = options
+        self.requires = requires
+        self.__doc__ = target.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Out:
+        """The function itself, as it was written: for tests and for calls from other producers."""
+        result: Out = self.target(*args, **kwargs)
+        return result
+
+    def __repr__(self) -> str:
+        return f"<Producer {self.name!r}: {self.kind}>"
+
+    def using(
+        self,
+        *,
+        id: str | None = None,
+        key: str | None = None,
+        queue: str | None = None,
+        timeout: float | None = None,
+        idle_timeout: float | None = None,
+        ahead: int | None = None,
+    ) -> Bound[P, Out]:
+        """This producer with options for the run to start, as ``client.start(chat.using(key="u1"), "hi")``."""
+        options = Options(id=id, key=key, queue=queue, timeout=timeout, idle_timeout=idle_timeout, ahead=ahead)
+        return Bound(self, options)
+
+    def renamed(self, name: str) -> Producer[P, Out]:
+        """The same producer under another name."""
+        return Producer(
+            name,
+            self.target,
+            kind=self.kind,
+            context=self.context,
+            parameters=self.parameters,
+            yields=self.yields,
+            returns=self.returns,
+            retry=self.retry,
+            max_crashes=self.max_crashes,
+            options=self.options,
+            requires=self.requires,
+        )
+
+    @property
+    def continues(self) -> bool:
+        """Whether a new attempt goes on from what was said."""
+        return self.retry is not None and self.retry.mode == "continue"
+
+    def info(self) -> ActorInfo:
+        """What others are told of it. The schema is best-effort: a type without one is open."""
+        doc = inspect.getdoc(self.target) or ""
+        return ActorInfo(
+            name=self.name, description=doc.partition("\n")[0], kind="actor", input_schema=_schema(self.parameters)
+        )
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """The input that a call with these arguments means: an object by names, or a sole model itself.
+
+        Raises `InvalidInput` for arguments that do not fit the signature.
+        """
+        positional = [parameter for parameter in self.parameters if not parameter.keyword]
+        if len(args) > len(positional):
+            raise InvalidInput(f"{self.name} takes {len(positional)} positional arguments, {len(args)} were given")
+        values = dict(zip((parameter.name for parameter in positional), args, strict=False))
+        for name, value in kwargs.items():
+            if name in values:
+                raise InvalidInput(f"{name}: given twice", details={"field": name})
+            values[name] = value
+        self._check_names(values)
+        if len(self.parameters) == 1 and _is_model(self.parameters[0].type) and values:
+            return next(iter(values.values()))
+        return values
+
+    def decode(self, data: bytes) -> dict[str, Any]:
+        """The keyword arguments that a run's input JSON gives, each as its parameter's type.
+
+        Raises `InvalidInput` naming the field; nothing was run.
+        """
+        values = self._by_name(decode(data))
+        self._check_names(values)
+        types = {parameter.name: parameter.type for parameter in self.parameters}
+        return {name: convert(value, types[name], field=name) for name, value in values.items()}
+
+    def _by_name(self, value: Any) -> dict[str, Any]:
+        """An object by parameter names; a bare value is short for the sole parameter, a sole model takes the object."""
+        if len(self.parameters) == 1:
+            sole = self.parameters[0]
+            if isinstance(value, dict) and not _is_model(sole.type) and (set(value) == {sole.name} or not value):
+                return value
+            if value is None and not sole.required:
+                return {}
+            if isinstance(value, dict) and not _is_model(sole.type) and not _takes_object(sole.type):
+                return value  # its names are wrong; said by name
+            return {sole.name: value}
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            names = ", ".join(parameter.name for parameter in self.parameters) or "no parameters"
+            raise InvalidInput(f"input: expected an object with {names}", details={"field": "input"})
+        return value
+
+    def _check_names(self, values: Mapping[str, Any]) -> None:
+        known = {parameter.name for parameter in self.parameters}
+        for name in values:
+            if name not in known:
+                raise InvalidInput(f"{name}: {self.name} has no such parameter", details={"field": name})
+        for parameter in self.parameters:
+            if parameter.required and parameter.name not in values:
+                raise InvalidInput(f"{parameter.name}: missing", details={"field": parameter.name})
+
+
+class Bound(Generic[P, Out]):
+    """A producer with options for the run to start."""
+
+    def __init__(self, producer: Producer[P, Out], options: Options) -> None:
+        self.producer = producer
+        self.options = options
+
+
+class Registry:
+    """Producers by name."""
+
+    def __init__(self) -> None:
+        self._producers: dict[str, Producer[Any, Any]] = {}
+
+    def add(self, producer: Producer[Any, Any]) -> None:
+        """Raises `UsageError` when the name is taken."""
+        if producer.name in self._producers:
+            raise UsageError(f"two producers are named {producer.name!r}")
+        self._producers[producer.name] = producer
+
+    def get(self, name: str) -> Producer[Any, Any]:
+        """Raises `UnknownProducer`, naming what is there."""
+        try:
+            return self._producers[name]
+        except KeyError:
+            there = ", ".join(sorted(self._producers)[:20]) or "none"
+            raise UnknownProducer(
+                f"no actor is named {name[:80]!r} (there are: {there})", details={"actor": name[:80]}
+            ) from None
+
+    def __iter__(self) -> typing.Iterator[Producer[Any, Any]]:
+        return iter(self._producers.values())
+
+    def __len__(self) -> int:
+        return len(self._producers)
+
+
+def encode_input(value: Any) -> msgspec.Raw:
+    """The input's canonical JSON. Raises `InvalidInput` (no JSON, too deep), `LimitExceeded` (too large)."""
+    try:
+        data = canonical(value)
+        check_depth(data)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"input: {error}", details={"field": "input"}) from None
+    check_size(data, limits.INPUT_BYTES, "an input")
+    return msgspec.Raw(data)
+
+
+def make_producer(
+    name: str,
+    target: Callable[..., Any],
+    *,
+    retry: Retry | None = None,
+    max_crashes: int = limits.CRASHES,
+    options: Options | None = None,
+    requires: tuple[str, ...] = (),
+    namespace: Mapping[str, Any] | None = None,
+) -> Producer[Any, Any]:
+    """The producer that `target` is. Raises `UsageError` naming what its signature lacks."""
+    check_id(name, "actor")
+    function = _callable_of(name, target)
+    hints = _hints(name, function, namespace)
+    context: str | None = None
+    parameters: list[Parameter] = []
+    for parameter in inspect.signature(function).parameters.values():
+        hint = hints.get(parameter.name, Any)
+        if hint is Context:
+            context = parameter.name
+            continue
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise UsageError(f"{name}: parameter {parameter.name!r} must be callable by name (no *args, **kwargs or /)")
+        required = parameter.default is parameter.empty
+        parameters.append(Parameter(parameter.name, hint, required, parameter.kind is parameter.KEYWORD_ONLY))
+    kind = _kind_of(function)
+    yields, returns = _output(kind, hints.get("return", Any))
+    return Producer(
+        name,
+        function,
+        kind=kind,
+        context=context,
+        parameters=tuple(parameters),
+        yields=yields,
+        returns=returns,
+        retry=retry,
+        max_crashes=max_crashes,
+        options=options or Options(),
+        requires=requires,
+    )
+
+
+def _callable_of(name: str, target: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself, or for a class a function that makes one instance a run and calls its method."""
+    if not inspect.isclass(target):
+        return target
+    method = "stream" if hasattr(target, "stream") else "execute"
+    function = getattr(target, method, None)
+    if not callable(function):
+        raise UsageError(f"{name}: class {target.__name__} has neither `stream` nor `execute`")
+    return _Method(target, method)
+
+
+class _Method:
+    """`cls().method`, with the method's signature without self: a new instance for each attempt."""
+
+    def __init__(self, cls: type, method: str) -> None:
+        self.function = getattr(cls, method)
+        self._cls = cls
+        self._method = method
+        self.__doc__ = cls.__doc__ or self.function.__doc__
+        signature = inspect.signature(self.function)
+        self.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self._cls(), self._method)(*args, **kwargs)
+
+
+def _hints(name: str, function: Callable[..., Any], namespace: Mapping[str, Any] | None) -> dict[str, Any]:
+    function = getattr(function, "function", function)
+    try:
+        return typing.get_type_hints(function, localns=dict(namespace or {}))
+    except NameError as error:
+        raise UsageError(f"{name}: cannot resolve an annotation: {error}") from None
+
+
+def _kind_of(function: Callable[..., Any]) -> Kind:
+    function = getattr(function, "function", function)
+    if inspect.isasyncgenfunction(function):
+        return "async-generator"
+    if inspect.iscoroutinefunction(function):
+        return "coroutine"
+    if inspect.isgeneratorfunction(function):
+        return "generator"
+    hint = typing.get_type_hints(function).get("return") if hasattr(function, "__annotations__") else None
+    if typing.get_origin(hint) in (collections.abc.AsyncIterator, collections.abc.AsyncGenerator):
+        return "async-generator"  # a function that returns one, such as a wrapper
+    return "function"
+
+
+def _output(kind: Kind, hint: Any) -> tuple[Any, Any]:
+    """(type of data chunks, type of the result), by the return annotation."""
+    if kind in ("async-generator", "generator"):
+        arguments = typing.get_args(hint)
+        return (arguments[0] if arguments else Any), Any
+    return Any, (hint if hint is not type(None) else Any)
+
+
+def _is_model(type: Any) -> bool:
+    """Whether a value of this type is written as a JSON object of named fields."""
+    return inspect.isclass(type) and (
+        issubclass(type, msgspec.Struct)
+        or dataclasses.is_dataclass(type)
+        or typing.is_typeddict(type)
+        or hasattr(type, "model_validate")
+    )
+
+
+def _takes_object(type: Any) -> bool:
+    origin = typing.get_origin(type) or type
+    return origin in (Any, object, dict, Mapping, collections.abc.MutableMapping) or any(
+        _is_model(part) or _takes_object(part) for part in typing.get_args(type) if part is not type
+    )
+
+
+def _schema(parameters: tuple[Parameter, ...]) -> dict[str, Any]:
+    if len(parameters) == 1 and _is_model(parameters[0].type):
+        return _type_schema(parameters[0].type)
+    return {
+        "type": "object",
+        "properties": {parameter.name: _type_schema(parameter.type) for parameter in parameters},
+        "required": [parameter.name for parameter in parameters if parameter.required],
+        "additionalProperties": False,
+    }
+
+
+def _type_schema(type: Any) -> dict[str, Any]:
+    pydantic_schema = getattr(type, "model_json_schema", None)
+    if callable(pydantic_schema):
+        schema: dict[str, Any] = pydantic_schema()
+        return schema
+    try:
+        return msgspec.json.schema(type)
+    except TypeError:
+        return {}
