@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .errors import UsageError
 
-__all__ = ["EPOCH_DIGITS", "Cursor", "attempt_of", "make_epoch"]
+__all__ = ["EPOCH_DIGITS", "Cursor", "attempt_of", "cursor_at", "make_epoch"]
 
 EPOCH_DIGITS = 10**8
 """An epoch is attempt x 10^8 + eight random digits: larger with each attempt, the same twice with probability 10^-8."""
@@ -41,3 +42,10 @@ def make_epoch(attempt: int, random_digits: int) -> int:
 def attempt_of(epoch: int) -> int:
     """The attempt that an epoch belongs to."""
     return epoch // EPOCH_DIGITS
+
+
+def cursor_at(epochs: Sequence[tuple[int, int]], seq: int) -> Cursor | None:
+    """The cursor behind chunk `seq` (None for 0, the beginning) of a log whose head lists (epoch, its first seq)."""
+    if seq < 1:
+        return None
+    return Cursor(next(epoch for epoch, first in reversed(epochs) if first <= seq), seq)

@@ -26,9 +26,9 @@ Durability = Literal["memory", "process", "disk", "replica"]
 class Notice(msgspec.Struct, frozen=True, gc=False):
     """Something changed in a watched log.
 
-    With `batch`: exactly that was appended. Without: look (`read`, `head`, `marks`). Notices may be repeated or late, and
-    one may stand for several changes; whoever gets one whose batch does not continue what he has reads the log. A
-    store that can lose notices of its own covers silence by polling: every change is told in the end.
+    With `batch`: exactly that was appended. Without: look (`read`, `head`, `marks`). Notices may be repeated or late,
+    and one may stand for several changes; whoever gets one whose batch does not continue what he has reads the log.
+    A store that can lose notices of its own covers silence by polling: every change is told in the end.
     """
 
     batch: Batch | None = None
@@ -93,7 +93,8 @@ class Logs(Protocol):
     async def send(self, run: str, message: bytes, *, sender: str, id: str) -> Cursor:
         """Add a message's JSON to the run's inbox; once for each (sender, id), however often it is sent.
 
-        Raises `LogNotFound`, `LogEnded` when the outbox has ended, `LimitExceeded` when the inbox is full.
+        Raises `LogNotFound`, `LimitExceeded` (too large, or the inbox is full), `LogEnded` when the outbox has ended; a
+        message that is already there is success all the same.
         """
         ...
 
@@ -109,7 +110,8 @@ class Logs(Protocol):
         ...
 
     async def trim(self, run: str, before: int) -> int:
-        """Forget whole batches that lie below seq `before`; returns the first seq still kept."""
+        """Forget whole batches that lie below seq `before`, but never the last one (a repeated append is compared with
+        it); returns the first seq still kept. Raises `LogNotFound`."""
         ...
 
     async def drop(self, run: str) -> None:
@@ -118,7 +120,8 @@ class Logs(Protocol):
 
     def watch(self, log: str, notify: Notify) -> Unwatch:
         """Call `notify` on the loop whenever `log` may have changed, from now on. Never blocks, holds no memory per
-        unseen change. Watching a run's outbox also tells of its marks and its drop."""
+        unseen change. The log need not exist yet. An outbox also tells of its marks and its drop, an inbox of the
+        run's end and drop. `notify` must not raise."""
         ...
 
     async def touch(self, run: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from . import limits
-from .cursor import Cursor, attempt_of
+from .cursor import Cursor, attempt_of, cursor_at
 from .errors import ErrorInfo, InvalidInput
 
 __all__ = ["ActorInfo", "Claim", "Head", "Mark", "Meta", "RunState", "check_id", "inbox_of", "run_of", "state_of"]
@@ -96,9 +96,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def cursor_at(self, seq: int) -> Cursor | None:
         """The cursor behind chunk `seq` (None for 0, the beginning)."""
-        if seq < 1:
-            return None
-        return Cursor(next(epoch for epoch, first in reversed(self.epochs) if first <= seq), seq)
+        return cursor_at(self.epochs, seq)
 
     @property
     def earliest(self) -> Cursor | None:

@@ -1,0 +1,149 @@
+"""What a store decides about one log, as functions of values: cursors, appends, epochs, pages.
+
+Every store asks these, so that all decide alike; how the facts are kept is the store's own business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from . import limits
+from .chunk import Batch, Page
+from .cursor import Cursor, attempt_of, cursor_at, make_epoch
+from .errors import Conflict, CursorExpired, Fenced, LogEnded
+
+__all__ = [
+    "Epochs",
+    "add_epoch",
+    "check_repeat",
+    "continues",
+    "cut",
+    "expired",
+    "newest",
+    "next_epoch",
+    "page_of",
+    "start_after",
+    "written",
+]
+
+Epochs = Sequence[tuple[int, int]]
+"""A head's list of (epoch, its first seq), in order."""
+
+
+# --- epochs ----------------------------------------------------------------------------------------------------------
+
+
+def newest(epochs: Epochs) -> int:
+    """The epoch that may append; -1, which no batch carries, before the first."""
+    return epochs[-1][0] if epochs else -1
+
+
+def next_epoch(epochs: Epochs, random_digits: int) -> int:
+    """The epoch that a fence draws: of the attempt after the newest."""
+    return make_epoch(attempt_of(epochs[-1][0]) + 1 if epochs else 1, random_digits)
+
+
+def add_epoch(epochs: Epochs, epoch: int, tail: int) -> tuple[tuple[int, int], ...]:
+    """The list after a fence. An epoch that wrote nothing leaves it: no cursor can name it, so the list stays short."""
+    return (*(known for known in epochs if known[1] <= tail), (epoch, tail + 1))
+
+
+def written(epoch: int, epochs: Epochs, tail: int) -> range:
+    """The seqs that `epoch` wrote; empty for an epoch that is unknown here."""
+    end = tail + 1
+    for known, first in reversed(epochs):
+        if known == epoch:
+            return range(first, end)
+        end = first
+    return range(0)
+
+
+# --- appending -------------------------------------------------------------------------------------------------------
+
+
+def continues(batch: Batch, *, epoch: int, tail: int, ended: bool) -> bool:
+    """Whether `batch` is to be added: of the newest epoch, right behind the tail, in an open log."""
+    return batch.epoch == epoch and batch.first == tail + 1 and not ended
+
+
+def check_repeat(batch: Batch, *, end: bool, epoch: int, ended: bool, last: Batch | None) -> None:
+    """Return if `batch`, which does not continue the log, is the `last` one stored, sent again: that is success.
+
+    Raises `Fenced` (first of all: who lost the right to append learns it, whatever he sends), `LogEnded`, `Conflict`.
+    """
+    if batch.epoch != epoch:
+        raise Fenced(f"epoch {batch.epoch} may not append: the newest is {epoch}")
+    if batch == last and end == ended:
+        return
+    if ended:
+        raise LogEnded("the log has ended")
+    tail = last.last if last else 0
+    raise Conflict(f"a batch from seq {batch.first} does not continue the log, whose tail is {tail}")
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def start_after(after: Cursor | None, *, epochs: Epochs, first: int, tail: int) -> int:
+    """The seq of the first chunk behind `after` (None: 1), which may be `tail` + 1.
+
+    Raises `CursorExpired` when the cursor's epoch is unknown, did not write its seq, or what follows was trimmed
+    (lies below `first`, the first seq that is kept).
+    """
+    if after is None:
+        start = 1
+    elif after.seq in written(after.epoch, epochs, tail):
+        start = after.seq + 1
+    else:
+        raise expired(epochs, first)
+    if start < first:
+        raise expired(epochs, first)
+    return start
+
+
+def expired(epochs: Epochs, first: int) -> CursorExpired:
+    """The error, with the cursor to begin from: its text, or None for the beginning."""
+    earliest = cursor_at(epochs, first - 1)
+    return CursorExpired(
+        "the history at this cursor is gone", details={"earliest": None if earliest is None else str(earliest)}
+    )
+
+
+def page_of(batches: Iterable[Batch], start: int, *, after: Cursor | None, tail: int, ended: bool, limit: int) -> Page:
+    """The page from chunk `start` on, of consecutive `batches` of which the first holds it (none: nothing there).
+
+    `tail` and `ended` are the log's, of the same moment as `batches`, which are taken one by one as needed.
+    """
+    taken = cut(batches, start, limit)
+    caught_up = (taken[-1].last if taken else start - 1) >= tail
+    return Page(tuple(taken), taken[-1].cursor if taken else after, caught_up, ended and caught_up)
+
+
+def cut(batches: Iterable[Batch], start: int, limit: int, most_bytes: int = limits.PAGE_BYTES) -> list[Batch]:
+    """What of `batches` fits into one page from chunk `start` on.
+
+    At most `limit` chunks (1 to `limits.READ_LIMIT`) and `most_bytes`, but one chunk always fits.
+    """
+    room = min(max(limit, 1), limits.READ_LIMIT)
+    taken: list[Batch] = []
+    for batch in batches:
+        assert batch.first <= start <= batch.last, "a gap is never passed over"
+        part = batch.slice(start, min(batch.last, start + room - 1))
+        most_bytes -= len(part.payload)
+        if most_bytes < 0:
+            if not taken:
+                taken.append(_fitting(part, most_bytes + len(part.payload)))
+            break
+        taken.append(part)
+        room -= len(part)
+        start = part.last + 1
+        if room == 0:
+            break
+    return taken
+
+
+def _fitting(batch: Batch, most_bytes: int) -> Batch:
+    """The chunks that fit into `most_bytes`, at least the first."""
+    end = batch.payload.rfind(b"\n", 0, most_bytes) + 1
+    count = batch.payload.count(b"\n", 0, end)
+    return batch.slice(batch.first, batch.first + max(count, 1) - 1)
