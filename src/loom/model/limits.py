@@ -50,7 +50,7 @@ INPUT_BYTES = 1 << 20
 # --- JSON ------------------------------------------------------------------------------------------------------------
 
 JSON_DEPTH = 256
-"""Nesting of inputs, messages and chunks; deeper is refused before anything recurses over it (Python stops near 1000)."""
+"""Nesting of inputs, messages and chunks: refused before anything recurses over it (Python gives up near 1000)."""
 
 # --- leases and time-outs --------------------------------------------------------------------------------------------
 
@@ -62,6 +62,9 @@ RENEW_FRACTION = 3
 
 OWNER_LEASE = 10.0
 """An owned run is cancelled when its owner has not been heard of for this long."""
+
+READER_LEASE = 10.0
+"""A reader of an `ahead` run that has not been heard of for this long no longer holds the producer."""
 
 ABANDON_AFTER = 10.0
 """What does not stop within this time after a cancel is told as abandoned; its slot stays counted."""

@@ -33,6 +33,8 @@ class Notice(msgspec.Struct, frozen=True, gc=False):
 
     batch: Batch | None = None
     ended: bool = False
+    marks: bool = False
+    """Only the readers' marks changed: nothing for who reads the log."""
 
 
 Notify = Callable[[Notice], None]

@@ -1,0 +1,314 @@
+"""The hub: in one process, what all viewers of a log share, so that a log is read once however many watch.
+
+A feed keeps the newest batches of a followed log, taken from the store's notices as they are if they continue what it
+has. A viewer holds a cursor and one page: nearly caught up it is served from the feed, far behind from the store.
+Reads for the same cursor are shared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import deque
+from typing import Self
+
+from loom.model import limits
+from loom.model.chunk import Batch, Page
+from loom.model.cursor import Cursor
+from loom.model.errors import HandleClosed
+from loom.model.ports import Logs, Notice
+
+from .backoff import REPEATABLE, Backoff
+from .tasks import TaskSet, cancel_and_wait, spawn
+
+__all__ = ["Feed", "Hub", "Viewer"]
+
+
+class Feed:
+    """The newest batches of one log, contiguous, within `limits.FEED_BYTES`; wakes its viewers."""
+
+    def __init__(self, logs: Logs, run: str) -> None:
+        self._logs = logs
+        self._run = run
+        self._batches: deque[Batch] = deque()
+        self._bytes = 0
+        self._tail: Cursor | None = None
+        self._anchored = False  # whether `_tail` and `_batches` are known to continue each other
+        self._version = 0
+        self._waiters: list[asyncio.Future[None]] = []
+        self._reads: dict[Cursor | None, asyncio.Task[Page]] = {}
+        self._tasks = TaskSet()
+        self._unwatch = logs.watch(run, self._notice)
+        self.ended = False
+        self.viewers = 0
+
+    def since(self, after: Cursor | None) -> tuple[Batch, ...]:
+        """The batches behind `after`, as far as the feed has them and `after` is the end of one; else nothing."""
+        if not self._anchored or after == self._tail or not self._batches:
+            return ()
+        if after is None or after.seq < self._batches[0].first - 1:
+            return ()
+        if self._batches[-1].first == after.seq + 1:  # nearly every viewer, nearly always
+            batch = self._batches[-1]
+            return (batch,) if self._precedes(after, len(self._batches) - 1) else ()
+        return self._search(after)
+
+    def _search(self, after: Cursor) -> tuple[Batch, ...]:
+        for index, batch in enumerate(self._batches):
+            if batch.first == after.seq + 1:
+                return tuple(list(self._batches)[index:]) if self._precedes(after, index) else ()
+        return ()
+
+    def _precedes(self, after: Cursor, index: int) -> bool:
+        """Whether `after` is of the history that the batch at `index` continues (an epoch is a history)."""
+        if index > 0:
+            return self._batches[index - 1].epoch == after.epoch
+        return self._batches[0].epoch == after.epoch
+
+    def at_tail(self, after: Cursor | None) -> bool:
+        """Whether a viewer at `after` has all there is; then `wait` tells of more."""
+        return self._anchored and after == self._tail
+
+    async def wait(self) -> None:
+        """Until something may have changed."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            raise
+
+    async def read(self, after: Cursor | None) -> Page:
+        """Read the log behind `after`, together with whoever else wants the same."""
+        task = self._reads.get(after)
+        if task is None:
+            task = self._tasks.spawn(self._read(after), f"loom-feed {self._run}")
+            self._reads[after] = task
+            task.add_done_callback(lambda _: self._reads.pop(after, None))
+        return await asyncio.shield(task)
+
+    async def _read(self, after: Cursor | None) -> Page:
+        version = self._version
+        page = await self._logs.read(self._run, after)
+        if version == self._version:  # no notice in between: the page is the newest there is
+            self._absorb(after, page)
+        return page
+
+    def _absorb(self, after: Cursor | None, page: Page) -> None:
+        if not page.caught_up:
+            return
+        if not self._anchored or self._tail != after:
+            self._forget()
+        for batch in page.batches:
+            self._keep(batch)
+        self._anchored = True
+        self._tail = page.cursor
+        self.ended = page.ended
+
+    def _keep(self, batch: Batch) -> None:
+        self._batches.append(batch)
+        self._bytes += len(batch.payload)
+        while self._bytes > limits.FEED_BYTES and len(self._batches) > 1:
+            self._bytes -= len(self._batches.popleft().payload)
+        self._tail = batch.cursor
+
+    def _forget(self) -> None:
+        self._batches.clear()
+        self._bytes = 0
+        self._anchored = False
+
+    def _notice(self, notice: Notice) -> None:
+        if notice.marks:
+            return
+        self._version += 1
+        batch = notice.batch
+        if batch is not None and self._continues(batch):
+            self._keep(batch)
+            self.ended = notice.ended
+        elif batch is None or self._tail is None or batch.last > self._tail.seq:
+            self._anchored = False
+        self._wake()
+
+    def _continues(self, batch: Batch) -> bool:
+        """An epoch's first batch is taken only from the log: after a failover another history may stand before it."""
+        tail = self._tail
+        if not self._anchored:
+            return False
+        if tail is None:
+            return batch.first == 1
+        return batch.first == tail.seq + 1 and batch.epoch == tail.epoch
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def aclose(self) -> None:
+        self._unwatch()
+        self._wake()
+        await self._tasks.aclose()
+
+
+class Viewer:
+    """One reader of one run: an async iterator of non-empty pages from `after` to the log's end.
+
+    Waits out outages of the store. A run with `ahead` is told how far this viewer has come: what it was given counts
+    as read when it asks for more. Close it, or iterate it to its end.
+    """
+
+    def __init__(self, hub: Hub, run: str, after: Cursor | None) -> None:
+        self._hub = hub
+        self._logs = hub.logs
+        self._run = run
+        self._cursor = after
+        self._feed: Feed | None = None
+        self._ended = False
+        self._closed = False
+        self._reader: _Reader | None = None
+        self._backoff = Backoff.of_store()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Page:
+        if self._closed:
+            raise HandleClosed("this viewer was closed")
+        if self._ended:
+            await self.aclose()
+            raise StopAsyncIteration
+        feed = self._feed or await self._attach()
+        try:
+            if self._reader is not None:
+                await self._reader.read_through(self._cursor)
+            page = await self._next(feed)
+        except BaseException:
+            await self.aclose()
+            raise
+        if not page.batches:
+            await self.aclose()
+            raise StopAsyncIteration
+        self._cursor = page.cursor
+        self._ended = page.ended
+        return page
+
+    async def _next(self, feed: Feed) -> Page:
+        while True:
+            batches = feed.since(self._cursor)
+            if batches:
+                last = batches[-1]
+                at_tail = feed.at_tail(last.cursor)
+                return Page(batches, last.cursor, at_tail, at_tail and feed.ended)
+            if feed.at_tail(self._cursor):
+                if feed.ended:
+                    return Page((), self._cursor, True, True)
+                await feed.wait()
+                continue
+            try:
+                page = await feed.read(self._cursor)
+            except REPEATABLE:
+                await self._backoff.pause()
+                continue
+            self._backoff.reset()
+            if page.batches or page.ended:
+                return page
+
+    async def _attach(self) -> Feed:
+        head = await self._backoff.attempt(lambda: self._logs.head(self._run))
+        feed = self._feed = self._hub.attach(self._run)
+        if head.meta.ahead is not None and not head.ended:
+            self._reader = _Reader(self._logs, self._run)
+        return feed
+
+    async def aclose(self) -> None:
+        """Let go. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._feed is not None:
+            self._hub.detach(self._run)
+        if self._reader is not None:
+            await self._reader.aclose()
+
+
+class _Reader:
+    """A viewer of a run with `ahead`: says how far it has read, and while it is slow, that it is alive."""
+
+    def __init__(self, logs: Logs, run: str) -> None:
+        self._logs = logs
+        self._run = run
+        self._id = uuid.uuid4().hex
+        self._seq = 0
+        self._task = spawn(self._beat(), f"loom-reader {run}")
+
+    async def read_through(self, cursor: Cursor | None) -> None:
+        self._seq = cursor.seq if cursor else 0
+        await Backoff.of_store().attempt(self._mark)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(limits.READER_LEASE / limits.RENEW_FRACTION)
+            await Backoff.of_store().attempt(self._mark)
+
+    async def _mark(self) -> None:
+        await self._logs.mark(self._run, self._id, self._seq)
+
+    async def aclose(self) -> None:
+        await cancel_and_wait(self._task)
+        try:
+            await self._logs.mark(self._run, self._id, None)
+        except REPEATABLE:
+            return  # the mark lapses by itself
+
+
+class Hub:
+    """The feeds of one process, by run."""
+
+    def __init__(self, logs: Logs) -> None:
+        self.logs = logs
+        self._feeds: dict[str, Feed] = {}
+        self._lingering: dict[str, asyncio.TimerHandle] = {}
+        self._tasks = TaskSet()
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    def follow(self, run: str, after: Cursor | None = None) -> Viewer:
+        """A viewer of `run`; no I/O until it is iterated."""
+        return Viewer(self, run, after)
+
+    def attach(self, run: str) -> Feed:
+        """The run's feed, with one viewer more."""
+        handle = self._lingering.pop(run, None)
+        if handle is not None:
+            handle.cancel()
+        feed = self._feeds.get(run)
+        if feed is None:
+            feed = self._feeds[run] = Feed(self.logs, run)
+        feed.viewers += 1
+        return feed
+
+    def detach(self, run: str) -> None:
+        """One viewer less; the feed goes a little after its last."""
+        feed = self._feeds.get(run)
+        if feed is None:
+            return
+        feed.viewers -= 1
+        if feed.viewers == 0:
+            loop = asyncio.get_running_loop()
+            self._lingering[run] = loop.call_later(limits.FEED_LINGER, self._drop, run)
+
+    def _drop(self, run: str) -> None:
+        self._lingering.pop(run, None)
+        self._tasks.spawn(self._feeds.pop(run).aclose(), f"loom-feed-close {run}")
+
+    async def aclose(self) -> None:
+        for handle in self._lingering.values():
+            handle.cancel()
+        self._lingering.clear()
+        feeds, self._feeds = list(self._feeds.values()), {}
+        for feed in feeds:
+            await feed.aclose()
+        await self._tasks.wait_all()
