@@ -140,6 +140,53 @@ CONNECT_TIMEOUT = 5.0
 SILENCE = 3 * HEARTBEAT
 """An event stream without a byte for this long is taken for dead and reconnected."""
 
+# --- language models -------------------------------------------------------------------------------------------------
+
+AI_EVENT_BYTES = 4 << 20
+"""One event of a provider's stream: a whole tool call or image in base64 may come in one."""
+
+AI_BODY_BYTES = 16 << 20
+"""A provider's answer that is not a stream: one JSON document."""
+
+AI_ERROR_BYTES = 64 << 10
+"""What is read of a provider's error body, for its message."""
+
+AI_ERROR_CHARACTERS = 500
+"""What is passed on of a provider's error message."""
+
+AI_ANSWER_CHARACTERS = 16 << 20
+"""What `complete` gathers: far beyond any model's longest answer."""
+
+AI_TOOL_CALLS = 128
+"""Tool calls in one answer: as many as OpenAI takes tools."""
+
+AI_ARGUMENT_CHARACTERS = 1 << 20
+"""The arguments of one answer's tool calls together, which are gathered until they are complete."""
+
+AI_CONNECTIONS = 1000
+"""Connections to one provider; further calls wait for one. Ten workers' worth of runs, below common descriptor limits."""
+
+AI_CONNECT = 10.0
+"""To reach a provider: across the world, TLS included."""
+
+AI_SILENCE = 300.0
+"""A provider that sends no byte for this long is given up: a reasoning model may think for minutes before its first."""
+
+AI_TRAILER = 5.0
+"""After the finish reason: how long the usage count may take to follow."""
+
+AI_ATTEMPTS = 4
+"""Calls of a provider for one answer, the first included, as long as nothing was said."""
+
+AI_BACKOFF = (0.5, 8.0)
+"""First and longest pause between them, doubling and jittered."""
+
+AI_RETRY_AFTER = 30.0
+"""The longest pause that a provider may ask for; beyond it the caller is told at once."""
+
+AI_RETRY_WITHIN = 120.0
+"""No further call is made when the first lies this long back."""
+
 # --- SQLite ----------------------------------------------------------------------------------------------------------
 
 POLL = 0.005
