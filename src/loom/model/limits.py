@@ -187,6 +187,20 @@ AI_RETRY_AFTER = 30.0
 AI_RETRY_WITHIN = 120.0
 """No further call is made when the first lies this long back."""
 
+# --- stores ----------------------------------------------------------------------------------------------------------
+
+RETENTION = 7 * 86400.0
+"""Ended runs are kept for this long."""
+
+SWEEP_RUNS = 1000
+"""Runs that one sweep puts back, and drops, at most: nobody else waits long for it."""
+
+MEMORY_BYTES = 1 << 30
+"""What the memory store holds; then the oldest ended runs go, and with none left it is full."""
+
+EVENT_BYTES = 4 << 20
+"""One event that is read from an event stream: a chunk and its field names, with room for other people's servers."""
+
 # --- SQLite ----------------------------------------------------------------------------------------------------------
 
 POLL = 0.005
@@ -194,6 +208,3 @@ POLL = 0.005
 
 BUSY = 5.0
 """How long a call waits for another process's write lock before it is `Unavailable`."""
-
-RETENTION = 7 * 86400.0
-"""Ended runs are kept for this long."""
