@@ -62,7 +62,7 @@ class Context:
         key: str | None,
         previous: Sequence[Chunk[Any]],
         resources: Any,
-        ai: AI | None,
+        ai: Callable[[], AI] | None,
         emit: Callable[[Any], Awaitable[None]],
         receive: Callable[[str | None], Awaitable[Message[Any]]],
         convert: Callable[[Any, Any], Any],
@@ -85,7 +85,7 @@ class Context:
         """The language model. Raises `LocalProtocolError` when neither app nor environment provides one."""
         if self._ai is None:
             raise LocalProtocolError("this run has no ctx.ai: give App(ai=...)")
-        return self._ai
+        return self._ai()
 
     @property
     def cancelled(self) -> bool:

@@ -7,19 +7,29 @@ an idle stream has no added latency, a busy one batches by itself.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, NamedTuple
 
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk
 from loom.model.errors import LimitExceeded, LoomError
-from loom.model.grammar import RESERVED, State, advance, check_type
+from loom.model.grammar import State, advance, check_type
 from loom.model.ports import Fence, Logs
-from loom.wire.json import check_depth, encode_into
+from loom.wire.json import check_depth, encode, encode_into
 
 from .backoff import REPEATABLE, Backoff
 from .tasks import cancel_and_wait, spawn
 
-__all__ = ["Writer"]
+__all__ = ["Line", "Writer", "encode_line"]
+
+_SMALL = 2 * limits.JSON_DEPTH
+"""JSON of this many bytes cannot nest too deeply: each level takes two."""
+
+
+class Line(NamedTuple):
+    """A chunk, encoded."""
+
+    type: str
+    json: bytes
 
 
 class Writer:
@@ -64,33 +74,40 @@ class Writer:
         Raises `LocalProtocolError` (the grammar forbids it), `LimitExceeded` (too large or nested too deeply),
         `TypeError` (it has no JSON), or what broke the writer. Nothing was said then.
         """
+        state = self._admit(chunk.type)
+        buffer = self._buffer
+        start = len(buffer)
+        try:
+            encode_into(chunk, buffer, -1)
+            if len(buffer) - start > _SMALL:
+                _check(buffer[start:])
+        except BaseException:
+            del buffer[start:]
+            raise
+        buffer += b"\n"
+        self._accept(state)
+
+    def put_line(self, line: Line) -> None:
+        """`put` of a chunk that `encode_line` has encoded."""
+        state = self._admit(line.type)
+        self._buffer += line.json
+        self._buffer += b"\n"
+        self._accept(state)
+
+    def _admit(self, type: str) -> State:
         if self._broken is not None:
             raise self._broken
-        type = chunk.type
-        if type != "data":
-            check_type(type)
-        state = self._state
-        if state is not State.OPEN or type in RESERVED:
-            state = advance(state, type)
-        self._encode(chunk)
+        if self._state is State.OPEN and type == "data":
+            return State.OPEN
+        check_type(type)
+        return advance(self._state, type)
+
+    def _accept(self, state: State) -> None:
         self._state = state
         self._seq += 1
         if self._idle is not None:
             self._idle.set_result(None)
             self._idle = None
-
-    def _encode(self, chunk: Chunk[Any]) -> None:
-        buffer = self._buffer
-        start = len(buffer)
-        try:
-            encode_into(chunk, buffer, -1)
-            size = len(buffer) - start
-            if size > 2 * limits.JSON_DEPTH:
-                _check(buffer, start, size)
-        except BaseException:
-            del buffer[start:]
-            raise
-        buffer += b"\n"
 
     async def room(self) -> None:
         """Wait until the pending batch is below its bound. Raises what broke the writer."""
@@ -166,10 +183,18 @@ class Writer:
         self._wake()
 
 
-def _check(buffer: bytearray, start: int, size: int) -> None:
-    if size > limits.CHUNK_BYTES:
-        raise LimitExceeded(f"a chunk of {size} bytes is larger than {limits.CHUNK_BYTES}", code="too_large")
+def encode_line(chunk: Chunk[Any]) -> Line:
+    """The chunk's JSON; raises as `Writer.put` does for what cannot be said. For producers in threads."""
+    data = encode(chunk)
+    if len(data) > _SMALL:
+        _check(data)
+    return Line(chunk.type, data)
+
+
+def _check(data: bytes | bytearray) -> None:
+    if len(data) > limits.CHUNK_BYTES:
+        raise LimitExceeded(f"a chunk of {len(data)} bytes is larger than {limits.CHUNK_BYTES}", code="too_large")
     try:
-        check_depth(buffer[start:])
+        check_depth(data)
     except LoomError as error:
         raise LimitExceeded(f"a chunk's {error}", code="too_large") from None

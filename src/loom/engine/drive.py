@@ -1,0 +1,243 @@
+"""Driving a producer: its items become chunks, in its own task or thread. Only the runner calls this.
+
+A sync producer gets a thread of its own. Its items are encoded there, at the yield, and handed over in bursts; a full
+hand-over blocks the thread, as a full writer makes an async producer wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
+from typing import Any, cast
+
+from loom.model import limits
+from loom.model.chunk import Chunk, Progress, Result
+from loom.model.errors import LocalProtocolError, RunFailed
+from loom.model.grammar import RESERVED
+
+from .readers import Readers
+from .registry import Producer
+from .writer import Line, Writer, encode_line
+
+__all__ = ["Voice", "drive"]
+
+_FORMS = {
+    "start": "the runner opens attempts; use retry=Retry(...)",
+    "complete": "yield loom.Result(value), or return the value from a coroutine",
+    "error": "raise an exception",
+}
+
+
+class Voice:
+    """What a producer says, on its way to the writer."""
+
+    def __init__(self, writer: Writer, readers: Readers | None = None) -> None:
+        self._writer = writer
+        self._readers = readers
+        self._unsuspended = 0
+        self._closed = False
+        self._finished = False
+        self.result: Any = None
+        self.spoke = time.monotonic()
+
+    def say(self, item: Any) -> bool:
+        """Put `item`; whether the caller must await `room` before the next.
+
+        Raises `LocalProtocolError` for reserved types and after a `Result`, and what `Writer.put` raises.
+        """
+        if self._closed:
+            raise asyncio.CancelledError
+        chunk = self.chunk(item)
+        if chunk is not None:
+            self._writer.put(chunk)
+        return self._said()
+
+    def say_line(self, line: Line) -> bool:
+        """`say` of what was already encoded."""
+        self._writer.put_line(line)
+        return self._said()
+
+    def _said(self) -> bool:
+        self.spoke = time.monotonic()
+        self._unsuspended += 1
+        return self._unsuspended >= limits.YIELD_EVERY or self._readers is not None or self._writer.full
+
+    def chunk(self, item: Any) -> Chunk[Any] | None:
+        """The chunk that `item` means; None for the `Result`, which is kept."""
+        if self._finished:
+            raise LocalProtocolError("nothing may follow loom.Result: yield it last")
+        kind = type(item)
+        if kind is Chunk:
+            if item.type in RESERVED:
+                raise LocalProtocolError(f"a producer does not say {item.type!r} itself: {_FORMS[item.type]}")
+            return Chunk(item.type, item.data, item.progress, item.error, item.source, time.time())
+        if kind is Progress:
+            return Chunk("progress", None, item, None, None, time.time())
+        if kind is Result:
+            self._finished = True
+            self.result = item.value
+            return None
+        return Chunk("data", item, None, None, None, time.time())
+
+    async def room(self) -> None:
+        """Give way to others, and wait for the writer and the slowest reader."""
+        self._unsuspended = 0
+        if self._writer.full:
+            await self._writer.room()
+        elif self._readers is None:
+            await asyncio.sleep(0)
+        if self._readers is not None:
+            await self._readers.room(self._writer.seq)
+
+    async def emit(self, item: Any) -> None:
+        """`say`, waiting for room."""
+        if self.say(item):
+            await self.room()
+
+    def close(self) -> None:
+        """Nothing more may be said."""
+        self._closed = True
+
+
+async def drive(
+    producer: Producer[..., Any],
+    arguments: dict[str, Any],
+    voice: Voice,
+    threads: asyncio.Semaphore,
+) -> Any:
+    """Run the producer to its end and return the run's result. The producer is really gone when this returns or
+    raises. Cancelling cancels it (a sync producer is asked to stop at its next yield)."""
+    match producer.kind:
+        case "async-generator":
+            await _generator(producer(**arguments), voice)
+            return voice.result
+        case "coroutine":
+            return await producer(**arguments)
+        case _:
+            async with threads:
+                return await _Thread(producer, arguments, voice).run()
+
+
+async def _generator(items: AsyncIterator[Any], voice: Voice) -> None:
+    say, room = voice.say, voice.room
+    async with aclosing(cast(Any, items)):
+        async for item in items:
+            if say(item):
+                await room()
+
+
+class _Thread:
+    """A sync producer in a daemon thread (one that hangs must not hold up the process's exit)."""
+
+    def __init__(self, producer: Producer[..., Any], arguments: dict[str, Any], voice: Voice) -> None:
+        self._producer = producer
+        self._arguments = arguments
+        self._voice = voice
+        self._loop = asyncio.get_running_loop()
+        self._gate = threading.Condition()
+        self._lines: list[Line] = []
+        self._stopped = False
+        self._told = False
+        self._news = asyncio.Event()
+        self._done: asyncio.Future[Any] = self._loop.create_future()
+
+    async def run(self) -> Any:
+        context = contextvars.copy_context()
+        name = f"loom-producer {self._producer.name}"
+        threading.Thread(target=context.run, args=(self._main,), name=name, daemon=True).start()
+        try:
+            await self._take_all()
+        except BaseException:
+            with self._gate:
+                self._stopped = True
+                self._gate.notify_all()
+            await asyncio.wait({self._done})
+            if not self._done.cancelled():
+                self._done.exception()  # seen: the stop is what counts
+            raise
+        return self._done.result()
+
+    async def _take_all(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            ended = self._done.done()
+            for line in self._swap():
+                if self._voice.say_line(line):
+                    await self._voice.room()
+            if ended:
+                return
+
+    def _swap(self) -> list[Line]:
+        with self._gate:
+            lines, self._lines = self._lines, []
+            self._told = False
+            self._gate.notify_all()
+        return lines
+
+    def _main(self) -> None:
+        """In the thread."""
+        try:
+            result = self._work()
+        except BaseException as error:  # user code: whatever it raised becomes the run's error
+            self._tell(self._fail, error)
+        else:
+            self._tell(self._finish, result)
+
+    def _work(self) -> Any:
+        outcome = self._producer(**self._arguments)
+        if self._producer.kind == "function" and not isinstance(outcome, Iterator):
+            return outcome
+        try:
+            return self._iterate(outcome)
+        finally:
+            close = getattr(outcome, "close", None)
+            if close is not None:
+                close()
+
+    def _iterate(self, items: Iterator[Any]) -> Any:
+        while True:
+            try:
+                item = next(items)
+            except StopIteration as stop:
+                return self._voice.result if stop.value is None else stop.value
+            chunk = self._voice.chunk(item)
+            if chunk is not None and not self._hand_over(encode_line(chunk)):
+                return None
+
+    def _hand_over(self, line: Line) -> bool:
+        """Whether to go on. Blocks while the loop has not taken what it was given."""
+        with self._gate:
+            while len(self._lines) >= limits.YIELD_EVERY and not self._stopped:
+                self._gate.wait()
+            if self._stopped:
+                return False
+            self._lines.append(line)
+            told, self._told = self._told, True
+        if not told:
+            self._tell(self._news.set)
+        return True
+
+    def _tell(self, callback: Callable[..., object], *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            return  # the loop is gone, and with it everybody who could hear of it
+
+    def _finish(self, result: Any) -> None:
+        if not self._done.done():
+            self._done.set_result(result)
+        self._news.set()
+
+    def _fail(self, error: BaseException) -> None:
+        if not isinstance(error, Exception):  # SystemExit and the like end the run, not the worker
+            error = RunFailed(f"{type(error).__name__}: {error}", details={"type": type(error).__name__})
+        if isinstance(error, StopIteration):
+            error = RuntimeError(f"the producer raised {error!r}")
+        if not self._done.done():
+            self._done.set_exception(error)
+        self._news.set()

@@ -1,0 +1,67 @@
+"""What a new attempt finds: the log of the attempts before it, and what follows from it. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from loom.model.chunk import Batch, Page
+from loom.model.grammar import is_output, kept_through
+from loom.wire.json import decode_chunk, type_of
+
+from .registry import Retry
+
+__all__ = ["History", "Plan", "plan"]
+
+
+class History:
+    """Folds the pages of earlier attempts: what still stands (kept encoded), and how they ended."""
+
+    def __init__(self, *, keep: bool) -> None:
+        self._keep = keep
+        self.standing: list[Batch] = []
+        self.failures = 0
+        """Attempts that ended by the producer's own error."""
+        self.said = False
+        """Whether any output was ever said."""
+
+    def add(self, page: Page) -> None:
+        for batch in page.batches:
+            self.standing.append(batch)
+            for line in batch.lines():
+                type = type_of(line)
+                if type == "start":
+                    self._restart(decode_chunk(line))
+                elif is_output(type):
+                    self.said = True
+            if not self._keep:
+                self.standing.clear()
+
+    def _restart(self, chunk: Any) -> None:
+        self.failures += chunk.error is not None
+        kept = kept_through(chunk) or 0
+        while self.standing and self.standing[-1].last > kept:
+            batch = self.standing.pop()
+            if batch.first <= kept:
+                self.standing.append(batch.slice(batch.first, kept))
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a new attempt does: `go`, keeping what was said through `kept_through`, or end the run as `lost`."""
+
+    act: Literal["go", "lost"]
+    kept_through: int = 0
+    reason: str = ""
+
+
+def plan(*, tail: int, said: bool, failed: bool, crashes: int, max_crashes: int, retry: Retry | None) -> Plan:
+    """Too many crashes end a run; one that has said nothing is simply tried again; after output it is the author's
+    choice. `failed`: the attempt before ended by an error that may be retried."""
+    if crashes > max_crashes:
+        return Plan("lost", reason=f"its worker was lost {crashes} times (max_crashes={max_crashes})")
+    if retry is not None and retry.mode == "continue":
+        return Plan("go", kept_through=tail)
+    if retry is not None or failed or not said:
+        return Plan("go")
+    return Plan("lost", reason="its worker was lost after output (retry=Retry(...) would have tried it again)")

@@ -1,0 +1,398 @@
+"""The runner: drives one claimed run to its end, attempt by attempt. Nothing else ever drives a producer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from loom.model import limits
+from loom.model.chunk import Chunk
+from loom.model.cursor import attempt_of
+from loom.model.errors import Conflict, ErrorInfo, Fenced, LogEnded, LogNotFound, LoomError, RunFailed, UsageError
+from loom.model.ports import AI, Fence, Store
+from loom.model.run import Claim, Head
+from loom.wire.json import convert
+
+from .backoff import Backoff
+from .context import Context, Previous
+from .drive import Voice, drive
+from .history import History, Plan, plan
+from .inbox import Inbox
+from .readers import Readers
+from .registry import Producer, Registry
+from .tasks import TaskSet, spawn
+from .writer import Writer
+
+__all__ = ["Ending", "Resources", "Runner", "Stop"]
+
+_log = logging.getLogger("loom.worker")
+
+
+class Stop(Enum):
+    """Why a run is stopped from outside."""
+
+    CANCEL = "it was cancelled"
+    OWNER = "its owner left"
+    DEADLINE = "its time-out passed"
+    IDLE = "it said nothing for its idle time-out"
+    HAND_OVER = "its worker is draining"
+    LAST_CALL = "its worker is draining and the run did not end in time"
+
+
+class Ending(Enum):
+    """What became of the claim."""
+
+    ENDED = "ended"  # the log has ended: acknowledge
+    RELEASED = "released"  # another worker goes on
+    GIVEN_UP = "given up"  # somebody else holds the run: write nothing, acknowledge nothing
+
+
+class Resources:
+    """What an app lends to its runs."""
+
+    def __init__(self, value: Any = None, ai: Callable[[], AI] | None = None) -> None:
+        self.value = value
+        self.ai = ai
+
+
+class Runner:
+    """One claim's run. `run` returns when the claim is settled; cancelling `run` stops the producer and writes nothing
+    (the lease is lost). `stop` asks for an orderly end."""
+
+    def __init__(
+        self, store: Store, registry: Registry, claim: Claim, resources: Resources, threads: asyncio.Semaphore
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._claim = claim
+        self._meta = claim.meta
+        self._resources = resources
+        self._threads = threads
+        self._stop: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
+        self._inbox = Inbox(store, claim.run, lambda: self.stop(Stop.CANCEL))
+        self._backoff = Backoff.of_store()
+        self._producer: Producer[..., Any] | None = None
+        self.abandoned: asyncio.Task[Any] | None = None
+        """A producer that did not stop in time, still running."""
+
+    @property
+    def continues(self) -> bool:
+        """Whether handing the run over loses nothing."""
+        return self._producer is not None and self._producer.continues
+
+    @property
+    def retried(self) -> bool:
+        """Whether the run may be tried again once it has said something."""
+        return self._producer is not None and self._producer.retry is not None
+
+    def stop(self, why: Stop) -> None:
+        """Ask for an orderly end; the first reason counts."""
+        if not self._stop.done():
+            self._stop.set_result(why)
+
+    async def run(self) -> Ending:
+        """Drive the run until the claim is settled."""
+        try:
+            head = await self._backoff.attempt(lambda: self._store.create(self._meta))
+            if head.ended:
+                return Ending.ENDED
+            return await self._settle(head)
+        except LogNotFound:
+            return Ending.ENDED  # dropped under us: there is nothing left to do
+        except LogEnded:
+            return Ending.ENDED
+        except (Fenced, Conflict) as error:
+            _log.warning("run %s: stopped writing: %s", self._meta.run, error)
+            return Ending.GIVEN_UP
+
+    async def _settle(self, head: Head) -> Ending:
+        # The log's meta is the truth: an entry put twice under one id may carry another's request.
+        self._meta = head.meta
+        try:
+            self._producer = self._registry.get(self._meta.actor)
+            arguments = self._producer.decode(bytes(self._meta.input))
+        except LoomError as error:
+            return await self._refuse(error.info)
+        await self._backoff.attempt(self._inbox.read)
+        async with TaskSet() as tasks:
+            tasks.spawn(self._inbox.follow(), f"loom-inbox {self._meta.run}")
+            self._watch(tasks, head)
+            return await self._attempts(self._producer, arguments)
+
+    async def _refuse(self, error: ErrorInfo) -> Ending:
+        """End the run before the producer is touched."""
+        fence = await self._fence(0)
+        if fence.ended:
+            return Ending.ENDED
+        writer = Writer(self._store, self._meta.run, fence)
+        try:
+            await writer.end(_error(error))
+        finally:
+            await writer.aclose()
+        return Ending.ENDED
+
+    def _watch(self, tasks: TaskSet, head: Head) -> None:
+        """Arm what may stop the run from outside."""
+        meta = self._meta
+        if meta.owner_lease is not None:
+            tasks.spawn(self._watch_owner(meta.owner_lease), f"loom-owner {meta.run}")
+        if meta.timeout is not None:
+            # Wall-clock time bridges workers; a jump of the clock can shorten the wait, never stretch it.
+            used = max(0.0, time.time() - head.started) if head.started is not None else 0.0
+            tasks.spawn(self._watch_deadline(max(0.0, meta.timeout - used)), f"loom-deadline {meta.run}")
+
+    async def _watch_deadline(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self.stop(Stop.DEADLINE)
+
+    async def _watch_owner(self, lease: float) -> None:
+        beat, seen = -1, time.monotonic()
+        while True:
+            try:
+                head = await Backoff.of_store().attempt(lambda: self._store.head(self._meta.run))
+            except LogNotFound:
+                return  # dropped: the writer hears of it too
+            now = time.monotonic()
+            if head.beat != beat:
+                beat, seen = head.beat, now
+            elif now - seen >= lease:
+                self.stop(Stop.OWNER)
+                return
+            await asyncio.sleep(min(lease / limits.RENEW_FRACTION, max(0.0, seen + lease - now)))
+
+    async def _attempts(self, producer: Producer[..., Any], arguments: dict[str, Any]) -> Ending:
+        failure: ErrorInfo | None = None
+        pauses = Backoff(*(producer.retry.backoff if producer.retry else limits.RETRY_BACKOFF))
+        number = 0
+        while True:
+            fence = await self._fence(number)
+            if fence.ended:
+                return Ending.ENDED
+            attempt = _Attempt(self, producer, fence, failure)
+            ending = await attempt.run(arguments)
+            if ending is not None:
+                return ending
+            failure, number = attempt.failure, number + 1
+            await asyncio.wait({self._stop}, timeout=pauses.draw())
+
+    async def _fence(self, number: int) -> Fence:
+        token = f"{self._claim.worker}:{self._claim.number}:{number}"
+        return await self._backoff.attempt(lambda: self._store.fence(self._meta.run, token))
+
+
+class _Attempt:
+    """One attempt: start chunk, producer, and the end or the reason for another attempt (`failure`)."""
+
+    def __init__(self, runner: Runner, producer: Producer[..., Any], fence: Fence, failure: ErrorInfo | None) -> None:
+        self._runner = runner
+        self._producer = producer
+        self._fence = fence
+        self._cause = failure
+        self._history = History(keep=producer.continues)
+        self.failure: ErrorInfo | None = None
+
+    async def run(self, arguments: dict[str, Any]) -> Ending | None:
+        """The claim's ending, or None for another attempt."""
+        if self._fence.tail:
+            await self._read_history()
+        writer = Writer(self._runner._store, self._runner._meta.run, self._fence)
+        try:
+            return await self._run(writer, arguments)
+        finally:
+            await writer.aclose()
+
+    async def _read_history(self) -> None:
+        store, run = self._runner._store, self._runner._meta.run
+        after = (await self._runner._backoff.attempt(lambda: store.head(run))).earliest
+        while True:
+            page = await self._runner._backoff.attempt(lambda after=after: store.read(run, after))  # type: ignore[misc]
+            self._history.add(page)
+            after = page.cursor
+            if page.caught_up:
+                return
+
+    async def _run(self, writer: Writer, arguments: dict[str, Any]) -> Ending | None:
+        stop = self._runner._stop
+        if stop.done():
+            return await self._stopped(writer, stop.result(), spoke=False)
+        verdict = self._plan()
+        if verdict.act == "lost":
+            return await self._end(writer, _error(ErrorInfo("run_lost", f"the run was lost: {verdict.reason}")))
+        writer.put(self._start(verdict))
+        readers = self._readers()
+        voice = Voice(writer, readers)
+        context = self._context(voice, verdict)
+        if self._producer.context is not None:
+            arguments = {**arguments, self._producer.context: context}
+        try:
+            task = spawn(
+                drive(self._producer, arguments, voice, self._runner._threads), f"loom-run {self._runner._meta.run}"
+            )
+            return await self._supervise(task, writer, voice, context)
+        finally:
+            if readers is not None:
+                readers.close()
+
+    def _plan(self) -> Plan:
+        return plan(
+            tail=self._fence.tail,
+            said=self._history.said,
+            failed=self._cause is not None,
+            crashes=self._runner._claim.crashes,
+            max_crashes=self._producer.max_crashes,
+            retry=self._producer.retry,
+        )
+
+    def _start(self, verdict: Plan) -> Chunk[Any]:
+        data = {
+            "attempt": attempt_of(self._fence.epoch),
+            "actor": self._producer.name,
+            "kept_through": verdict.kept_through,
+        }
+        return Chunk("start", data, None, self._cause, None, time.time())
+
+    def _readers(self) -> Readers | None:
+        meta = self._runner._meta
+        return None if meta.ahead is None else Readers(self._runner._store, meta.run, meta.ahead)
+
+    def _context(self, voice: Voice, verdict: Plan) -> Context:
+        meta = self._runner._meta
+        resources = self._runner._resources
+        standing = [batch for batch in self._history.standing if batch.first <= verdict.kept_through]
+        return Context(
+            run_id=meta.run,
+            actor=self._producer.name,
+            attempt=attempt_of(self._fence.epoch),
+            key=meta.key,
+            previous=Previous(standing),
+            resources=resources.value,
+            ai=resources.ai,
+            emit=voice.emit,
+            receive=self._runner._inbox.receive,
+            convert=convert,
+        )
+
+    async def _supervise(
+        self, task: asyncio.Task[Any], writer: Writer, voice: Voice, context: Context
+    ) -> Ending | None:
+        stop = self._runner._stop
+        idle = self._arm_idle(voice)
+        try:
+            await asyncio.wait({task, stop, writer.on_broken}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if idle is not None:
+                idle.cancel()
+            if not task.done():
+                context._cancel()
+                await self._halt(task, voice)
+        if writer.on_broken.done():
+            raise writer.on_broken.result()
+        if stop.done() and (not task.done() or task.cancelled() or task.exception() is not None):
+            return await self._stopped(writer, stop.result(), spoke=True, abandoned=not task.done())
+        return await self._finished(task, writer)
+
+    async def _halt(self, task: asyncio.Task[Any], voice: Voice) -> None:
+        """Cancel the producer and wait until it is really gone, or is abandoned."""
+        voice.close()
+        task.cancel()
+        await asyncio.wait({task}, timeout=limits.ABANDON_AFTER)
+        if not task.done():
+            self._runner.abandoned = task
+            _log.warning("run %s: its producer did not stop within %s s", self._runner._meta.run, limits.ABANDON_AFTER)
+
+    def _arm_idle(self, voice: Voice) -> asyncio.Task[None] | None:
+        seconds = self._runner._meta.idle_timeout
+        return None if seconds is None else spawn(self._watch_idle(voice, seconds), "loom-idle")
+
+    async def _watch_idle(self, voice: Voice, seconds: float) -> None:
+        left = seconds
+        while left > 0:  # noqa: ASYNC110 - one look for each silence, not a poll
+            await asyncio.sleep(left)
+            left = voice.spoke + seconds - time.monotonic()
+        self._runner.stop(Stop.IDLE)
+
+    async def _finished(self, task: asyncio.Task[Any], writer: Writer) -> Ending | None:
+        """The producer ended by itself."""
+        if task.cancelled():
+            return await self._failed(writer, RunFailed("the producer's task was cancelled from inside"))
+        error = task.exception()
+        if error is not None:
+            return await self._failed(writer, error)
+        try:
+            return await self._end(writer, Chunk("complete", task.result(), None, None, None, time.time()))
+        except (TypeError, ValueError, RecursionError, UsageError) as reason:
+            return await self._failed(writer, _invalid_output("its result", reason))
+        except LoomError as reason:
+            if reason.code != "too_large":
+                raise
+            return await self._failed(writer, _invalid_output("its result", reason))
+
+    async def _failed(self, writer: Writer, error: BaseException) -> Ending | None:
+        info = _info_of(error)
+        if self._may_retry(error):
+            await writer.flush()
+            self.failure = info
+            _log.info("run %s: %s; trying again", self._runner._meta.run, info.message)
+            return None
+        _log.warning("run %s failed: %s", self._runner._meta.run, info.message, exc_info=error)
+        return await self._end(writer, _error(info))
+
+    def _may_retry(self, error: BaseException) -> bool:
+        retry = self._producer.retry
+        if retry is None or not isinstance(error, retry.on):
+            return False
+        failures = self._history.failures + (self._cause is not None)
+        return failures + 1 < retry.attempts
+
+    async def _stopped(self, writer: Writer, why: Stop, *, spoke: bool, abandoned: bool = False) -> Ending | None:
+        details = {"abandoned": True} if abandoned else {}
+        match why:
+            case Stop.HAND_OVER:
+                await writer.flush()
+                return Ending.RELEASED
+            case Stop.LAST_CALL:
+                said = self._history.said or writer.seq > self._fence.tail + 1
+                if not spoke or not said or self._runner.retried:
+                    await writer.flush()
+                    return Ending.RELEASED
+                info = ErrorInfo("run_lost", f"the run was lost: {why.value}", details=details)
+            case Stop.CANCEL | Stop.OWNER:
+                info = ErrorInfo("cancelled", f"the run was cancelled: {why.value}", details=details)
+            case Stop.DEADLINE:
+                info = ErrorInfo("deadline_exceeded", f"{why.value}: {self._runner._meta.timeout} s", details=details)
+            case Stop.IDLE:
+                info = ErrorInfo("idle_timeout", f"{why.value}: {self._runner._meta.idle_timeout} s", details=details)
+        return await self._end(writer, _error(info))
+
+    async def _end(self, writer: Writer, chunk: Chunk[Any]) -> Ending:
+        await writer.end(chunk)
+        return Ending.ENDED
+
+
+def _error(info: ErrorInfo) -> Chunk[Any]:
+    return Chunk("error", None, None, info, None, time.time())
+
+
+def _invalid_output(what: str, reason: BaseException) -> RunFailed:
+    return RunFailed(f"cannot send {what}: {reason}", code="invalid_output")
+
+
+def _info_of(error: BaseException) -> ErrorInfo:
+    """A producer's exception as data. Another Loom error that it met is told in details: it is not the reader's own."""
+    if isinstance(error, RunFailed):
+        return error.info
+    if isinstance(error, LoomError):
+        details = {"type": type(error).__name__, "code": error.code, **error.details}
+        return ErrorInfo("run_failed", f"{type(error).__name__}: {error}", error.retryable, details)
+    name = type(error).__qualname__
+    return ErrorInfo("run_failed", f"{name}: {error}" if str(error) else name, details={"type": name})
+
+
+def new_id() -> str:
+    """A run id nobody has used: time-ordered, so that stores keep neighbours together."""
+    return f"{time.time_ns() // 1_000_000:011x}{uuid.uuid4().hex[:16]}"

@@ -1,0 +1,110 @@
+"""The transport of this process: a client's calls, made on a store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from msgspec.structs import replace
+
+from loom.model import limits
+from loom.model.chunk import Chunk, Message, Page
+from loom.model.cursor import Cursor
+from loom.model.errors import Conflict, ErrorInfo, InvalidInput, LogEnded
+from loom.model.ports import Store
+from loom.model.run import ActorInfo, Head, Meta, RunState, check_id
+from loom.wire.json import check_depth, check_size, encode
+
+from .hub import Hub
+from .inbox import CANCEL
+from .registry import Registry
+
+__all__ = ["StoreTransport"]
+
+
+class StoreTransport:
+    """`Transport` over a store. With a `registry`, what is started is checked against it before anything is stored."""
+
+    def __init__(self, store: Store, registry: Registry | None = None) -> None:
+        self.store = store
+        self.hub = Hub(store)
+        self._registry = registry
+
+    async def start(self, meta: Meta) -> Head:
+        """Queue before log: a crash between the two leaves an entry whose claimer makes the log."""
+        self._check(meta)
+        if not meta.created:
+            meta = replace(meta, created=time.time())
+        await self.store.put(meta)
+        head = await self.store.create(meta)
+        if not head.meta.same_request(meta):
+            raise Conflict(f"run {meta.run!r} was started with another actor, key or input", details={"run": meta.run})
+        return head
+
+    def _check(self, meta: Meta) -> None:
+        check_id(meta.run)
+        check_id(meta.queue, "queue")
+        if meta.key is not None:
+            check_id(meta.key, "key")
+        for field in ("timeout", "idle_timeout", "owner_lease", "ahead"):
+            value = getattr(meta, field)
+            if value is not None and not value > 0:
+                raise InvalidInput(f"{field}: must be more than 0, not {value}", details={"field": field})
+        check_size(bytes(meta.input), limits.INPUT_BYTES, "an input")
+        if self._registry is not None:
+            self._registry.get(meta.actor).decode(bytes(meta.input))
+        else:
+            check_id(meta.actor, "actor")
+
+    async def head(self, run: str) -> Head:
+        return await self.store.head(run)
+
+    async def heads(
+        self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
+    ) -> list[Head]:
+        return await self.store.heads(limit=min(limit, limits.LIST_LIMIT), before=before, state=state, actor=actor)
+
+    async def actors(self) -> list[ActorInfo]:
+        return [] if self._registry is None else sorted((p.info() for p in self._registry), key=lambda info: info.name)
+
+    def follow(self, run: str, after: Cursor | None = None) -> AsyncIterator[Page]:
+        return self.hub.follow(run, after)
+
+    async def read(self, run: str, after: Cursor | None, *, limit: int, wait: float) -> Page:
+        return await self.store.read(run, after, limit=min(limit, limits.READ_LIMIT), wait=wait)
+
+    async def send(self, run: str, message: Message[Any]) -> None:
+        if message.type == CANCEL:
+            await self.cancel(run)
+            return
+        await self._send(run, message)
+
+    async def _send(self, run: str, message: Message[Any]) -> None:
+        check_id(message.type, "type")
+        for field in ("id", "sender"):
+            check_id(getattr(message, field), field)
+        stored = Message(message.type, message.data, message.sender, message.id, message.time or time.time())
+        try:
+            data = encode(stored)
+        except (TypeError, RecursionError) as error:
+            raise InvalidInput(f"data: {error}", details={"field": "data"}) from None
+        check_size(data, limits.MESSAGE_BYTES, "a message")
+        check_depth(data)
+        await self.store.send(run, data, sender=message.sender, id=message.id)
+
+    async def cancel(self, run: str) -> None:
+        info = ErrorInfo("cancelled", "the run was cancelled before it began")
+        line = encode(Chunk("error", None, None, info, None, time.time()))
+        if await self.store.end_unstarted(run, line):
+            return
+        try:
+            await self._send(run, Message(CANCEL, sender=CANCEL, id=CANCEL))
+        except LogEnded:
+            return  # it ended by itself: there is nothing to cancel
+
+    async def touch(self, run: str) -> None:
+        await self.store.touch(run)
+
+    async def aclose(self) -> None:
+        await self.hub.aclose()
