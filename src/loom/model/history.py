@@ -124,20 +124,20 @@ def cut(batches: Iterable[Batch], start: int, limit: int, most_bytes: int = limi
 
     At most `limit` chunks (1 to `limits.READ_LIMIT`) and `most_bytes`, but one chunk always fits.
     """
-    room = min(max(limit, 1), limits.READ_LIMIT)
     taken: list[Batch] = []
+    end = start + min(max(limit, 1), limits.READ_LIMIT)
     for batch in batches:
         assert batch.first <= start <= batch.last, "a gap is never passed over"
-        part = batch.slice(start, min(batch.last, start + room - 1))
-        most_bytes -= len(part.payload)
-        if most_bytes < 0:
+        part = batch if batch.first == start and batch.last < end else batch.slice(start, min(batch.last, end - 1))
+        size = len(part.payload)
+        if size > most_bytes:
             if not taken:
-                taken.append(_fitting(part, most_bytes + len(part.payload)))
+                taken.append(_fitting(part, most_bytes))
             break
         taken.append(part)
-        room -= len(part)
+        most_bytes -= size
         start = part.last + 1
-        if room == 0:
+        if start == end:
             break
     return taken
 
