@@ -270,6 +270,8 @@ CODES: dict[str, Code] = {
     "unsupported_media_type": Code(RemoteProtocolError, 415, 4415, 76),
     "route_not_found": Code(UsageError, 404, 4404, 64),
     "method_not_allowed": Code(UsageError, 405, 4405, 64),
+    "request_timeout": Code(RemoteProtocolError, 408, 4408, 75, retryable=True),
+    "headers_too_large": Code(LimitExceeded, 431, 4431, 65),
     "limit_exceeded": Code(LimitExceeded, 429, 4429, 75, retryable=True),
     "too_large": Code(LimitExceeded, 413, 1009, 65),
     "unauthorized": Code(Unauthorized, 401, 4401, 77),

@@ -123,6 +123,27 @@ SEND_BYTES = 64 << 10
 BODY_BYTES = 2 << 20
 """A request body: an input and its envelope."""
 
+BODY_TIME = 30.0
+"""A request's body must have come within this time: nobody holds a handler by sending it slowly."""
+
+HEAD_BYTES = 64 << 10
+"""A request's line and headers: beyond what browsers and proxies send."""
+
+HEAD_TIME = 10.0
+"""A request's line and headers must have come within this time of its first byte, or of the connection."""
+
+KEEP_ALIVE = 65
+"""Whole seconds an idle connection is kept: a little longer than the proxies before it commonly keep theirs (60)."""
+
+UNSENT_BYTES = 128 << 10
+"""What the system may hold of one connection beyond what is on its way, so that a slow reader is felt here."""
+
+READY_WITHIN = 2.0
+"""The store must answer a readiness probe within this time: probes commonly give up after a few seconds."""
+
+SHUTDOWN = 5.0
+"""Requests under way may take this long to finish when the server stops; event streams end at once."""
+
 CONNECTIONS = 10_000
 """Concurrent connections of one server."""
 

@@ -7,9 +7,23 @@ from typing import Any
 import msgspec
 
 from loom.model.errors import ErrorInfo
-from loom.model.run import Head, Meta, RunState
+from loom.model.run import ActorInfo, Head, Meta, RunState
 
-__all__ = ["ChunkView", "ErrorBody", "PageView", "RunList", "RunView", "StartBody", "head_of", "view_of"]
+__all__ = [
+    "Accepted",
+    "ActorList",
+    "ChunkView",
+    "ErrorBody",
+    "InboxBody",
+    "PageView",
+    "RunList",
+    "RunView",
+    "StartBody",
+    "Status",
+    "StreamBody",
+    "head_of",
+    "view_of",
+]
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
@@ -31,6 +45,45 @@ class StartBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ahead: int | None = None
     owner_lease: float | None = None
     """Owned: cancelled unless ``POST /runs/{id}/renew`` comes at least this often."""
+
+
+class StreamBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The body of ``POST /actors/{name}/stream``: as `StartBody`, the actor being named by the path."""
+
+    input: msgspec.Raw = msgspec.Raw(b"null")
+    id: str | None = None
+    key: str | None = None
+    queue: str = "default"
+    timeout: float | None = None
+    idle_timeout: float | None = None
+    ahead: int | None = None
+
+
+class InboxBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The body of ``POST /runs/{id}/inbox``. The same `sender` and `id` again is the same message."""
+
+    type: str
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    id: str | None = None
+    sender: str = "http"
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """The answer to what was accepted and is confirmed later: the id of the message, or of the run to be cancelled."""
+
+    id: str
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The answer to a probe."""
+
+    status: str
+
+
+class ActorList(msgspec.Struct, frozen=True):
+    """What can be run, by name."""
+
+    actors: list[ActorInfo]
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
