@@ -196,6 +196,9 @@ AI_SILENCE = 300.0
 AI_TRAILER = 5.0
 """After the finish reason: how long the usage count may take to follow."""
 
+AI_CLOSING = 0.1
+"""After the last event: how long the body's end may take, before the connection is given up instead of kept."""
+
 AI_ATTEMPTS = 4
 """Calls of a provider for one answer, the first included, as long as nothing was said."""
 

@@ -1,0 +1,418 @@
+"""OpenAI's Chat Completions on the line: a question to JSON, a provider's events to parts, its refusals to errors.
+
+Pure; it knows no connection. What is tolerated beyond the API reference is what servers that call themselves
+compatible really send (Cloudflare Workers AI, vLLM, SGLang, Ollama, llama.cpp, gateways before them).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+
+from loom.model import limits
+from loom.model.errors import (
+    InvalidInput,
+    LimitExceeded,
+    LoomError,
+    RemoteProtocolError,
+    Unauthorized,
+    Unavailable,
+)
+from loom.model.parts import FinishReasonPart, Part, ReasoningPart, TextPart, ToolCallPart, UsagePart
+from loom.wire import json
+
+from .front import Ask
+
+__all__ = ["Answer", "Fault", "fault_of", "refusal", "request_body", "retry_after"]
+
+
+def request_body(ask: Ask, model: str, *, limit_field: str) -> bytes:
+    """The JSON of a streaming request. `limit_field` is what this server calls the bound on the answer's tokens."""
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": ask.messages,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if ask.temperature is not None:
+        body["temperature"] = ask.temperature
+    if ask.max_tokens is not None:
+        body[limit_field] = ask.max_tokens
+    if ask.tools:
+        body["tools"] = [{"type": "function", "function": tool} for tool in ask.tools]
+    try:
+        return json.encode(body)
+    except TypeError as error:
+        raise InvalidInput(f"messages: {error}", details={"field": "messages"}) from None
+
+
+# --- what a provider sends -------------------------------------------------------------------------------------------
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: Any = None  # a string, whole or in pieces; an object from some
+
+
+class _CallPiece(msgspec.Struct):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | int | list[Any] | None = None  # a bare number from Workers AI, typed parts from Mistral
+    refusal: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    tool_calls: list[_CallPiece] | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int | None = None
+    delta: _Delta | None = None
+    message: _Delta | None = None  # of an answer that is not streamed
+    finish_reason: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class _Event(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+    object: Any = None
+
+
+_event = msgspec.json.Decoder(_Event)
+
+_BROKEN_OFF = frozenset({"error", "abort"})
+"""Finish reasons that say the answer is none: gateways' and vLLM's words for a failure on the way."""
+
+_CUT_SHORT = frozenset({"length", "content_filter"})
+"""Finish reasons that leave a tool call's arguments perhaps unfinished."""
+
+
+class Answer:
+    """One answer as it comes in: `feed` it each event's data, read what it gives, ask for the `end`.
+
+    The finish reason is held back until the end, since some servers go on behind it, or say it several times.
+    `secret` is blotted out of every message that is passed on.
+    """
+
+    def __init__(self, secret: str = "") -> None:
+        self.done = False
+        """The server has said that nothing follows."""
+        self._secret = secret
+        self._reason: str | None = None
+        self._tells_reason = False
+        self._usage: dict[str, Any] | None = None
+        self._calls = _Calls()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer is complete. A server that never speaks of a finish reason is taken at its [DONE]."""
+        return self._reason is not None or (self.done and not self._tells_reason)
+
+    def feed(self, data: bytes, type: str = "message") -> list[Part]:
+        """The parts that one event's data completes.
+
+        Raises `RemoteProtocolError` for what is no event, and what `refusal` says for an error in mid-stream.
+        """
+        data = data.strip()
+        if data == b"[DONE]":
+            self.done = True
+        if not data or self.done:
+            return []
+        return self._read(data, is_error=type == "error")
+
+    def whole(self, body: bytes) -> list[Part]:
+        """The parts of an answer that came as one JSON document, though a stream was asked for. Raises as `feed`."""
+        parts = self._read(body)
+        if not parts and self._reason is None and not self._calls:
+            raise RemoteProtocolError("the provider's answer is JSON, but no chat completion")
+        self.done, self._tells_reason = True, False
+        return parts
+
+    def end(self) -> list[Part]:
+        """What is told last: tool calls, the finish reason, the usage. Raises `Unavailable` if the answer was cut."""
+        if not self.finished:
+            raise Unavailable("the provider's answer broke off before it was finished")
+        reason = self._reason or "unknown"
+        parts: list[Part] = list(self._calls.take(complete_only=reason in _CUT_SHORT))
+        parts.append(FinishReasonPart(reason))
+        if self._usage is not None:
+            parts.append(_usage_part(self._usage))
+        return parts
+
+    def _read(self, data: bytes, *, is_error: bool = False) -> list[Part]:
+        event = _decode(data)
+        if event.error or is_error or event.object == "error":
+            fault = fault_of(json.decode(data))
+            raise refusal(fault.status or 500, fault, secret=self._secret)
+        self._usage = event.usage or self._usage
+        # One answer was asked for; whatever else comes is not it.
+        return [part for choice in event.choices or () if not choice.index for part in self._choice(choice)]
+
+    def _choice(self, choice: _Choice) -> Iterator[Part]:
+        if choice.finish_reason is not msgspec.UNSET:
+            self._tells_reason = True
+            self._reason = choice.finish_reason or self._reason
+        if self._reason in _BROKEN_OFF:
+            raise Unavailable(f"the provider ended its answer with {self._reason!r}")
+        delta = choice.delta or choice.message
+        if delta is None:
+            return
+        if isinstance(thought := delta.reasoning_content or delta.reasoning, str) and thought:
+            yield ReasoningPart(thought)
+        yield from _content(delta.content)
+        if delta.refusal:
+            yield TextPart(delta.refusal)
+        for piece in delta.tool_calls or ():
+            self._calls.add(piece)
+
+
+def _decode(data: bytes) -> _Event:
+    json.check_depth(data)
+    try:
+        return _event.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"the provider sent what is no chat completion: {error}") from None
+
+
+def _content(content: str | int | list[Any] | None) -> Iterator[Part]:
+    if isinstance(content, list):
+        for part in content:
+            yield from _content_part(part)
+    elif content is not None and content != "":
+        yield TextPart(str(content))
+
+
+def _content_part(part: Any) -> Iterator[Part]:
+    """One of Mistral's typed parts: ``{"type": "text", "text"}`` or ``{"type": "thinking", "thinking": [those]}``."""
+    if not isinstance(part, dict):
+        raise RemoteProtocolError("the provider sent a content part that is no object")
+    if isinstance(text := part.get("text"), str) and text:
+        yield TextPart(text)
+    thinking = part.get("thinking")
+    for thought in thinking if isinstance(thinking, list) else ():
+        yield from (ReasoningPart(said.text) for said in _content_part(thought) if isinstance(said, TextPart))
+
+
+def _usage_part(usage: dict[str, Any]) -> UsagePart:
+    rest = dict(usage)
+    sent, said = rest.pop("prompt_tokens", 0), rest.pop("completion_tokens", 0)
+    return UsagePart(_count(sent), _count(said), rest)
+
+
+def _count(value: Any) -> int:
+    return int(value) if isinstance(value, int | float) else 0
+
+
+class _Call:
+    """A tool call in the making."""
+
+    def __init__(self, id: str, name: str) -> None:
+        self.id = id
+        self.name = name
+        self.pieces: list[str] = []
+
+    @property
+    def arguments(self) -> str:
+        return "".join(self.pieces)
+
+    @property
+    def is_complete(self) -> bool:
+        try:
+            msgspec.json.decode(self.arguments)
+        except msgspec.DecodeError:
+            return False
+        return True
+
+
+class _Calls:
+    """Tool calls, gathered from their pieces in the order they began."""
+
+    def __init__(self) -> None:
+        self._calls: list[_Call] = []
+        self._by_index: dict[int, _Call] = {}
+        self._length = 0
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def add(self, piece: _CallPiece) -> None:
+        """Raises `LimitExceeded` beyond `limits.AI_TOOL_CALLS` and `limits.AI_ARGUMENT_CHARACTERS`."""
+        function = piece.function or _Function()
+        call = self._call_of(piece, function.name or "")
+        given = function.arguments
+        text = given if isinstance(given, str) else "" if given is None else json.encode(given).decode()
+        self._length += len(text)
+        if self._length > limits.AI_ARGUMENT_CHARACTERS:
+            raise LimitExceeded("the arguments of the model's tool calls are too long", code="too_large")
+        call.pieces.append(text)
+
+    def _call_of(self, piece: _CallPiece, name: str) -> _Call:
+        index = piece.index
+        known = self._by_index.get(index) if index is not None else self._calls[-1] if self._calls else None
+        if known is None or _begins_another(known, piece.id or "", name, indexed=index is not None):
+            known = self._begin(piece.id or "", name)
+        if index is not None:
+            self._by_index[index] = known
+        known.name = known.name or name
+        return known
+
+    def _begin(self, id: str, name: str) -> _Call:
+        if len(self._calls) == limits.AI_TOOL_CALLS:
+            raise LimitExceeded(f"the model made more than {limits.AI_TOOL_CALLS} tool calls", code="too_large")
+        call = _Call(id or f"call_{len(self._calls)}", name)
+        self._calls.append(call)
+        return call
+
+    def take(self, *, complete_only: bool) -> Iterator[ToolCallPart]:
+        for index, call in enumerate(self._calls):
+            if call.is_complete or not complete_only:
+                yield ToolCallPart(call.id, call.name, call.arguments or "{}", index)
+
+
+def _begins_another(known: _Call, id: str, name: str, *, indexed: bool) -> bool:
+    """Whether a piece for the place of a known call begins another call after all.
+
+    Ollama gives all calls of an answer the index 0, older ones none; Gemini's have neither index nor id. Others repeat
+    id and name in every piece. Only a piece that names its function can begin one.
+    """
+    if not name:
+        return False
+    if id:
+        return id != known.id
+    return known.is_complete or not indexed
+
+
+# --- what it refuses -------------------------------------------------------------------------------------------------
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """What a provider says is wrong, in whatever shape it says so. `status`: the HTTP status it amounts to, if told."""
+
+    message: str = ""
+    code: str = ""
+    param: str = ""
+    status: int | None = None
+
+
+_STATUS_OF = {
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "permission_error": 403,
+    "insufficient_quota": 429,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "invalid_request_error": 400,
+    "context_length_exceeded": 400,
+    "exceed_context_size_error": 400,
+    "not_found_error": 404,
+    "model_not_found": 404,
+}
+"""The words that stand for a status where none is told; any other is the provider's own fault."""
+
+
+def fault_of(document: Any) -> Fault:
+    """The fault in a decoded error body or event.
+
+    OpenAI and most say ``{"error": {message, type, code, param}}``, Ollama has said ``{"error": "text"}``, Cloudflare
+    ``{"errors": [{code, message}]}``, older vLLM ``{"object": "error", message, code}``, FastAPI ``{"detail": …}``.
+    """
+    error = document
+    if isinstance(error, dict):
+        errors = error.get("errors")
+        error = error.get("error") or (errors[0] if isinstance(errors, list) and errors else error)
+    if not isinstance(error, dict):
+        return Fault(message=error if isinstance(error, str) else "")
+    message = error.get("message") or error.get("detail") or ""
+    code = error.get("code") or error.get("type") or ""
+    return Fault(
+        message if isinstance(message, str) else json.encode(message).decode(),
+        str(code),
+        error["param"] if isinstance(error.get("param"), str) else "",
+        _status_of(error.get("code"), error.get("type")),
+    )
+
+
+def _status_of(*words: Any) -> int | None:
+    for word in words:
+        if re.fullmatch("[45][0-9][0-9]", str(word)):
+            return int(word)
+        if word in _STATUS_OF:
+            return _STATUS_OF[word]
+    return None
+
+
+_SECRET_LENGTH = 8
+"""Shorter keys are placeholders ("none", "ollama"): blotting them out would only garble messages."""
+
+
+def refusal(status: int, fault: Fault, headers: Mapping[str, str] | None = None, *, secret: str = "") -> LoomError:
+    """The error that a provider's refusal is. Its `retryable` says whether the same question may be put again.
+
+    408, 409, 425 and 5xx may, and 429 unless a quota is used up, as the provider's own SDKs do it; the header
+    ``x-should-retry`` overrules. The message of a 401 is ours alone: providers repeat parts of the key in theirs.
+    """
+    said = _clean(fault.message, secret)
+    details: dict[str, Any] = {"status": status}
+    if fault.code:
+        details["provider_code"] = _clean(fault.code, secret)
+    if (wait := retry_after(headers or {})) is not None:
+        details["retry_after"] = wait
+    error = _error_for(status, said, fault, details)
+    advice = (headers or {}).get("x-should-retry")
+    if advice in ("true", "false"):
+        error.retryable = advice == "true"
+    return error
+
+
+def _error_for(status: int, said: str, fault: Fault, details: dict[str, Any]) -> LoomError:
+    why = f" ({status}): {said}" if said else f" ({status})"
+    if status == 401:
+        return Unauthorized("the provider refused the key (401): see OPENAI_API_KEY", details=details)
+    if status == 403:
+        return Unauthorized("the provider forbids it" + why, code="forbidden", details=details)
+    if status == 413:
+        return LimitExceeded("too large for the provider" + why, code="too_large", details=details)
+    if status in (402, 429):
+        waiting_helps = status == 429 and fault.code != "insufficient_quota"
+        return LimitExceeded("the provider's limit is reached" + why, retryable=waiting_helps, details=details)
+    if status in (408, 409, 425) or status >= 500:
+        return Unavailable("the provider failed" + why, details=details)
+    if status in (400, 404, 422):
+        return InvalidInput("the provider refused the request" + why, details={"field": fault.param, **details})
+    return RemoteProtocolError("the provider does not answer as one" + why, details=details)
+
+
+def _clean(text: str, secret: str) -> str:
+    if len(secret) >= _SECRET_LENGTH:
+        text = text.replace(secret, "[key]")
+    plain = "".join(c if c.isprintable() else " " for c in text[: 4 * limits.AI_ERROR_CHARACTERS])
+    return " ".join(plain.split())[: limits.AI_ERROR_CHARACTERS]
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The pause in seconds that an answer asks for, if any (RFC 9110, section 10.2.3; OpenAI's ``retry-after-ms``).
+
+    A date is taken relative to the answer's own Date, so that no clock of ours matters.
+    """
+    if (exact := _number(headers.get("retry-after-ms"))) is not None:
+        return exact / 1000
+    given = headers.get("retry-after")
+    if given is None or (seconds := _number(given)) is not None:
+        return None if given is None else seconds
+    try:
+        pause = parsedate_to_datetime(given) - parsedate_to_datetime(headers.get("date", ""))
+    except (TypeError, ValueError):  # no date, or one with a zone and one without
+        return None
+    return max(0.0, pause.total_seconds())
+
+
+def _number(text: str | None) -> float | None:
+    return float(text) if text and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text.strip(), re.ASCII) else None
