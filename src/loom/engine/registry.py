@@ -11,6 +11,7 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 import msgspec
@@ -57,8 +58,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     id: str | None = None
     key: str | None = None
     queue: str | None = None
-    timeout: float | None = None
-    idle_timeout: float | None = None
+    timeout: float | timedelta | None = None
+    idle_timeout: float | timedelta | None = None
     ahead: int | None = None
 
 
@@ -116,8 +117,8 @@ class Producer(Generic[P, Out]):
         id: str | None = None,
         key: str | None = None,
         queue: str | None = None,
-        timeout: float | None = None,
-        idle_timeout: float | None = None,
+        timeout: float | timedelta | None = None,
+        idle_timeout: float | timedelta | None = None,
         ahead: int | None = None,
     ) -> Bound[P, Out]:
         """This producer with options for the run to start, as ``client.start(chat.using(key="u1"), "hi")``."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -53,11 +52,13 @@ class Ending(Enum):
 
 
 class Resources:
-    """What an app lends to its runs."""
+    """What an app lends to its runs, by actor: the lifespan's value and the model behind `ctx.ai`."""
 
-    def __init__(self, value: Any = None, ai: Callable[[], AI] | None = None) -> None:
-        self.value = value
-        self.ai = ai
+    def __init__(
+        self, values: Mapping[str, Any] | None = None, ais: Mapping[str, Callable[[], AI] | None] | None = None
+    ) -> None:
+        self.values = values or {}
+        self.ais = ais or {}
 
 
 class Runner:
@@ -270,8 +271,8 @@ class _Attempt:
             attempt=attempt_of(self._fence.epoch),
             key=meta.key,
             previous=Previous(standing),
-            resources=resources.value,
-            ai=resources.ai,
+            resources=resources.values.get(self._producer.name),
+            ai=resources.ais.get(self._producer.name),
             emit=voice.emit,
             receive=self._runner._inbox.receive,
             convert=convert,
@@ -311,7 +312,7 @@ class _Attempt:
 
     async def _watch_idle(self, voice: Voice, seconds: float) -> None:
         left = seconds
-        while left > 0:  # noqa: ASYNC110 - one look for each silence, not a poll
+        while left > 0:
             await asyncio.sleep(left)
             left = voice.spoke + seconds - time.monotonic()
         self._runner.stop(Stop.IDLE)
@@ -391,8 +392,3 @@ def _info_of(error: BaseException) -> ErrorInfo:
         return ErrorInfo("run_failed", f"{type(error).__name__}: {error}", error.retryable, details)
     name = type(error).__qualname__
     return ErrorInfo("run_failed", f"{name}: {error}" if str(error) else name, details={"type": name})
-
-
-def new_id() -> str:
-    """A run id nobody has used: time-ordered, so that stores keep neighbours together."""
-    return f"{time.time_ns() // 1_000_000:011x}{uuid.uuid4().hex[:16]}"

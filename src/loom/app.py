@@ -1,0 +1,149 @@
+"""The app: what users declare. Producers, what they share, and defaults; it runs nothing by itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+
+from loom.engine.context import Context
+from loom.engine.registry import Options, Producer, Registry, Retry
+from loom.engine.runner import Resources
+from loom.model import limits
+from loom.model.errors import UsageError
+from loom.model.ports import AI
+from loom.producers.actor import A1, A2, A3, A4, A5, ActorDecorator, decorator
+
+__all__ = ["App", "Lifespan"]
+
+P = ParamSpec("P")
+Out = TypeVar("Out")
+
+Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
+"""As in Starlette: what it yields is ready before the first chunk and closed after the last."""
+
+
+class App:
+    """Producers by name, and what their runs share.
+
+    `lifespan(app)`: an async context manager; what it yields is `ctx.resources`. `ai`: the model behind `ctx.ai`
+    (default: the one that the environment names, else the built-in writer).
+    """
+
+    def __init__(self, *, lifespan: Lifespan | None = None, ai: AI | None = None) -> None:
+        self.registry = Registry()
+        self.ai = ai
+        self._lifespan = lifespan
+        self._included: list[App] = []
+        self._homes: dict[str, App] = {}
+
+    @overload
+    def actor(self, target: type[Any], /) -> Producer[..., Any]: ...
+    @overload
+    def actor(self, target: Callable[[A1, Context], Out], /) -> Producer[[A1], Out]: ...
+    @overload
+    def actor(self, target: Callable[[A1, A2, Context], Out], /) -> Producer[[A1, A2], Out]: ...
+    @overload
+    def actor(self, target: Callable[[A1, A2, A3, Context], Out], /) -> Producer[[A1, A2, A3], Out]: ...
+    @overload
+    def actor(self, target: Callable[[A1, A2, A3, A4, Context], Out], /) -> Producer[[A1, A2, A3, A4], Out]: ...
+    @overload
+    def actor(self, target: Callable[[A1, A2, A3, A4, A5, Context], Out], /) -> Producer[[A1, A2, A3, A4, A5], Out]: ...
+    @overload
+    def actor(self, target: Callable[Concatenate[Context, P], Out], /) -> Producer[P, Out]: ...
+    @overload
+    def actor(self, target: Callable[P, Out], /) -> Producer[P, Out]: ...
+    @overload
+    def actor(
+        self,
+        name: str | None = None,
+        /,
+        *,
+        retry: Retry | None = None,
+        max_crashes: int = ...,
+        queue: str | None = None,
+        timeout: float | timedelta | None = None,
+        idle_timeout: float | timedelta | None = None,
+        ahead: int | None = None,
+        requires: Sequence[str] = (),
+    ) -> ActorDecorator: ...
+    def actor(
+        self,
+        name: Any = None,
+        /,
+        *,
+        retry: Retry | None = None,
+        max_crashes: int = limits.CRASHES,
+        queue: str | None = None,
+        timeout: float | timedelta | None = None,
+        idle_timeout: float | timedelta | None = None,
+        ahead: int | None = None,
+        requires: Sequence[str] = (),
+    ) -> Any:
+        """Register a producer; bare it takes the function's name.
+
+        `retry`: what follows an error or a lost worker. `max_crashes`: lost workers that a run survives. `queue`,
+        `timeout`, `idle_timeout` (seconds), `ahead`: defaults of its runs. `requires`: names that the lifespan must
+        provide. Raises `UsageError` for a signature that cannot be called by name, and for a name that is taken.
+        """
+        options = Options(queue=queue, timeout=timeout, idle_timeout=idle_timeout, ahead=ahead)
+        given = name if isinstance(name, str) else None
+        decorate = decorator(self._add, given, retry=retry, max_crashes=max_crashes, options=options, requires=requires)
+        return decorate(name) if callable(name) else decorate
+
+    def _add(self, producer: Producer[..., Any]) -> None:
+        self.registry.add(producer)
+        self._homes[producer.name] = self
+
+    def include(self, other: App, *, prefix: str = "") -> None:
+        """Take over `other`'s producers, their names behind `prefix`. They keep their own app's resources and model."""
+        for producer in other.registry:
+            renamed = producer.renamed(prefix + producer.name)
+            self.registry.add(renamed)
+            self._homes[renamed.name] = other._homes[producer.name]
+        self._included.append(other)
+
+    @contextlib.asynccontextmanager
+    async def resources(self, default_ai: Callable[[], AI] | None = None) -> AsyncIterator[Resources]:
+        """Open every lifespan (once an app), check what producers require, and lend it all to a worker.
+
+        Raises `UsageError` naming what is required and not provided.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            values: dict[int, Any] = {}
+            for app in self._all():
+                values[id(app)] = await stack.enter_async_context(app._open())
+            for producer in self.registry:
+                _check_required(producer, values[id(self._homes[producer.name])])
+            yield Resources(
+                {name: values[id(home)] for name, home in self._homes.items()},
+                {name: _ai_of(home, default_ai) for name, home in self._homes.items()},
+            )
+
+    def _all(self) -> list[App]:
+        found: list[App] = [self]
+        for other in self._included:
+            found.extend(app for app in other._all() if app not in found)
+        return found
+
+    @contextlib.asynccontextmanager
+    async def _open(self) -> AsyncIterator[Any]:
+        if self._lifespan is None:
+            yield None
+        else:
+            async with self._lifespan(self) as value:
+                yield value
+
+
+def _ai_of(app: App, default: Callable[[], AI] | None) -> Callable[[], AI] | None:
+    ai = app.ai
+    return default if ai is None else lambda: ai
+
+
+def _check_required(producer: Producer[..., Any], value: Any) -> None:
+    for name in producer.requires:
+        there = name in value if isinstance(value, Mapping) else hasattr(value, name)
+        if not there:
+            raise UsageError(f"actor {producer.name!r} requires the resource {name!r}, which no lifespan provides")

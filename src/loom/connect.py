@@ -1,0 +1,130 @@
+"""URL to client: the only place that knows which stores and transports exist."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from loom.engine.client import Client
+from loom.engine.transport import StoreTransport
+from loom.engine.worker import Worker
+from loom.model import limits
+from loom.model.errors import UsageError
+from loom.model.ports import AI, Store, Transport
+
+if TYPE_CHECKING:
+    from loom.app import App
+
+__all__ = ["connect", "default_ai", "open_store"]
+
+
+class connect:
+    """``async with loom.connect(url, app=app, worker=True) as client``: a client of the runs behind `url`.
+
+    `url`: ``memory://``, ``sqlite:///relative.db``, ``sqlite:////absolute.db`` (``?durability=process``), or
+    ``http://host:port``. `app` makes its producers known (their inputs are checked before anything is sent).
+    `worker=True` runs a worker for `app` in this process for as long as the block lasts; leaving drains it within
+    `drain` seconds. `api_key` is for servers (default: ``LOOM_API_KEY``).
+
+    Raises `UsageError` for a URL that names no store, and on entering `Unavailable` when the store cannot be opened.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        app: App | None = None,
+        worker: bool = False,
+        api_key: str | None = None,
+        queues: Sequence[str] = ("default",),
+        concurrency: int = limits.CONCURRENCY,
+        lease: float = limits.LEASE,
+        drain: float = limits.DRAIN,
+    ) -> None:
+        self._url = url
+        self._app = app
+        self._api_key = api_key
+        self._worker: dict[str, Any] | None = None
+        if worker:
+            if app is None:
+                raise UsageError("worker=True needs app=: a worker drives the app's producers")
+            if _scheme(url) in ("http", "https"):
+                raise UsageError("a worker needs a store; a server's runs are driven by the server's workers")
+            self._worker = {"queues": queues, "concurrency": concurrency, "lease": lease, "drain": drain}
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Client:
+        async with AsyncExitStack() as stack:
+            transport = await self._transport(stack)
+            client = await stack.enter_async_context(Client(transport))
+            self._stack = stack.pop_all()
+        return client
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    async def _transport(self, stack: AsyncExitStack) -> Transport:
+        if _scheme(self._url) in ("http", "https"):
+            from loom.remote.http import HttpTransport
+
+            return HttpTransport(self._url, api_key=self._api_key or os.environ.get("LOOM_API_KEY"))
+        store = await stack.enter_async_context(open_store(self._url))
+        registry = self._app.registry if self._app is not None else None
+        if self._worker is not None:
+            assert self._app is not None
+            resources = await stack.enter_async_context(self._app.resources(default_ai))
+            worker = Worker(store, self._app.registry, resources=resources, **self._worker)
+            await stack.enter_async_context(worker)
+        return StoreTransport(store, registry)
+
+
+def open_store(url: str) -> Store:
+    """The store that `url` names, not yet entered. Raises `UsageError`."""
+    scheme = _scheme(url)
+    if scheme == "memory":
+        from loom.stores.memory import MemoryStore
+
+        return MemoryStore()
+    if scheme == "sqlite":
+        from loom.stores.sqlite import SqliteStore
+
+        path, options = _sqlite_path(url)
+        return SqliteStore(path, **options)
+    raise UsageError(f"no store is named by {_redacted(url)!r}: memory://, sqlite:///path, or http://host:port")
+
+
+def default_ai() -> AI:
+    """The model that the environment names: an OpenAI-compatible server, else the built-in writer."""
+    from loom.producers.llm import ai_from_environment
+
+    return ai_from_environment(os.environ)
+
+
+def _scheme(url: str) -> str:
+    return urlsplit(url).scheme
+
+
+def _sqlite_path(url: str) -> tuple[str, dict[str, Any]]:
+    """As SQLAlchemy: three slashes and a relative path, or four for an absolute one."""
+    parts = urlsplit(url)
+    if parts.netloc or len(parts.path) < 2:
+        raise UsageError(f"{url!r}: a SQLite URL has three slashes and a path, as sqlite:///runs.db")
+    options = dict(parse_qsl(parts.query))
+    unknown = options.keys() - {"durability"}
+    if unknown:
+        raise UsageError(f"{url!r}: unknown option {sorted(unknown)[0]!r} (there is: durability)")
+    if options.get("durability", "disk") not in ("disk", "process"):
+        raise UsageError(f"{url!r}: durability is 'disk' or 'process'")
+    return os.path.expanduser(unquote(parts.path[1:])), options
+
+
+def _redacted(url: str) -> str:
+    """The URL without what may be secret in it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"

@@ -1,0 +1,221 @@
+"""The client: what starts, follows, feeds and cancels runs. One contract, over a store or through a server."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, ParamSpec, Self, TypeVar, overload
+
+from msgspec.structs import replace
+
+from loom.model.errors import HandleClosed, UsageError
+from loom.model.ports import Transport
+from loom.model.run import ActorInfo, Head, Meta, RunState, check_id
+
+from .registry import Bound, Options, Producer, encode_input
+from .run import OwnedRun, Run, seconds
+
+__all__ = ["Client", "new_id"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R")
+
+_OPTIONS = frozenset(Options.__struct_fields__)
+
+
+class Client:
+    """Starts, follows, feeds and cancels runs. Made by `loom.connect`; usable until that block is left.
+
+    A producer is given as the registered function (typed through, its arguments checked before anything is sent) or
+    by name (then one argument is the input, keywords are its fields; `id key queue timeout idle_timeout ahead` are
+    options). Every method may raise `Unavailable`; starting raises `UnknownProducer`, `InvalidInput` (naming the
+    field; nothing ran), and `Conflict` when `id` is taken by another request.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._closed = False
+
+    @overload
+    async def start(
+        self, producer: Producer[P, AsyncIterator[T]] | Bound[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Run[T, Any]: ...
+    @overload
+    async def start(
+        self,
+        producer: Producer[P, Coroutine[Any, Any, R]] | Bound[P, Coroutine[Any, Any, R]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Run[Any, R]: ...
+    @overload
+    async def start(
+        self, producer: Producer[P, Iterator[T]] | Bound[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Run[T, Any]: ...
+    @overload
+    async def start(self, producer: Producer[P, R] | Bound[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[Any, R]: ...
+    @overload
+    async def start(self, producer: str, *args: Any, **kwargs: Any) -> Run[Any, Any]: ...
+    async def start(self, producer: Any, *args: Any, **kwargs: Any) -> Run[Any, Any]:
+        """Start a detached run: it goes on without us. Durable when this returns.
+
+        With an `id`, starting again the same is starting once.
+        """
+        return await self._begin(_Request(producer, args, kwargs), None)
+
+    @overload
+    def stream(
+        self, producer: Producer[P, AsyncIterator[T]] | Bound[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> OwnedRun[T, Any]: ...
+    @overload
+    def stream(
+        self,
+        producer: Producer[P, Coroutine[Any, Any, R]] | Bound[P, Coroutine[Any, Any, R]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> OwnedRun[Any, R]: ...
+    @overload
+    def stream(
+        self, producer: Producer[P, Iterator[T]] | Bound[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> OwnedRun[T, Any]: ...
+    @overload
+    def stream(self, producer: Producer[P, R] | Bound[P, R], *args: P.args, **kwargs: P.kwargs) -> OwnedRun[Any, R]: ...
+    @overload
+    def stream(self, producer: str, *args: Any, **kwargs: Any) -> OwnedRun[Any, Any]: ...
+    def stream(self, producer: Any, *args: Any, **kwargs: Any) -> OwnedRun[Any, Any]:
+        """Start an owned run: ``async with client.stream(chat, "hi") as run``; leaving the block cancels it."""
+        request = _Request(producer, args, kwargs)
+
+        async def begin(lease: float) -> Run[Any, Any]:
+            return await self._begin(request, lease)
+
+        return OwnedRun(begin, self._transport)
+
+    @overload
+    async def execute(
+        self,
+        producer: Producer[P, AsyncIterator[str]] | Bound[P, AsyncIterator[str]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> str: ...
+    @overload
+    async def execute(
+        self, producer: Producer[P, AsyncIterator[T]] | Bound[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Any: ...
+    @overload
+    async def execute(
+        self,
+        producer: Producer[P, Coroutine[Any, Any, R]] | Bound[P, Coroutine[Any, Any, R]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R: ...
+    @overload
+    async def execute(
+        self, producer: Producer[P, Iterator[T]] | Bound[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Any: ...
+    @overload
+    async def execute(self, producer: Producer[P, R] | Bound[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def execute(self, producer: str, *args: Any, **kwargs: Any) -> Any: ...
+    async def execute(self, producer: Any, *args: Any, **kwargs: Any) -> Any:
+        """Start, wait, result in one; owned: cancelling this call cancels the run. Raises as `Run.result`."""
+        async with self.stream(producer, *args, **kwargs) as run:
+            return await run.result()
+
+    def run(self, id: str) -> Run[Any, Any]:
+        """A handle on any run, by id. No I/O: whether it exists shows when it is used."""
+        self._check_open()
+        return Run(self._transport, check_id(id))
+
+    async def runs(
+        self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
+    ) -> list[Head]:
+        """Runs, newest first; `before`: those older than that run."""
+        self._check_open()
+        return await self._transport.heads(limit=limit, before=before, state=state, actor=actor)
+
+    async def actors(self) -> list[ActorInfo]:
+        """What can be started here."""
+        self._check_open()
+        return await self._transport.actors()
+
+    async def _begin(self, request: _Request, owner_lease: float | None) -> Run[Any, Any]:
+        self._check_open()
+        meta = replace(request.meta(), owner_lease=owner_lease)
+        await self._transport.start(meta)
+        producer = request.producer
+        if producer is None:
+            return Run(self._transport, meta.run)
+        return Run(self._transport, meta.run, yields=producer.yields, returns=producer.returns)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise HandleClosed("this client was closed: its `connect` block has been left")
+
+    async def aclose(self) -> None:
+        """Let go of the transport. Runs that are under way stay so."""
+        self._closed = True
+        await self._transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+
+class _Request:
+    """What to start: a producer or a name, arguments, options."""
+
+    def __init__(self, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        bound = what.options if isinstance(what, Bound) else Options()
+        producer = what.producer if isinstance(what, Bound) else what
+        if not isinstance(producer, (Producer, str)):
+            raise UsageError(f"not a registered producer: {what!r} (decorate it with @app.actor, or give its name)")
+        named = set() if isinstance(producer, str) else {parameter.name for parameter in producer.parameters}
+        given = Options(**{name: kwargs.pop(name) for name in (_OPTIONS - named) & kwargs.keys()})
+        self.producer: Producer[..., Any] | None = None
+        if isinstance(producer, str):
+            self.name = producer
+            self.input = _plain_input(args, kwargs)
+            self.options = given
+        else:
+            self.producer = producer
+            self.name = producer.name
+            self.input = producer.bind(args, kwargs)
+            self.options = _merged([producer.options, bound, given])
+
+    def meta(self) -> Meta:
+        options = self.options
+        return Meta(
+            run=check_id(options.id) if options.id is not None else new_id(),
+            actor=check_id(self.name, "actor"),
+            input=encode_input(self.input),
+            queue=options.queue or "default",
+            key=options.key,
+            timeout=seconds(options.timeout),
+            idle_timeout=seconds(options.idle_timeout),
+            ahead=options.ahead,
+        )
+
+
+def _plain_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if len(args) > 1 or (args and kwargs):
+        raise UsageError("by name, give the input as one argument, or its fields as keywords")
+    return args[0] if args else kwargs or None
+
+
+def _merged(layers: list[Options]) -> Options:
+    values: dict[str, Any] = {}
+    for layer in layers:
+        for name in _OPTIONS:
+            value = getattr(layer, name)
+            if value is not None:
+                values[name] = value
+    return Options(**values)
+
+
+def new_id() -> str:
+    """A run id nobody has used: time-ordered, so that stores keep neighbours together."""
+    return f"{time.time_ns() // 1_000_000:011x}{uuid.uuid4().hex[:16]}"

@@ -1,0 +1,234 @@
+"""The handle of a run: iterate it, send to it, await it, cancel it. Where its pages come from it does not know."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from datetime import timedelta
+from typing import Any, Generic, TypeVar, cast
+
+from loom.model import limits
+from loom.model.chunk import Chunk, Message
+from loom.model.cursor import Cursor
+from loom.model.errors import ErrorInfo, LoomError, RunError, RunFailed, RunRestarted, revive
+from loom.model.grammar import RESERVED, State, advance, kept_through
+from loom.model.ports import Transport
+from loom.model.run import Head
+from loom.wire.json import convert, decode, decode_batch
+
+from .tasks import cancel_and_wait, spawn
+
+__all__ = ["OwnedRun", "Run", "seconds"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_PLAIN = (Any, object, str, int, float, bool, None, type(None), dict, list)
+"""Types whose values JSON gives as they are, when they came from a producer of that type."""
+
+
+class Run(Generic[T, R]):
+    """A handle on one run, by id. Making one does no I/O; any number may exist, in any process.
+
+    `T` is the type of its data, `R` of its result, by the producer's type hints; of a run by name both are Any.
+    """
+
+    def __init__(self, transport: Transport, id: str, *, yields: Any = Any, returns: Any = Any) -> None:
+        self.id = id
+        self._transport = transport
+        self._yields = yields
+        self._returns = returns
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id}>"
+
+    def __aiter__(self) -> AsyncIterator[Chunk[T]]:
+        return self.chunks()
+
+    async def chunks(self, after: Cursor | str | None = None, *, raise_errors: bool = True) -> AsyncIterator[Chunk[T]]:
+        """Every chunk behind `after` (default: from the first) to the end, as it comes, nothing lost, nothing twice,
+        over reconnects and restarts. Resume with the last chunk's `cursor`.
+
+        Raises the `RunError` when the run ended with one (its `chunk` is the error chunk; `raise_errors=False` gives
+        the chunk instead), `CursorExpired` when the history at `after` is gone, `LogNotFound`.
+        """
+        cursor = Cursor.parse(after) if isinstance(after, str) else after
+        state = State.NEW if cursor is None else State.OPEN
+        typed = self._yields not in _PLAIN
+        async with aclosing(cast(Any, self._transport.follow(self.id, cursor))) as pages:
+            async for page in pages:
+                for batch in page.batches:
+                    for chunk in decode_batch(batch):
+                        if state is not State.OPEN or chunk.type in RESERVED:
+                            state = advance(state, chunk.type, ours=False)
+                            if chunk.type == "error" and raise_errors:
+                                raise _raised(chunk.error, chunk)
+                        elif typed and chunk.type == "data":
+                            chunk = self._typed(chunk)
+                        yield chunk
+
+    def _typed(self, chunk: Chunk[Any]) -> Chunk[Any]:
+        data = convert(chunk.data, self._yields, field="data")
+        return Chunk(chunk.type, data, chunk.progress, chunk.error, chunk.source, chunk.time, chunk.seq, chunk.epoch)
+
+    async def values(self, after: Cursor | str | None = None) -> AsyncIterator[T]:
+        """What the producer yielded: the data of the data chunks.
+
+        Raises as `chunks`, and `RunRestarted` when a new attempt takes back a value that was given.
+        """
+        given = 0
+        async with aclosing(cast(Any, self.chunks(after))) as chunks:
+            async for chunk in chunks:
+                if chunk.type == "data":
+                    given = chunk.seq
+                    yield chunk.data
+                elif (kept := kept_through(chunk)) is not None and given > kept:
+                    raise RunRestarted(
+                        "a new attempt took back values that were given: begin again",
+                        details={"kept_through": kept, "cursor": str(chunk.cursor)},
+                    )
+
+    async def text(self) -> str:
+        """The run's whole text (its data chunks that are strings, and text deltas), once it has ended, with what
+        restarts took back left out. Raises as `chunks`."""
+        return "".join([data for _, data in await self._standing() if isinstance(data, str)])
+
+    async def _standing(self) -> list[tuple[int, Any]]:
+        """(seq, data) of the data chunks and text deltas that still stand at the end, folded as they come."""
+        standing: list[tuple[int, Any]] = []
+        head = await self.status()
+        async with aclosing(cast(Any, self.chunks(head.earliest))) as chunks:
+            async for chunk in chunks:
+                if chunk.type in ("data", "text-delta"):
+                    standing.append((chunk.seq, chunk.data))
+                elif (kept := kept_through(chunk)) is not None:
+                    while standing and standing[-1][0] > kept:
+                        standing.pop()
+        return standing
+
+    async def result(self, timeout: float | timedelta | None = None) -> R:
+        """The run's result, once it has ended: what the producer returned or gave as `loom.Result`. Of a generator
+        that gave none: its text if it yielded strings, else the list of its values, or None if there were none.
+
+        Raises the `RunError` it ended with, `TimeoutError` after `timeout` seconds (the run goes on).
+        """
+        async with asyncio.timeout(seconds(timeout)):
+            head = await self._ended()
+            if head.error is not None:
+                raise _raised(head.error)
+            value = decode(bytes(head.result)) if head.result is not None else None
+            if value is None:
+                value = _collected([data for _, data in await self._standing()])
+        return cast(R, value if value is None or self._returns in _PLAIN else convert(value, self._returns))
+
+    async def wait(self, timeout: float | timedelta | None = None) -> Head:
+        """Wait for the end, however it ends. Raises `TimeoutError` (the run goes on)."""
+        async with asyncio.timeout(seconds(timeout)):
+            return await self._ended()
+
+    async def _ended(self) -> Head:
+        head = await self.status()
+        if head.ended:
+            return head
+        async with aclosing(cast(Any, self._transport.follow(self.id, head.latest))) as pages:
+            async for _ in pages:
+                pass
+        return await self.status()
+
+    async def status(self) -> Head:
+        """What is known of the run now. Raises `LogNotFound`."""
+        return await self._transport.head(self.id)
+
+    async def send(self, type: str, data: Any = None, *, id: str | None = None) -> None:
+        """Tell the running producer something; it takes it with `ctx.receive`. Durable when this returns.
+
+        Sending again with the same `id` is sending once. Raises `LogEnded` when the run has ended.
+        """
+        message_id = id or uuid.uuid4().hex
+        await self._transport.send(self.id, Message(type, data, "client", message_id))
+
+    async def cancel(self, *, wait: bool = False, timeout: float | timedelta | None = None) -> None:
+        """Ask the run to end; the request is durable when this returns. Idempotent; of an ended run it does nothing.
+
+        The end is confirmed by the run's last chunk, once the producer is really gone: with `wait` this waits for it.
+        """
+        await self._transport.cancel(self.id)
+        if wait:
+            await self.wait(timeout)
+
+
+class OwnedRun(Generic[T, R]):
+    """``async with client.stream(...) as run``: starts a run that is ours; leaving the block cancels it.
+
+    The owner's heartbeat goes on in the background: when this process dies, the run is cancelled within
+    `limits.OWNER_LEASE`. Iterating it directly is short for the block around ``async for chunk in run``.
+    """
+
+    def __init__(self, begin: Callable[[float], Awaitable[Run[T, R]]], transport: Transport) -> None:
+        self._begin = begin
+        self._transport = transport
+        self._run: Run[T, R] | None = None
+        self._beat: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Run[T, R]:
+        run = await self._begin(limits.OWNER_LEASE)
+        self._run = run
+        self._beat = spawn(self._touch(run.id), f"loom-own {run.id}")
+        return run
+
+    async def __aexit__(self, *exc: object) -> None:
+        assert self._run is not None
+        assert self._beat is not None
+        await cancel_and_wait(self._beat)
+        leave = spawn(self._leave(self._run.id), f"loom-leave {self._run.id}")
+        await asyncio.shield(leave)
+
+    async def __aiter__(self) -> AsyncIterator[Chunk[T]]:
+        async with self as run, aclosing(cast(Any, run.chunks())) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def values(self) -> AsyncIterator[T]:
+        """Short for the block around ``run.values()``."""
+        async with self as run, aclosing(cast(Any, run.values())) as values:
+            async for value in values:
+                yield value
+
+    async def _touch(self, run: str) -> None:
+        while True:
+            await asyncio.sleep(limits.OWNER_LEASE / limits.RENEW_FRACTION)
+            try:
+                await self._transport.touch(run)
+            except LoomError:
+                continue  # out of reach for now; if for long, the run is cancelled, as an owner's should be
+
+    async def _leave(self, run: str) -> None:
+        try:
+            await self._transport.cancel(run)
+        except LoomError:
+            return  # out of reach, or gone: the lapsing lease cancels it
+
+
+def seconds(value: float | timedelta | None) -> float | None:
+    """A duration as float seconds."""
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+def _raised(info: ErrorInfo | None, chunk: Chunk[Any] | None = None) -> RunError:
+    """The error a run ended with. Whatever its code, to who reads the run it is a `RunError`."""
+    info = info or ErrorInfo("run_failed", "the run failed")
+    error = revive(info)
+    if not isinstance(error, RunError):
+        error = RunFailed(info.message, code=info.code, retryable=info.retryable, details=info.details)
+    error.chunk = chunk
+    return error
+
+
+def _collected(values: list[Any]) -> Any:
+    if not values:
+        return None
+    if all(isinstance(value, str) for value in values):
+        return "".join(values)
+    return values
