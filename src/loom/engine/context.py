@@ -66,6 +66,7 @@ class Context:
         emit: Callable[[Any], Awaitable[None]],
         receive: Callable[[str | None], Awaitable[Message[Any]]],
         convert: Callable[[Any, Any], Any],
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.run_id = run_id
         self.actor = actor
@@ -77,7 +78,7 @@ class Context:
         self._emit = emit
         self._receive = receive
         self._convert = convert
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._cancelled = threading.Event()
 
     @property
@@ -129,6 +130,8 @@ class Context:
         return self._from_thread(self.receive(type, timeout=timeout))
 
     def _from_thread(self, call: Awaitable[T]) -> T:
+        assert self._loop is not None
+
         async def wrapper() -> T:
             return await call
 

@@ -276,6 +276,7 @@ class _Attempt:
             emit=voice.emit,
             receive=self._runner._inbox.receive,
             convert=convert,
+            loop=asyncio.get_running_loop(),
         )
 
     async def _supervise(

@@ -1,0 +1,114 @@
+"""A `ctx` without a run: for plain calls of a producer in a test."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from loom.engine.context import Context
+from loom.model.chunk import Chunk, Message, Progress
+from loom.model.errors import LocalProtocolError
+from loom.model.grammar import RESERVED
+from loom.model.ports import AI
+from loom.wire.json import convert, decode_chunk, encode
+
+__all__ = ["FakeContext", "context"]
+
+
+class FakeContext(Context):
+    """A `Context` that keeps what is emitted (`emitted`) and gives the messages it was made with."""
+
+    def __init__(
+        self,
+        *,
+        ai: AI | None,
+        previous: Sequence[Chunk[Any]],
+        messages: Iterable[Message[Any]],
+        resources: Any,
+        run_id: str,
+        actor: str,
+        attempt: int,
+        key: str | None,
+    ) -> None:
+        super().__init__(
+            run_id=run_id,
+            actor=actor,
+            attempt=attempt,
+            key=key,
+            previous=previous,
+            resources=resources,
+            ai=None if ai is None else lambda: ai,
+            emit=self._keep,
+            receive=self._take,
+            convert=convert,
+        )
+        self.emitted: list[Chunk[Any]] = []
+        """The chunks that were said with `emit`, decoded as a reader would get them."""
+        self._messages = deque(messages)
+
+    def cancel(self) -> None:
+        """Make `cancelled` true, as a cancel of the run does for sync producers."""
+        self._cancel()
+
+    def emit_sync(self, item: Any) -> None:
+        self._record(item)
+
+    def receive_sync(self, type: str | None = None, *, timeout: float | None = None) -> Message[Any]:
+        return self._next(type)
+
+    async def _keep(self, item: Any) -> None:
+        self._record(item)
+
+    async def _take(self, type: str | None) -> Message[Any]:
+        return self._next(type)
+
+    def _record(self, item: Any) -> None:
+        chunk = item if isinstance(item, Chunk) else Chunk("data", item)
+        if isinstance(item, Progress):
+            chunk = Chunk("progress", progress=item)
+        if chunk.type in RESERVED:
+            raise LocalProtocolError(f"a producer does not say {chunk.type!r} itself")
+        self.emitted.append(decode_chunk(encode(chunk)))
+
+    def _next(self, type: str | None) -> Message[Any]:
+        for index, message in enumerate(self._messages):
+            if type is None or message.type == type:
+                del self._messages[index]
+                return message
+        raise TimeoutError(f"the test gave no {type or 'further'} message")
+
+
+def context(
+    *,
+    ai: AI | None = None,
+    previous: Iterable[Any] = (),
+    messages: Iterable[Message[Any]] = (),
+    resources: Any = None,
+    run_id: str = "test-run",
+    actor: str = "test-actor",
+    attempt: int | None = None,
+    key: str | None = None,
+) -> FakeContext:
+    """A ctx for ``async for x in chat("hi", ctx)``.
+
+    `previous`: what earlier attempts said, as chunks or plain values (then data chunks). `messages`: what the run will
+    be told; asking for more raises `TimeoutError` at once. `attempt` defaults to 2 when there is a `previous`, else 1.
+    """
+    chunks = [_chunk(item, seq) for seq, item in enumerate(previous, 2)]
+    return FakeContext(
+        ai=ai,
+        previous=chunks,
+        messages=messages,
+        resources=resources,
+        run_id=run_id,
+        actor=actor,
+        attempt=attempt or (2 if chunks else 1),
+        key=key,
+    )
+
+
+def _chunk(item: Any, seq: int) -> Chunk[Any]:
+    if isinstance(item, Chunk):
+        return item
+    return Chunk("data", item, seq=seq)
