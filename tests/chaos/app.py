@@ -1,0 +1,17 @@
+"""The producers that the chaos tests kill."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import loom
+
+app = loom.App()
+
+
+@app.actor("count", retry=loom.Retry(attempts=50, mode="continue"), max_crashes=50)
+async def count(n: int, ctx: loom.Context) -> AsyncIterator[dict[str, int]]:
+    for i in range(len([c for c in ctx.previous if c.type == "data"]), n):
+        await asyncio.sleep(0.01)
+        yield {"i": i}

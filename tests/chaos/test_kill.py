@@ -1,0 +1,163 @@
+"""kill -9 and SIGSTOP of servers and workers while viewers watch: nothing lost, nothing twice, every run ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+from pathlib import Path
+
+import apsw
+import pytest
+
+import loom
+
+from .harness import Follower, Process, RawViewer, Seen, check_log, follow_http, free_port, read_log
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
+
+KILLS = 30
+CHUNKS = 300
+RUNS = 3
+
+
+def processes(mode: str, url: str, port: int, tmp: Path) -> list[Process]:
+    serve = ["serve", "app:app", "--store", url, "--port", str(port), "--lease", "1"]
+    if mode == "together":
+        return [Process(*serve, log=tmp / "serve.log")]
+    worker = ["worker", "app:app", "--store", url, "--lease", "1"]
+    return [Process(*serve, "--no-worker", log=tmp / "serve.log"), Process(*worker, log=tmp / "worker.log")]
+
+
+class Round:
+    """Some runs, each watched by three viewers until it has ended."""
+
+    def __init__(self, store: str, url: str, port: int, runs: list[str]) -> None:
+        self.runs = runs
+        self.over_http: dict[str, Seen] = {run: [] for run in runs}
+        self.raw = {run: RawViewer(port, run) for run in runs}
+        self.apart = Follower(store, runs)
+        self._watching = asyncio.gather(
+            *(follow_http(url, run, self.over_http[run]) for run in runs),
+            *(viewer.follow() for viewer in self.raw.values()),
+            self.apart.follow(),
+        )
+
+    def done(self) -> bool:
+        return self._watching.done()
+
+    async def wait(self, timeout: float) -> None:
+        async with asyncio.timeout(timeout):
+            await self._watching
+
+    async def heard(self, least: int) -> None:
+        """Until the never-killed viewer has seen `least` more chunks, or everything has ended."""
+        target = self._count() + least
+        while self._count() < target and not self.done():
+            await asyncio.sleep(0.005)
+
+    def _count(self) -> int:
+        return sum(map(len, self.apart.seen.values()))
+
+
+async def start(store: str, seed: int, number: int) -> list[str]:
+    async with loom.connect(store) as client:
+        return [(await client.start("count", {"n": CHUNKS}, id=f"r{seed}-{number}-{i}")).id for i in range(RUNS)]
+
+
+@pytest.mark.parametrize("mode", ["together", "apart"])
+async def test_kill_9_at_random_moments_loses_and_repeats_nothing(mode: str, tmp_path: Path) -> None:
+    seed = int(os.environ.get("LOOM_CHAOS_SEED", random.randrange(10**6)))
+    print(f"seed {seed} (LOOM_CHAOS_SEED repeats it)")
+    dice = random.Random(seed)
+    path = tmp_path / "runs.db"
+    store, port = f"sqlite:///{path}", free_port()
+    targets = processes(mode, store, port, tmp_path)
+    url = f"http://127.0.0.1:{port}"
+    rounds: list[Round] = []
+    hits = 0
+    try:
+        for target in targets:
+            await target.start()
+        while hits < KILLS:
+            current = Round(store, url, port, await start(store, seed, len(rounds)))
+            rounds.append(current)
+            while hits < KILLS and not current.done():
+                await current.heard(dice.randrange(1, 60))
+                if current.done():
+                    break
+                await asyncio.sleep(dice.uniform(0, 0.02))  # the random moment itself
+                target = dice.choice(targets)
+                await target.kill()
+                hits += 1
+                await target.start()
+            await current.wait(120)
+    finally:
+        for target in targets:
+            await target.stop()
+    attempts = 0
+    for one in rounds:
+        for run in one.runs:
+            log = await read_log(path, run)
+            attempts += check_log(log, CHUNKS)
+            assert one.over_http[run] == log
+            assert one.raw[run].seen == log
+            assert one.apart.seen[run] == log
+    print(f"{hits} kills hit; {len(rounds) * RUNS} runs, {attempts} attempts")
+    assert hits >= KILLS
+    assert attempts > len(rounds) * RUNS, "no kill hit a running run: this proved nothing"
+
+
+def write_locked(path: Path) -> bool:
+    """Whether somebody holds the file's write lock now."""
+    connection = apsw.Connection(str(path))
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    except apsw.BusyError:
+        return True
+    finally:
+        connection.close()
+    return False
+
+
+async def stop_without_lock(process: Process, path: Path) -> None:
+    """SIGSTOP it at a moment when it does not hold the write lock."""
+    while True:
+        process.signal(signal.SIGSTOP)
+        if not write_locked(path):
+            return
+        process.signal(signal.SIGCONT)
+        await asyncio.sleep(0)
+
+
+async def test_a_worker_stopped_beyond_its_lease_writes_nothing_late(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    store = f"sqlite:///{path}"
+    worker = ["worker", "app:app", "--store", store, "--lease", "1"]
+    zombie, heir = Process(*worker, log=tmp_path / "zombie.log"), Process(*worker, log=tmp_path / "heir.log")
+    try:
+        await zombie.start()
+        async with loom.connect(store) as client:
+            run = await client.start("count", {"n": 400})
+            chunks = run.chunks()
+            while (await anext(chunks)).seq < 20:
+                pass
+            await stop_without_lock(zombie, path)
+            await heir.start()
+            async for chunk in chunks:
+                if chunk.type == "start":  # taken over
+                    assert chunk.data["attempt"] == 2
+                    break
+            zombie.signal(signal.SIGCONT)
+            with contextlib.suppress(StopAsyncIteration):
+                while True:
+                    await anext(chunks)
+        assert check_log(await read_log(path, run.id), 400) == 2
+        while "stopped writing" not in zombie.output():
+            await asyncio.sleep(0.02)
+    finally:
+        await zombie.stop()
+        await heir.stop()
