@@ -1,4 +1,4 @@
-"""Processes to kill and viewers that watch: what the chaos tests are made of. The checker is apart from the workload."""
+"""Processes to kill and viewers that watch: what the chaos tests are made of. The checker knows nothing of them."""
 
 from __future__ import annotations
 
@@ -67,8 +67,11 @@ class Process:
                 self._process.kill()
             await self._process.wait()
 
-    def output(self) -> str:
-        return self._log.read_text()
+    async def said(self, words: str, timeout: float = 30) -> None:
+        """Wait until its output has these words."""
+        async with asyncio.timeout(timeout):
+            while words not in self._log.read_text():  # noqa: ASYNC110, ASYNC230 - a file of another process
+                await asyncio.sleep(0.02)
 
 
 class RawViewer:
@@ -145,6 +148,8 @@ class Follower:
         self._url = url
         self._runs = runs
         self.seen: dict[str, Seen] = {run: [] for run in runs}
+        self.news = asyncio.Event()
+        self.ended = False
 
     async def follow(self) -> None:
         process = await asyncio.create_subprocess_exec(
@@ -155,10 +160,13 @@ class Follower:
             async for line in process.stdout:
                 run, cursor, type, data = msgspec.json.decode(line)
                 self.seen[run].append((cursor, type, data))
+                self.news.set()
             assert await process.wait() == 0
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
+            self.ended = True
+            self.news.set()
 
 
 async def read_log(path: Path, run: str) -> Seen:

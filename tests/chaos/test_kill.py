@@ -45,9 +45,6 @@ class Round:
             self.apart.follow(),
         )
 
-    def done(self) -> bool:
-        return self._watching.done()
-
     async def wait(self, timeout: float) -> None:
         async with asyncio.timeout(timeout):
             await self._watching
@@ -55,8 +52,9 @@ class Round:
     async def heard(self, least: int) -> None:
         """Until the never-killed viewer has seen `least` more chunks, or everything has ended."""
         target = self._count() + least
-        while self._count() < target and not self.done():
-            await asyncio.sleep(0.005)
+        while self._count() < target and not self.apart.ended:
+            self.apart.news.clear()
+            await self.apart.news.wait()
 
     def _count(self) -> int:
         return sum(map(len, self.apart.seen.values()))
@@ -84,9 +82,9 @@ async def test_kill_9_at_random_moments_loses_and_repeats_nothing(mode: str, tmp
         while hits < KILLS:
             current = Round(store, url, port, await start(store, seed, len(rounds)))
             rounds.append(current)
-            while hits < KILLS and not current.done():
+            while hits < KILLS and not current.apart.ended:
                 await current.heard(dice.randrange(1, 60))
-                if current.done():
+                if current.apart.ended:
                     break
                 await asyncio.sleep(dice.uniform(0, 0.02))  # the random moment itself
                 target = dice.choice(targets)
@@ -156,8 +154,7 @@ async def test_a_worker_stopped_beyond_its_lease_writes_nothing_late(tmp_path: P
                 while True:
                     await anext(chunks)
         assert check_log(await read_log(path, run.id), 400) == 2
-        while "stopped writing" not in zombie.output():
-            await asyncio.sleep(0.02)
+        await zombie.said("stopped writing")
     finally:
         await zombie.stop()
         await heir.stop()
