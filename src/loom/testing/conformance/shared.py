@@ -1,0 +1,157 @@
+"""What holds between several objects on one place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from loom.engine.tasks import spawn
+from loom.model.chunk import Chunk
+from loom.model.cursor import Cursor, attempt_of
+from loom.model.errors import Fenced, LogNotFound
+from loom.model.ports import Store
+from loom.model.run import inbox_of
+from loom.testing.author import Author, read_all
+from loom.testing.clock import ManualClock
+
+from .kit import LEASE, WAIT, StoreFactory, Suite, Told, claim, meta, must_claim, outcome_of, turns
+
+
+class SharedConformance(Suite):
+    """What holds between objects that are open on one place at once, and one after the other."""
+
+    @pytest.fixture
+    async def other(self, make_store: StoreFactory, clock: ManualClock, store: Store) -> AsyncIterator[Store]:
+        """A second object on the place of `store`."""
+        async with make_store(clock) as other:
+            yield other
+
+    async def test_g4_everything_outlasts_a_restart(self, make_store: StoreFactory, clock: ManualClock) -> None:
+        """Runs, chunks, ends, messages, tokens and the queue."""
+        async with make_store(clock) as store:
+            await (await Author.start(store, "ended")).say("data", Chunk("complete", {"answer": 42}))
+            author = await Author.start(store, "open")
+            last = author.batch("data")
+            await author.send(last)
+            sent = await store.send("open", b'{"type":"x"}', sender="s", id="1")
+            await store.put(meta("queued"))
+            heads = [await store.head(run) for run in ("ended", "open")]
+            lines = [await read_all(store, run) for run in ("ended", "open")]
+        async with make_store(clock) as store:
+            assert [await store.head(run) for run in ("ended", "open")] == heads
+            assert [await read_all(store, run) for run in ("ended", "open")] == lines
+            assert await store.send("open", b'{"type":"x"}', sender="s", id="1") == sent
+            assert (await store.fence("open", "token")).epoch == author.epoch
+            assert await store.append("open", last) == last.cursor
+            assert (await must_claim(store)).run == "queued"
+
+    async def test_g2_a_fence_by_one_object_fences_the_others_writer(self, store: Store, other: Store) -> None:
+        """It is the place that refuses, not an object's memory of it."""
+        zombie = await Author.start(store)
+        await zombie.say("data")
+        heir = await Author.take(other, "run", "token-2")
+        with pytest.raises(Fenced):
+            await zombie.say("data")
+        assert heir.tail == 2
+        await heir.say("start")
+        assert await read_all(store, "run") == await read_all(other, "run")
+
+    async def test_g2_concurrent_fences_of_two_objects_leave_one_writer(self, store: Store, other: Store) -> None:
+        """As within one."""
+        await store.create(meta())
+        stores = [store, other] * 4
+        fences = await asyncio.gather(*(each.fence("run", f"token-{number}") for number, each in enumerate(stores)))
+        authors = [Author(each, "run", fence) for each, fence in zip(stores, fences, strict=True)]
+        outcomes = await asyncio.gather(*(outcome_of(author.say("start")) for author in authors))
+        assert sum(isinstance(outcome, Cursor) for outcome in outcomes) == 1
+        assert len({attempt_of(fence.epoch) for fence in fences}) == 8
+
+    @pytest.mark.parametrize("count", range(4))
+    async def test_g7_what_one_object_appends_wakes_the_others_reader(
+        self, store: Store, other: Store, count: int
+    ) -> None:
+        """On appends, messages and the end; nothing is lost between them."""
+        author = await Author.start(store)
+        cursor = Cursor(author.epoch, 1)
+        for _ in range(5):
+            reading = spawn(other.read("run", cursor, wait=WAIT), "read")
+            await turns(count)
+            cursor = await author.say("data")
+            assert (await reading).cursor == cursor
+        listening = spawn(other.read(inbox_of("run"), wait=WAIT), "listen")
+        await turns(count)
+        await store.send("run", b'{"type":"x"}', sender="s", id="1")
+        heard = await listening
+        assert len(heard) == 1
+        reading = spawn(other.read("run", cursor, wait=WAIT), "read")
+        listening = spawn(other.read(inbox_of("run"), heard.cursor, wait=WAIT), "listen")
+        await turns(count)
+        await author.say("complete")
+        assert (await reading).ended
+        assert (await listening).ended
+
+    async def test_g7_what_one_object_drops_wakes_the_others_reader(self, store: Store, other: Store) -> None:
+        """With `LogNotFound`."""
+        author = await Author.start(store)
+        reading = spawn(outcome_of(other.read("run", Cursor(author.epoch, 1), wait=WAIT)), "read")
+        await turns(5)
+        await store.drop("run")
+        assert isinstance(await reading, LogNotFound)
+
+    async def test_g7_a_watcher_is_told_of_the_other_objects_changes(self, store: Store, other: Store) -> None:
+        """Appends, marks and the drop."""
+        author = await Author.start(store)
+        told = Told(other, "run")
+        await author.say("data")
+        await told.next()
+        await store.mark("run", "reader", 1)
+        await told.next()
+        assert [mark.reader for mark in await other.marks("run")] == ["reader"]
+        await store.drop("run")
+        await told.next()
+        told.unwatch()
+
+    async def test_g9_each_run_goes_to_one_worker_of_either_object(self, store: Store, other: Store) -> None:
+        """However many ask at once."""
+        for number in range(10):
+            await store.put(meta(f"run-{number}"))
+        claims = await asyncio.gather(*(claim([store, other][number % 2], f"w{number}") for number in range(30)))
+        assert sorted(each.run for each in claims if each) == sorted(f"run-{number}" for number in range(10))
+
+    async def test_g9_an_object_takes_over_only_what_it_has_watched(
+        self, store: Store, other: Store, clock: ManualClock
+    ) -> None:
+        """A lease is measured from when this object first saw the heartbeat: clocks of others count for nothing."""
+        await store.put(meta())
+        held = await must_claim(store, "w1")
+        clock.advance(LEASE * 10)
+        assert await claim(other, "w2") is None
+        clock.advance(LEASE * 0.9)
+        await store.renew(held)
+        assert await claim(other, "w2") is None
+        clock.advance(LEASE * 0.9)
+        assert await claim(other, "w2") is None
+        clock.advance(LEASE * 0.2)
+        heir = await must_claim(other, "w2")
+        assert heir.crashes == 1
+        with pytest.raises(Fenced):
+            await store.renew(held)
+
+    async def test_g9_a_put_by_one_object_wakes_the_others_worker(self, store: Store, other: Store) -> None:
+        """So do a release and the acknowledgement of a key's first."""
+        waiting = spawn(must_claim(other, "w2", wait=WAIT), "claim")
+        await turns(5)
+        await store.put(meta("run-1", key="k"))
+        await store.put(meta("run-2", key="k"))
+        held = await waiting
+        waiting = spawn(must_claim(store, "w1", wait=WAIT), "claim")
+        await turns(5)
+        await other.release(held)
+        held = await waiting
+        assert held.run == "run-1"
+        waiting = spawn(must_claim(other, "w2", wait=WAIT), "claim")
+        await turns(5)
+        await store.ack(held)
+        assert (await waiting).run == "run-2"
