@@ -83,6 +83,7 @@ class _Event(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: dict[str, Any] | None = None
     error: Any = None
+    errors: Any = None
     object: Any = None
 
 
@@ -109,6 +110,7 @@ class Answer:
         self._reason: str | None = None
         self._tells_reason = False
         self._usage: dict[str, Any] | None = None
+        self._counted = False
         self._calls = _Calls()
 
     @property
@@ -143,16 +145,18 @@ class Answer:
         reason = self._reason or "unknown"
         parts: list[Part] = list(self._calls.take(complete_only=reason in _CUT_SHORT))
         parts.append(FinishReasonPart(reason))
-        if self._usage is not None:
+        # Some send a running count in every event: only the one that comes alone, or before [DONE], is the last.
+        if self._usage and (self._counted or self.done):
             parts.append(_usage_part(self._usage))
         return parts
 
     def _read(self, data: bytes, *, is_error: bool = False) -> list[Part]:
         event = _decode(data)
-        if event.error or is_error or event.object == "error":
+        if event.error or event.errors or is_error or event.object == "error":
             fault = fault_of(json.decode(data))
             raise refusal(fault.status or 500, fault, secret=self._secret)
-        self._usage = event.usage or self._usage
+        if event.usage:
+            self._usage, self._counted = event.usage, not event.choices
         # One answer was asked for; whatever else comes is not it.
         return [part for choice in event.choices or () if not choice.index for part in self._choice(choice)]
 

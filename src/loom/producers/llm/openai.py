@@ -131,9 +131,9 @@ class OpenAICompatible(Model):
         decoder = sse.Decoder(limit=limits.AI_EVENT_BYTES)
         blocks = response.aiter_bytes()
         while not answer.done and (block := await self._next_block(blocks, answer)):
-            parts = [part for event in decoder.feed(block) for part in answer.feed(event.data, event.type)]
-            if parts:
-                yield parts
+            for event in decoder.feed(block):
+                if parts := answer.feed(event.data, event.type):
+                    yield parts
         await self._next_block(blocks, answer)  # the body's end: only then can the connection be used again
 
     async def _next_block(self, blocks: AsyncIterator[bytes], answer: Answer) -> bytes:
