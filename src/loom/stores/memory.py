@@ -244,7 +244,7 @@ class MemoryStore:
         else:
             before = marks.get(reader)
             marks[reader] = Mark(reader, seq, before.beat + 1 if before else 1)
-        self._tell(run, Notice())
+        self._tell(run, Notice(marks=True))
 
     async def marks(self, run: str) -> list[Mark]:
         return list(self._run(run).marks.values())
