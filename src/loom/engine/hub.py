@@ -46,7 +46,9 @@ class Feed:
         """The batches behind `after`, as far as the feed has them and `after` is the end of one; else nothing."""
         if not self._anchored or after == self._tail or not self._batches:
             return ()
-        if after is None or after.seq < self._batches[0].first - 1:
+        if after is None:
+            return tuple(self._batches) if self._batches[0].first == 1 else ()
+        if after.seq < self._batches[0].first - 1:
             return ()
         if self._batches[-1].first == after.seq + 1:  # nearly every viewer, nearly always
             batch = self._batches[-1]
@@ -86,8 +88,13 @@ class Feed:
         if task is None:
             task = self._tasks.spawn(self._read(after), f"loom-feed {self._run}")
             self._reads[after] = task
-            task.add_done_callback(lambda _: self._reads.pop(after, None))
+            task.add_done_callback(lambda task: self._read_done(after, task))
         return await asyncio.shield(task)
+
+    def _read_done(self, after: Cursor | None, task: asyncio.Task[Page]) -> None:
+        del self._reads[after]
+        if not task.cancelled():
+            task.exception()  # seen: a viewer that has left meanwhile does not miss it
 
     async def _read(self, after: Cursor | None) -> Page:
         version = self._version
