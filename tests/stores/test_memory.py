@@ -1,17 +1,32 @@
-"""The memory store: the conformance suite, and what is its own."""
+"""The memory store: the shipped suites, and what is its own."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from loom.stores.memory import MemoryStore
-from loom.testing.conformance import Clock, StoreConformance, StoreFactory
+from loom.testing.clock import Clock, StoreFactory
+from loom.testing.conformance import StoreConformance
+from loom.testing.machine import queue_machine, store_machine
+
+
+def make(clock: Clock) -> MemoryStore:
+    return MemoryStore(clock=clock)
+
+
+@contextmanager
+def place() -> Iterator[StoreFactory]:
+    yield make
 
 
 class TestConformance(StoreConformance):
     @pytest.fixture
     def make_store(self) -> StoreFactory:
-        def make(clock: Clock) -> MemoryStore:
-            return MemoryStore(clock=clock)
-
         return make
+
+
+TestLogMachine = store_machine(place)
+TestQueueMachine = queue_machine(place)

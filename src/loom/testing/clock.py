@@ -1,8 +1,18 @@
-"""Time that tests turn by hand."""
+"""Time that tests turn by hand, and stores that are made on it."""
 
 from __future__ import annotations
 
-__all__ = ["ManualClock"]
+from collections.abc import Callable
+
+from loom.model.ports import Store
+
+__all__ = ["Clock", "ManualClock", "StoreFactory"]
+
+Clock = Callable[[], float]
+"""Monotonic seconds, by which a store measures leases and delays."""
+
+StoreFactory = Callable[[Clock], Store]
+"""Makes a store, not entered yet."""
 
 
 class ManualClock:

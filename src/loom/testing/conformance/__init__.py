@@ -14,7 +14,8 @@ page has them. The suite needs pytest, and anyio's plugin, which comes with Loom
 
 from __future__ import annotations
 
-from .kit import Clock, StoreFactory
+from loom.testing.clock import Clock, StoreFactory
+
 from .queue import QueueConformance
 from .reading import ReadingConformance
 from .runs import RunConformance

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,14 +12,8 @@ from loom.model.chunk import Chunk
 from loom.model.errors import ErrorInfo, LoomError
 from loom.model.ports import Notice, Store
 from loom.model.run import Claim, Meta
-from loom.testing.clock import ManualClock
+from loom.testing.clock import ManualClock, StoreFactory
 from loom.wire.json import encode
-
-Clock = Callable[[], float]
-"""Monotonic seconds, by which a store measures leases and delays."""
-
-StoreFactory = Callable[[Clock], Store]
-"""Makes a store, not entered yet."""
 
 WAIT = 10.0
 """Seconds for a wait that is to be woken at once: if it passes, the wake-up was lost."""

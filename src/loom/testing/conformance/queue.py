@@ -12,9 +12,9 @@ from loom.engine.tasks import TaskSet, cancel_and_wait, spawn
 from loom.model.errors import Fenced
 from loom.model.ports import Store
 from loom.testing.author import Author
-from loom.testing.clock import ManualClock
+from loom.testing.clock import ManualClock, StoreFactory
 
-from .kit import CANCELLED, LEASE, QUEUES, WAIT, StoreFactory, Suite, claim, meta, must_claim, turns
+from .kit import CANCELLED, LEASE, QUEUES, WAIT, Suite, claim, meta, must_claim, turns
 
 
 class QueueConformance(Suite):

@@ -14,9 +14,9 @@ from loom.model.errors import Fenced, LogNotFound
 from loom.model.ports import Store
 from loom.model.run import inbox_of
 from loom.testing.author import Author, read_all
-from loom.testing.clock import ManualClock
+from loom.testing.clock import ManualClock, StoreFactory
 
-from .kit import LEASE, WAIT, StoreFactory, Suite, Told, claim, meta, must_claim, outcome_of, turns
+from .kit import LEASE, WAIT, Suite, Told, claim, meta, must_claim, outcome_of, turns
 
 
 class SharedConformance(Suite):

@@ -1,0 +1,320 @@
+"""Logs against plain lists: append, lost acknowledgements, fences, zombies, crashes, cuts, trims, drops, ends."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import invariant, precondition, rule
+
+from loom.engine.tasks import cancel_and_wait, spawn
+from loom.model.chunk import Batch, Chunk
+from loom.model.cursor import Cursor, attempt_of
+from loom.model.errors import Conflict, CursorExpired, ErrorInfo, Fenced, LogEnded, LogNotFound
+from loom.model.ports import Fence, Notice
+from loom.model.run import Meta, inbox_of
+from loom.testing.author import read_all
+from loom.wire.json import encode, make_batch
+
+from .base import Machine
+
+RUNS = st.sampled_from(["a", "b"])
+NUMBERS = st.integers(0, 50)
+SIZES = st.integers(1, 4)
+ENDS = st.sampled_from([None, None, None, None, "complete", "error"])
+
+
+class History:
+    """What a run's logs have to hold."""
+
+    def __init__(self) -> None:
+        self.chunks: list[tuple[Cursor, bytes]] = []
+        self.batches: list[Batch] = []
+        self.first = 1
+        self.ended = False
+        self.epochs: list[int] = []
+        self.tokens: dict[str, int] = {}
+        self.sent: dict[tuple[str, str], Cursor] = {}
+        self.messages: list[bytes] = []
+
+    @property
+    def tail(self) -> int:
+        return len(self.chunks)
+
+    def add(self, batch: Batch, end: bool) -> None:
+        seqs = range(batch.first, batch.last + 1)
+        self.chunks += [(Cursor(batch.epoch, seq), line) for seq, line in zip(seqs, batch.lines(), strict=True)]
+        self.batches.append(batch)
+        self.ended = end
+
+    def cursor(self, cut: int) -> Cursor | None:
+        return self.chunks[cut - 1][0] if cut else None
+
+
+class LogMachine(Machine):
+    """Two runs of a store, each with a `History` beside it while it exists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs: dict[str, History] = {}
+        self.gone: dict[str, list[Cursor]] = {"a": [], "b": []}
+        self.told: dict[str, list[Batch]] = {"a": [], "b": []}
+        self.appended: list[Batch] = []
+        self.fresh = 0
+        self.do(self._watch())
+
+    async def _watch(self) -> None:
+        for run in ("a", "b"):
+            self.store.watch(run, lambda notice, run=run: self._notice(run, notice))  # type: ignore[misc]
+
+    def _notice(self, run: str, notice: Notice) -> None:
+        if notice.batch is not None:
+            self.told[run].append(notice.batch)
+
+    def _fresh(self) -> int:
+        self.fresh += 1
+        return self.fresh
+
+    def _batch(self, epoch: int, first: int, size: int, ending: str | None) -> Batch:
+        chunks: list[Chunk[Any]] = [Chunk("data", self._fresh()) for _ in range(size)]
+        if ending:
+            error = ErrorInfo("cancelled", "") if ending == "error" else None
+            chunks[-1] = Chunk(ending, self._fresh(), error=error)
+        batch = make_batch(epoch, first, chunks)
+        self.appended.append(batch)
+        return batch
+
+    def _next(self, history: History, size: int, ending: str | None) -> Batch:
+        return self._batch(history.epochs[-1], history.tail + 1, size, ending)
+
+    # --- a run's life ------------------------------------------------------------------------------------------------
+
+    @rule(run=RUNS)
+    def create(self, run: str) -> None:
+        head = self.do(self.store.create(Meta(run=run, actor="actor")))
+        history = self.runs.setdefault(run, History())
+        assert (head.tail, head.ended) == (history.tail, history.ended)
+
+    @rule(run=RUNS)
+    def drop(self, run: str) -> None:
+        self.do(self.store.drop(run))
+        history = self.runs.pop(run, History())
+        self.gone[run] += [cursor for cursor, _ in history.chunks]
+
+    @rule(run=RUNS)
+    def fence(self, run: str) -> None:
+        token = f"token-{self._fresh()}"
+        if run not in self.runs:
+            self.refused(self.store.fence(run, token), LogNotFound)
+        else:
+            self._fenced(self.runs[run], token, self.do(self.store.fence(run, token)))
+
+    def _fenced(self, history: History, token: str, fence: Fence) -> None:
+        assert (fence.tail, fence.ended) == (history.tail, history.ended)
+        if not history.ended:
+            assert attempt_of(fence.epoch) > attempt_of(max(history.epochs, default=0))
+            history.epochs.append(fence.epoch)
+            history.tokens[token] = fence.epoch
+
+    @precondition(lambda self: any(history.tokens for history in self.runs.values()))
+    @rule(data=st.data())
+    def fence_again(self, data: st.DataObject) -> None:
+        run = data.draw(st.sampled_from([run for run, history in self.runs.items() if history.tokens]))
+        history = self.runs[run]
+        token, epoch = data.draw(st.sampled_from(list(history.tokens.items())))
+        if epoch == history.epochs[-1]:
+            assert self.do(self.store.fence(run, token)) == Fence(epoch, history.tail, history.ended)
+        elif not history.ended:
+            self.refused(self.store.fence(run, token), Fenced)
+
+    @rule(run=RUNS)
+    def end_unstarted(self, run: str) -> None:
+        line = encode(Chunk("error", self._fresh(), error=ErrorInfo("cancelled", "")))
+        history = self.runs.get(run)
+        if history is None:
+            self.refused(self.store.end_unstarted(run, line), LogNotFound)
+            return
+        assert self.do(self.store.end_unstarted(run, line)) == (not history.tokens)
+        if not history.tokens and not history.ended:
+            (epoch, _), *others = self.do(self.store.head(run)).epochs
+            assert others == []
+            assert attempt_of(epoch) == 0
+            history.epochs.append(epoch)
+            history.add(Batch(epoch, 1, 1, line + b"\n"), end=True)
+            self.appended.append(history.batches[-1])
+
+    @rule()
+    def restart_it(self) -> None:
+        if self.reopens:
+            self.do(self.restart())
+            self.do(self._watch())
+
+    # --- appending ---------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: any(history.tokens for history in self.runs.values()))
+    @rule(run=RUNS, size=SIZES, ending=ENDS)
+    def append(self, run: str, size: int, ending: str | None) -> None:
+        history = self.runs.get(run)
+        if history is None or not history.tokens:
+            return
+        batch = self._next(history, size, ending)
+        if history.ended:
+            self.refused(self.store.append(run, batch, end=ending is not None), LogEnded)
+        else:
+            assert self.do(self.store.append(run, batch, end=ending is not None)) == batch.cursor
+            history.add(batch, ending is not None)
+
+    @precondition(lambda self: any(history.tokens and not history.ended for history in self.runs.values()))
+    @rule(run=RUNS, size=SIZES, ending=ENDS, cut=st.integers(0, 5), then=st.sampled_from(["retry", "fence", "crash"]))
+    def append_and_lose_the_acknowledgement(self, run: str, size: int, ending: str | None, cut: int, then: str) -> None:
+        """The call is cut somewhere, also in its middle; the same bytes are sent again, by who still may."""
+        history = self.runs.get(run)
+        if history is None or not history.tokens or history.ended:
+            return
+        batch, end = self._next(history, size, ending), ending is not None
+        self.do(self._cut_append(run, batch, end, cut, crash=then == "crash" and self.reopens))
+        if then == "fence":
+            self._take_over(run, history, batch, end)
+            return
+        for _ in range(2):
+            assert self.do(self.store.append(run, batch, end=end)) == batch.cursor
+        history.add(batch, end)
+
+    async def _cut_append(self, run: str, batch: Batch, end: bool, cut: int, *, crash: bool) -> None:
+        appending = spawn(self.store.append(run, batch, end=end), "append")
+        for _ in range(cut):
+            await asyncio.sleep(0)
+        await cancel_and_wait(appending)
+        if crash:
+            await self.restart()
+            await self._watch()
+
+    def _take_over(self, run: str, history: History, batch: Batch, end: bool) -> None:
+        """A new writer finds the batch stored or not; either way the old one adds nothing any more."""
+        token = f"token-{self._fresh()}"
+        fence = self.do(self.store.fence(run, token))
+        if fence.tail == batch.last:
+            history.add(batch, end)
+        self._fenced(history, token, fence)
+        if history.ended:
+            assert self.do(self.store.append(run, batch, end=end)) == batch.cursor
+        else:
+            self.refused(self.store.append(run, batch, end=end), Fenced)
+
+    @precondition(lambda self: any(len(history.tokens) > 1 for history in self.runs.values()))
+    @rule(run=RUNS, which=NUMBERS, size=SIZES, ending=ENDS)
+    def zombie_append(self, run: str, which: int, size: int, ending: str | None) -> None:
+        """It would continue the tail exactly: only the epoch is old."""
+        history = self.runs.get(run)
+        if history is not None and len(history.epochs) > 1:
+            epoch = history.epochs[which % (len(history.epochs) - 1)]
+            batch = self._batch(epoch, history.tail + 1, size, ending)
+            self.refused(self.store.append(run, batch, end=ending is not None), Fenced)
+
+    @precondition(lambda self: any(history.batches for history in self.runs.values()))
+    @rule(run=RUNS, first=st.integers(1, 60), size=SIZES, ending=ENDS)
+    def append_elsewhere(self, run: str, first: int, size: int, ending: str | None) -> None:
+        """What does not continue the tail, nor repeats what is there."""
+        history = self.runs.get(run)
+        if history is not None and history.epochs and first != history.tail + 1:
+            batch = self._batch(history.epochs[-1], first, size, ending)
+            refusal = LogEnded if history.ended else Conflict
+            self.refused(self.store.append(run, batch, end=ending is not None), refusal)
+
+    @precondition(lambda self: any(history.batches for history in self.runs.values()))
+    @rule(run=RUNS)
+    def append_the_last_again(self, run: str) -> None:
+        history = self.runs.get(run)
+        if history is None or not history.batches:
+            return
+        last = history.batches[-1]
+        if last.epoch == history.epochs[-1]:
+            assert self.do(self.store.append(run, last, end=history.ended)) == last.cursor
+        else:
+            self.refused(self.store.append(run, last), Fenced)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    @rule(run=RUNS, cut=NUMBERS, limit=st.integers(1, 10))
+    def read(self, run: str, cut: int, limit: int) -> None:
+        """From any cut: what follows, once, or `CursorExpired` where that was trimmed."""
+        history = self.runs.get(run)
+        if history is None:
+            self.refused(self.store.read(run), LogNotFound)
+            return
+        cut %= history.tail + 1
+        if cut + 1 < history.first:
+            self.refused(self.store.read(run, history.cursor(cut)), CursorExpired)
+        else:
+            lines = self.do(read_all(self.store, run, history.cursor(cut), limit=limit))
+            assert lines == history.chunks[cut:]
+
+    @rule(run=RUNS, which=NUMBERS)
+    def read_after_a_drop(self, run: str, which: int) -> None:
+        """A cursor of a history that is gone."""
+        if self.gone[run]:
+            cursor = self.gone[run][which % len(self.gone[run])]
+            self.refused(self.store.read(run, cursor), CursorExpired if run in self.runs else LogNotFound)
+
+    @precondition(lambda self: any(history.epochs for history in self.runs.values()))
+    @rule(run=RUNS, which=NUMBERS, seq=st.integers(1, 60))
+    def read_what_was_never_written(self, run: str, which: int, seq: int) -> None:
+        """A known epoch with a seq that it did not write."""
+        history = self.runs.get(run)
+        if history is not None and history.epochs:
+            cursor = Cursor(history.epochs[which % len(history.epochs)], seq)
+            if cursor not in [written for written, _ in history.chunks]:
+                self.refused(self.store.read(run, cursor), CursorExpired)
+
+    @rule(run=RUNS, before=st.integers(0, 60))
+    def trim(self, run: str, before: int) -> None:
+        history = self.runs.get(run)
+        if history is None:
+            self.refused(self.store.trim(run, before), LogNotFound)
+            return
+        firsts = [batch.first for batch in history.batches if batch.last >= before] or [
+            batch.first for batch in history.batches[-1:]
+        ]
+        history.first = max(history.first, *firsts[:1], 1)
+        assert self.do(self.store.trim(run, before)) == history.first
+
+    # --- the inbox ---------------------------------------------------------------------------------------------------
+
+    @rule(run=RUNS, sender=st.sampled_from("xy"), id=st.sampled_from("1234"))
+    def send(self, run: str, sender: str, id: str) -> None:
+        message = encode([sender, id, self._fresh()])
+        history = self.runs.get(run)
+        sending = self.store.send(run, message, sender=sender, id=id)
+        if history is None:
+            self.refused(sending, LogNotFound)
+        elif (sender, id) in history.sent:
+            assert self.do(sending) == history.sent[sender, id]
+        elif history.ended:
+            self.refused(sending, LogEnded)
+        else:
+            history.sent[sender, id] = self.do(sending)
+            history.messages.append(message)
+
+    # --- always ------------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def the_store_holds_what_the_model_holds(self) -> None:
+        for run, history in self.runs.items():
+            head = self.do(self.store.head(run))
+            assert (head.first, head.tail, head.ended) == (history.first, history.tail, history.ended)
+            assert head.attempt == attempt_of(history.epochs[-1] if history.epochs else 0)
+            assert head.earliest == history.cursor(history.first - 1)
+            assert self.do(read_all(self.store, run, head.earliest)) == history.chunks[history.first - 1 :]
+            inbox = self.do(read_all(self.store, inbox_of(run)))
+            assert inbox == list(zip(history.sent.values(), history.messages, strict=True))
+
+    @invariant()
+    def lists_are_right(self) -> None:
+        assert {head.meta.run for head in self.do(self.store.heads())} == set(self.runs)
+
+    @invariant()
+    def notices_tell_what_was_appended(self) -> None:
+        for told in self.told.values():
+            assert all(batch in self.appended for batch in told)
+            told.clear()

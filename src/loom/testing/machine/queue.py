@@ -1,0 +1,162 @@
+"""The queue against a plain list: put, claim, renew, acknowledge, release, lapse, drop, restart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+
+from loom.model.errors import Fenced
+from loom.model.run import Claim, Meta
+
+from .base import Machine
+
+METAS = {
+    meta.run: meta
+    for meta in (
+        Meta(run="a1", actor="actor", key="k", queue="q0"),
+        Meta(run="a2", actor="actor", key="k", queue="q1"),
+        Meta(run="a3", actor="actor", key="k", queue="q0"),
+        Meta(run="b1", actor="other", key="k", queue="q0"),
+        Meta(run="c1", actor="actor", queue="q0"),
+        Meta(run="c2", actor="actor", queue="q1"),
+    )
+}
+LEASE = 10.0
+RUNS = st.sampled_from(sorted(METAS))
+NUMBERS = st.integers(0, 50)
+
+
+@dataclass
+class Entry:
+    """A run in the queue, as far as the guarantees say where it is."""
+
+    meta: Meta
+    crashes: int = 0
+    held: Claim | None = None
+    beat: float = 0.0
+    """When the heartbeat last counted up."""
+    seen: float | None = None
+    """When the store, after that, first looked in vain for a claim: it must have seen the heartbeat by then."""
+    resting: bool = False
+    """Released with a delay: it may come from now on, and once."""
+
+    def may_lapse(self, now: float) -> bool:
+        return self.held is not None and now - self.beat >= LEASE
+
+    def must_lapse(self, now: float) -> bool:
+        return self.held is not None and self.seen is not None and now - self.seen >= LEASE
+
+
+class QueueMachine(Machine):
+    """The entries of a store's queue, in the order they were put."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: dict[str, Entry] = {}
+        self.claims: list[Claim] = []
+
+    def _ready(self, queues: list[str]) -> list[Entry]:
+        """What stands first of its key, or has none, in these queues."""
+        lines = {
+            (entry.meta.actor, entry.meta.key or f"/{run}"): entry for run, entry in reversed(self.entries.items())
+        }
+        return [entry for entry in lines.values() if entry.meta.queue in queues]
+
+    @rule(run=RUNS)
+    def put(self, run: str) -> None:
+        self.do(self.store.put(METAS[run]))
+        self.entries.setdefault(run, Entry(METAS[run]))
+
+    @rule(run=RUNS)
+    def drop(self, run: str) -> None:
+        self.do(self.store.drop(run))
+        self.entries.pop(run, None)
+
+    @rule(queues=st.sampled_from([["q0"], ["q1"], ["q0", "q1"]]), worker=st.sampled_from(["w1", "w2"]))
+    def claim(self, queues: list[str], worker: str) -> None:
+        """One that may be claimed; none only if none must be."""
+        now = self.clock()
+        ready = self._ready(queues)
+        free = [entry for entry in ready if entry.held is None]
+        may = [entry.meta.run for entry in free] + [entry.meta.run for entry in ready if entry.may_lapse(now)]
+        must = [entry for entry in free if not entry.resting] + [entry for entry in ready if entry.must_lapse(now)]
+        claim = self.do(self.store.claim(queues, worker, lease=LEASE, wait=0))
+        if claim is None:
+            assert must == []
+            for entry in ready:
+                entry.seen = now if entry.seen is None else entry.seen
+        else:
+            assert claim.run in may
+            self._claimed(self.entries[claim.run], claim)
+
+    def _claimed(self, entry: Entry, claim: Claim) -> None:
+        entry.crashes += entry.held is not None
+        assert (claim.meta, claim.crashes) == (entry.meta, entry.crashes)
+        assert all(claim.number > earlier.number for earlier in self.claims if earlier.run == claim.run)
+        entry.held, entry.beat, entry.seen, entry.resting = claim, self.clock(), None, False
+        self.claims.append(claim)
+
+    def _holder(self, which: int) -> tuple[Claim, Entry | None]:
+        """A claim that was once given, and its entry if it is still the one that holds it."""
+        claim = self.claims[which % len(self.claims)]
+        entry = self.entries.get(claim.run)
+        return claim, entry if entry is not None and entry.held == claim else None
+
+    def _lost(self, entry: Entry, call: str, claim: Claim) -> bool:
+        """Whether the store took a claim as lapsed that may have: then it is nobody's, and refused."""
+        if not entry.may_lapse(self.clock()):
+            return False
+        try:
+            self.do(getattr(self.store, call)(claim))
+        except Fenced:
+            entry.crashes += 1
+            entry.held = None
+            return True
+        return False
+
+    @precondition(lambda self: self.claims)
+    @rule(which=NUMBERS)
+    def renew(self, which: int) -> None:
+        claim, entry = self._holder(which)
+        if entry is None:
+            self.refused(self.store.renew(claim), Fenced)
+        elif not self._lost(entry, "renew", claim):
+            self.do(self.store.renew(claim))
+            entry.beat, entry.seen = self.clock(), None
+
+    @precondition(lambda self: self.claims)
+    @rule(which=NUMBERS)
+    def ack(self, which: int) -> None:
+        claim, entry = self._holder(which)
+        if entry is not None:
+            if not self._lost(entry, "ack", claim):
+                self.do(self.store.ack(claim))
+                del self.entries[claim.run]
+        elif claim.run in self.entries:
+            self.refused(self.store.ack(claim), Fenced)
+        else:
+            self.do(self.store.ack(claim))
+
+    @precondition(lambda self: self.claims)
+    @rule(which=NUMBERS, delay=st.sampled_from([0.0, 0.0, 5.0]))
+    def release(self, which: int, delay: float) -> None:
+        claim, entry = self._holder(which)
+        if entry is None:
+            self.refused(self.store.release(claim, delay=delay), Fenced)
+        elif not self._lost(entry, "renew", claim):
+            self.do(self.store.release(claim, delay=delay))
+            entry.held, entry.resting = None, delay > 0
+
+    @rule(seconds=st.sampled_from([1.0, LEASE / 2, LEASE, LEASE * 2]))
+    def let_time_pass(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule()
+    def restart_it(self) -> None:
+        """Whoever observes heartbeats begins anew."""
+        if self.reopens:
+            self.do(self.restart())
+            for entry in self.entries.values():
+                entry.seen = None
