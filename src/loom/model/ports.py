@@ -6,7 +6,7 @@ all are idempotent as said) and, where it writes, `StoreFull` (nothing happened)
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, Self
 
 import msgspec
@@ -258,8 +258,8 @@ class AI(Protocol):
         temperature: float | None = None,
         max_tokens: int | None = None,
         tools: Sequence[ToolSpec] = (),
-    ) -> AsyncIterator[str]:
-        """The answer's text, as it comes."""
+    ) -> AsyncGenerator[str, None]:
+        """The answer's text, as it comes. Closing the iterator stops the model at once."""
         ...
 
     def stream_parts(
@@ -271,7 +271,7 @@ class AI(Protocol):
         temperature: float | None = None,
         max_tokens: int | None = None,
         tools: Sequence[ToolSpec] = (),
-    ) -> AsyncIterator[Part]:
+    ) -> AsyncGenerator[Part, None]:
         """Everything the model says, typed, as it comes; a `FinishReasonPart` comes exactly once (at the end, perhaps
         followed by a `UsagePart`): a stream cut before it raises `Unavailable`."""
         ...

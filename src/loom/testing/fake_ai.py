@@ -1,0 +1,67 @@
+"""A model that says what the test scripted, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import cast
+
+from loom.model.parts import FinishReasonPart, Part, TextPart, ToolCallPart
+from loom.producers.llm import Ask, Model
+
+__all__ = ["FakeAI", "Line"]
+
+Line = str | Part | BaseException | type[BaseException] | asyncio.Event
+"""One line of a script: a token, a part, an exception to raise, or an event to wait for before going on."""
+
+
+class FakeAI(Model):
+    """The `AI` port from a script: a list of lines, said in every call, or a list of such lists, one for each call.
+
+    An answer ends with a `FinishReasonPart` (``stop``, or ``tool_calls`` behind one) unless the script has its own. A
+    call beyond the script's last raises `AssertionError`. It gives way to the loop before each line, as a model does.
+    """
+
+    def __init__(self, script: Sequence[Line] | Sequence[Sequence[Line]]) -> None:
+        self._script = script
+        self._one_for_all = not script or not isinstance(script[0], list | tuple)
+        self.calls: list[Ask] = []
+        """What it was asked, in order: `.prompt`, `.messages`, `.model`, `.temperature`, `.max_tokens`, `.tools`."""
+        self.stopped = 0
+        """Answers that were cancelled, closed or failed before their end."""
+        self.closed = False
+
+    async def answer(self, ask: Ask) -> AsyncGenerator[Part, None]:
+        self.calls.append(ask)
+        finished = False
+        try:
+            async for part in _perform(self._lines()):
+                yield part
+            finished = True
+        finally:
+            self.stopped += not finished
+
+    def _lines(self) -> Sequence[Line]:
+        if self._one_for_all:
+            return cast("Sequence[Line]", self._script)
+        number = len(self.calls)
+        assert number <= len(self._script), f"call {number} of a FakeAI whose script has {len(self._script)}"
+        return cast("Sequence[Line]", self._script[number - 1])
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+async def _perform(lines: Sequence[Line]) -> AsyncGenerator[Part, None]:
+    reason = "stop"
+    for line in lines:
+        await asyncio.sleep(0)
+        if isinstance(line, asyncio.Event):
+            await line.wait()
+        elif isinstance(line, BaseException | type):
+            raise line
+        else:
+            yield TextPart(line) if isinstance(line, str) else line
+            reason = "tool_calls" if isinstance(line, ToolCallPart) else reason
+    if not any(isinstance(line, FinishReasonPart) for line in lines):
+        yield FinishReasonPart(reason)
