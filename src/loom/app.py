@@ -117,9 +117,10 @@ class App:
                 values[id(app)] = await stack.enter_async_context(app._open())
             for producer in self.registry:
                 _check_required(producer, values[id(self._homes[producer.name])])
+            shared_ai = _shared(default_ai, stack) if default_ai is not None else None
             yield Resources(
                 {name: values[id(home)] for name, home in self._homes.items()},
-                {name: _ai_of(home, default_ai) for name, home in self._homes.items()},
+                {name: _ai_of(home, shared_ai) for name, home in self._homes.items()},
             )
 
     def _all(self) -> list[App]:
@@ -135,6 +136,19 @@ class App:
         else:
             async with self._lifespan(self) as value:
                 yield value
+
+
+def _shared(make: Callable[[], AI], stack: contextlib.AsyncExitStack) -> Callable[[], AI]:
+    """The one model that `make` makes when it is first asked for, closed with the stack."""
+    made: list[AI] = []
+
+    def lend() -> AI:
+        if not made:
+            made.append(make())
+            stack.push_async_callback(made[0].aclose)
+        return made[0]
+
+    return lend
 
 
 def _ai_of(app: App, default: Callable[[], AI] | None) -> Callable[[], AI] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import inspect
+import types
 import typing
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -17,6 +18,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar
 import msgspec
 
 from loom.model import limits
+from loom.model.chunk import Chunk, Progress, Result
 from loom.model.errors import InvalidInput, UnknownProducer, UsageError
 from loom.model.run import ActorInfo, check_id
 from loom.wire.json import canonical, check_depth, check_size, convert, decode
@@ -351,8 +353,17 @@ def _output(kind: Kind, hint: Any) -> tuple[Any, Any]:
     """(type of data chunks, type of the result), by the return annotation."""
     if kind in ("async-generator", "generator"):
         arguments = typing.get_args(hint)
-        return (arguments[0] if arguments else Any), Any
+        return _said(arguments[0]) if arguments else (Any, Any)
     return Any, (hint if hint is not type(None) else Any)
+
+
+def _said(hint: Any) -> tuple[Any, Any]:
+    """The same of what a generator yields: `Progress` and `Chunk` are no data, ``Result[T]`` names the result."""
+    members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    origins = {member: typing.get_origin(member) or member for member in members}
+    data = [member for member, origin in origins.items() if origin not in (Progress, Chunk, Result)]
+    results = [typing.get_args(member) for member, origin in origins.items() if origin is Result]
+    return (typing.Union[tuple(data)] if data else Any), (results[0][0] if results and results[0] else Any)  # noqa: UP007
 
 
 def _is_model(type: Any) -> bool:
