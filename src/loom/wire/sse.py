@@ -14,8 +14,7 @@ from loom.model import limits
 from loom.model.chunk import Batch
 from loom.model.errors import ErrorInfo, LimitExceeded, LocalProtocolError
 
-from .json import encode
-from .views import ErrorBody
+from .views import error_body
 
 __all__ = ["FAULT", "HEARTBEAT", "Decoder", "Event", "bookmark", "comment", "encode_event", "fault", "frames", "retry"]
 
@@ -236,7 +235,7 @@ def retry(seconds: float) -> bytes:
 
 def fault(error: ErrorInfo, *, named: bool = True) -> bytes:
     """The last event of a stream that breaks off (see `FAULT`)."""
-    return encode_event(encode(ErrorBody(error)), type=FAULT if named else None)
+    return encode_event(error_body(error), type=FAULT if named else None)
 
 
 def _field(name: str, text: str) -> bytes:

@@ -9,6 +9,8 @@ import msgspec
 from loom.model.errors import ErrorInfo
 from loom.model.run import ActorInfo, Head, Meta, RunState
 
+from .json import encode
+
 __all__ = [
     "Accepted",
     "ActorList",
@@ -21,6 +23,7 @@ __all__ = [
     "StartBody",
     "Status",
     "StreamBody",
+    "error_body",
     "head_of",
     "view_of",
 ]
@@ -32,11 +35,17 @@ class ErrorBody(msgspec.Struct, frozen=True):
     error: ErrorInfo
 
 
+def error_body(error: ErrorInfo) -> bytes:
+    """The JSON of an error answer, with every field: nobody must know which are left out when."""
+    fields = {name: getattr(error, name) for name in ErrorInfo.__struct_fields__}
+    return encode({"error": fields})
+
+
 class StartBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The body of ``POST /runs``. Times in seconds."""
 
     actor: str
-    input: msgspec.Raw = msgspec.Raw(b"null")
+    input: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
     id: str | None = None
     key: str | None = None
     queue: str = "default"
@@ -50,7 +59,7 @@ class StartBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class StreamBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The body of ``POST /actors/{name}/stream``: as `StartBody`, the actor being named by the path."""
 
-    input: msgspec.Raw = msgspec.Raw(b"null")
+    input: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
     id: str | None = None
     key: str | None = None
     queue: str = "default"
@@ -63,7 +72,7 @@ class InboxBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """The body of ``POST /runs/{id}/inbox``. The same `sender` and `id` again is the same message."""
 
     type: str
-    data: msgspec.Raw = msgspec.Raw(b"null")
+    data: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
     id: str | None = None
     sender: str = "http"
 

@@ -1,0 +1,149 @@
+"""The routes of actors: the list, and start and stream in one."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from loom.model import limits
+from loom.model.chunk import Page
+from loom.model.cursor import Cursor
+from loom.model.errors import InvalidInput, LogNotFound, UnknownProducer, UsageError
+from loom.model.run import check_id
+from loom.wire.sse import bookmark
+from loom.wire.views import ActorList, StreamBody
+
+from .answers import empty, json_answer
+from .operations import Answer, Operation, Parameter
+from .requests import accepts_events, query_flag, read_body
+from .runs import EVENTS, IDEMPOTENCY_KEY, LAST_EVENT_ID, NAMED, location_of, meta_of
+from .streams import EventStream, Streams
+
+__all__ = ["Actors"]
+
+_BEGINNING = Page((), None, caught_up=True, ended=False)
+_NAME = Parameter("path", "name", "The actor.", {"type": "string", "maxLength": limits.ID_LENGTH})
+_KEY = Parameter("query", "key", "Runs of one actor and key go one at a time, in order.")
+_INPUT = Parameter("query", "input", "The input, as JSON; null if left out.")
+_DETACH = Parameter(
+    "query", "detach", "1: the run goes on when its viewer leaves.", {"type": "string", "enum": ["0", "1", ""]}
+)
+
+
+class Actors:
+    """Handlers over the transport, and nothing else of the engine."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._transport = streams.transport
+
+    def operations(self) -> tuple[Operation, ...]:
+        answers = {**EVENTS, 200: Answer("A new run's chunks, or, resumed, the rest of it.", str, ("Location",))}
+        shared = (_NAME, _KEY, _DETACH, LAST_EVENT_ID, NAMED)
+        errors = (404, 406, 409, 410, 422, 507)
+        summary = "Start an owned run and follow it; with Last-Event-ID go on following it."
+        streams = [
+            operation
+            for path, suffix in (("/actors/{name}/stream", ""), ("/actor/{name}/stream", "Alias"))
+            for operation in (
+                Operation(
+                    "GET", path, f"stream{suffix}", summary, self.stream, answers, (*shared, _INPUT), errors=errors,
+                ),
+                Operation(
+                    "POST", path, f"postStream{suffix}", summary, self.stream, answers,
+                    (*shared, IDEMPOTENCY_KEY), StreamBody, errors,
+                ),
+            )
+        ]  # fmt: skip
+        listed = {200: Answer("What can be run, by name.", ActorList)}
+        return (Operation("GET", "/actors", "listActors", "The actors.", self.list, listed), *streams)
+
+    async def list(self, request: Request) -> ASGIApp:
+        return json_answer(ActorList(await self._transport.actors()))
+
+    async def stream(self, request: Request) -> ASGIApp:
+        """Owned: the connection renews the run, which is cancelled some time after it is cut and not resumed."""
+        accepts_events(request)
+        self._streams.check_open()
+        owned = not query_flag(request, "detach", False)
+        query_flag(request, "named", True)
+        last = request.headers.get("last-event-id")
+        if last:
+            return await self._resume(request, last, owned)
+        if request.method == "HEAD":
+            return await self._describe(request)
+        return await self._start(request, owned)
+
+    async def _start(self, request: Request, owned: bool) -> ASGIApp:
+        body = await _body_of(request)
+        lease = self._streams.times.leave_grace if owned else None
+        meta = meta_of(request, _name_in_path(request), body, owner_lease=lease)
+        await self._transport.start(meta)
+        return self._follow(request, meta.run, _BEGINNING, owned, bookmark(f"{meta.run}:"))
+
+    async def _resume(self, request: Request, last: str, owned: bool) -> ASGIApp:
+        run, after = _parse_event_id(last)
+        name = _name_in_path(request)
+        head = await self._transport.head(run)
+        if head.meta.actor != name:
+            raise LogNotFound(f"no run {run!r} of actor {name!r}")
+        page = await self._transport.read(run, after, limit=limits.PAGE_CHUNKS, wait=0.0)
+        if page.ended and not page.batches:
+            return empty()
+        return self._follow(request, run, page, owned and head.meta.owner_lease is not None, b"")
+
+    def _follow(self, request: Request, run: str, page: Page, owned: bool, opening: bytes) -> EventStream:
+        return EventStream(
+            self._streams,
+            run,
+            page,
+            named=query_flag(request, "named", True),
+            prefix=f"{run}:".encode(),
+            opening=opening,
+            location=location_of(request, run),
+            owned=owned,
+        )
+
+    async def _describe(self, request: Request) -> ASGIApp:
+        """HEAD is safe: it starts nothing."""
+        name = _name_in_path(request)
+        known = {actor.name for actor in await self._transport.actors()}
+        if known and name not in known:
+            raise UnknownProducer(f"no actor {name!r}")
+        return EventStream(self._streams, name, _BEGINNING)
+
+
+def _name_in_path(request: Request) -> str:
+    name: str = request.path_params["name"]
+    try:
+        return check_id(name, "name")
+    except InvalidInput:
+        raise UnknownProducer(f"no actor {name[:80]!r}") from None
+
+
+async def _body_of(request: Request) -> StreamBody:
+    """The body of a POST, the query of a GET; ``?key=`` counts for both."""
+    query = request.query_params
+    if request.method == "POST":
+        body = await read_body(request, StreamBody)
+    else:
+        body = StreamBody(input=msgspec.Raw(query.get("input", "null").encode()))
+    key = query.get("key")
+    if key is None:
+        return body
+    if body.key is not None and body.key != key:
+        raise InvalidInput("key: the query and the body say different things", details={"field": "key"})
+    return msgspec.structs.replace(body, key=key)
+
+
+def _parse_event_id(text: str) -> tuple[str, Cursor | None]:
+    """``<run>:<cursor>``; without a cursor it is the run's beginning. Raises `UsageError`."""
+    run, colon, cursor = text.rpartition(":")
+    try:
+        return check_id(run if colon else ""), Cursor.parse(cursor) if cursor else None
+    except UsageError:
+        raise UsageError(
+            f"Last-Event-ID: {text[:80]!r} is no id of this stream (<run>:<cursor>)",
+            details={"field": "Last-Event-ID"},
+        ) from None

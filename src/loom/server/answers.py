@@ -1,0 +1,43 @@
+"""Answers: JSON, and every error in its one form with its one status."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import Response
+
+from loom.model.errors import LoomError, code_of
+from loom.wire.json import encode
+from loom.wire.views import error_body
+
+__all__ = ["empty", "error_answer", "json_answer"]
+
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_RETRY_SOON = 1.0
+
+
+def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """`value` as JSON. Answers tell of what changes: no cache may keep them."""
+    return _json(encode(value), status, headers)
+
+
+def empty(status: int = 204) -> Response:
+    """No content."""
+    return Response(None, status, _HEADERS)
+
+
+def error_answer(error: LoomError, headers: Mapping[str, str] | None = None) -> Response:
+    """``{"error": {code, message, retryable, details}}`` with the code's status (`loom.model.errors.CODES`)."""
+    status = code_of(error.code).http
+    extra = dict(headers or {})
+    if status == 401:
+        extra["WWW-Authenticate"] = 'Bearer realm="loom"'  # RFC 9110, section 11.6.1
+    if error.retryable and status in (429, 503):
+        extra["Retry-After"] = str(math.ceil(error.details.get("retry_after", _RETRY_SOON)))
+    return _json(error_body(error.info), status, extra)
+
+
+def _json(data: bytes, status: int, headers: Mapping[str, str] | None) -> Response:
+    return Response(data, status, {**_HEADERS, **(headers or {})}, "application/json")

@@ -1,0 +1,129 @@
+"""The server as one ASGI app over a transport: it guards, routes and answers, and knows nothing of stores."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+
+from starlette.routing import Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from loom.model.errors import UsageError
+from loom.model.ports import Transport
+
+from .actors import Actors
+from .answers import empty, error_answer
+from .operations import Operation, fit, routes_of
+from .probes import Probes
+from .runs import Runs
+from .security import LOOPBACK_HOSTS, Guard
+from .streams import Streams, Times
+
+__all__ = ["Gateway", "Lifespan", "Times", "create_app"]
+
+Lifespan = Callable[["Gateway"], AbstractAsyncContextManager[object]]
+"""What is open while the server serves, as in Starlette."""
+
+
+def create_app(
+    transport: Transport,
+    *,
+    keys: Iterable[str] = (),
+    allowed_hosts: Iterable[str] = LOOPBACK_HOSTS,
+    allowed_origins: Iterable[str] = (),
+    lifespan: Lifespan | None = None,
+    times: Times | None = None,
+) -> Gateway:
+    """The ASGI app. It may be mounted in another one, which then closes `transport` and opens what `lifespan` would.
+
+    `keys`: with any, every route but the probes needs ``Authorization: Bearer <key>``. `allowed_hosts`: names of this
+    server, at any port unless one is given (default: this machine's own; ``*``: any). `allowed_origins`: pages of
+    these exact origins may use it from a browser. Raises `UsageError` for what is none of these.
+    """
+    return Gateway(
+        transport,
+        keys=tuple(keys),
+        allowed_hosts=tuple(allowed_hosts),
+        allowed_origins=tuple(allowed_origins),
+        lifespan=lifespan,
+        times=times or Times(),
+    )
+
+
+class Gateway:
+    """See `create_app`."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        keys: tuple[str, ...],
+        allowed_hosts: tuple[str, ...],
+        allowed_origins: tuple[str, ...],
+        lifespan: Lifespan | None,
+        times: Times,
+    ) -> None:
+        self._streams = Streams(transport, times)
+        native = (*Runs(self._streams).operations(), *Actors(self._streams).operations())
+        self.operations: tuple[Operation, ...] = (*native, *Probes(self._streams, native).operations())
+        public = [operation.path for operation in self.operations if operation.public]
+        self._guard = Guard(keys=keys, allowed_hosts=allowed_hosts, allowed_origins=allowed_origins, public=public)
+        self._lifespan = lifespan
+        self._router = Router(
+            routes_of(self.operations), redirect_slashes=False, default=_no_route, lifespan=self._opened
+        )
+
+    @property
+    def keyed(self) -> bool:
+        """Whether requests need a key."""
+        return self._guard.keyed
+
+    @property
+    def viewers(self) -> int:
+        """Event streams and long polls that are open."""
+        return len(self._streams)
+
+    def lifespan(self) -> AbstractAsyncContextManager[object]:
+        """To be entered before the first request and left after the last, by a server that speaks no ASGI lifespan."""
+        return nullcontext() if self._lifespan is None else self._lifespan(self)
+
+    @asynccontextmanager
+    async def _opened(self, _: object) -> AsyncIterator[None]:
+        async with self.lifespan():
+            yield
+
+    def end_streams(self) -> None:
+        """The server stops: end event streams and long polls, and refuse new ones. Clients resume by their cursors."""
+        self._streams.end()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._router(scope, receive, send)
+            return
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        admission = self._guard.admit(scope, path)
+        if admission.headers:
+            send = _adding(send, admission.headers)
+        answer: ASGIApp = self._router
+        if admission.refusal is not None:
+            answer = fit(error_answer(admission.refusal), scope)
+        elif admission.preflight:
+            answer = empty()
+        await answer(scope, receive, send)
+
+
+async def _no_route(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1000})
+        return
+    missing = UsageError(f"nothing is found at {scope['path'][:80]!r}", code="route_not_found")
+    await fit(error_answer(missing), scope)(scope, receive, send)
+
+
+def _adding(send: Send, headers: Iterable[tuple[bytes, bytes]]) -> Send:
+    async def adding(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], *headers]}
+        await send(message)
+
+    return adding

@@ -1,0 +1,109 @@
+"""What the server offers, as data: one row an operation. Routing, OpenAPI and the tests of every route read it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from loom.model.errors import LoomError, UsageError
+
+from .answers import error_answer
+from .requests import ClientGone
+
+__all__ = ["Answer", "Endpoint", "Handler", "Operation", "Parameter", "answer_of", "fit", "routes_of"]
+
+log = logging.getLogger("loom.server")
+
+Handler = Callable[[Request], Awaitable[ASGIApp]]
+"""Takes a request, gives what answers it, or raises a `LoomError`, which is then the answer."""
+
+
+class Parameter(NamedTuple):
+    """What a request may say beside its body. `where`: path, query or header."""
+
+    where: str
+    name: str
+    description: str
+    schema: dict[str, Any] = {"type": "string"}
+
+
+class Answer(NamedTuple):
+    """One status of an operation: what it means, and its body's type (None: no body; str: an event stream)."""
+
+    description: str
+    body: Any = None
+    headers: tuple[str, ...] = ()
+
+
+class Operation(NamedTuple):
+    """One method of one path. `errors`: statuses beside those that every operation may answer with. `public`: it
+    needs no key."""
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    handler: Handler
+    answers: dict[int, Answer]
+    parameters: tuple[Parameter, ...] = ()
+    body: type | None = None
+    errors: tuple[int, ...] = ()
+    public: bool = False
+
+
+async def answer_of(call: Awaitable[ASGIApp], scope: Scope) -> ASGIApp:
+    """What `call` gives, or the error that it raises as an answer. `ClientGone` passes."""
+    try:
+        return await call
+    except LoomError as error:
+        return error_answer(error)
+    except ClientGone:
+        raise
+    except Exception:  # a fault of ours or of the transport: told without its details, which go to the log
+        log.exception("%s %s failed", scope["method"], scope["path"])
+        return error_answer(LoomError("internal error"))
+
+
+def fit(answer: ASGIApp, scope: Scope) -> ASGIApp:
+    """An answer to HEAD has no body, but keeps its headers, Content-Length included (RFC 9110, section 9.3.2)."""
+    if scope["method"] == "HEAD" and isinstance(answer, Response):
+        answer.body = b""
+    return answer
+
+
+class Endpoint:
+    """The ASGI app of one path: finds the method's handler, and answers whatever happens."""
+
+    def __init__(self, operations: Iterable[Operation]) -> None:
+        self._handlers = {operation.method: operation.handler for operation in operations}
+        if "GET" in self._handlers:
+            self._handlers["HEAD"] = self._handlers["GET"]
+        self._allow = ", ".join(sorted(self._handlers))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            answer = await self._answer(scope, receive)
+        except ClientGone:
+            return
+        await fit(answer, scope)(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> ASGIApp:
+        handler = self._handlers.get(scope["method"])
+        if handler is None:
+            wrong = UsageError(f"{scope['method']} is not offered here", code="method_not_allowed")
+            return error_answer(wrong, {"Allow": self._allow})
+        return await answer_of(handler(Request(scope, receive)), scope)
+
+
+def routes_of(operations: Iterable[Operation]) -> list[Route]:
+    """One route a path, so that a wrong method is answered with all that are allowed."""
+    paths: dict[str, list[Operation]] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, []).append(operation)
+    return [Route(path, Endpoint(those)) for path, those in paths.items()]

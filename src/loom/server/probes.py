@@ -1,0 +1,59 @@
+"""The routes for whoever watches the server: alive, ready, and what it offers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from loom.model import limits
+from loom.model.errors import Unavailable
+from loom.wire.views import Status
+
+from .answers import json_answer
+from .openapi import describe
+from .operations import Answer, Operation
+from .streams import Streams
+
+__all__ = ["Probes"]
+
+
+class Probes:
+    """`others`: all further operations, which the description tells of."""
+
+    def __init__(self, streams: Streams, others: Sequence[Operation]) -> None:
+        self._streams = streams
+        self._others = others
+
+    def operations(self) -> tuple[Operation, ...]:
+        alive = {200: Answer("It runs.", Status)}
+        ready = {200: Answer("Its store answers.", Status)}
+        document = {200: Answer("This document.", dict)}
+        return (
+            Operation("GET", "/healthz", "alive", "Whether the server runs.", self.alive, alive, public=True),
+            Operation("GET", "/readyz", "ready", "Whether it can work.", self.ready, ready, public=True),
+            Operation("GET", "/openapi.json", "openapi", "What the server offers.", self.openapi, document),
+        )
+
+    async def alive(self, request: Request) -> ASGIApp:
+        return json_answer(Status("ok"))
+
+    async def ready(self, request: Request) -> ASGIApp:
+        self._streams.check_open()
+        try:
+            async with asyncio.timeout(limits.READY_WITHIN):
+                await self._streams.transport.heads(limit=1)
+        except TimeoutError:
+            raise Unavailable(f"the store did not answer within {limits.READY_WITHIN:g} s") from None
+        return json_answer(Status("ready"))
+
+    async def openapi(self, request: Request) -> ASGIApp:
+        return json_answer(self._description)
+
+    @cached_property
+    def _description(self) -> dict[str, Any]:
+        return describe((*self._others, *self.operations()))

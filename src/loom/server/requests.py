@@ -1,0 +1,211 @@
+"""Reading requests: bodies within bounds, query parameters, cursors. What does not fit raises, naming the field."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from typing import TypeVar
+
+import msgspec
+from starlette.requests import Request
+
+from loom.model import limits
+from loom.model.cursor import Cursor
+from loom.model.errors import (
+    InvalidInput,
+    LimitExceeded,
+    LogNotFound,
+    RemoteProtocolError,
+    UsageError,
+)
+from loom.model.run import check_id
+from loom.wire.duration import parse_duration
+from loom.wire.json import canonical, check_depth, decode
+
+__all__ = [
+    "ClientGone",
+    "accepts_events",
+    "canonical_json",
+    "idempotent_id",
+    "query_cursor",
+    "query_duration",
+    "query_flag",
+    "query_int",
+    "read_body",
+    "run_in_path",
+]
+
+T = TypeVar("T")
+
+_JSON = re.compile(r'application/(?:[\w.+-]+\+)?json\s*(?:;\s*charset="?utf-8"?\s*)?', re.IGNORECASE | re.ASCII)
+_SF_STRING = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
+_PLAIN_KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_TRUE, _FALSE = ("", "1", "true"), ("0", "false")
+
+
+class ClientGone(Exception):
+    """The client left before it had said all: there is nobody to answer."""
+
+
+# --- bodies ----------------------------------------------------------------------------------------------------------
+
+
+async def read_body(request: Request, type: type[T]) -> T:
+    """The body as `type`; its default when there is none.
+
+    Raises `LimitExceeded` (413), `RemoteProtocolError` (400 not JSON or too deep, 408 too slow, 415 not said to be
+    JSON), `InvalidInput` (422) naming the field.
+    """
+    data = await _read(request)
+    if data or request.headers.get("content-type"):
+        _check_type(request)
+    return _decode_as(data or b"{}", type)
+
+
+async def _read(request: Request) -> bytes:
+    if int(request.headers.get("content-length", 0)) > limits.BODY_BYTES:
+        raise _too_large()
+    try:
+        async with asyncio.timeout(limits.BODY_TIME):
+            return await _gather(request)
+    except TimeoutError:
+        raise RemoteProtocolError("the body came too slowly", code="request_timeout") from None
+
+
+async def _gather(request: Request) -> bytes:
+    body = bytearray()
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if len(body) > limits.BODY_BYTES:
+            raise _too_large()
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _too_large() -> LimitExceeded:
+    return LimitExceeded(f"a body may have at most {limits.BODY_BYTES} bytes", code="too_large")
+
+
+def _check_type(request: Request) -> None:
+    """Only what says so is read as JSON: other types can be sent by any page without the browser asking first."""
+    given = request.headers.get("content-type", "")
+    if _JSON.fullmatch(given) is None:
+        raise RemoteProtocolError(
+            f"Content-Type: application/json is needed, not {given[:80]!r}", code="unsupported_media_type"
+        )
+
+
+def _decode_as(data: bytes, type: type[T]) -> T:
+    check_depth(data)
+    try:
+        return msgspec.json.decode(data, type=type)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$")
+        field = path.rstrip("`").removeprefix(".")
+        raise InvalidInput(f"{field}: {message}" if field else message, details={"field": field}) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"not JSON: {error}") from None
+
+
+def canonical_json(data: msgspec.Raw) -> msgspec.Raw:
+    """JSON in its canonical form. Raises `RemoteProtocolError` for what is none: a raw part was only skimmed yet."""
+    return msgspec.Raw(canonical(decode(bytes(data))))
+
+
+# --- headers and paths -----------------------------------------------------------------------------------------------
+
+
+def accepts_events(request: Request) -> None:
+    """Raise `RemoteProtocolError` (406) when the client says that it takes no event stream."""
+    accept = request.headers.get("accept")
+    if not accept:
+        return
+    for part in accept.split(","):
+        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        refused = any(re.fullmatch(r"q=0(?:\.0*)?", parameter) for parameter in parameters)
+        if kind in ("text/event-stream", "text/*", "*/*") and not refused:
+            return
+    raise RemoteProtocolError("this is an event stream: Accept: text/event-stream", code="not_acceptable")
+
+
+def idempotent_id(request: Request, id: str | None) -> str | None:
+    """The run's id: as given, or the one that an ``Idempotency-Key`` stands for (draft-ietf-httpapi-idempotency-key).
+
+    Raises `InvalidInput` when both are given, or the key is none: a quoted string of the draft, or plain ASCII.
+    """
+    given = request.headers.getlist("idempotency-key")
+    if not given:
+        return id
+    if id is not None or len(given) > 1:
+        raise InvalidInput(
+            "one name for one run: either an id or one Idempotency-Key", details={"field": "Idempotency-Key"}
+        )
+    key = _plain_key(given[0])
+    return "k-" + hashlib.blake2b(key.encode(), digest_size=20).hexdigest()
+
+
+def _plain_key(text: str) -> str:
+    quoted = _SF_STRING.fullmatch(text)
+    key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else text
+    fits = 0 < len(key) <= limits.IDEMPOTENCY_KEY_LENGTH
+    if not fits or not (quoted or _PLAIN_KEY.fullmatch(key)):
+        raise InvalidInput(
+            f"Idempotency-Key: 1 to {limits.IDEMPOTENCY_KEY_LENGTH} printable ASCII characters",
+            details={"field": "Idempotency-Key"},
+        )
+    return key
+
+
+def run_in_path(request: Request) -> str:
+    """The run that the path names. Raises `LogNotFound` for what no run can be called."""
+    return _known_form(request.path_params["id"])
+
+
+def _known_form(run: str) -> str:
+    try:
+        return check_id(run)
+    except InvalidInput:
+        raise LogNotFound(f"no run {run[:80]!r}") from None
+
+
+# --- query -----------------------------------------------------------------------------------------------------------
+
+
+def query_int(request: Request, name: str, default: int, most: int) -> int:
+    """A whole number from 1 to `most`. Raises `UsageError`."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) is None or not 1 <= int(text) <= most:
+        raise _bad(name, text, f"a whole number from 1 to {most}")
+    return int(text)
+
+
+def query_flag(request: Request, name: str, default: bool) -> bool:
+    """``?name``, ``?name=1`` or ``?name=true``; ``?name=0`` or ``?name=false``. Raises `UsageError`."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if text not in _TRUE + _FALSE:
+        raise _bad(name, text, "1 or 0")
+    return text in _TRUE
+
+
+def query_duration(request: Request, name: str, most: float) -> float:
+    """Seconds, at most `most`; 0 if absent. Raises `UsageError`."""
+    text = request.query_params.get(name)
+    return 0.0 if text is None else min(parse_duration(text, name), most)
+
+
+def query_cursor(request: Request) -> Cursor | None:
+    """``?after=``; None is the beginning. Raises `UsageError`."""
+    text = request.query_params.get("after")
+    return Cursor.parse(text) if text else None
+
+
+def _bad(name: str, text: str, expected: str) -> UsageError:
+    return UsageError(f"{name}: {text[:80]!r} is not {expected}", details={"field": name})

@@ -1,0 +1,289 @@
+"""Serving the app with uvicorn: on a socket of its own, within bounds, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import math
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, NamedTuple, cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from loom.engine.tasks import cancel_and_wait, spawn
+from loom.model import limits
+from loom.model.errors import LimitExceeded, LoomError, RemoteProtocolError, Unavailable, UsageError, code_of
+from loom.wire.views import error_body
+
+from .app import Gateway
+from .security import is_loopback
+from .streams import ABORT
+
+__all__ = ["Address", "loop_factory", "serve", "serving"]
+
+_TICK = 1.0  # uvicorn renews its Date header so often
+
+
+class Address(NamedTuple):
+    """Where a server listens; `port` is the real one when 0 was asked for."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """What a client on this machine connects to."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+def serve(
+    app: Gateway,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8700,
+    sock: socket.socket | None = None,
+    announce: Callable[[Address], None] | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; then stop as `serving` does. `announce` is told when connections are accepted.
+
+    Raises `UsageError` when the address cannot be had, and beyond loopback without keys.
+    """
+
+    async def until_told() -> None:
+        told = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, told.set)
+        async with serving(app, host=host, port=port, sock=sock) as address:
+            if announce is not None:
+                announce(address)
+            await told.wait()
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(until_told())
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """For `asyncio.Runner`: uvloop where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+@asynccontextmanager
+async def serving(
+    app: Gateway, *, host: str = "127.0.0.1", port: int = 8700, sock: socket.socket | None = None
+) -> AsyncIterator[Address]:
+    """Serve in this event loop for as long as the block lasts; `sock` is a listening socket to be used and closed.
+
+    Leaving stops: no new connections, event streams end at once, other requests have `limits.SHUTDOWN` seconds. No
+    signal is handled here. Raises `UsageError` when the address cannot be had, and beyond loopback without keys.
+    """
+    listener = sock or _listen(host, port, keyed=app.keyed)
+    address = _address_of(listener)
+    if sock is not None:
+        _check_exposure(address.host, keyed=app.keyed)
+    _tune(listener)
+    async with app.lifespan():
+        server = _Server(app)
+        task = spawn(server.serve([listener]), "loom-server")
+        try:
+            await server.wait_started(task)
+            yield address
+        finally:
+            server.stop()
+            await task
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its signals, its polling, and its patience with event streams."""
+
+    def __init__(self, app: Gateway) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=BoundedProtocol,
+                ws="none",
+                loop="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=limits.KEEP_ALIVE,
+                timeout_graceful_shutdown=math.ceil(limits.SHUTDOWN),
+            )
+        )
+        self._app = app
+        self._started = asyncio.Event()
+        self._stopped = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # they belong to who runs the loop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._started.set()
+
+    async def wait_started(self, task: asyncio.Task[None]) -> None:
+        """Until connections are accepted, or the server has failed."""
+        started = spawn(self._started.wait(), "loom-server-start")
+        await asyncio.wait({started, task}, return_when=asyncio.FIRST_COMPLETED)
+        await cancel_and_wait(started)
+        if task.done():
+            await task
+
+    async def main_loop(self) -> None:
+        counter = 0
+        while not await self.on_tick(counter):
+            try:
+                async with asyncio.timeout(_TICK):
+                    await self._stopped.wait()
+            except TimeoutError:
+                counter += 10  # uvicorn counts tenths of seconds
+
+    def stop(self) -> None:
+        self.should_exit = True
+        self._stopped.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listeners are closed before anything that ends here can come again: uvicorn does it before it waits."""
+        self._app.end_streams()
+        try:
+            await super().shutdown(sockets)
+        finally:
+            for connection in list(self.server_state.connections):
+                cast("BoundedProtocol", connection).transport.abort()
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 with the bounds that it lacks: of a request's head in bytes and time, and of connections.
+
+    Errors have the one JSON form here, too.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_head = True
+        self._head_bytes = 0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._refusal: LoomError | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._begin_head()
+        if len(self.connections) > limits.CONNECTIONS:
+            self._refuse(Unavailable(f"{limits.CONNECTIONS} connections are open"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            if self._deadline is None:
+                self._begin_head()
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > limits.HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(_head_too_large())
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        cast("dict[str, Any]", self.scope)["extensions"] = {ABORT: {"call": self.transport.abort}}
+
+    def on_headers_complete(self) -> None:
+        self._end_head()
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > limits.HEAD_BYTES:
+            self._refusal = _head_too_large()
+            raise self._refusal  # the parser turns it into its own error, which ends in `send_400_response`
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_head, self._head_bytes = True, 0
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(self._refusal or RemoteProtocolError("not HTTP"))
+
+    def _begin_head(self) -> None:
+        self._deadline = self.loop.call_later(limits.HEAD_TIME, self._head_late)
+
+    def _end_head(self) -> None:
+        self._in_head = False
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _head_late(self) -> None:
+        if self._head_bytes:
+            self._refuse(RemoteProtocolError("the request came too slowly", code="request_timeout"))
+        else:
+            self.transport.close()  # a browser's spare connection
+
+    def _refuse(self, error: LoomError) -> None:
+        """Answer, unless an answer is under way, and close."""
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            body = error_body(error.info)
+            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+            self.transport.write(STATUS_LINE[code_of(error.code).http] + head + body)
+        self.transport.close()
+
+
+def _head_too_large() -> LoomError:
+    return LimitExceeded(f"a request's head may have at most {limits.HEAD_BYTES} bytes", code="headers_too_large")
+
+
+# --- sockets ---------------------------------------------------------------------------------------------------------
+
+
+def _listen(host: str, port: int, *, keyed: bool) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"cannot listen on {host!r}: {error}") from None
+    family, _, _, _, address = found[0]
+    _check_exposure(str(address[0]), keyed=keyed)
+    try:
+        return socket.create_server(cast("tuple[str, int]", address), family=family)
+    except OSError as error:
+        raise UsageError(_why_not(error, host, port)) from None
+
+
+def _why_not(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} is in use on {host}: stop the other program, or choose another port (0: any free one)"
+    if error.errno == errno.EACCES:
+        return f"port {port} needs privileges: choose one from 1024 up"
+    return f"cannot listen on {host}:{port}: {error.strerror or error}"
+
+
+def _check_exposure(host: str, *, keyed: bool) -> None:
+    if not keyed and not is_loopback(host):
+        raise UsageError(f"listening on {host}, beyond this machine, needs keys: set LOOM_API_KEYS, or use 127.0.0.1")
+
+
+def _address_of(listener: socket.socket) -> Address:
+    name = listener.getsockname()
+    return Address(name[0], name[1]) if isinstance(name, tuple) else Address("localhost", 0)
+
+
+def _tune(listener: socket.socket) -> None:
+    """Accepted connections inherit these: a peer that takes or acknowledges nothing for `limits.STALLED_VIEWER` is cut
+    by the system, and what the system buffers beyond the wire is bounded."""
+    if listener.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; RFC 5482
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(limits.STALLED_VIEWER * 1000))
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limits.UNSENT_BYTES)
