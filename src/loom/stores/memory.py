@@ -596,9 +596,7 @@ class _Queue:
     def _turn(self, now: float) -> None:
         """Make ready what is due: delays that are over, claims whose lease lapsed."""
         while self._timers and self._timers[0][0] <= now:
-            at, _, entry = heapq.heappop(self._timers)
-            if at != entry.timer:  # a later record: an earlier one took its place
-                continue
+            entry = heapq.heappop(self._timers)[-1]
             entry.timer = inf
             if entry.due > now:  # renewed meanwhile, or no longer timed
                 if entry.due < inf:

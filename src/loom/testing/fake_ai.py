@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from typing import cast
+from contextlib import aclosing
+from typing import Any
 
 from loom.model.parts import FinishReasonPart, Part, TextPart, ToolCallPart
 from loom.producers.llm import Ask, Model
@@ -16,13 +17,13 @@ Line = str | Part | BaseException | type[BaseException] | asyncio.Event
 
 
 class FakeAI(Model):
-    """The `AI` port from a script: a list of lines, said in every call, or a list of such lists, one for each call.
+    """The `AI` port from a script: a list of lines (`Line`), said in every call, or a list of such lists, one a call.
 
     An answer ends with a `FinishReasonPart` (``stop``, or ``tool_calls`` behind one) unless the script has its own. A
     call beyond the script's last raises `AssertionError`. It gives way to the loop before each line, as a model does.
     """
 
-    def __init__(self, script: Sequence[Line] | Sequence[Sequence[Line]]) -> None:
+    def __init__(self, script: Sequence[Any]) -> None:
         self._script = script
         self._one_for_all = not script or not isinstance(script[0], list | tuple)
         self.calls: list[Ask] = []
@@ -35,18 +36,20 @@ class FakeAI(Model):
         self.calls.append(ask)
         finished = False
         try:
-            async for part in _perform(self._lines()):
-                yield part
+            async with aclosing(_perform(self._lines())) as parts:
+                async for part in parts:
+                    yield part
             finished = True
         finally:
             self.stopped += not finished
 
     def _lines(self) -> Sequence[Line]:
         if self._one_for_all:
-            return cast("Sequence[Line]", self._script)
+            return self._script
         number = len(self.calls)
         assert number <= len(self._script), f"call {number} of a FakeAI whose script has {len(self._script)}"
-        return cast("Sequence[Line]", self._script[number - 1])
+        lines: Sequence[Line] = self._script[number - 1]
+        return lines
 
     async def aclose(self) -> None:
         self.closed = True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -15,8 +16,8 @@ from loom.model.run import Claim, Meta
 from loom.testing.clock import ManualClock, StoreFactory
 from loom.wire.json import encode
 
-WAIT = 10.0
-"""Seconds for a wait that is to be woken at once: if it passes, the wake-up was lost."""
+WAIT = 20.0
+"""Seconds for a wait that is to be woken at once: a test in which it passes fails, the wake-up was lost."""
 
 LEASE = 10.0
 CANCELLED = encode(Chunk("error", error=ErrorInfo("cancelled", "by test")))
@@ -73,7 +74,7 @@ class Told:
 
     async def next(self) -> list[Notice]:
         """At least one notice that came since the last call."""
-        async with asyncio.timeout(WAIT):
+        async with asyncio.timeout(WAIT / 2):
             await self._event.wait()
         self._event.clear()
         notices, self.notices = self.notices, []
@@ -88,6 +89,13 @@ class Suite:
     @pytest.fixture
     def anyio_backend(self) -> str:
         return "asyncio"
+
+    @pytest.fixture(autouse=True)
+    def nobody_waited_in_vain(self) -> Iterator[None]:
+        """What comes when a wait is over looks like what a wake-up brings, but for the time."""
+        started = time.monotonic()
+        yield
+        assert time.monotonic() - started < WAIT, "a wake-up was lost"
 
     @pytest.fixture
     def clock(self) -> ManualClock:

@@ -275,6 +275,19 @@ class ReadingConformance(Suite):
             assert page.cursor == said
             cursor = said
 
+    async def test_g7_a_wait_outlasts_what_does_not_concern_it(self, store: Store) -> None:
+        """Marks, heartbeats and trimming wake nobody for good."""
+        author = await Author.start(store)
+        reading = spawn(store.read("run", Cursor(author.epoch, 1), wait=WAIT), "read")
+        await turns(3)
+        await store.mark("run", "reader", 1)
+        await store.touch("run")
+        await store.trim("run", 1)
+        await turns(3)
+        assert not reading.done()
+        await author.say("data")
+        assert len(await reading) == 1
+
     async def test_g7_cancelling_one_wait_leaves_the_others(self, store: Store) -> None:
         """Readers do not depend on each other."""
         author = await Author.start(store)
@@ -322,9 +335,11 @@ class ReadingConformance(Suite):
         told.unwatch()
 
     async def test_g7_a_watch_may_come_before_the_run(self, store: Store) -> None:
-        """Who watches first and reads then misses nothing."""
+        """Who watches first and reads then misses nothing, not even its beginning."""
         told = Told(store, "run")
-        await Author.start(store)
+        await store.create(meta())
+        await told.next()
+        await (await Author.take(store, "run")).say("start")
         await told.next()
         told.unwatch()
 

@@ -18,9 +18,8 @@ METAS = {
         Meta(run="a1", actor="actor", key="k", queue="q0"),
         Meta(run="a2", actor="actor", key="k", queue="q1"),
         Meta(run="a3", actor="actor", key="k", queue="q0"),
-        Meta(run="b1", actor="other", key="k", queue="q0"),
+        Meta(run="b1", actor="other", key="k", queue="q1"),
         Meta(run="c1", actor="actor", queue="q0"),
-        Meta(run="c2", actor="actor", queue="q1"),
     )
 }
 LEASE = 10.0
