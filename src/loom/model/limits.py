@@ -185,7 +185,7 @@ AI_ARGUMENT_CHARACTERS = 1 << 20
 """The arguments of one answer's tool calls together, which are gathered until they are complete."""
 
 AI_CONNECTIONS = 1000
-"""Connections to one provider; further calls wait for one. Ten workers' worth of runs, below usual descriptor limits."""
+"""Connections to one provider; further calls wait for one. Ten workers' worth of runs, below descriptor limits."""
 
 AI_CONNECT = 10.0
 """To reach a provider: across the world, TLS included."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from functools import cached_property
 from importlib import resources
 from itertools import chain, islice
@@ -21,7 +22,7 @@ _USUAL_LENGTH = 150
 """Tokens after which it ends with the sentence, unless `max_tokens` comes first."""
 
 _LONGEST = 2 * _USUAL_LENGTH
-"""Tokens after which it ends anyway."""
+"""Tokens after which it ends in any case: no sentence has been seen to be this long."""
 
 _NO_WORD_OF_IT = "Of that I have read nothing, so let me tell you about something else."
 
@@ -89,11 +90,12 @@ class MarkovWriter(Model):
             raise HandleClosed("this model was closed")
         temperature = 1.0 if ask.temperature is None else ask.temperature
         tokens = self.tokens(ask.prompt, temperature=temperature, continue_from=ask.begun)
-        count, token = 0, "."
-        async for token in self._paced(islice(tokens, ask.max_tokens)):
-            count += 1
-            yield TextPart(token)
-        yield FinishReasonPart("stop" if token in ENDS else "length")
+        count = 0
+        async with aclosing(self._paced(islice(tokens, ask.max_tokens))) as paced:
+            async for token in paced:
+                count += 1
+                yield TextPart(token)
+        yield FinishReasonPart("stop" if next(tokens, None) is None else "length")
         yield UsagePart(sum(len(split(text_of(message))) for message in ask.messages), count)
 
     async def _paced(self, tokens: Iterator[str]) -> AsyncGenerator[str, None]:

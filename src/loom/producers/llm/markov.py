@@ -36,7 +36,7 @@ _STEMS = (("ies", "y"), ("ing", ""), ("s", ""))
 _TOPICAL = 30.0
 """How much more a move within the passages on the topic weighs than one elsewhere, at most."""
 
-_ALOUD = 6.0
+_ALOUD = 12.0
 """How much more a move weighs to a word of the topic itself, or to a sentence that has one."""
 
 _ONWARD = 8.0
@@ -44,6 +44,11 @@ _ONWARD = 8.0
 
 _TIRING = 40.0
 """How much less a move weighs each time it was taken."""
+
+_ABRUPT = 0.02
+"""What is left of the weight of a full stop within the first words of a sentence, `_SHORT` in number."""
+
+_SHORT = 5
 
 _SENTENCES = 4
 """A paragraph ends at the first full stop after so many sentences."""
@@ -122,14 +127,17 @@ class Chain:
         picker = _Picker(seed, temperature)
         relevance = self._relevance(topic)
         one, two = (["", ".", *(word.lower() for word in split(after))])[-2:]
-        place = -1
+        place, length = -1, 0
         while True:
             moves = self._starts if two in ENDS else self._after.get((one, two)) or self._starts
             weights = [self._weight(move, topic, relevance, onward=place + 1) for move in moves]
+            if length < _SHORT:
+                weights = [w * _ABRUPT if self._words[m] in ENDS else w for m, w in zip(moves, weights, strict=True)]
             place = picker.pick(moves, weights)
             word = self._words[place]
             yield word
             one, two = two, word.lower()
+            length = 0 if two in ENDS else length + 1
 
     def _weight(self, move: int, topic: list[str], relevance: dict[int, float], *, onward: int) -> float:
         weight = 1.0 + _TOPICAL * relevance.get(self._passage[move], 0.0)
