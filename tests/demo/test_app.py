@@ -1,0 +1,107 @@
+"""The built-in app, run for real in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+import loom
+from loom.demo.app import app, chat, wordcount
+from loom.demo.wordcount import Count
+from loom.producers.llm import MarkovWriter
+from loom.testing.client import client
+from loom.testing.context import context
+from loom.testing.fake_ai import FakeAI
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def no_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+async def test_chat_works_with_nothing_set_up() -> None:
+    said: list[str] = []
+    async with client(app) as runs, runs.stream(chat, "Tell me about rivers") as run:
+        async for token in run.values():
+            said.append(token)
+            if len(said) == 3:
+                break
+    assert said == list(MarkovWriter().tokens("Tell me about rivers"))[:3]
+
+
+async def test_chat_says_what_the_model_says() -> None:
+    ai = FakeAI(["Hel", "lo"])
+    assert [token async for token in chat("hi", context(ai=ai))] == ["Hel", "lo"]
+    assert ai.calls[0].messages == [{"role": "user", "content": "hi"}]
+
+
+async def test_chat_continues_what_was_said() -> None:
+    whole = list(MarkovWriter(rate=0).tokens("rivers"))
+    ctx = context(ai=MarkovWriter(rate=0), previous=[*whole[:20], loom.Chunk("progress", progress=loom.Progress(1))])
+    assert [token async for token in chat("rivers", ctx)] == whole[20:]
+
+
+async def test_chat_tells_another_model_to_continue() -> None:
+    ai = FakeAI(["lo"])
+    assert [token async for token in chat("hi", context(ai=ai, previous=["He", "l"]))] == ["lo"]
+    system, user, begun = ai.calls[0].messages
+    assert system["role"] == "system"
+    assert (user["content"], begun) == ("hi", {"role": "assistant", "content": "Hel"})
+
+
+async def test_chat_goes_on_when_its_model_broke_off() -> None:
+    assert chat.retry is not None
+    prompt = loom.App(ai=FakeAI([["Hel", loom.Unavailable("gone")], ["lo"]]))
+    prompt.actor("chat", retry=structs.replace(chat.retry, backoff=(0.001, 0.001)))(chat.target)
+    async with client(prompt) as runs:
+        assert await runs.execute("chat", "hi") == "Hello"
+
+
+async def test_wordcount_counts_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("some words\n")
+    async with client(app) as runs:
+        run = await runs.start(wordcount, [str(path)])
+        assert await run.result(timeout=10) == Count("total", 1, 2, 11)
+        assert [value async for value in run.values()] == [Count(str(path), 1, 2, 11)]
+        assert "progress" in [chunk.type async for chunk in run.chunks()]
+
+
+async def test_wordcount_counts_a_text() -> None:
+    async with client(app) as runs:
+        assert await runs.execute(wordcount, "a b c") == Count("total", 0, 3, 5)
+
+
+async def test_wordcount_tells_a_bad_path() -> None:
+    async with client(app) as runs:
+        run = await runs.start(wordcount, ["/nowhere/at-all"])
+        with pytest.raises(loom.RunFailed, match=r"source\[0\]: No such file or directory: '/nowhere/at-all'"):
+            await run.result(timeout=10)
+
+
+async def test_wordcount_takes_no_number() -> None:
+    async with client(app) as runs:
+        with pytest.raises(loom.InvalidInput, match="source"):
+            await runs.start("wordcount", 7)
+
+
+async def test_the_default_model_is_made_once_and_closed_at_the_end() -> None:
+    made: list[FakeAI] = []
+
+    def make() -> FakeAI:
+        made.append(FakeAI(["x"]))
+        return made[-1]
+
+    async with app.resources(make) as lent:
+        assert not made
+        ask = lent.ais["chat-agent"]
+        assert ask is not None
+        assert ask() is ask() is made[0]
+        assert not made[0].closed
+    assert len(made) == 1
+    assert made[0].closed
