@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,11 @@ from msgspec import structs
 import loom
 from loom.demo.app import app, chat, wordcount
 from loom.demo.wordcount import Count
-from loom.producers.llm import MarkovWriter
+from loom.producers.llm import MarkovWriter, OpenAICompatible
 from loom.testing.client import client
 from loom.testing.context import context
 from loom.testing.fake_ai import FakeAI
+from tests.producers.llm.provider import Play, Provider, events, head, said
 
 pytestmark = pytest.mark.anyio
 
@@ -25,13 +28,13 @@ def no_provider(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_chat_works_with_nothing_set_up() -> None:
-    said: list[str] = []
+    text: list[str] = []
     async with client(app) as runs, runs.stream(chat, "Tell me about rivers") as run:
         async for token in run.values():
-            said.append(token)
-            if len(said) == 3:
+            text.append(token)
+            if len(text) == 3:
                 break
-    assert said == list(MarkovWriter().tokens("Tell me about rivers"))[:3]
+    assert text == list(MarkovWriter().tokens("Tell me about rivers"))[:3]
 
 
 async def test_chat_says_what_the_model_says() -> None:
@@ -60,6 +63,24 @@ async def test_chat_goes_on_when_its_model_broke_off() -> None:
     prompt.actor("chat", retry=structs.replace(chat.retry, backoff=(0.001, 0.001)))(chat.target)
     async with client(prompt) as runs:
         assert await runs.execute("chat", "hi") == "Hello"
+
+
+async def test_cancelling_chat_closes_the_connection_to_its_model() -> None:
+    async with Provider() as provider:
+        provider.play(Play(head() + events(said("Hel")), stay=True))
+        ai = OpenAICompatible(provider.url, model="m")
+        prompt = loom.App(ai=ai)
+        prompt.actor("chat", retry=chat.retry)(chat.target)
+        async with aclosing(ai), client(prompt) as runs:
+            run = await runs.start("chat", "hi")
+            async for token in run.values():
+                assert token == "Hel"
+                break
+            await run.cancel()
+            with pytest.raises(loom.RunCancelled):
+                await run.result(timeout=10)
+            await asyncio.wait_for(provider.left.wait(), 1)
+    assert len(provider.requests) == 1
 
 
 async def test_wordcount_counts_files(tmp_path: Path) -> None:

@@ -390,7 +390,9 @@ def _error_for(status: int, said: str, fault: Fault, details: dict[str, Any]) ->
     if status in (408, 409, 425) or status >= 500:
         return Unavailable("the provider failed" + why, details=details)
     if status in (400, 404, 422):
-        return InvalidInput("the provider refused the request" + why, details={"field": fault.param, **details})
+        if fault.param:
+            details["field"] = fault.param
+        return InvalidInput("the provider refused the request" + why, details=details)
     return RemoteProtocolError("the provider does not answer as one" + why, details=details)
 
 
