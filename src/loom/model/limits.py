@@ -123,6 +123,9 @@ SEND_BYTES = 64 << 10
 BODY_BYTES = 2 << 20
 """A request body: an input and its envelope."""
 
+DISCARD_BYTES = 16 << 20
+"""What is read of a body that is too large, so that its sender gets to read the answer."""
+
 BODY_TIME = 30.0
 """A request's body must have come within this time: nobody holds a handler by sending it slowly."""
 
@@ -160,6 +163,17 @@ CONNECT_TIMEOUT = 5.0
 
 SILENCE = 3 * HEARTBEAT
 """An event stream without a byte for this long is taken for dead and reconnected."""
+
+# --- command line ----------------------------------------------------------------------------------------------------
+
+REDRAW = 0.1
+"""How often the live line is drawn anew: the spinner looks alive, and a fast stream is not slowed by it."""
+
+SCREEN_CHARACTERS = 64 << 10
+"""What may wait for a terminal or pipe that takes nothing; then the command reads no further."""
+
+CANCEL_WAIT = 30.0
+"""How long `loom runs cancel` waits for the confirmation: longer than a producer that has to be abandoned."""
 
 # --- language models -------------------------------------------------------------------------------------------------
 

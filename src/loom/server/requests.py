@@ -64,7 +64,8 @@ async def read_body(request: Request, type: type[T]) -> T:
 
 
 async def _read(request: Request) -> bytes:
-    if int(request.headers.get("content-length", 0)) > limits.BODY_BYTES:
+    most = limits.BODY_BYTES if "expect" in request.headers else limits.DISCARD_BYTES  # who asks first, has sent none
+    if int(request.headers.get("content-length", 0)) > most:
         raise _too_large()
     try:
         async with asyncio.timeout(limits.BODY_TIME):
@@ -74,16 +75,23 @@ async def _read(request: Request) -> bytes:
 
 
 async def _gather(request: Request) -> bytes:
+    """A body that is too large is read all the same, and dropped: closing on what is unread would reset the
+    connection, and the answer with it (RFC 9112, section 9.6)."""
     body = bytearray()
-    while True:
+    size = 0
+    more = True
+    while more and size <= limits.DISCARD_BYTES:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
-        body += message.get("body", b"")
-        if len(body) > limits.BODY_BYTES:
-            raise _too_large()
-        if not message.get("more_body", False):
-            return bytes(body)
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size <= limits.BODY_BYTES:
+            body += piece
+        more = message.get("more_body", False)
+    if size > limits.BODY_BYTES:
+        raise _too_large()
+    return bytes(body)
 
 
 def _too_large() -> LimitExceeded:

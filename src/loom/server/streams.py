@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from typing import cast
 
 import msgspec
@@ -56,7 +56,7 @@ class Streams:
         self.transport = transport
         self.times = times
         self.closing = False
-        self._live: set[asyncio.Task[None]] = set()
+        self._live: set[asyncio.Task[object]] = set()
         self._slots: dict[tuple[str, bool, bytes], _Slot] = {}
 
     def __len__(self) -> int:
@@ -68,9 +68,18 @@ class Streams:
         for task in self._live:
             task.cancel()
 
-    def begin(self, task: asyncio.Task[None]) -> None:
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Around what a task does for a connection: `end` cancels it, or has done so."""
+        task = asyncio.current_task()
+        assert task is not None
+        if self.closing:
+            raise asyncio.CancelledError
         self._live.add(task)
-        task.add_done_callback(self._live.discard)
+        try:
+            yield
+        finally:
+            self._live.discard(task)
 
     def check_open(self) -> None:
         """Raise `Unavailable` once the server stops."""
@@ -157,7 +166,7 @@ class EventStream:
             await send({"type": "http.response.body", "body": b""})
             return
         async with TaskSet() as tasks:
-            self._streams.begin(tasks.spawn(self._pump(send), f"loom-viewer {self._run}"))
+            tasks.spawn(self._pump(send), f"loom-viewer {self._run}")
             if self._owned:
                 tasks.spawn(self._renew(), f"loom-owner {self._run}")
             await self._watch(scope, receive, send)
@@ -168,7 +177,8 @@ class EventStream:
         slot = self._streams.slot(self._run, self._named, self._prefix)
         last = b""
         try:
-            await self._follow(send, slot)
+            with self._streams.live():
+                await self._follow(send, slot)
         except asyncio.CancelledError:
             if not self._streams.closing:
                 raise
@@ -218,11 +228,12 @@ class EventStream:
     async def _watch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Until the client has gone, or was sent all (ASGI: then `receive` says that it has gone, too)."""
         times = self._streams.times
-        self._since = asyncio.get_running_loop().time()
+        clock = asyncio.get_running_loop().time
+        self._since = clock()
         while self._sending or not self._ended:
-            patience = times.stalled if self._sending else times.heartbeat
+            due = self._since + (times.stalled if self._sending else times.heartbeat)
             try:
-                async with asyncio.timeout_at(self._since + patience):
+                async with asyncio.timeout_at(min(due, clock() + times.stalled)):  # a send may begin meanwhile
                     message = await receive()
             except TimeoutError:
                 if not await self._nudge(send):
@@ -266,12 +277,13 @@ class LongPoll:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with TaskSet() as tasks:
-            self._streams.begin(tasks.spawn(self._answer(scope, receive, send), "loom-poll"))
+            tasks.spawn(self._answer(scope, receive, send), "loom-poll")
             await _gone(receive)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            answer = await answer_of(self._read(), scope)
+            with self._streams.live():
+                answer = await answer_of(self._read(), scope)
         except asyncio.CancelledError:
             if not self._streams.closing:
                 raise

@@ -101,14 +101,14 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     actor: str
     state: RunState
-    attempt: int = 0
+    attempt: int
     input: msgspec.Raw | None = None
     key: str | None = None
     queue: str = "default"
-    created: float = 0.0
+    created: float
     started: float | None = None
     ended: float | None = None
-    chunks: int = 0
+    chunks: int
     """The last chunk's seq."""
     first: int = 1
     earliest: str | None = None
@@ -138,8 +138,8 @@ class ChunkView(msgspec.Struct, frozen=True):
     chunk: msgspec.Raw
 
 
-class PageView(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One page of ``GET /runs/{id}/chunks``. `cursor` is where to read on (absent: at the beginning)."""
+class PageView(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of ``GET /runs/{id}/chunks``. `cursor` is where to read on (null: at the beginning)."""
 
     chunks: list[ChunkView]
     cursor: str | None = None
