@@ -62,7 +62,8 @@ def canonical(value: Any) -> bytes:
     return _sorted.encode(value)
 
 
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])', re.DOTALL)
+# Possessive, and content with a string that never ends: each byte is looked at once, whatever an attacker sends.
+_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|([\[{])|([\]}])', re.DOTALL)
 
 
 def check_depth(data: bytes | bytearray | memoryview) -> None:
@@ -100,8 +101,8 @@ def convert(value: Any, type: Any, *, field: str = "") -> Any:
     try:
         return msgspec.convert(value, type, dec_hook=_dec_hook)
     except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `$")
-        where = field + path.rstrip("`") if path else field
+        message, *paths = str(error).split(" - at `$")  # a model within: its own path first, then where it stands
+        where = field + "".join(path.rstrip("`") for path in reversed(paths))
         raise InvalidInput(f"{where or 'input'}: {message}", details={"field": where}) from None
 
 
@@ -111,10 +112,10 @@ def _dec_hook(type: Any, value: Any) -> Any:
         try:
             return validate(value)
         except ValueError as error:
-            raise msgspec.ValidationError(_pydantic_message(error)) from None
+            raise ValueError(_pydantic_message(error)) from None  # msgspec adds where it stands
     if isinstance(value, type):
         return value
-    raise msgspec.ValidationError(f"Expected `{getattr(type, '__name__', type)}`")
+    raise ValueError(f"Expected `{getattr(type, '__name__', type)}`")
 
 
 def _pydantic_message(error: ValueError) -> str:

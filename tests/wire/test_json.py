@@ -1,0 +1,381 @@
+"""JSON: encoded once, decoded with care."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from datetime import UTC, datetime
+from typing import Any, TypedDict
+
+import msgspec
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loom.model import limits
+from loom.model.chunk import Batch, Chunk, Message, Progress
+from loom.model.errors import ErrorInfo, InvalidInput, LimitExceeded, RemoteProtocolError
+from loom.wire.json import (
+    canonical,
+    check_depth,
+    check_size,
+    convert,
+    decode,
+    decode_batch,
+    decode_chunk,
+    decode_message,
+    encode,
+    encode_into,
+    ending_of,
+    make_batch,
+    type_of,
+)
+
+DEEP = 100_000
+
+SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text()
+JSON = st.recursive(
+    SCALARS | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+class Item(msgspec.Struct):
+    name: str
+    count: int = 1
+
+
+class Order(msgspec.Struct):
+    items: list[Item]
+
+
+class Model(pydantic.BaseModel):
+    name: str
+    tags: list[int] = []
+
+
+class Holder(msgspec.Struct):
+    model: Model
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int = 0
+
+
+class Options(TypedDict, total=False):
+    depth: int
+
+
+class Array:
+    """What numpy's arrays and scalars look like from here."""
+
+    def tolist(self) -> list[int]:
+        return [1, 2]
+
+
+class Custom:
+    pass
+
+
+# --- encoding --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "json"),
+    [
+        (None, b"null"),
+        ("ä\u2028\n", b'"\xc3\xa4\xe2\x80\xa8\\n"'),
+        ({"b": 1, "a": [True, 0.5]}, b'{"b":1,"a":[true,0.5]}'),
+        ([math.nan, math.inf, -math.inf], b"[null,null,null]"),
+        (Item("x"), b'{"name":"x","count":1}'),
+        (Point(1), b'{"x":1,"y":0}'),
+        (Model(name="x", tags=[1]), b'{"name":"x","tags":[1]}'),
+        ({"model": Model(name="x")}, b'{"model":{"name":"x","tags":[]}}'),
+        (Array(), b"[1,2]"),
+        (datetime(2026, 1, 2, tzinfo=UTC), b'"2026-01-02T00:00:00Z"'),
+        (msgspec.Raw(b"[1]"), b"[1]"),
+        (Chunk("data", 1), b'{"type":"data","data":1}'),
+        (Chunk("data"), b'{"type":"data"}'),
+        (Chunk("progress", progress=Progress(3, 10)), b'{"type":"progress","progress":{"current":3,"total":10}}'),
+        (Chunk("error", error=ErrorInfo("x", "y")), b'{"type":"error","error":{"code":"x","message":"y"}}'),
+        (Message("x", 1, "s", "i", 2.0), b'{"type":"x","data":1,"sender":"s","id":"i","time":2.0}'),
+    ],
+)
+def test_encode(value: Any, json: bytes) -> None:
+    assert encode(value) == json
+
+
+@pytest.mark.parametrize("value", [Custom(), object, {"a": [Custom()]}, {1j: 1}])
+def test_encode_refuses_what_has_no_json(value: Any) -> None:
+    with pytest.raises(TypeError):
+        encode(value)
+
+
+def test_encode_names_the_type_that_has_no_json() -> None:
+    with pytest.raises(TypeError, match=r"test_json\.Custom"):
+        encode([Custom()])
+
+
+def test_encode_into_writes_at_an_offset() -> None:
+    buffer = bytearray(b"abc")
+    encode_into([1], buffer, -1)
+    assert buffer == b"abc[1]"
+    encode_into({}, buffer, 1)
+    assert buffer == b"a{}"
+
+
+def test_canonical_gives_equal_values_equal_bytes() -> None:
+    one: dict[str, Any] = {"b": {"y": 1, "x": [{"d": 1, "c": 2}]}, "a": Point(1)}
+    other: dict[str, Any] = {"a": {"y": 0, "x": 1}, "b": {"x": [{"c": 2, "d": 1}], "y": 1}}
+    assert canonical(one) == canonical(other) == b'{"a":{"x":1,"y":0},"b":{"x":[{"c":2,"d":1}],"y":1}}'
+
+
+@given(JSON)
+def test_what_was_encoded_is_decoded(value: Any) -> None:
+    assert decode(encode(value)) == value
+    assert decode(canonical(value)) == value
+    assert b"\n" not in encode(value)
+
+
+# --- depth -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" * DEEP,
+        b"[" * DEEP + b"]" * DEEP,
+        b'{"a":' * DEEP + b"1" + b"}" * DEEP,
+        b'[{"a":' * DEEP,
+        b"[1," * DEEP,
+        b'{"type":"data","data":' + b"[" * DEEP + b"]" * DEEP + b"}",
+    ],
+)
+@pytest.mark.parametrize("reader", [decode, check_depth, decode_chunk, decode_message])
+def test_deep_json_is_refused_quickly(data: bytes, reader: Any) -> None:
+    started = time.perf_counter()
+    with pytest.raises(RemoteProtocolError):
+        reader(data)
+    assert time.perf_counter() - started < 1.0
+
+
+def test_deep_json_in_a_batch_is_refused() -> None:
+    payload = b'{"type":"data"}\n{"type":"data","data":' + b"[" * DEEP + b"]" * DEEP + b"}\n"
+    with pytest.raises(RemoteProtocolError):
+        decode_batch(Batch(1, 1, 2, payload))
+
+
+def test_depth_is_accepted_up_to_its_bound() -> None:
+    most = limits.JSON_DEPTH
+    for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
+        inside = b"1" if opening == b'{"a":' else b""
+        assert decode(opening * most + inside + closing * most)
+        with pytest.raises(RemoteProtocolError):
+            decode(opening * (most + 1) + inside + closing * (most + 1))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" + b"[]," * 10_000 + b"[]]",
+        b'["' + b"[" * 10_000 + b'"]',
+        b'["' + b'\\"[' * 10_000 + b'"]',
+        b'{"' + b"{" * 10_000 + b'":"\\\\"}',
+    ],
+)
+def test_brackets_that_do_not_nest_are_not_counted(data: bytes) -> None:
+    check_depth(data)
+    assert decode(data)
+    check_depth(bytearray(data))
+    check_depth(memoryview(data))
+
+
+@pytest.mark.parametrize(
+    "end", [b'"' + b'\\"' * 500_000, b'"' + b'\\"' * 500_000 + b"\\", b'"' + b"\\" * 999_999, b'"a",' * 250_000]
+)
+def test_no_megabyte_takes_long_to_look_at(end: bytes) -> None:
+    """A string that never ends is looked at once, not again from each of its quotes."""
+    started = time.perf_counter()
+    check_depth(b"[]," * limits.JSON_DEPTH + b"[]" + end)
+    assert time.perf_counter() - started < 1.0
+
+
+# --- decoding --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[1,]", b"nul", b"'a'", b"\xff", b'"\xff"', b'"\\ud800"', b"1 2", b"NaN"])
+@pytest.mark.parametrize("reader", [decode, decode_chunk, decode_message])
+def test_what_is_not_json_is_refused(data: bytes, reader: Any) -> None:
+    with pytest.raises(RemoteProtocolError):
+        reader(data)
+
+
+@pytest.mark.parametrize(
+    "line", [b"{}", b"[]", b"1", b'{"data":1}', b'{"type":1}', b'{"type":"x","time":"y"}', b'{"type":"x","error":1}']
+)
+def test_what_is_no_chunk_is_refused(line: bytes) -> None:
+    with pytest.raises(RemoteProtocolError, match="not a chunk"):
+        decode_chunk(line)
+
+
+def test_decode_chunk() -> None:
+    line = b'{"type":"progress","progress":{"current":1},"source":"a","time":1.5,"unknown":1}'
+    assert decode_chunk(line) == Chunk("progress", progress=Progress(1), source="a", time=1.5)
+
+
+def test_decode_message() -> None:
+    message = Message("approve", {"ok": True}, sender="s", id="1", time=2.0)
+    assert decode_message(encode(message)) == message
+    with pytest.raises(RemoteProtocolError, match="not a message"):
+        decode_message(b'{"type":"x","sender":1}')
+
+
+def test_decode_batch_gives_each_chunk_its_position() -> None:
+    batch = make_batch(7, 5, [Chunk("data", 1), Chunk("data", 2, seq=99, epoch=98)])
+    assert [(chunk.data, chunk.seq, chunk.epoch) for chunk in decode_batch(batch)] == [(1, 5, 7), (2, 6, 7)]
+
+
+@pytest.mark.parametrize("last", [1, 3])
+def test_decode_batch_refuses_a_wrong_count(last: int) -> None:
+    two = make_batch(7, 1, [Chunk("data", 1), Chunk("data", 2)])
+    with pytest.raises(RemoteProtocolError, match="holds 2"):
+        decode_batch(Batch(7, 1, last, two.payload))
+
+
+def test_decode_batch_refuses_what_are_no_chunks() -> None:
+    with pytest.raises(RemoteProtocolError, match="not chunks"):
+        decode_batch(Batch(7, 1, 1, b"[]\n"))
+
+
+@given(st.lists(JSON, min_size=1, max_size=5), st.integers(1, 10**15), st.integers(1, 10**15))
+def test_a_batch_comes_back_as_it_was(values: list[Any], epoch: int, first: int) -> None:
+    batch = make_batch(epoch, first, [Chunk("data", value) for value in values])
+    assert len(batch) == len(values)
+    assert [chunk.data for chunk in decode_batch(batch)] == values
+    assert [decode_chunk(line).data for line in batch.lines()] == values
+
+
+def test_make_batch_of_messages_and_of_nothing() -> None:
+    assert make_batch(1, 1, [Message("x"), Message("y")]).payload == b'{"type":"x"}\n{"type":"y"}\n'
+    assert make_batch(1, 1, []) == Batch(1, 1, 0, b"")
+
+
+def test_type_of_needs_no_decoding() -> None:
+    assert type_of(encode(Chunk("text-delta", {"type": "other"}))) == "text-delta"
+    assert type_of(encode(Chunk("data"))) == "data"
+    assert type_of(encode(Message("approve", 1))) == "approve"
+    with pytest.raises(AssertionError):
+        type_of(b'{"data":1,"type":"data"}')
+
+
+def test_ending_of_a_complete_run_is_its_result() -> None:
+    error, result = ending_of(make_batch(1, 1, [Chunk("data", "\n"), Chunk("complete", {"a": [1]})]))
+    assert error is None
+    assert result is not None
+    assert bytes(result) == b'{"a":[1]}'
+    assert ending_of(make_batch(1, 1, [Chunk("complete")])) == (None, msgspec.Raw(b"null"))
+
+
+def test_ending_of_a_failed_run_is_its_error() -> None:
+    info = ErrorInfo("cancelled", "by user", details={"abandoned": ["x"]})
+    assert ending_of(make_batch(1, 1, [Chunk("error", error=info)])) == (info, None)
+    assert ending_of(make_batch(1, 1, [Chunk("data"), Chunk("error")])) == (ErrorInfo("run_failed", ""), None)
+
+
+# --- converting ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "type", "expected"),
+    [
+        (1, int, 1),
+        (1, float, 1.0),
+        ("x", str | None, "x"),
+        ({"name": "x"}, Item, Item("x")),
+        ({"x": 1}, Point, Point(1)),
+        ({"depth": 1}, Options, {"depth": 1}),
+        ({"name": "x", "tags": ["1"]}, Model, Model(name="x", tags=[1])),
+        ({"model": {"name": "x"}}, Holder, Holder(Model(name="x"))),
+        ([{"name": "x"}], list[Model], [Model(name="x")]),
+        ("2026-01-02T00:00:00Z", datetime, datetime(2026, 1, 2, tzinfo=UTC)),
+        ({"a": [1]}, Any, {"a": [1]}),
+    ],
+)
+def test_convert(value: Any, type: Any, expected: Any) -> None:
+    assert convert(value, type) == expected
+
+
+def test_convert_passes_what_already_is_of_a_class_that_has_no_json() -> None:
+    custom = Custom()
+    assert convert(custom, Custom) is custom
+
+
+@pytest.mark.parametrize(
+    ("value", "type", "field"),
+    [
+        ("x", int, ""),
+        ({}, Item, ""),
+        ({"name": 1}, Item, ".name"),
+        ({"items": [{"name": "a"}, {"name": 2}]}, Order, ".items[1].name"),
+        ({"x": "1"}, Point, ".x"),
+        ({"depth": "1"}, Options, ".depth"),
+        ({"name": "a", "tags": [1, "x"]}, Model, ".tags[1]"),
+        ({"tags": []}, Model, ".name"),
+        ({"model": 1}, Holder, ".model"),
+        ({"model": {"name": "a", "tags": ["x"]}}, Holder, ".model.tags[0]"),
+        ([{"model": {"name": 1}}], list[Holder], "[0].model.name"),
+        ({"a": "x"}, dict[str, int], "[...]"),
+        (1, Custom, ""),
+    ],
+)
+def test_convert_names_the_field_that_does_not_fit(value: Any, type: Any, field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        convert(value, type, field="input")
+    assert caught.value.details == {"field": "input" + field}
+    assert str(caught.value).startswith(f"input{field}: ")
+
+
+def test_convert_names_the_input_when_nothing_else_is_named() -> None:
+    with pytest.raises(InvalidInput, match=r"^input: Expected `int`"):
+        convert("x", int)
+
+
+class Fussy:
+    """A class whose validation raises a plain `ValueError`."""
+
+    @classmethod
+    def model_validate(cls, value: Any) -> Fussy:
+        raise ValueError(f"no {value!r} today")
+
+
+class Mute:
+    """A class whose validation raises a `ValueError` that tells no faults."""
+
+    @classmethod
+    def model_validate(cls, value: Any) -> Mute:
+        class Silent(ValueError):
+            def errors(self) -> list[Any]:
+                return []
+
+        raise Silent("nothing to say")
+
+
+@pytest.mark.parametrize(("type", "message"), [(Fussy, "no 1 today"), (Mute, "nothing to say")])
+def test_convert_tells_what_a_class_of_its_own_says(type: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        convert(1, type, field="input")
+
+
+# --- sizes -----------------------------------------------------------------------------------------------------------
+
+
+def test_check_size() -> None:
+    check_size(b"xx", 2, "a thing")
+    with pytest.raises(LimitExceeded, match="a thing of 3 bytes is larger than 2") as caught:
+        check_size(bytearray(b"xxx"), 2, "a thing")
+    assert caught.value.code == "too_large"
