@@ -138,11 +138,13 @@ async def test_a_reset_at_any_byte_never_gives_a_wrong_answer(provider: Provider
 
 
 async def test_done_without_the_finish_reason_that_the_server_speaks_of_is_a_cut(provider: Provider) -> None:
-    provider.play(chunked(events(said("Hel"), b"[DONE]")))
-    async with aclosing(ai_of(provider)) as ai:
-        parts, error = await outcome(ai)
-    assert parts == [TextPart("Hel")]
-    assert isinstance(error, Unavailable)
+    for play in Play(chunked(events(said("Hel"), b"[DONE]"))), Play(head() + events(said("Hel"), b"[DONE]"), stay=True):
+        provider.play(play)
+        async with aclosing(ai_of(provider)) as ai:
+            parts, error = await outcome(ai)
+        assert parts == [TextPart("Hel")]
+        assert isinstance(error, Unavailable)
+        assert "broke off" in error.message
 
 
 async def test_text_and_completion(provider: Provider) -> None:

@@ -145,7 +145,7 @@ class OpenAICompatible(Model):
                     if block:
                         return block
         except (httpx2.TransportError, httpx2.DecodingError, TimeoutError) as error:
-            if not answer.finished:
+            if not (answer.finished or answer.done):
                 raise self._unreachable(error) from None
         return b""
 
