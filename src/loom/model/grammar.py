@@ -72,11 +72,16 @@ def advance(state: State, type: str, *, ours: bool = True) -> State:
 
 
 def kept_through(chunk: Chunk[Any]) -> int | None:
-    """For a `start` chunk: up to which seq the earlier output still stands. None for every other chunk."""
+    """For a `start` chunk: up to which seq the earlier output still stands. None for every other chunk.
+
+    Raises `RemoteProtocolError` when it says something else.
+    """
     if chunk.type != "start":
         return None
-    data = chunk.data if isinstance(chunk.data, dict) else {}
-    return int(data.get("kept_through", 0))
+    kept = chunk.data.get("kept_through", 0) if isinstance(chunk.data, dict) else 0
+    if type(kept) is not int or kept < 0:
+        raise RemoteProtocolError(f"kept_through is a seq or 0, not {kept!r:.80}")
+    return kept
 
 
 def fold(chunks: Iterable[Chunk[T]]) -> list[Chunk[T]]:
