@@ -23,7 +23,7 @@ from .app import Gateway
 from .security import is_loopback
 from .streams import ABORT
 
-__all__ = ["Address", "loop_factory", "serve", "serving"]
+__all__ = ["Address", "serve", "serving"]
 
 _TICK = 1.0  # uvicorn renews its Date header so often
 
@@ -66,15 +66,6 @@ def serve(
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(until_told())
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """For `asyncio.Runner`: uvloop where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 @asynccontextmanager
