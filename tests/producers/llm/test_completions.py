@@ -10,7 +10,7 @@ import pytest
 from loom.model import limits
 from loom.model.errors import InvalidInput, LimitExceeded, RemoteProtocolError, Unauthorized, Unavailable
 from loom.model.parts import FinishReasonPart, Part, TextPart, ToolCallPart, UsagePart
-from loom.producers.llm.completions import Answer, Fault, fault_of, refusal, request_body, retry_after
+from loom.producers.llm.completions import Answer, request_body
 from loom.producers.llm.front import Ask
 from loom.wire import sse
 
@@ -174,51 +174,7 @@ def test_calls_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         calls_of(call(0, "a", "f", "x" * 6), call(0, None, None, "x" * 6))
 
 
-# --- refusals --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("document", "fault"),
-    [
-        (
-            {"error": {"message": "m", "type": "invalid_request_error", "code": None, "param": "model"}},
-            Fault("m", "invalid_request_error", "model", 400),
-        ),
-        ({"error": "model not found"}, Fault("model not found")),
-        ({"success": False, "errors": [{"code": 7009, "message": "m"}]}, Fault("m", "7009")),
-        ({"detail": "m"}, Fault("m")),
-        ({"detail": [{"msg": "m"}]}, Fault('[{"msg":"m"}]')),
-        ("m", Fault("m")),
-        ([], Fault()),
-        ({"error": {}}, Fault()),
-        (None, Fault()),
-    ],
-)
-def test_faults_in_their_shapes(document: Any, fault: Fault) -> None:
-    assert fault_of(document) == fault
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({}, None),
-        ({"retry-after": "7"}, 7.0),
-        ({"retry-after": "7", "retry-after-ms": "1500"}, 1.5),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "-1"}, None),
-        ({"retry-after": "Fri, 21 Nov 2025 08:00:09 GMT", "date": "Fri, 21 Nov 2025 08:00:00 GMT"}, 9.0),
-        ({"retry-after": "Fri, 21 Nov 2025 08:00:00 GMT", "date": "Fri, 21 Nov 2025 08:00:09 GMT"}, 0.0),
-        ({"retry-after": "Fri, 21 Nov 2025 08:00:09 GMT"}, None),
-        ({"retry-after": "Fri, 21 Nov 2025 08:00:09", "date": "Fri, 21 Nov 2025 08:00:00 GMT"}, None),
-    ],
-)
-def test_the_pause_that_an_answer_asks_for(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(headers) == seconds
-
-
-def test_a_placeholder_for_a_key_is_not_blotted_out() -> None:
-    assert "ollama says no" in refusal(400, Fault("ollama says no"), secret="ollama").message
-    assert "ollama" not in refusal(400, Fault("ollama-key says no"), secret="ollama-key").message
+# --- asking ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_message_that_has_no_json() -> None:

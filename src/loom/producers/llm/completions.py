@@ -1,4 +1,4 @@
-"""OpenAI's Chat Completions on the line: a question to JSON, a provider's events to parts, its refusals to errors.
+"""OpenAI's Chat Completions on the line: a question to JSON, a provider's events to parts.
 
 Pure; it knows no connection. What is tolerated beyond the API reference is what servers that call themselves
 compatible really send (Cloudflare Workers AI, vLLM, SGLang, Ollama, llama.cpp, gateways before them).
@@ -6,28 +6,20 @@ compatible really send (Cloudflare Workers AI, vLLM, SGLang, Ollama, llama.cpp, 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from loom.model import limits
-from loom.model.errors import (
-    InvalidInput,
-    LimitExceeded,
-    LoomError,
-    RemoteProtocolError,
-    Unauthorized,
-    Unavailable,
-)
+from loom.model.errors import InvalidInput, LimitExceeded, RemoteProtocolError, Unavailable
 from loom.model.parts import FinishReasonPart, Part, ReasoningPart, TextPart, ToolCallPart, UsagePart
 from loom.wire import json
 
 from .front import Ask
+from .refusals import fault_of, refusal
 
-__all__ = ["Answer", "Fault", "fault_of", "refusal", "request_body", "retry_after"]
+__all__ = ["Answer", "request_body"]
 
 
 def request_body(ask: Ask, model: str, *, limit_field: str) -> bytes:
@@ -292,133 +284,3 @@ def _begins_another(known: _Call, id: str, name: str, *, indexed: bool) -> bool:
     if id:
         return id != known.id
     return known.is_complete or not indexed
-
-
-# --- what it refuses -------------------------------------------------------------------------------------------------
-
-
-class Fault(msgspec.Struct, frozen=True):
-    """What a provider says is wrong, in whatever shape it says so. `status`: the HTTP status it amounts to, if told."""
-
-    message: str = ""
-    code: str = ""
-    param: str = ""
-    status: int | None = None
-
-
-_STATUS_OF = {
-    "authentication_error": 401,
-    "invalid_api_key": 401,
-    "permission_error": 403,
-    "insufficient_quota": 429,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-    "invalid_request_error": 400,
-    "context_length_exceeded": 400,
-    "exceed_context_size_error": 400,
-    "not_found_error": 404,
-    "model_not_found": 404,
-}
-"""The words that stand for a status where none is told; any other is the provider's own fault."""
-
-
-def fault_of(document: Any) -> Fault:
-    """The fault in a decoded error body or event.
-
-    OpenAI and most say ``{"error": {message, type, code, param}}``, Ollama has said ``{"error": "text"}``, Cloudflare
-    ``{"errors": [{code, message}]}``, older vLLM ``{"object": "error", message, code}``, FastAPI ``{"detail": …}``.
-    """
-    error = document
-    if isinstance(error, dict):
-        errors = error.get("errors")
-        error = error.get("error") or (errors[0] if isinstance(errors, list) and errors else error)
-    if not isinstance(error, dict):
-        return Fault(message=error if isinstance(error, str) else "")
-    message = error.get("message") or error.get("detail") or ""
-    code = error.get("code") or error.get("type") or ""
-    return Fault(
-        message if isinstance(message, str) else json.encode(message).decode(),
-        str(code),
-        error["param"] if isinstance(error.get("param"), str) else "",
-        _status_of(error.get("code"), error.get("type")),
-    )
-
-
-def _status_of(*words: Any) -> int | None:
-    for word in words:
-        if re.fullmatch("[45][0-9][0-9]", str(word)):
-            return int(word)
-        if word in _STATUS_OF:
-            return _STATUS_OF[word]
-    return None
-
-
-_SECRET_LENGTH = 8
-"""Shorter keys are placeholders ("none", "ollama"): blotting them out would only garble messages."""
-
-
-def refusal(status: int, fault: Fault, headers: Mapping[str, str] | None = None, *, secret: str = "") -> LoomError:
-    """The error that a provider's refusal is. Its `retryable` says whether the same question may be put again.
-
-    408, 409, 425 and 5xx may, and 429 unless a quota is used up, as the provider's own SDKs do it; the header
-    ``x-should-retry`` overrules. The message of a 401 is ours alone: providers repeat parts of the key in theirs.
-    """
-    said = _clean(fault.message, secret)
-    details: dict[str, Any] = {"status": status}
-    if fault.code:
-        details["provider_code"] = _clean(fault.code, secret)
-    if (wait := retry_after(headers or {})) is not None:
-        details["retry_after"] = wait
-    error = _error_for(status, said, fault, details)
-    advice = (headers or {}).get("x-should-retry")
-    if advice in ("true", "false"):
-        error.retryable = advice == "true"
-    return error
-
-
-def _error_for(status: int, said: str, fault: Fault, details: dict[str, Any]) -> LoomError:
-    why = f" ({status}): {said}" if said else f" ({status})"
-    if status == 401:
-        return Unauthorized("the provider refused the key (401): see OPENAI_API_KEY", details=details)
-    if status == 403:
-        return Unauthorized("the provider forbids it" + why, code="forbidden", details=details)
-    if status == 413:
-        return LimitExceeded("too large for the provider" + why, code="too_large", details=details)
-    if status in (402, 429):
-        waiting_helps = status == 429 and fault.code != "insufficient_quota"
-        return LimitExceeded("the provider's limit is reached" + why, retryable=waiting_helps, details=details)
-    if status in (408, 409, 425) or status >= 500:
-        return Unavailable("the provider failed" + why, details=details)
-    if status in (400, 404, 422):
-        if fault.param:
-            details["field"] = fault.param
-        return InvalidInput("the provider refused the request" + why, details=details)
-    return RemoteProtocolError("the provider does not answer as one" + why, details=details)
-
-
-def _clean(text: str, secret: str) -> str:
-    if len(secret) >= _SECRET_LENGTH:
-        text = text.replace(secret, "[key]")
-    plain = "".join(c if c.isprintable() else " " for c in text[: 4 * limits.AI_ERROR_CHARACTERS])
-    return " ".join(plain.split())[: limits.AI_ERROR_CHARACTERS]
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The pause in seconds that an answer asks for, if any (RFC 9110, section 10.2.3; OpenAI's ``retry-after-ms``).
-
-    A date is taken relative to the answer's own Date, so that no clock of ours matters.
-    """
-    if (exact := _number(headers.get("retry-after-ms"))) is not None:
-        return exact / 1000
-    given = headers.get("retry-after")
-    if given is None or (seconds := _number(given)) is not None:
-        return None if given is None else seconds
-    try:
-        pause = parsedate_to_datetime(given) - parsedate_to_datetime(headers.get("date", ""))
-    except (TypeError, ValueError):  # no date, or one with a zone and one without
-        return None
-    return max(0.0, pause.total_seconds())
-
-
-def _number(text: str | None) -> float | None:
-    return float(text) if text and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text.strip(), re.ASCII) else None

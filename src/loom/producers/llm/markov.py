@@ -74,6 +74,11 @@ def join(words: Iterable[str], *, begun: bool = False) -> Iterator[str]:
             sentences, before = 0, "\n\n"
 
 
+def _state(word: str) -> str:
+    """What of a word decides what may follow: one full stop is like another."""
+    return "." if word in ENDS else word.lower()
+
+
 def _stem(word: str) -> str:
     """A rough stem: enough that rivers, river and River meet."""
     word = word.lower().removesuffix("'s").removesuffix("\u2019s")
@@ -94,9 +99,10 @@ class Chain:
         self._starts: list[int] = []
         self._sentences: dict[int, frozenset[str]] = {}
         self._told: dict[str, Counter[int]] = defaultdict(Counter)
-        for number, paragraph in enumerate(text.split("\n\n")):
+        paragraphs = text.split("\n\n")
+        self._passages = len(paragraphs)
+        for number, paragraph in enumerate(paragraphs):
             self._learn(number, split(paragraph))
-        self._passages = number + 1
 
     def _learn(self, passage: int, words: list[str]) -> None:
         one, two = "", "."
@@ -112,7 +118,7 @@ class Chain:
             self._told[stem][passage] += 1
             if word in ENDS:
                 self._sentences[self._starts[-1]] = frozenset(self._stems[self._starts[-1] :])
-            one, two = two, word.lower()
+            one, two = two, _state(word)
 
     def knows(self, prompt: str) -> list[str]:
         """The stems of the prompt's words that the text speaks of, in the prompt's order."""
@@ -126,7 +132,7 @@ class Chain:
         """
         picker = _Picker(seed, temperature)
         relevance = self._relevance(topic)
-        one, two = (["", ".", *(word.lower() for word in split(after))])[-2:]
+        one, two = ["", ".", *map(_state, split(after))][-2:]
         place, length = -1, 0
         while True:
             moves = self._starts if two in ENDS else self._after.get((one, two)) or self._starts
@@ -136,7 +142,7 @@ class Chain:
             place = picker.pick(moves, weights)
             word = self._words[place]
             yield word
-            one, two = two, word.lower()
+            one, two = two, _state(word)
             length = 0 if two in ENDS else length + 1
 
     def _weight(self, move: int, topic: list[str], relevance: dict[int, float], *, onward: int) -> float:

@@ -1,6 +1,6 @@
 """Any server that speaks OpenAI's Chat Completions, over httpx2: the connection, its time-outs, its retries.
 
-What is said on the line is in `completions`.
+What is said on the line is in `completions` and `refusals`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from loom.model.errors import (
 from loom.model.parts import Part
 from loom.wire import json, sse
 
-from .completions import Answer, Fault, fault_of, refusal, request_body
+from .completions import Answer, request_body
 from .front import Ask, Model
+from .refusals import Fault, fault_of, refusal
 
 __all__ = ["OPENAI_URL", "OpenAICompatible"]
 
