@@ -135,6 +135,9 @@ HEAD_BYTES = 64 << 10
 HEAD_TIME = 10.0
 """A request's line and headers must have come within this time of its first byte, or of the connection."""
 
+LINGER = 2.0
+"""After a refusal the connection is read on for this long, so that the other side gets to read why."""
+
 KEEP_ALIVE = 65
 """Whole seconds an idle connection is kept: a little longer than the proxies before it commonly keep theirs (60)."""
 
@@ -171,6 +174,9 @@ REDRAW = 0.1
 
 SCREEN_CHARACTERS = 64 << 10
 """What may wait for a terminal or pipe that takes nothing; then the command reads no further."""
+
+DEAD_SESSIONS = 100
+"""Killed `loom actor run` commands whose queues the next one serves: none but in strange places."""
 
 CANCEL_WAIT = 30.0
 """How long `loom runs cancel` waits for the confirmation: longer than a producer that has to be abandoned."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from loom.engine.loop import loop_factory
 from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model import limits
 from loom.model.errors import LimitExceeded, LoomError, RemoteProtocolError, Unavailable, UsageError, code_of
@@ -77,20 +78,19 @@ async def serving(
     Leaving stops: no new connections, event streams end at once, other requests have `limits.SHUTDOWN` seconds. No
     signal is handled here. Raises `UsageError` when the address cannot be had, and beyond loopback without keys.
     """
-    listener = sock or _listen(host, port, keyed=app.keyed)
-    address = _address_of(listener)
-    if sock is not None:
+    with sock or _listen(host, port, keyed=app.keyed) as listener:
+        address = _address_of(listener)
         _check_exposure(address.host, keyed=app.keyed)
-    _tune(listener)
-    async with app.lifespan():
-        server = _Server(app)
-        task = spawn(server.serve([listener]), "loom-server")
-        try:
-            await server.wait_started(task)
-            yield address
-        finally:
-            server.stop()
-            await task
+        _tune(listener)
+        async with app.lifespan():
+            server = _Server(app)
+            task = spawn(server.serve([listener]), "loom-server")
+            try:
+                await server.wait_started(task)
+                yield address
+            finally:
+                server.stop()
+                await task
 
 
 class _Server(uvicorn.Server):
@@ -168,6 +168,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._refusal: LoomError | None = None
+        self._lingering = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -180,12 +181,14 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            return
         if self._in_head:
             if self._deadline is None:
                 self._begin_head()
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > limits.HEAD_BYTES and not self.transport.is_closing():
+        if self._in_head and self._head_bytes > limits.HEAD_BYTES and not self._lingering:
             self._refuse(_head_too_large())
 
     def on_message_begin(self) -> None:
@@ -194,7 +197,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._end_head()
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > limits.HEAD_BYTES:
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > limits.HEAD_BYTES:
             self._refusal = _head_too_large()
             raise self._refusal  # the parser turns it into its own error, which ends in `send_400_response`
         super().on_headers_complete()
@@ -222,12 +225,17 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()  # a browser's spare connection
 
     def _refuse(self, error: LoomError) -> None:
-        """Answer, unless an answer is under way, and close."""
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            body = error_body(error.info)
-            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-            self.transport.write(STATUS_LINE[code_of(error.code).http] + head + body)
-        self.transport.close()
+        """Answer, unless an answer is under way, and close. What still comes is read and dropped for a moment: closing
+        on what is unread would reset the connection, and the answer with it (RFC 9112, section 9.6)."""
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.close()
+            return
+        body = error_body(error.info)
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINE[code_of(error.code).http] + head + body)
+        self.transport.write_eof()
+        self._lingering = True
+        self._deadline = self.loop.call_later(limits.LINGER, self.transport.abort)
 
 
 def _head_too_large() -> LoomError:
@@ -244,8 +252,9 @@ def _listen(host: str, port: int, *, keyed: bool) -> socket.socket:
         raise UsageError(f"cannot listen on {host!r}: {error}") from None
     family, _, _, _, address = found[0]
     _check_exposure(str(address[0]), keyed=keyed)
+    both = address[0] == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server(cast("tuple[str, int]", address), family=family)
+        return socket.create_server((str(address[0]), port), family=family, dualstack_ipv6=both)
     except OSError as error:
         raise UsageError(_why_not(error, host, port)) from None
 
