@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Self, TypeVar
 
-__all__ = ["TaskSet", "cancel_and_wait", "spawn"]
+__all__ = ["TaskSet", "cancel_and_wait", "spawn", "wait_out"]
 
 T = TypeVar("T")
 
@@ -17,11 +17,34 @@ def spawn(coro: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks and wait until they are really gone. Their outcomes are dropped; our own cancellation is not."""
+    """Cancel tasks, once, and wait until they are really gone. Their outcomes are dropped; our own cancellation is
+    raised after that."""
     for task in tasks:
         task.cancel()
-    if tasks:
-        await asyncio.gather(*tasks, return_exceptions=True)
+    try:
+        await wait_out(*tasks)
+    finally:
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.exception()  # seen
+
+
+async def wait_out(*tasks: asyncio.Task[Any], timeout: float | None = None) -> None:
+    """Wait until tasks have ended, at most `timeout` seconds. Our own cancellation waits as well: a task that is
+    cleaning up must neither be left alone nor be interrupted by it."""
+    loop = asyncio.get_running_loop()
+    end = None if timeout is None else loop.time() + timeout
+    interrupted: asyncio.CancelledError | None = None
+    while pending := [task for task in tasks if not task.done()]:
+        left = None if end is None else end - loop.time()
+        if left is not None and left <= 0:
+            break
+        try:
+            await asyncio.wait(pending, timeout=left)
+        except asyncio.CancelledError as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
 
 
 class TaskSet:
@@ -40,6 +63,7 @@ class TaskSet:
         return task
 
     async def aclose(self) -> None:
+        """Cancel what still runs and wait until it is gone."""
         await cancel_and_wait(*self._tasks)
 
     async def wait_all(self, timeout: float | None = None) -> None:

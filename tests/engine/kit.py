@@ -1,0 +1,93 @@
+"""What the engine's tests share: logs made by hand, logs read whole, waits that are bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from loom.app import App
+from loom.engine.client import Client
+from loom.engine.transport import StoreTransport
+from loom.engine.worker import Worker
+from loom.engine.writer import Writer
+from loom.model.chunk import Chunk
+from loom.model.cursor import Cursor
+from loom.model.grammar import State, advance
+from loom.model.ports import Fence, Logs, Store
+from loom.model.run import Meta
+from loom.wire.json import decode_batch
+
+__all__ = ["chunks_in", "data_in", "grammatical", "open_log", "running", "turns", "types_in", "until", "writer_of"]
+
+
+async def turns(count: int = 20) -> None:
+    """Let the loop turn: what else is ready goes on."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def until(reached: Callable[[], object], *, seconds: float = 20.0) -> None:
+    """Turn the loop until `reached()` is true."""
+    async with asyncio.timeout(seconds):
+        while True:
+            if reached():
+                return
+            await asyncio.sleep(0)
+
+
+async def open_log(store: Logs, run: str = "run", token: str = "t", **more: Any) -> Fence:
+    """A log with a writer's right to it."""
+    await store.create(Meta(run=run, actor="actor", created=1.0, **more))
+    return await store.fence(run, token)
+
+
+async def writer_of(store: Logs, run: str = "run", token: str = "t") -> Writer:
+    """A writer on a new log, which has said `start`."""
+    writer = Writer(store, run, await open_log(store, run, token))
+    writer.put(Chunk("start", {"attempt": 1}))
+    await writer.flush()
+    return writer
+
+
+async def chunks_in(store: Logs, log: str = "run") -> list[Chunk[Any]]:
+    """Everything that stands in a log now."""
+    chunks: list[Chunk[Any]] = []
+    after: Cursor | None = None
+    while True:
+        page = await store.read(log, after)
+        chunks.extend(chunk for batch in page.batches for chunk in decode_batch(batch))
+        after = page.cursor
+        if page.caught_up:
+            return chunks
+
+
+def types_in(chunks: list[Chunk[Any]]) -> list[str]:
+    return [chunk.type for chunk in chunks]
+
+
+def data_in(chunks: list[Chunk[Any]]) -> list[Any]:
+    """The data of the data chunks."""
+    return [chunk.data for chunk in chunks if chunk.type == "data"]
+
+
+def grammatical(chunks: list[Chunk[Any]]) -> State:
+    """The state after `chunks`; raises when they break the grammar, or their seqs are not dense."""
+    state = State.NEW
+    for seq, chunk in enumerate(chunks, 1):
+        assert chunk.seq == seq
+        state = advance(state, chunk.type)
+    return state
+
+
+@asynccontextmanager
+async def running(store: Store, app: App, **options: Any) -> AsyncIterator[Client]:
+    """A client of `store`, with a worker for `app`."""
+    options.setdefault("drain", 0.0)
+    async with (
+        app.resources() as resources,
+        Worker(store, app.registry, resources=resources, **options),
+        Client(StoreTransport(store, app.registry)) as client,
+    ):
+        yield client

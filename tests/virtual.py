@@ -1,0 +1,64 @@
+"""Virtual time: a loop on which nobody waits. When nothing is ready, the clock jumps to the next timer.
+
+What a thread or a socket does still takes its real time; the clock goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+__all__ = ["VirtualLoop", "virtual_time"]
+
+_MODULES = ("drive", "readers", "runner", "worker")
+"""The engine's modules that read the monotonic clock themselves."""
+
+Events = list[tuple[selectors.SelectorKey, int]]
+
+
+class _Selector(selectors.DefaultSelector):
+    """Asks for events without waiting; the time-out that was given passes at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+
+    def select(self, timeout: float | None = None) -> Events:
+        if timeout is None:
+            return super().select(None)
+        events = super().select(0)
+        if not events:
+            self.now += max(timeout, 0.0)
+        return events
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop on virtual time."""
+
+    def __init__(self) -> None:
+        self._virtual = _Selector()
+        super().__init__(self._virtual)
+
+    def time(self) -> float:
+        return self._virtual.now
+
+
+@pytest.fixture
+def virtual_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
+    """The engine's monotonic clock is the loop's; gives that clock. The wall clock follows it.
+
+    For tests whose `anyio_backend` is ``("asyncio", {"loop_factory": VirtualLoop})``.
+    """
+
+    def now() -> float:
+        return asyncio.get_running_loop().time()
+
+    clock: Any = types.SimpleNamespace(monotonic=now, time=lambda: 1_700_000_000.0 + now())
+    for module in _MODULES:
+        monkeypatch.setattr(f"loom.engine.{module}.time", clock)
+    return now
