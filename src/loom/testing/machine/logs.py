@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model.chunk import Batch, Chunk
@@ -22,7 +22,8 @@ from .base import Machine
 RUNS = st.sampled_from(["a", "b"])
 NUMBERS = st.integers(0, 50)
 SIZES = st.integers(1, 4)
-ENDS = st.sampled_from([None, None, None, None, "complete", "error"])
+ENDINGS = st.sampled_from([None] * 8 + ["complete", "error"])
+AFTERWARDS = st.sampled_from(["retry", "fence", "crash"])
 
 
 class History:
@@ -53,12 +54,15 @@ class History:
 
 
 class LogMachine(Machine):
-    """Two runs of a store, each with a `History` beside it while it exists."""
+    """Two runs of a store, each with a `History` beside it while it exists.
+
+    Numbers that rules draw are folded into what there is, so that most draws try something.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.runs: dict[str, History] = {}
-        self.gone: dict[str, list[Cursor]] = {"a": [], "b": []}
+        self.gone: dict[str, list[Cursor]] = {log: [] for run in ("a", "b") for log in (run, inbox_of(run))}
         self.told: dict[str, list[Batch]] = {"a": [], "b": []}
         self.appended: list[Batch] = []
         self.fresh = 0
@@ -90,17 +94,30 @@ class LogMachine(Machine):
 
     # --- a run's life ------------------------------------------------------------------------------------------------
 
+    @initialize()
+    def create_both(self) -> None:
+        for run in ("a", "b"):
+            self.create(run)
+
     @rule(run=RUNS)
     def create(self, run: str) -> None:
         head = self.do(self.store.create(Meta(run=run, actor="actor")))
         history = self.runs.setdefault(run, History())
         assert (head.tail, head.ended) == (history.tail, history.ended)
 
-    @rule(run=RUNS)
-    def drop(self, run: str) -> None:
+    @rule(run=RUNS, rest=st.booleans())
+    def drop(self, run: str, rest: bool) -> None:
+        """Mostly to come again, and to say as much as before: another history at the same seqs."""
         self.do(self.store.drop(run))
         history = self.runs.pop(run, History())
         self.gone[run] += [cursor for cursor, _ in history.chunks]
+        self.gone[inbox_of(run)] += history.sent.values()
+        if not rest:
+            self.create(run)
+            if history.tail:
+                self.append(run, history.tail, None)
+            for sender, id in history.sent:
+                self.send(run, sender, id)
 
     @rule(run=RUNS)
     def fence(self, run: str) -> None:
@@ -128,8 +145,11 @@ class LogMachine(Machine):
         elif not history.ended:
             self.refused(self.store.fence(run, token), Fenced)
 
-    @rule(run=RUNS)
-    def end_unstarted(self, run: str) -> None:
+    @rule(run=RUNS, rarely=st.integers(0, 9))
+    def end_unstarted(self, run: str, rarely: int) -> None:
+        """Rarely where it does end the run: there is not much to try afterwards."""
+        if run in self.runs and not self.runs[run].tokens and rarely:
+            return
         line = encode(Chunk("error", self._fresh(), error=ErrorInfo("cancelled", "")))
         history = self.runs.get(run)
         if history is None:
@@ -152,12 +172,17 @@ class LogMachine(Machine):
 
     # --- appending ---------------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: any(history.tokens for history in self.runs.values()))
-    @rule(run=RUNS, size=SIZES, ending=ENDS)
+    def _writing(self, run: str) -> History:
+        """The run's history, with a writer: made, and fenced, where there was none."""
+        if run not in self.runs:
+            self.create(run)
+        if not self.runs[run].epochs:
+            self.fence(run)
+        return self.runs[run]
+
+    @rule(run=RUNS, size=SIZES, ending=ENDINGS)
     def append(self, run: str, size: int, ending: str | None) -> None:
-        history = self.runs.get(run)
-        if history is None or not history.tokens:
-            return
+        history = self._writing(run)
         batch = self._next(history, size, ending)
         if history.ended:
             self.refused(self.store.append(run, batch, end=ending is not None), LogEnded)
@@ -165,12 +190,11 @@ class LogMachine(Machine):
             assert self.do(self.store.append(run, batch, end=ending is not None)) == batch.cursor
             history.add(batch, ending is not None)
 
-    @precondition(lambda self: any(history.tokens and not history.ended for history in self.runs.values()))
-    @rule(run=RUNS, size=SIZES, ending=ENDS, cut=st.integers(0, 5), then=st.sampled_from(["retry", "fence", "crash"]))
+    @rule(run=RUNS, size=SIZES, ending=ENDINGS, cut=st.integers(0, 5), then=AFTERWARDS)
     def append_and_lose_the_acknowledgement(self, run: str, size: int, ending: str | None, cut: int, then: str) -> None:
         """The call is cut somewhere, also in its middle; the same bytes are sent again, by who still may."""
-        history = self.runs.get(run)
-        if history is None or not history.tokens or history.ended:
+        history = self._writing(run)
+        if history.ended:
             return
         batch, end = self._next(history, size, ending), ending is not None
         self.do(self._cut_append(run, batch, end, cut, crash=then == "crash" and self.reopens))
@@ -202,37 +226,35 @@ class LogMachine(Machine):
         else:
             self.refused(self.store.append(run, batch, end=end), Fenced)
 
-    @precondition(lambda self: any(len(history.tokens) > 1 for history in self.runs.values()))
-    @rule(run=RUNS, which=NUMBERS, size=SIZES, ending=ENDS)
+    @rule(run=RUNS, which=NUMBERS, size=SIZES, ending=ENDINGS)
     def zombie_append(self, run: str, which: int, size: int, ending: str | None) -> None:
         """It would continue the tail exactly: only the epoch is old."""
-        history = self.runs.get(run)
-        if history is not None and len(history.epochs) > 1:
+        history = self._writing(run)
+        if len(history.epochs) == 1:
+            self.fence(run)
+        if len(history.epochs) > 1:
             epoch = history.epochs[which % (len(history.epochs) - 1)]
             batch = self._batch(epoch, history.tail + 1, size, ending)
             self.refused(self.store.append(run, batch, end=ending is not None), Fenced)
 
-    @precondition(lambda self: any(history.batches for history in self.runs.values()))
-    @rule(run=RUNS, first=st.integers(1, 60), size=SIZES, ending=ENDS)
-    def append_elsewhere(self, run: str, first: int, size: int, ending: str | None) -> None:
-        """What does not continue the tail, nor repeats what is there."""
-        history = self.runs.get(run)
-        if history is not None and history.epochs and first != history.tail + 1:
+    @rule(run=RUNS, which=NUMBERS, size=SIZES, ending=ENDINGS)
+    def append_elsewhere(self, run: str, which: int, size: int, ending: str | None) -> None:
+        """What does not continue the tail, nor repeats what is there: before it, over it, or behind a gap."""
+        history = self._writing(run)
+        first = which % (history.tail + 3) + 1
+        if first != history.tail + 1:
             batch = self._batch(history.epochs[-1], first, size, ending)
             refusal = LogEnded if history.ended else Conflict
             self.refused(self.store.append(run, batch, end=ending is not None), refusal)
 
-    @precondition(lambda self: any(history.batches for history in self.runs.values()))
     @rule(run=RUNS)
     def append_the_last_again(self, run: str) -> None:
-        history = self.runs.get(run)
-        if history is None or not history.batches:
-            return
-        last = history.batches[-1]
-        if last.epoch == history.epochs[-1]:
-            assert self.do(self.store.append(run, last, end=history.ended)) == last.cursor
-        else:
-            self.refused(self.store.append(run, last), Fenced)
+        history = self._writing(run)
+        for last in history.batches[-1:]:
+            if last.epoch == history.epochs[-1]:
+                assert self.do(self.store.append(run, last, end=history.ended)) == last.cursor
+            else:
+                self.refused(self.store.append(run, last), Fenced)
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -249,34 +271,35 @@ class LogMachine(Machine):
         else:
             lines = self.do(read_all(self.store, run, history.cursor(cut), limit=limit))
             assert lines == history.chunks[cut:]
+            page = self.do(self.store.read(run, history.cursor(cut), limit=limit))
+            assert page.caught_up == (cut + len(page) == history.tail)
+            assert page.ended == (history.ended and page.caught_up)
 
-    @rule(run=RUNS, which=NUMBERS)
-    def read_after_a_drop(self, run: str, which: int) -> None:
+    @rule(run=RUNS, which=NUMBERS, inbox=st.booleans())
+    def read_after_a_drop(self, run: str, which: int, inbox: bool) -> None:
         """A cursor of a history that is gone."""
-        if self.gone[run]:
-            cursor = self.gone[run][which % len(self.gone[run])]
-            self.refused(self.store.read(run, cursor), CursorExpired if run in self.runs else LogNotFound)
+        log = inbox_of(run) if inbox else run
+        if self.gone[log]:
+            cursor = self.gone[log][which % len(self.gone[log])]
+            self.refused(self.store.read(log, cursor), CursorExpired if run in self.runs else LogNotFound)
 
-    @precondition(lambda self: any(history.epochs for history in self.runs.values()))
-    @rule(run=RUNS, which=NUMBERS, seq=st.integers(1, 60))
+    @rule(run=RUNS, which=NUMBERS, seq=NUMBERS)
     def read_what_was_never_written(self, run: str, which: int, seq: int) -> None:
         """A known epoch with a seq that it did not write."""
-        history = self.runs.get(run)
-        if history is not None and history.epochs:
-            cursor = Cursor(history.epochs[which % len(history.epochs)], seq)
-            if cursor not in [written for written, _ in history.chunks]:
-                self.refused(self.store.read(run, cursor), CursorExpired)
+        history = self._writing(run)
+        cursor = Cursor(history.epochs[which % len(history.epochs)], seq % (history.tail + 2) + 1)
+        if cursor not in [written for written, _ in history.chunks]:
+            self.refused(self.store.read(run, cursor), CursorExpired)
 
-    @rule(run=RUNS, before=st.integers(0, 60))
-    def trim(self, run: str, before: int) -> None:
+    @rule(run=RUNS, which=NUMBERS)
+    def trim(self, run: str, which: int) -> None:
         history = self.runs.get(run)
         if history is None:
-            self.refused(self.store.trim(run, before), LogNotFound)
+            self.refused(self.store.trim(run, which), LogNotFound)
             return
-        firsts = [batch.first for batch in history.batches if batch.last >= before] or [
-            batch.first for batch in history.batches[-1:]
-        ]
-        history.first = max(history.first, *firsts[:1], 1)
+        before = which % (history.tail + 3)
+        kept = [batch.first for batch in history.batches if batch.last >= before]
+        history.first = max(history.first, *kept[:1], *[batch.first for batch in history.batches[-1:] if not kept], 1)
         assert self.do(self.store.trim(run, before)) == history.first
 
     # --- the inbox ---------------------------------------------------------------------------------------------------

@@ -24,7 +24,9 @@ METAS = {
 }
 LEASE = 10.0
 RUNS = st.sampled_from(sorted(METAS))
+QUEUES = st.sampled_from([["q0"], ["q1"], ["q0", "q1"]])
 NUMBERS = st.integers(0, 50)
+SECONDS = st.sampled_from([0.0, 0.0, 1.0, LEASE / 2, LEASE / 2, LEASE])
 
 
 @dataclass
@@ -63,19 +65,21 @@ class QueueMachine(Machine):
         }
         return [entry for entry in lines.values() if entry.meta.queue in queues]
 
-    @rule(run=RUNS)
-    def put(self, run: str) -> None:
-        self.do(self.store.put(METAS[run]))
-        self.entries.setdefault(run, Entry(METAS[run]))
+    @rule(runs=st.lists(RUNS, min_size=1, max_size=4))
+    def put(self, runs: list[str]) -> None:
+        for run in runs:
+            self.do(self.store.put(METAS[run]))
+            self.entries.setdefault(run, Entry(METAS[run]))
 
     @rule(run=RUNS)
     def drop(self, run: str) -> None:
         self.do(self.store.drop(run))
         self.entries.pop(run, None)
 
-    @rule(queues=st.sampled_from([["q0"], ["q1"], ["q0", "q1"]]), worker=st.sampled_from(["w1", "w2"]))
-    def claim(self, queues: list[str], worker: str) -> None:
+    @rule(queues=QUEUES, worker=st.sampled_from(["w1", "w2"]), after=SECONDS)
+    def claim(self, queues: list[str], worker: str, after: float) -> None:
         """One that may be claimed; none only if none must be."""
+        self.clock.advance(after)
         now = self.clock()
         ready = self._ready(queues)
         free = [entry for entry in ready if entry.held is None]
@@ -98,8 +102,9 @@ class QueueMachine(Machine):
         self.claims.append(claim)
 
     def _holder(self, which: int) -> tuple[Claim, Entry | None]:
-        """A claim that was once given, and its entry if it is still the one that holds it."""
-        claim = self.claims[which % len(self.claims)]
+        """A claim, mostly one that still holds, and the entry that it holds."""
+        holding = [entry.held for entry in self.entries.values() if entry.held is not None]
+        claim = (holding * 3 + self.claims)[which % (3 * len(holding) + len(self.claims))]
         entry = self.entries.get(claim.run)
         return claim, entry if entry is not None and entry.held == claim else None
 
@@ -116,8 +121,9 @@ class QueueMachine(Machine):
         return False
 
     @precondition(lambda self: self.claims)
-    @rule(which=NUMBERS)
-    def renew(self, which: int) -> None:
+    @rule(which=NUMBERS, after=SECONDS)
+    def renew(self, which: int, after: float) -> None:
+        self.clock.advance(after)
         claim, entry = self._holder(which)
         if entry is None:
             self.refused(self.store.renew(claim), Fenced)
@@ -147,10 +153,6 @@ class QueueMachine(Machine):
         elif not self._lost(entry, "renew", claim):
             self.do(self.store.release(claim, delay=delay))
             entry.held, entry.resting = None, delay > 0
-
-    @rule(seconds=st.sampled_from([1.0, LEASE / 2, LEASE, LEASE * 2]))
-    def let_time_pass(self, seconds: float) -> None:
-        self.clock.advance(seconds)
 
     @rule()
     def restart_it(self) -> None:
