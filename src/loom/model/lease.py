@@ -26,6 +26,8 @@ class Observed:
 
     def __init__(self) -> None:
         self._since: dict[str, tuple[Beat, float]] = {}
+        self.due: float | None = None
+        """When the next of the claims last seen would lapse, of those that had not: in the same clock's seconds."""
 
     def look(self, beats: Iterable[Beat], now: float) -> list[Beat]:
         """Note the present claims' heartbeats at `now` (monotonic seconds; all of them: others are forgotten).
@@ -34,7 +36,7 @@ class Observed:
         """
         before = self._since
         self._since = {}
-        lapsed = []
+        lapsed, ends = [], []
         for beat in beats:
             seen, since = before.get(beat.run, (beat, now))
             if seen != beat:
@@ -42,9 +44,7 @@ class Observed:
             self._since[beat.run] = (beat, since)
             if now - since >= beat.lease:
                 lapsed.append(beat)
+            else:
+                ends.append(since + beat.lease)
+        self.due = min(ends, default=None)
         return lapsed
-
-    @property
-    def due(self) -> float | None:
-        """When the next of the claims last seen would lapse, in the same clock's seconds. None: there are none."""
-        return min((since + beat.lease for beat, since in self._since.values()), default=None)

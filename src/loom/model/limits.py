@@ -252,3 +252,39 @@ POLL = 0.005
 
 BUSY = 5.0
 """How long a call waits for another process's write lock before it is `Unavailable`."""
+
+OBSERVE = 0.5
+"""How often a waiting claim looks at the heartbeats of others' claims: takeover is within the lease + 1 s."""
+
+HELD = 10_000
+"""Claims that are watched for lapsing at a time, oldest first: a hundred workers' worth."""
+
+GROUP_ROWS = 64
+"""Appends in one statement: each number of them is a statement of its own to prepare and keep."""
+
+LOOK_ROWS = 1000
+"""Changes that are looked at one by one; beyond it whoever watches anything is told to look."""
+
+LOOK_RANGES = 100
+"""Stretches of others' changes between our own that are kept apart until somebody looks."""
+
+DROP_RUNS = 100
+"""Runs that one transaction of a sweep drops: a few milliseconds of the write lock."""
+
+CLEAR_ROWS = 2000
+"""Batches of dropped runs that one transaction deletes: as long."""
+
+SWEEP_STEPS = 100
+"""Such transactions in one sweep, between which others' calls go: it keeps pace with 20,000 batches a second."""
+
+FREE_FRACTION = 4
+"""A file of which more than 1/4 is free gives room back; below that new runs will need it again."""
+
+SHRINK_TIME = 0.02
+"""For so long at a time."""
+
+WAL_BYTES = 64 << 20
+"""What the write-ahead log keeps on disk after a burst."""
+
+CACHE_BYTES = 8 << 20
+"""Each connection's page cache: the indexes' hot pages of some thousand open runs."""

@@ -1,0 +1,89 @@
+"""The queue: what its calls do in a session. Order, keys and readiness are kept by the file's own triggers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from loom.model import limits
+from loom.model.errors import Fenced
+from loom.model.lease import Beat, Observed
+from loom.model.run import Claim, Meta
+from loom.wire.json import encode
+
+from . import sql
+from .calls import Session
+
+__all__ = ["Desk", "Taken", "ack", "put", "release", "renew"]
+
+_held = msgspec.json.Decoder(list[tuple[str, int, int, float, int, str]])
+_meta = msgspec.json.Decoder(Meta)
+
+Taken = tuple[Claim | None, float | None]
+"""A claim, and how many seconds from now the next held entry may become claimable."""
+
+
+def put(session: Session, meta: Meta) -> None:
+    session.run(sql.PUT, meta.run, meta.queue, meta.actor, meta.key, encode(meta))
+
+
+def renew(session: Session, claim: Claim) -> None:
+    if not session.run(sql.RENEW, claim.run, claim.worker, claim.number):
+        raise _lost(claim)
+
+
+def ack(session: Session, claim: Claim) -> None:
+    holder = session.one(sql.HOLDER, claim.run)
+    if holder is None:
+        return
+    if holder != (claim.worker, claim.number):
+        raise _lost(claim)
+    session.run(sql.LEAVE_QUEUE, claim.run)
+
+
+def release(session: Session, claim: Claim, delay: float) -> None:
+    if session.one(sql.HOLDER, claim.run) != (claim.worker, claim.number):
+        raise _lost(claim)
+    session.run(sql.RELEASE, claim.run, max(delay, 0.0))
+    session.run(sql.ADD_CHANGE, sql.QUEUE, "")
+
+
+def _lost(claim: Claim) -> Fenced:
+    return Fenced(f"run {claim.run!r} is no longer claimed by {claim.worker!r} as {claim.number}")
+
+
+class Desk:
+    """Where workers of this process claim: it has seen how long others' heartbeats stand still."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._observed = Observed()
+        self._looked = float("-inf")
+
+    def claim(self, session: Session, queues: Sequence[str], worker: str, lease: float) -> Taken:
+        """The entry put first of those in `queues` that are free, or whose lease or delay has passed."""
+        found = session.value(sql.FREE, encode(list(queues)).decode())
+        lapsed = self._lapsed(session, queues) if found is None or self._time_to_look() else None
+        if lapsed is not None:
+            found = lapsed if found is None else min(found, lapsed)
+        if found is not None:
+            return self._take(session, found, worker, lease), None
+        due = self._observed.due
+        return None, None if due is None else max(due - self._clock(), 0.0)
+
+    def _time_to_look(self) -> bool:
+        return self._clock() - self._looked >= limits.OBSERVE
+
+    def _lapsed(self, session: Session, queues: Sequence[str]) -> int | None:
+        now = self._looked = self._clock()
+        held = _held.decode(session.value(sql.HELD, limits.HELD))
+        lapsed = {beat.run for beat in self._observed.look([Beat(*entry[:4]) for entry in held], now)}
+        return min((id for run, *_, id, queue in held if run in lapsed and queue in queues), default=None)
+
+    @staticmethod
+    def _take(session: Session, id: int, worker: str, lease: float) -> Claim:
+        row = session.one(sql.CLAIM, id, worker, lease)
+        assert row is not None, "the entry was seen in this very transaction"
+        number, crashes, meta = row
+        return Claim(meta=_meta.decode(meta), worker=worker, number=number, crashes=crashes)

@@ -1,0 +1,163 @@
+"""The file: opened, checked, laid out; and what its faults mean."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import apsw
+
+from loom.model import limits
+from loom.model.errors import LoomError, StoreFull, Unavailable, UsageError
+from loom.model.ports import Durability
+
+from . import sql
+
+__all__ = ["fault_of", "open_for_reading", "open_for_writing", "transaction"]
+
+_SYNCHRONOUS: dict[Durability, str] = {"disk": "FULL", "process": "NORMAL"}
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_OUT_OF_REACH = (
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.ProtocolError,
+    apsw.IOError,
+    apsw.CantOpenError,
+    apsw.ReadOnlyError,
+    apsw.PermissionsError,
+    apsw.NoMemError,
+    apsw.InterruptError,
+)
+
+
+def open_for_writing(path: str, durability: Durability, busy: float) -> apsw.Connection:
+    """A connection that may write; the file is made, or brought to WAL, if it has to be.
+
+    Raises `UsageError` for what is no Loom store, or a newer one's, before anything in it is changed.
+    """
+    db = _connect(path, busy)
+    try:
+        if not _check(db, path):
+            _make(db, path, busy)
+        _set_up(db, durability)
+    except apsw.Error as error:
+        db.close()
+        raise _refusal(error, path) from error
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def open_for_reading(path: str, busy: float) -> apsw.Connection:
+    """A connection to a store that is open for writing already."""
+    db = _connect(path, busy)
+    db.execute("PRAGMA query_only = ON; PRAGMA temp_store = MEMORY")
+    return db
+
+
+@contextmanager
+def transaction(db: apsw.Connection) -> Iterator[None]:
+    """All or nothing, holding the write lock from the beginning."""
+    db.execute(sql.BEGIN)
+    try:
+        yield
+        db.execute(sql.COMMIT)
+    except BaseException:
+        if db.in_transaction:  # some faults have rolled back by themselves
+            db.execute(sql.ROLLBACK)
+        raise
+
+
+def fault_of(error: apsw.Error, db: apsw.Connection | None) -> LoomError | None:
+    """What an error of SQLite means to a caller; None: a fault of ours, or of his values."""
+    if isinstance(error, apsw.FullError) or (isinstance(error, apsw.IOError) and _errno(db) in _NO_ROOM):
+        return StoreFull("the disk that holds the store has no room")
+    if isinstance(error, apsw.BusyError | apsw.LockedError):
+        return Unavailable("another process holds the store's write lock")
+    if isinstance(error, _OUT_OF_REACH):
+        return Unavailable(f"the store's file is out of reach: {error}")
+    if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+        return LoomError(f"the store's file is damaged: {error}")
+    return None
+
+
+def _errno(db: apsw.Connection | None) -> int:
+    return 0 if db is None else db.system_errno
+
+
+def _connect(path: str, busy: float) -> apsw.Connection:
+    # SQLite gives these names to databases of one connection alone, which is no store.
+    if path == ":memory:" or not path:
+        raise UsageError(f"{path!r} names no file; for a store in memory use memory://")
+    try:
+        db = apsw.Connection(path, statementcachesize=2 * limits.GROUP_ROWS + 100)
+    except apsw.Error as error:
+        raise _refusal(error, path) from error
+    db.set_busy_timeout(round(busy * 1000))
+    # Plans hold for all values: otherwise (SQLITE_ENABLE_STAT4) each new bound of a range prepares its statement anew.
+    db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+    return db
+
+
+def _check(db: apsw.Connection, path: str) -> bool:
+    """Whether this is a store of ours; False: an empty file. Raises `UsageError` for any other."""
+    application, version, tables = (db.pragma(name) for name in ("application_id", "user_version", "schema_version"))
+    if (application, version, tables) == (0, 0, 0):
+        return False
+    if application != sql.APPLICATION_ID:
+        raise UsageError(f"{path} is an SQLite database, but no Loom store")
+    assert isinstance(version, int)
+    if version > sql.VERSION:
+        raise UsageError(
+            f"{path} was written by a newer Loom (format {version}, this one knows {sql.VERSION}): upgrade this one"
+        )
+    return True
+
+
+def _make(db: apsw.Connection, path: str, busy: float) -> None:
+    """Lay out an empty file; others may be doing the same."""
+    # Before the first page is written. 8 kB hold a batch of 64 small chunks; free pages can be given back.
+    db.execute("PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL")
+    _become_wal(db, busy)
+    with transaction(db):
+        if not _check(db, path):
+            db.execute(sql.SCHEMA)
+            db.execute(f"PRAGMA application_id = {sql.APPLICATION_ID}; PRAGMA user_version = {sql.VERSION}")
+
+
+def _set_up(db: apsw.Connection, durability: Durability) -> None:
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}; PRAGMA temp_store = MEMORY")
+    db.execute(f"PRAGMA journal_size_limit = {limits.WAL_BYTES}; PRAGMA cache_size = -{limits.CACHE_BYTES >> 10}")
+    if durability == "disk":  # macOS: fsync alone leaves writes in the drive's cache
+        db.execute("PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON")
+
+
+def _become_wal(db: apsw.Connection, busy: float) -> None:
+    """Changing the journal mode needs the file alone, and does not wait for it: who makes it first, wins."""
+    end = time.monotonic() + busy
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except apsw.BusyError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(limits.POLL)
+        else:
+            return
+
+
+def _refusal(error: apsw.Error, path: str) -> LoomError:
+    """Why a file cannot be opened."""
+    if isinstance(error, apsw.NotADBError):
+        return UsageError(f"{path} is no SQLite database")
+    if isinstance(error, apsw.CantOpenError):
+        why = "its folder does not exist" if not os.path.isdir(os.path.dirname(path) or ".") else str(error)
+        return UsageError(f"cannot open {path}: {why}")
+    if isinstance(error, apsw.ReadOnlyError | apsw.PermissionsError):
+        return UsageError(f"cannot write to {path}")
+    return fault_of(error, None) or LoomError(f"cannot open {path}: {error}")

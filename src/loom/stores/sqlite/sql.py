@@ -1,0 +1,317 @@
+"""Every statement of the SQLite store. Arguments are numbered; all values are integers, texts, floats and bytes.
+
+A run's outbox is log ``2 * run.id``, its inbox the log after it. Ids are AUTOINCREMENT, so that none comes twice:
+what is left of a run that was dropped never belongs to another, and a larger id is always a later row.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from loom.model import limits
+from loom.model.run import inbox_of
+
+__all__ = ["APPLICATION_ID", "LOOK", "MARKS", "QUEUE", "SCHEMA", "VERSION", "appends", "heads"]
+
+APPLICATION_ID = 0x4C4F4F4D  # "LOOM"
+VERSION = 1
+"""The file's format, as its `user_version` tells it."""
+
+LOOK, MARKS, QUEUE = range(3)
+"""What a row of `change` says: look at this log; its readers' marks changed; somebody may claim."""
+
+SCHEMA = f"""
+CREATE TABLE run (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    name        TEXT NOT NULL UNIQUE,
+    actor       TEXT NOT NULL,
+    queue       TEXT NOT NULL,
+    key         TEXT,
+    state       TEXT NOT NULL,              -- RunState
+    epoch       INTEGER NOT NULL,           -- the newest, which alone may append; -1: none yet
+    epochs      BLOB NOT NULL,              -- Head.epochs, JSON
+    inbox_epoch INTEGER NOT NULL,
+    first       INTEGER NOT NULL,           -- the first seq that is kept
+    beat        INTEGER NOT NULL,           -- the owner's heartbeat
+    started     REAL,                       -- Unix seconds
+    ended       REAL,
+    error       BLOB,                       -- ErrorInfo, JSON
+    meta        BLOB NOT NULL               -- Meta, JSON
+) STRICT;
+CREATE INDEX run_state ON run(state, id);
+CREATE INDEX run_actor ON run(actor, id);
+CREATE INDEX run_ended ON run(ended) WHERE ended IS NOT NULL;
+
+-- Rows lie in the order of their commits, whatever their log: appends of many runs share pages, and `id` tells what is
+-- new. The index finds "after n": the first batch whose last chunk is beyond n.
+CREATE TABLE batch (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    log     INTEGER NOT NULL,
+    epoch   INTEGER NOT NULL,
+    first   INTEGER NOT NULL,
+    last    INTEGER NOT NULL,
+    upto    INTEGER NOT NULL,               -- payload bytes of the log, this batch included: bounds a page
+    payload BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX batch_place ON batch(log, last);
+
+CREATE TABLE fence (
+    run   INTEGER NOT NULL,
+    token TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    PRIMARY KEY (run, token)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE sent (
+    run    INTEGER NOT NULL,
+    sender TEXT NOT NULL,
+    id     TEXT NOT NULL,
+    seq    INTEGER NOT NULL,
+    PRIMARY KEY (run, sender, id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE mark (
+    run    INTEGER NOT NULL,
+    reader TEXT NOT NULL,
+    seq    INTEGER NOT NULL,
+    beat   INTEGER NOT NULL,
+    PRIMARY KEY (run, reader)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE queue (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    run     TEXT NOT NULL UNIQUE,
+    queue   TEXT NOT NULL,
+    actor   TEXT NOT NULL,
+    key     TEXT,
+    ready   INTEGER NOT NULL,               -- no earlier entry of its actor's key
+    worker  TEXT,                           -- who claimed it
+    number  INTEGER NOT NULL,               -- of the newest claim
+    beat    INTEGER NOT NULL,               -- its heartbeat
+    hold    REAL NOT NULL,                  -- lease or delay: claimable when (number, beat) stood still for so long
+    crashes INTEGER NOT NULL,
+    meta    BLOB NOT NULL
+) STRICT;
+CREATE INDEX queue_key ON queue(actor, key, id) WHERE key IS NOT NULL;
+CREATE INDEX queue_free ON queue(queue, id) WHERE ready AND worker IS NULL AND hold = 0;
+CREATE INDEX queue_held ON queue(id) WHERE worker IS NOT NULL OR hold > 0;
+
+-- What changed besides batches, for who watches in this process and in others. Only the newest rows are kept.
+CREATE TABLE change (
+    id    INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind  INTEGER NOT NULL,
+    topic TEXT NOT NULL
+) STRICT;
+
+-- Batches of `log` that end before `before` are forgotten already; they are deleted little by little.
+CREATE TABLE debris (
+    log    INTEGER PRIMARY KEY,
+    before INTEGER NOT NULL
+) STRICT;
+
+CREATE TRIGGER run_gone AFTER DELETE ON run BEGIN
+    DELETE FROM fence WHERE run = OLD.id;
+    DELETE FROM sent WHERE run = OLD.id;
+    DELETE FROM mark WHERE run = OLD.id;
+    INSERT OR REPLACE INTO debris VALUES (2 * OLD.id, {2**63 - 1}), (2 * OLD.id + 1, {2**63 - 1});
+    INSERT INTO change(kind, topic) VALUES ({LOOK}, OLD.name), ({LOOK}, OLD.name || '{inbox_of("")}');
+END;
+
+CREATE TRIGGER queue_put AFTER INSERT ON queue BEGIN
+    UPDATE queue SET ready = 1 WHERE id = NEW.id
+        AND NOT EXISTS (SELECT 1 FROM queue WHERE actor = NEW.actor AND key = NEW.key AND id < NEW.id);
+    INSERT INTO change(kind, topic) VALUES ({QUEUE}, '');
+END;
+
+CREATE TRIGGER queue_gone AFTER DELETE ON queue WHEN OLD.key IS NOT NULL BEGIN
+    UPDATE queue SET ready = 1
+        WHERE id = (SELECT min(id) FROM queue WHERE actor = OLD.actor AND key = OLD.key);
+    INSERT INTO change(kind, topic) VALUES ({QUEUE}, '');
+END;
+"""
+
+BEGIN = "BEGIN IMMEDIATE"
+COMMIT = "COMMIT"
+ROLLBACK = "ROLLBACK"
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+CREATE = """
+INSERT INTO run(name, actor, queue, key, state, epoch, epochs, inbox_epoch, first, beat, meta)
+VALUES (?1, ?2, ?3, ?4, 'queued', -1, x'5b5d', ?5, 1, 0, ?6) ON CONFLICT(name) DO NOTHING
+"""
+
+_HEAD = """
+SELECT meta, epochs, first, (SELECT max(last) FROM batch WHERE log = 2 * run.id), state, error, started, ended, beat
+"""
+
+HEAD = f"""
+{_HEAD}, iif(ended IS NULL, NULL, (SELECT payload FROM batch WHERE log = 2 * run.id ORDER BY last DESC LIMIT 1))
+FROM run WHERE name = ?1
+"""
+
+RUN_ID = "SELECT id FROM run WHERE name = ?1"
+
+
+def heads(*, before: bool, state: bool, actor: bool) -> str:
+    """Heads, newest first; with those of (before which id, state, actor) that are named, and ?4 for how many."""
+    given = [" AND id < ?1" * before, " AND state = ?2" * state, " AND actor = ?3" * actor]
+    return f"{_HEAD}, NULL FROM run WHERE 1{''.join(given)} ORDER BY id DESC LIMIT ?4"
+
+
+STATE = """
+SELECT run.id, run.epoch, run.epochs, run.ended IS NOT NULL, last.epoch, last.first, last.last, last.payload
+FROM run LEFT JOIN batch AS last ON last.id = (SELECT id FROM batch WHERE log = 2 * run.id ORDER BY last DESC LIMIT 1)
+WHERE name = ?1
+"""
+
+EPOCH_OF_TOKEN = "SELECT epoch FROM fence WHERE run = ?1 AND token = ?2"
+ADD_TOKEN = "INSERT INTO fence VALUES (?1, ?2, ?3)"
+BEGIN_EPOCH = "UPDATE run SET epoch = ?2, epochs = ?3 WHERE id = ?1"
+BEGIN_ATTEMPT = "UPDATE run SET state = 'running', started = coalesce(started, ?2) WHERE id = ?1"
+END = "UPDATE run SET state = ?2, error = ?3, ended = ?4 WHERE id = ?1"
+TOUCH = "UPDATE run SET beat = beat + (ended IS NULL) WHERE name = ?1"
+DROP = "DELETE FROM run WHERE name = ?1"
+
+# --- logs ------------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(limits.GROUP_ROWS)
+def appends(count: int) -> str:
+    """Appends to `count` different runs in one step: (run, epoch, first, last, payload) each.
+
+    Adds those that continue their open log; `changes()` tells how many.
+    """
+    values = ", ".join(["(?, ?, ?, ?, ?)"] * count)
+    return f"""
+INSERT INTO batch(log, epoch, first, last, upto, payload)
+SELECT 2 * run.id, new.column2, new.column3, new.column4, ifnull(tail.upto, 0) + length(new.column5), new.column5
+FROM (VALUES {values}) AS new CROSS JOIN run
+    LEFT JOIN batch AS tail ON tail.log = 2 * run.id AND tail.last = new.column3 - 1
+WHERE run.name = new.column1 AND run.epoch = new.column2 AND run.ended IS NULL
+    AND ifnull(tail.last, 0) = new.column3 - 1
+    AND NOT EXISTS (SELECT 1 FROM batch WHERE log = 2 * run.id AND last >= new.column3)
+"""
+
+
+ADD_BATCH = """
+INSERT INTO batch(log, epoch, first, last, upto, payload)
+VALUES (?1, ?2, ?3, ?4, ifnull((SELECT upto FROM batch WHERE log = ?1 AND last = ?3 - 1), 0) + length(?5), ?5)
+"""
+
+# Chunk by chunk or at once, what was stored together need not be read together: whole batches of one epoch, up to a
+# page, come as one value, because each row that is stepped to costs a change of threads.
+READ = """
+SELECT run.epochs, run.inbox_epoch, run.first, run.ended IS NOT NULL,
+    (SELECT max(last) FROM batch WHERE log = 2 * run.id + ?2), edge.epoch, edge.first,
+    (SELECT CAST(group_concat(payload, '') AS BLOB) FROM (
+        SELECT payload FROM batch
+        WHERE log = edge.log AND last >= edge.last AND epoch = edge.epoch
+            AND last <= ifnull((SELECT last FROM batch WHERE log = edge.log AND last >= ?3 + ?4 ORDER BY last LIMIT 1),
+                edge.last + ?4)
+            AND (last = edge.last OR upto <= edge.upto - length(edge.payload) + ?5)
+        ORDER BY last))
+FROM run LEFT JOIN batch AS edge
+    ON edge.id = (SELECT id FROM batch WHERE log = 2 * run.id + ?2 AND last > ?3 ORDER BY last LIMIT 1)
+WHERE run.name = ?1
+"""
+
+INBOX = """
+SELECT id, inbox_epoch, ended IS NOT NULL, (SELECT max(last) FROM batch WHERE log = 2 * run.id + 1)
+FROM run WHERE name = ?1
+"""
+SEQ_OF_MESSAGE = "SELECT seq FROM sent WHERE run = ?1 AND sender = ?2 AND id = ?3"
+ADD_MESSAGE = "INSERT INTO sent VALUES (?1, ?2, ?3, ?4)"
+
+FIRST_KEPT = """
+SELECT run.id, run.first, ifnull(
+    (SELECT first FROM batch WHERE log = 2 * run.id AND last >= ?2 ORDER BY last LIMIT 1),
+    (SELECT first FROM batch WHERE log = 2 * run.id ORDER BY last DESC LIMIT 1))
+FROM run WHERE name = ?1
+"""
+TRIM = "UPDATE run SET first = ?2 WHERE id = ?1"
+ADD_DEBRIS = "INSERT OR REPLACE INTO debris VALUES (?1, ?2)"
+
+# --- readers' marks --------------------------------------------------------------------------------------------------
+
+MARK = """
+INSERT INTO mark VALUES (?1, ?2, ?3, 1) ON CONFLICT DO UPDATE SET seq = excluded.seq, beat = beat + 1
+"""
+UNMARK = "DELETE FROM mark WHERE run = ?1 AND reader = ?2"
+MARKS_OF = "SELECT reader, seq, mark.beat FROM run LEFT JOIN mark ON mark.run = run.id WHERE name = ?1"
+
+# --- the queue -------------------------------------------------------------------------------------------------------
+
+PUT = """
+INSERT INTO queue(run, queue, actor, key, ready, number, beat, hold, crashes, meta)
+VALUES (?1, ?2, ?3, ?4, 0, 0, 0, 0, 0, ?5) ON CONFLICT(run) DO NOTHING
+"""
+
+FREE = """
+SELECT id FROM (
+    SELECT (SELECT id FROM queue WHERE queue = name.value AND ready AND worker IS NULL AND hold = 0 ORDER BY id LIMIT 1)
+        AS id FROM json_each(?1) AS name)
+WHERE id IS NOT NULL ORDER BY id LIMIT 1
+"""
+
+# As one JSON array: a step, and so a change of threads, for all of them.
+HELD = """
+SELECT json_group_array(json_array(run, number, beat, hold, id, queue)) FROM (
+    SELECT * FROM queue WHERE worker IS NOT NULL OR hold > 0 ORDER BY id LIMIT ?1)
+"""
+
+# Numbers grow also over entries of the same run: a later entry has a larger id.
+CLAIM = """
+UPDATE queue SET crashes = crashes + (worker IS NOT NULL), worker = ?2, hold = ?3, beat = 0,
+    number = max(number, id << 20) + 1
+WHERE id = ?1 RETURNING number, crashes, meta
+"""
+
+HOLDER = "SELECT worker, number FROM queue WHERE run = ?1"
+RENEW = "UPDATE queue SET beat = beat + 1 WHERE run = ?1 AND worker = ?2 AND number = ?3"
+RELEASE = "UPDATE queue SET beat = beat + 1, worker = NULL, hold = ?2 WHERE run = ?1"
+LEAVE_QUEUE = "DELETE FROM queue WHERE run = ?1"
+
+# --- changes ---------------------------------------------------------------------------------------------------------
+
+ADD_CHANGE = "INSERT INTO change(kind, topic) VALUES (?1, ?2)"
+NEWEST = """
+SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'batch'), 0),
+    ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'change'), 0)
+"""
+CHANGES = """
+SELECT json_group_array(json_array(kind, topic)) FROM (
+    SELECT DISTINCT kind, topic FROM change WHERE id BETWEEN ?1 AND ?2)
+"""
+APPENDED = f"""
+SELECT json_group_array(name) FROM (
+    SELECT DISTINCT run.name || iif(batch.log & 1, '{inbox_of("")}', '') AS name
+    FROM batch JOIN run ON run.id = batch.log >> 1 WHERE batch.id BETWEEN ?1 AND ?2)
+"""
+DATA_VERSION = "PRAGMA data_version"
+
+# --- upkeep ----------------------------------------------------------------------------------------------------------
+
+REQUEUE = """
+INSERT INTO queue(run, queue, actor, key, ready, number, beat, hold, crashes, meta)
+SELECT name, queue, actor, key, 0, 0, 0, 0, 0, meta FROM run
+WHERE state IN ('queued', 'running') AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.run = run.name)
+ORDER BY id LIMIT ?1
+"""
+
+_SPENT = "SELECT id FROM run WHERE ended IS NOT NULL AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.run = run.name)"
+
+DROP_AGED = f"DELETE FROM run WHERE id IN ({_SPENT} AND ended < ?1 ORDER BY ended LIMIT ?2)"
+DROP_OLDEST = f"DELETE FROM run WHERE id IN ({_SPENT} ORDER BY ended LIMIT ?1)"
+ENDED_RUNS = "SELECT count(*) FROM run WHERE ended IS NOT NULL"
+
+DEBRIS = "SELECT log, before FROM debris LIMIT 1"
+CLEAR = """
+DELETE FROM batch WHERE id IN (SELECT id FROM batch WHERE log = ?1 AND last < ?2 ORDER BY last LIMIT ?3)
+"""
+CLEARED = "DELETE FROM debris WHERE log = ?1"
+FORGET_CHANGES = "DELETE FROM change WHERE id <= (SELECT seq FROM sqlite_sequence WHERE name = 'change') - ?1"
+PAGES = """
+SELECT page_count, freelist_count, page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size
+"""
+VACUUM = "PRAGMA incremental_vacuum"
