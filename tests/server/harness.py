@@ -36,13 +36,14 @@ class WatchedTransport(StoreTransport):
         self.trouble: dict[str, Exception] = {}
         self.pages: asyncio.Queue[Page] = asyncio.Queue()
 
-    def follow(self, run: str, after: Cursor | None = None) -> AsyncIterator[Page]:
-        return self._follow(run, after)
+    def follow(self, run: str, after: Cursor | None = None, *, attach: bool = True) -> AsyncIterator[Page]:
+        return self._follow(run, after, attach)
 
-    async def _follow(self, run: str, after: Cursor | None) -> AsyncGenerator[Page, None]:
+    async def _follow(self, run: str, after: Cursor | None, attach: bool) -> AsyncGenerator[Page, None]:
         self.following += 1
         try:
-            async with aclosing(cast("AsyncGenerator[Page, None]", super().follow(run, after))) as pages:
+            following = cast("AsyncGenerator[Page, None]", super().follow(run, after, attach=attach))
+            async with aclosing(following) as pages:
                 async for page in pages:
                     self._stumble("follow")
                     self.pages.put_nowait(page)

@@ -8,7 +8,6 @@ Reads for the same cursor are shared.
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections import deque
 from typing import Self
 
@@ -19,7 +18,8 @@ from loom.model.errors import HandleClosed
 from loom.model.ports import Logs, Notice
 
 from .backoff import REPEATABLE, Backoff
-from .tasks import TaskSet, cancel_and_wait, spawn
+from .readers import Reader
+from .tasks import TaskSet
 
 __all__ = ["Feed", "Hub", "Viewer"]
 
@@ -162,19 +162,20 @@ class Feed:
 class Viewer:
     """One reader of one run: an async iterator of non-empty pages from `after` to the log's end.
 
-    Waits out outages of the store. A run with `ahead` is told how far this viewer has come: what it was given counts
-    as read when it asks for more. Close it, or iterate it to its end.
+    Waits out outages of the store. A run with `ahead` is told how far this viewer has come, if it is to `attach`: what
+    it was given counts as read when it asks for more. Close it, or iterate it to its end.
     """
 
-    def __init__(self, hub: Hub, run: str, after: Cursor | None) -> None:
+    def __init__(self, hub: Hub, run: str, after: Cursor | None, *, attach: bool = True) -> None:
         self._hub = hub
         self._logs = hub.logs
         self._run = run
         self._cursor = after
+        self._attached = attach
         self._feed: Feed | None = None
         self._ended = False
         self._closed = False
-        self._reader: _Reader | None = None
+        self._reader: Reader | None = None
         self._backoff = Backoff.of_store()
 
     def __aiter__(self) -> Self:
@@ -225,8 +226,8 @@ class Viewer:
     async def _attach(self) -> Feed:
         head = await self._backoff.attempt(lambda: self._logs.head(self._run))
         feed = self._feed = self._hub.attach(self._run)
-        if head.meta.ahead is not None and not head.ended:
-            self._reader = _Reader(self._logs, self._run)
+        if self._attached and head.meta.ahead is not None and not head.ended:
+            self._reader = Reader(self._logs.mark, self._run)
         return feed
 
     async def aclose(self) -> None:
@@ -238,36 +239,6 @@ class Viewer:
             self._hub.detach(self._run)
         if self._reader is not None:
             await self._reader.aclose()
-
-
-class _Reader:
-    """A viewer of a run with `ahead`: says how far it has read, and while it is slow, that it is alive."""
-
-    def __init__(self, logs: Logs, run: str) -> None:
-        self._logs = logs
-        self._run = run
-        self._id = uuid.uuid4().hex
-        self._seq = 0
-        self._task = spawn(self._beat(), f"loom-reader {run}")
-
-    async def read_through(self, cursor: Cursor | None) -> None:
-        self._seq = cursor.seq if cursor else 0
-        await Backoff.of_store().attempt(self._mark)
-
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(limits.READER_LEASE / limits.RENEW_FRACTION)
-            await Backoff.of_store().attempt(self._mark)
-
-    async def _mark(self) -> None:
-        await self._logs.mark(self._run, self._id, self._seq)
-
-    async def aclose(self) -> None:
-        await cancel_and_wait(self._task)
-        try:
-            await self._logs.mark(self._run, self._id, None)
-        except REPEATABLE:
-            return  # the mark lapses by itself
 
 
 class Hub:
@@ -282,9 +253,9 @@ class Hub:
     def __len__(self) -> int:
         return len(self._feeds)
 
-    def follow(self, run: str, after: Cursor | None = None) -> Viewer:
+    def follow(self, run: str, after: Cursor | None = None, *, attach: bool = True) -> Viewer:
         """A viewer of `run`; no I/O until it is iterated."""
-        return Viewer(self, run, after)
+        return Viewer(self, run, after, attach=attach)
 
     def attach(self, run: str) -> Feed:
         """The run's feed, with one viewer more."""

@@ -1,16 +1,24 @@
-"""`ahead`: how far a run may be ahead of its slowest attached reader."""
+"""`ahead`: how far a run may be ahead of its slowest attached reader. Both sides: the run's, and a reader's."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+import uuid
+from collections.abc import Awaitable, Callable
 
 from loom.model import limits
+from loom.model.cursor import Cursor
+from loom.model.errors import LoomError
 from loom.model.ports import Logs, Notice
 
 from .backoff import Backoff
+from .tasks import cancel_and_wait, spawn
 
-__all__ = ["Readers"]
+__all__ = ["Reader", "Readers"]
+
+Tell = Callable[[str, str, int | None], Awaitable[None]]
+"""`Logs.mark`, or the same through a server."""
 
 
 class Readers:
@@ -61,3 +69,36 @@ class Readers:
 
     def close(self) -> None:
         self._unwatch()
+
+
+class Reader:
+    """One reader of a run with `ahead`: says how far it has read, and while it is slow, that it is alive."""
+
+    def __init__(self, tell: Tell, run: str) -> None:
+        self._tell = tell
+        self._run = run
+        self._id = uuid.uuid4().hex
+        self._seq = 0
+        self._task = spawn(self._beat(), f"loom-reader {run}")
+
+    async def read_through(self, cursor: Cursor | None) -> None:
+        """Everything up to `cursor` is read; the run knows it when this returns. Waits out outages."""
+        self._seq = cursor.seq if cursor else 0
+        await Backoff.of_store().attempt(self._mark)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(limits.READER_LEASE / limits.RENEW_FRACTION)
+            await Backoff.of_store().attempt(self._mark)
+
+    async def _mark(self) -> None:
+        await self._tell(self._run, self._id, self._seq)
+
+    async def aclose(self) -> None:
+        """The reader leaves: the run no longer waits for it."""
+        await cancel_and_wait(self._task)
+        try:
+            async with asyncio.timeout(limits.LEAVE):
+                await self._tell(self._run, self._id, None)
+        except (LoomError, TimeoutError):
+            return  # out of reach, or the run is gone: the mark lapses by itself

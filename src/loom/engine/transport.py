@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from loom.model import limits
 from loom.model.chunk import Chunk, Message, Page
 from loom.model.cursor import Cursor
-from loom.model.errors import Conflict, ErrorInfo, InvalidInput, LogEnded
+from loom.model.errors import Conflict, ErrorInfo, InvalidInput, LimitExceeded, LogEnded
 from loom.model.ports import Store
 from loom.model.run import ActorInfo, Head, Meta, RunState, check_id
 from loom.wire.json import check_depth, check_size, encode
@@ -68,8 +68,8 @@ class StoreTransport:
     async def actors(self) -> list[ActorInfo]:
         return [] if self._registry is None else sorted((p.info() for p in self._registry), key=lambda info: info.name)
 
-    def follow(self, run: str, after: Cursor | None = None) -> AsyncIterator[Page]:
-        return self.hub.follow(run, after)
+    def follow(self, run: str, after: Cursor | None = None, *, attach: bool = True) -> AsyncIterator[Page]:
+        return self.hub.follow(run, after, attach=attach)
 
     async def read(self, run: str, after: Cursor | None, *, limit: int, wait: float) -> Page:
         return await self.store.read(run, after, limit=min(limit, limits.READ_LIMIT), wait=wait)
@@ -105,6 +105,17 @@ class StoreTransport:
 
     async def touch(self, run: str) -> None:
         await self.store.touch(run)
+
+    async def mark(self, run: str, reader: str, seq: int | None) -> None:
+        check_id(reader, "reader")
+        head = await self.store.head(run)
+        if head.meta.ahead is None or head.ended:
+            return
+        if seq is not None:
+            there = {mark.reader for mark in await self.store.marks(run)}
+            if len(there - {reader}) >= limits.READERS:
+                raise LimitExceeded(f"{limits.READERS} readers are attached to run {run!r}")
+        await self.store.mark(run, reader, seq)
 
     async def aclose(self) -> None:
         await self.hub.aclose()

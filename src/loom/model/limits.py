@@ -66,6 +66,12 @@ OWNER_LEASE = 10.0
 READER_LEASE = 10.0
 """A reader of an `ahead` run that has not been heard of for this long no longer holds the producer."""
 
+READERS = 1000
+"""Readers that one `ahead` run may wait for: each has a mark, which the run looks at whenever one moves."""
+
+LEAVE = 1.0
+"""How long a reader that leaves tries to say so; then its mark lapses by itself."""
+
 ABANDON_AFTER = 10.0
 """What does not stop within this time after a cancel is told as abandoned; its slot stays counted."""
 

@@ -204,10 +204,11 @@ class Transport(Protocol):
 
     async def actors(self) -> list[ActorInfo]: ...
 
-    def follow(self, run: str, after: Cursor | None = None) -> AsyncIterator[Page]:
+    def follow(self, run: str, after: Cursor | None = None, *, attach: bool = True) -> AsyncIterator[Page]:
         """Non-empty pages from `after` to the log's end, as they come, over reconnects and outages of the store.
 
-        An iterator with `aclose`. Every page continues the one before; raises `CursorExpired` or `LogNotFound`.
+        An iterator with `aclose`. Every page continues the one before; raises `CursorExpired` or `LogNotFound`. A run
+        with `ahead` waits for this reader, unless `attach` is False: then whoever reads on says `mark`.
         """
         ...
 
@@ -224,6 +225,11 @@ class Transport(Protocol):
 
     async def touch(self, run: str) -> None:
         """The owner's heartbeat of an owned run."""
+        ...
+
+    async def mark(self, run: str, reader: str, seq: int | None) -> None:
+        """Reader `reader` of a run with `ahead` has read through `seq`, and is alive; None: it has left. Idempotent; of
+        a run without `ahead`, or ended, it does nothing. Raises `LimitExceeded` beyond `limits.READERS`."""
         ...
 
     async def aclose(self) -> None: ...
