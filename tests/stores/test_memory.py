@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import msgspec
 import pytest
 
+from loom.engine.tasks import cancel_and_wait, spawn
+from loom.model import limits
+from loom.model.chunk import Chunk
+from loom.model.errors import LogNotFound, StoreFull
+from loom.model.ports import Notice
+from loom.model.run import Meta, inbox_of
 from loom.stores.memory import MemoryStore
-from loom.testing.clock import Clock, StoreFactory
+from loom.testing.author import Author, read_all
+from loom.testing.clock import Clock, ManualClock, StoreFactory
 from loom.testing.conformance import StoreConformance
 from loom.testing.machine import queue_machine, store_machine
+
+pytestmark = pytest.mark.anyio
 
 
 def make(clock: Clock) -> MemoryStore:
@@ -30,3 +42,270 @@ class TestConformance(StoreConformance):
 
 TestLogMachine = store_machine(place)
 TestQueueMachine = queue_machine(place)
+
+
+async def ended(store: MemoryStore, run: str, *said: str | Chunk[Any]) -> None:
+    """A run that has ended."""
+    await (await Author.start(store, run)).say(*said, "complete")
+
+
+# --- no call suspends ------------------------------------------------------------------------------------------------
+
+
+def finish(call: Any) -> Any:
+    """What a coroutine gives that must not suspend."""
+    with pytest.raises(StopIteration) as caught:
+        call.send(None)
+    return caught.value.value
+
+
+def test_no_call_suspends_but_to_wait() -> None:
+    """There is not even a loop here."""
+    store = MemoryStore()
+    meta = Meta(run="run", actor="actor", key="k")
+    finish(store.put(meta))
+    claim = finish(store.claim(["default"], "w", lease=1.0, wait=0.0))
+    finish(store.create(meta))
+    author = Author(store, "run", finish(store.fence("run", "token")))
+    finish(author.say("start", "data"))
+    finish(store.send("run", b"{}", sender="s", id="1"))
+    assert len(finish(store.read("run", wait=5.0))) == 2
+    finish(store.mark("run", "reader", 1))
+    finish(store.touch("run"))
+    finish(store.renew(claim))
+    finish(author.say("complete"))
+    finish(store.ack(claim))
+    finish(store.sweep())
+    finish(store.drop("run"))
+
+
+async def test_append_has_told_every_watcher_when_it_returns() -> None:
+    store = MemoryStore()
+    author = await Author.start(store)
+    told: list[Notice] = []
+    for _ in range(2):
+        store.watch("run", told.append)
+    batch = author.batch("data")
+    finish(store.append("run", batch))
+    assert told == [Notice(batch)] * 2
+    assert told[0].batch is batch
+    author.tail = batch.last
+    last = author.batch("data", "complete")
+    finish(store.append("run", last, end=True))
+    assert told[2:] == [Notice(last, ended=True)] * 2
+
+
+async def test_what_was_refused_or_repeated_is_not_told() -> None:
+    store = MemoryStore()
+    author = await Author.start(store)
+    batch = author.batch("data")
+    await author.send(batch)
+    told: list[Notice] = []
+    store.watch("run", told.append)
+    await store.append("run", batch)
+    assert told == []
+
+
+async def test_whoever_is_told_may_watch_and_unwatch() -> None:
+    store = MemoryStore()
+    author = await Author.start(store)
+    told: list[str] = []
+
+    def once(notice: Notice) -> None:
+        told.append("once")
+        unwatch()
+        store.watch("run", lambda notice: told.append("later"))
+
+    unwatch = store.watch("run", once)
+    store.watch("run", lambda notice: told.append("always"))
+    await author.say("data")
+    assert told == ["once", "always"]
+    await author.say("data")
+    assert told == ["once", "always", "always", "later"]
+
+
+async def test_nothing_is_kept_of_watches_that_are_over() -> None:
+    store = MemoryStore()
+    await Author.start(store)
+    reading = [spawn(store.read(log, wait=60.0), log) for log in (inbox_of("run"), inbox_of("run"))]
+    await asyncio.sleep(0)
+    assert store._watchers
+    await cancel_and_wait(*reading)
+    assert not store._watchers
+
+
+# --- the queue -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_worker_that_is_cancelled_as_it_wakes_leaves_the_run_to_another() -> None:
+    store = MemoryStore()
+    for number in range(10):
+        waiting = [spawn(store.claim(["default"], f"w{each}", lease=10.0, wait=60.0), "claim") for each in range(3)]
+        await asyncio.sleep(0)
+        await store.put(Meta(run=f"run-{number}", actor="actor"))
+        first, others = waiting[number % 3], waiting[: number % 3] + waiting[number % 3 + 1 :]
+        await cancel_and_wait(first)
+        await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
+        await cancel_and_wait(*others)
+        claims = [task.result() for task in others if not task.cancelled()]
+        assert [claim and claim.run for claim in claims] == [f"run-{number}"]
+    assert not store._queue._waiting
+
+
+async def test_a_waiting_worker_takes_what_was_delayed_when_it_is_due() -> None:
+    store = MemoryStore()
+    await store.put(Meta(run="run", actor="actor"))
+    claim = await store.claim(["default"], "w", lease=10.0, wait=0.0)
+    assert claim is not None
+    await store.release(claim, delay=0.05)
+    assert await store.claim(["default"], "w", lease=10.0, wait=0.01) is None
+    again = await store.claim(["default"], "w", lease=10.0, wait=60.0)
+    assert again is not None
+    assert again.crashes == 0
+
+
+async def test_acknowledging_an_open_run_leaves_it_to_the_sweep() -> None:
+    store = MemoryStore()
+    await store.put(Meta(run="run", actor="actor"))
+    claim = await store.claim(["default"], "w", lease=10.0, wait=0.0)
+    assert claim is not None
+    await store.create(claim.meta)
+    await store.ack(claim)
+    assert (await store.sweep()).requeued == 1
+    assert await store.claim(["default"], "w", lease=10.0, wait=0.0) is not None
+
+
+# --- what is kept ----------------------------------------------------------------------------------------------------
+
+
+async def test_ended_runs_are_kept_for_the_retention() -> None:
+    clock = ManualClock()
+    store = MemoryStore(retention=100.0, clock=clock)
+    await Author.start(store, "open")
+    for run in ("a", "b"):
+        await ended(store, run)
+        clock.advance(49.0)
+    assert (await store.sweep()).dropped == 0
+    clock.advance(2.0)
+    assert (await store.sweep()).dropped == 1
+    with pytest.raises(LogNotFound):
+        await store.head("a")
+    clock.advance(10**9)
+    assert (await store.sweep()).dropped == 1
+    assert [head.meta.run for head in await store.heads()] == ["open"]
+
+
+async def test_without_retention_runs_are_kept() -> None:
+    clock = ManualClock()
+    store = MemoryStore(retention=None, clock=clock)
+    await ended(store, "run")
+    clock.advance(10**12)
+    assert (await store.sweep()).dropped == 0
+
+
+async def test_a_run_whose_claim_is_not_acknowledged_is_kept() -> None:
+    clock = ManualClock()
+    store = MemoryStore(retention=100.0, clock=clock)
+    await store.put(Meta(run="held", actor="actor"))
+    claim = await store.claim(["default"], "w", lease=1000.0, wait=0.0)
+    assert claim is not None
+    await ended(store, "held")
+    await ended(store, "done")
+    clock.advance(101.0)
+    assert (await store.sweep()).dropped == 1
+    await store.ack(claim)
+    assert (await store.sweep()).dropped == 1
+
+
+async def test_a_run_that_came_again_is_kept_from_its_own_end() -> None:
+    clock = ManualClock()
+    store = MemoryStore(retention=100.0, clock=clock)
+    await ended(store, "run")
+    clock.advance(60.0)
+    await store.drop("run")
+    await ended(store, "run")
+    clock.advance(60.0)
+    assert (await store.sweep()).dropped == 0
+
+
+async def test_a_sweep_does_a_bounded_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SWEEP_RUNS", 2)
+    clock = ManualClock()
+    store = MemoryStore(retention=1.0, clock=clock)
+    for number in range(3):
+        await ended(store, f"ended-{number}")
+        await store.create(Meta(run=f"open-{number}", actor="actor"))
+    clock.advance(2.0)
+    sweeps = [await store.sweep() for _ in range(3)]
+    assert [(swept.requeued, swept.dropped) for swept in sweeps] == [(2, 2), (1, 1), (0, 0)]
+
+
+LARGE = Chunk("data", "x" * 10_000)
+
+
+async def test_beyond_its_bytes_the_oldest_ended_runs_go() -> None:
+    store = MemoryStore(max_bytes=50_000)
+    for number in range(10):
+        await ended(store, f"run-{number}", LARGE)
+    kept = [head.meta.run for head in await store.heads()]
+    assert kept == [f"run-{number}" for number in range(9, 9 - len(kept), -1)]
+    assert 3 <= len(kept) <= 4
+    author = await Author.start(store, "open")
+    for _ in range(3):
+        await author.say(LARGE)
+    assert len(await read_all(store, "open")) == 4
+
+
+async def test_when_only_open_runs_are_left_it_is_full_and_goes_on_when_there_is_room() -> None:
+    store = MemoryStore(max_bytes=30_000)
+    author = await Author.start(store, "open")
+    other = await Author.start(store, "other")
+    await author.say(LARGE)
+    await other.say(LARGE)
+    lines = await read_all(store, "open")
+    batch = author.batch(LARGE)
+    for _ in range(2):
+        with pytest.raises(StoreFull):
+            await store.append("open", batch)
+        with pytest.raises(StoreFull):
+            await store.append("open", author.batch(LARGE, "complete"), end=True)
+        with pytest.raises(StoreFull):
+            await store.send("open", b'"%b"' % (b"x" * 10_000), sender="s", id="1")
+        with pytest.raises(StoreFull):
+            await store.create(Meta(run="new", actor="actor", input=msgspec.Raw(b"1" * 10_000)))
+    assert await read_all(store, "open") == lines
+    assert await read_all(store, inbox_of("open")) == []
+    assert len(await store.heads()) == 2
+    await store.drop("other")
+    await author.send(batch)
+    assert len(await read_all(store, "open")) == 3
+
+
+async def test_a_full_store_still_ends_no_run_by_halves() -> None:
+    store = MemoryStore(max_bytes=10_000)
+    author = await Author.start(store, "other")
+    await store.create(Meta(run="run", actor="actor"))
+    await author.say(Chunk("data", "x" * (10_000 - store._bytes - 250)))
+    line = b'{"type":"error","error":{"code":"cancelled","message":"%b"}}' % (b"x" * 200)
+    with pytest.raises(StoreFull):
+        await store.end_unstarted("run", line)
+    assert (await store.head("run")).state == "queued"
+    await store.drop("other")
+    assert await store.end_unstarted("run", line)
+    assert await store.end_unstarted("run", line)
+
+
+async def test_what_was_dropped_or_trimmed_makes_room() -> None:
+    store = MemoryStore()
+    empty = store._bytes
+    author = await Author.start(store)
+    begun = store._bytes
+    for _ in range(3):
+        await author.say(LARGE)
+    full = store._bytes
+    assert full > begun + 30_000
+    await store.trim("run", 4)
+    assert store._bytes < full - 20_000
+    await store.send("run", b"{}", sender="s", id="1")
+    await store.drop("run")
+    assert store._bytes == empty == 0

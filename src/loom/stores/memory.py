@@ -144,7 +144,7 @@ class MemoryStore:
         before = self._clock() - self._retention
         dropped = 0
         for run in list(itertools.islice(self._ended.values(), limits.SWEEP_RUNS)):
-            if run.lapses_from > before:
+            if run.kept_since > before:
                 break
             dropped += self._expire(run)
         return Swept(requeued=len(runs), dropped=dropped)
@@ -163,6 +163,7 @@ class MemoryStore:
         if self._bytes + size > self._max_bytes:
             self._make_room(size)
         self._bytes += size
+        log.size += size
         log.batches.append(batch)
         log.tail = batch.last
         if end:
@@ -298,7 +299,9 @@ class MemoryStore:
         self._tell(inbox_of(run.meta.run), Notice(ended=True))
 
     def _add(self, log: _Log, batch: Batch) -> None:
-        self._take_bytes(_size(batch))
+        size = _size(batch)
+        self._take_bytes(size)
+        log.size += size
         log.batches.append(batch)
         log.tail = batch.last
 
@@ -344,7 +347,7 @@ def _size(batch: Batch) -> int:
 class _Log:
     """Batches and the facts about them."""
 
-    __slots__ = ("batches", "ended", "epoch", "epochs", "first", "tail")
+    __slots__ = ("batches", "ended", "epoch", "epochs", "first", "size", "tail")
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
@@ -352,6 +355,7 @@ class _Log:
         self.epoch = newest(self.epochs)
         self.first = 1
         self.tail = 0
+        self.size = 0
         self.ended = False
 
     def begin(self, epoch: int) -> None:
@@ -376,18 +380,15 @@ class _Log:
         freed = sum(map(_size, self.batches[:index]))
         del self.batches[:index]
         self.first = self.batches[0].first
+        self.size -= freed
         return freed
-
-    @property
-    def size(self) -> int:
-        return sum(map(_size, self.batches))
 
 
 class _Run:
     """One run's two logs, and what its head tells besides."""
 
     __slots__ = (
-        "beat", "ended_at", "error", "inbox", "lapses_from", "marks", "meta", "number", "outbox", "sent", "started",
+        "beat", "ended_at", "error", "inbox", "kept_since", "marks", "meta", "number", "outbox", "sent", "started",
         "tokens",
     )  # fmt: skip
 
@@ -403,7 +404,7 @@ class _Run:
         self.beat = 0
         self.started: float | None = None
         self.ended_at: float | None = None
-        self.lapses_from = inf
+        self.kept_since = inf
         self.error: ErrorInfo | None = None
 
     @property
@@ -418,7 +419,7 @@ class _Run:
         self.error, _ = ending_of(batch)
         self.outbox.ended = self.inbox.ended = True
         self.ended_at = time.time()
-        self.lapses_from = now
+        self.kept_since = now
 
     def head(self, *, full: bool = True) -> Head:
         log = self.outbox
