@@ -191,7 +191,7 @@ async def test_head_starts_nothing() -> None:
         ("/actors/count/stream?input=" + "[" * 2000, 400, "protocol_error"),
         ("/actors/count/stream?input=%22x%22", 422, "invalid_input"),
         ("/actors/count/stream", 422, "invalid_input"),
-        ("/actors/count/stream?input=1&key=a%20b", 422, "invalid_input"),
+        ("/actors/count/stream?input=1&key=a%20b", 400, "usage"),
         ("/actors/count/stream?input=1&detach=maybe", 400, "usage"),
         ("/actors/count/stream?input=1&named=maybe", 400, "usage"),
     ],

@@ -355,6 +355,8 @@ WRONG: list[tuple[str, str, Any, dict[str, str], int, str]] = [
     ("GET", "/runs?limit=", None, {}, 400, "usage"),
     ("GET", "/runs?limit=%D9%A3", None, {}, 400, "usage"),
     ("GET", "/runs?state=unknown", None, {}, 400, "usage"),
+    ("GET", "/runs?actor=a%20b", None, {}, 400, "usage"),
+    ("GET", "/runs?before=a%20b", None, {}, 400, "usage"),
     ("GET", "/runs?before=gone", None, {}, 404, "not_found"),
     ("GET", "/runs/gone", None, {}, 404, "not_found"),
     ("GET", "/runs/a%00b", None, {}, 404, "not_found"),

@@ -11,12 +11,27 @@ from . import limits
 from .cursor import Cursor, attempt_of, cursor_at
 from .errors import ErrorInfo, InvalidInput
 
-__all__ = ["ActorInfo", "Claim", "Head", "Mark", "Meta", "RunState", "check_id", "inbox_of", "run_of", "state_of"]
+__all__ = [
+    "ID_PATTERN",
+    "ActorInfo",
+    "Claim",
+    "Head",
+    "Mark",
+    "Meta",
+    "RunState",
+    "check_id",
+    "inbox_of",
+    "run_of",
+    "state_of",
+]
 
 RunState = Literal["queued", "running", "completed", "failed", "cancelled", "lost"]
 """Where a run is. `queued`: no attempt was made yet. The last four are for ever."""
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@~-]*", re.ASCII)
+ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.:@~-]*"
+"""What an id, an actor's name, a key looks like: it stands in URLs and log lines as it is."""
+
+_ID = re.compile(ID_PATTERN, re.ASCII)
 _INBOX = "/in"
 
 

@@ -16,19 +16,17 @@ from loom.wire.views import ActorList, StreamBody
 
 from .answers import empty, json_answer
 from .operations import Answer, Operation, Parameter
-from .requests import accepts_events, query_flag, read_body
-from .runs import EVENTS, IDEMPOTENCY_KEY, LAST_EVENT_ID, NAMED, location_of, meta_of
+from .requests import accepts_events, query_flag, query_name, read_body
+from .runs import EVENTS, FLAG, ID, IDEMPOTENCY_KEY, LAST_EVENT_ID, NAMED, location_of, meta_of
 from .streams import EventStream, Streams
 
 __all__ = ["Actors"]
 
 _BEGINNING = Page((), None, caught_up=True, ended=False)
-_NAME = Parameter("path", "name", "The actor.", {"type": "string", "maxLength": limits.ID_LENGTH})
-_KEY = Parameter("query", "key", "Runs of one actor and key go one at a time, in order.")
-_INPUT = Parameter("query", "input", "The input, as JSON; null if left out.")
-_DETACH = Parameter(
-    "query", "detach", "1: the run goes on when its viewer leaves.", {"type": "string", "enum": ["0", "1", ""]}
-)
+_NAME = Parameter("path", "name", "The actor.", ID)
+_KEY = Parameter("query", "key", "Runs of one actor and key go one at a time, in order.", ID)
+_INPUT = Parameter("query", "input", "The input, as JSON; null if left out.", {}, json=True)
+_DETACH = Parameter("query", "detach", "1: the run goes on when its viewer leaves.", FLAG)
 
 
 class Actors:
@@ -129,7 +127,7 @@ async def _body_of(request: Request) -> StreamBody:
         body = await read_body(request, StreamBody)
     else:
         body = StreamBody(input=msgspec.Raw(query.get("input", "null").encode()))
-    key = query.get("key")
+    key = query_name(request, "key")
     if key is None:
         return body
     if body.key is not None and body.key != key:

@@ -1,4 +1,4 @@
-"""The server's description in OpenAPI 3.1, drawn from the table of operations and the types of its bodies."""
+"""The server's description in OpenAPI 3.2, drawn from the table of operations and the types of its bodies."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from loom.wire.sse import FAULT
 from loom.wire.views import ErrorBody
 
 from .operations import Answer, Operation, Parameter
@@ -17,6 +18,19 @@ __all__ = ["describe"]
 _REFS = "#/components/schemas/{name}"
 _ALWAYS = (400, 401, 403, 500, 503)
 _WITH_BODY = (408, 413, 415, 422)
+_EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "id": {"type": "string", "description": "The cursor behind the chunk; for a started stream `<run>:<cursor>`."},
+        "event": {"type": "string", "description": f"The chunk's type, or `{FAULT}` when the stream breaks off."},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "description": "The chunk, or an error body.",
+        },
+    },
+}
 _HEADERS = {
     "Location": "Where the run is found.",
     "Retry-After": "Seconds to wait before asking again.",
@@ -34,7 +48,7 @@ def describe(operations: Iterable[Operation]) -> dict[str, Any]:
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, by_type)
     return {
-        "openapi": "3.1.0",
+        "openapi": "3.2.0",
         "info": {"title": "Loom", "version": "1", "description": "Runs: output that arrives over time."},
         "paths": paths,
         "components": {
@@ -65,7 +79,7 @@ def _operation(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
         described["responses"][str(status)] = _error(status, schemas)
     if operation.body:
         described["requestBody"] = {
-            "required": operation.method == "POST" and bool(schemas),
+            "required": bool(_required_fields(operation.body)),
             "content": {"application/json": {"schema": schemas[operation.body]}},
         }
     if operation.public:
@@ -73,20 +87,25 @@ def _operation(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
     return described
 
 
+def _required_fields(body: type) -> list[str]:
+    return [field.name for field in msgspec.structs.fields(body) if field.required]
+
+
 def _parameter(parameter: Parameter) -> dict[str, Any]:
+    form = {"schema": parameter.schema}
     return {
         "in": parameter.where,
         "name": parameter.name,
         "description": parameter.description,
         "required": parameter.where == "path",
-        "schema": parameter.schema,
+        **({"content": {"application/json": form}} if parameter.json else form),
     }
 
 
 def _answer(answer: Answer, schemas: dict[Any, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {"description": answer.description}
     if answer.body is str:
-        described["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+        described["content"] = {"text/event-stream": {"itemSchema": _EVENT}}
     elif answer.body is dict:
         described["content"] = {"application/json": {"schema": {"type": "object"}}}
     elif answer.body is not None:

@@ -25,12 +25,13 @@ Handler = Callable[[Request], Awaitable[ASGIApp]]
 
 
 class Parameter(NamedTuple):
-    """What a request may say beside its body. `where`: path, query or header."""
+    """What a request may say beside its body. `where`: path, query or header. `json`: its text is JSON."""
 
     where: str
     name: str
     description: str
     schema: dict[str, Any] = {"type": "string"}
+    json: bool = False
 
 
 class Answer(NamedTuple):

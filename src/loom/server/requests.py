@@ -32,6 +32,7 @@ __all__ = [
     "query_duration",
     "query_flag",
     "query_int",
+    "query_name",
     "read_body",
     "run_in_path",
 ]
@@ -191,6 +192,17 @@ def query_int(request: Request, name: str, default: int, most: int) -> int:
     if re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) is None or not 1 <= int(text) <= most:
         raise _bad(name, text, f"a whole number from 1 to {most}")
     return int(text)
+
+
+def query_name(request: Request, name: str) -> str | None:
+    """An actor's name, or what else is called like one. Raises `UsageError`."""
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    try:
+        return check_id(text, name)
+    except InvalidInput as error:
+        raise UsageError(error.message, details=error.details) from None
 
 
 def query_flag(request: Request, name: str, default: bool) -> bool:

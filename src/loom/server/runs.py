@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import TypeVar, cast, get_args
+from typing import cast, get_args
 
 import msgspec
 from starlette.requests import Request
@@ -13,8 +13,8 @@ from loom.engine.client import new_id
 from loom.model import limits
 from loom.model.chunk import Message, Page
 from loom.model.cursor import Cursor
-from loom.model.errors import InvalidInput, UsageError
-from loom.model.run import Meta, RunState, check_id
+from loom.model.errors import UsageError
+from loom.model.run import ID_PATTERN, Meta, RunState, check_id
 from loom.wire.json import check_size, decode
 from loom.wire.views import (
     Accepted,
@@ -38,24 +38,37 @@ from .requests import (
     query_duration,
     query_flag,
     query_int,
+    query_name,
     read_body,
     run_in_path,
 )
 from .streams import EventStream, LongPoll, Streams
 
-__all__ = ["AFTER", "EVENTS", "IDEMPOTENCY_KEY", "LAST_EVENT_ID", "NAMED", "Runs", "location_of", "meta_of"]
-
-Number = TypeVar("Number", int | None, float | None)
+__all__ = [
+    "AFTER",
+    "EVENTS",
+    "FLAG",
+    "ID",
+    "IDEMPOTENCY_KEY",
+    "LAST_EVENT_ID",
+    "NAMED",
+    "Runs",
+    "location_of",
+    "meta_of",
+]
 
 _STATES = get_args(RunState)
-_RUN = Parameter("path", "id", "The run.", {"type": "string", "maxLength": limits.ID_LENGTH})
-AFTER = Parameter("query", "after", "A cursor: what follows it. Left out or empty: from the beginning.")
-NAMED = Parameter(
+ID = {"type": "string", "pattern": f"^{ID_PATTERN}$", "maxLength": limits.ID_LENGTH}
+_RUN = Parameter("path", "id", "The run.", ID)
+_CURSOR = r"^((0|[1-9][0-9]{0,17})-[1-9][0-9]{0,17})?$"
+AFTER = Parameter(
     "query",
-    "named",
-    "0: no `event:` lines, for `onmessage`.",
-    {"type": "string", "enum": ["0", "1", "false", "true", ""]},
+    "after",
+    "A cursor: what follows it. Left out or empty: from the beginning.",
+    {"type": "string", "pattern": _CURSOR},
 )
+FLAG = {"type": "string", "enum": ["0", "1", "false", "true", ""]}
+NAMED = Parameter("query", "named", "0: no `event:` lines, for `onmessage`.", FLAG)
 LAST_EVENT_ID = Parameter("header", "Last-Event-ID", "The id of the last event seen. Wins over `after`.")
 IDEMPOTENCY_KEY = Parameter(
     "header",
@@ -89,9 +102,9 @@ class Runs:
                 {200: Answer("A page of runs.", RunList)},
                 (
                     Parameter("query", "limit", "At most so many.", _whole(limits.LIST_LIMIT, 100)),
-                    Parameter("query", "before", "Those older than this run: the `next` of the page before."),
+                    Parameter("query", "before", "Those older than this run: the `next` of the page before.", ID),
                     Parameter("query", "state", "Only those.", {"type": "string", "enum": list(_STATES)}),
-                    Parameter("query", "actor", "Only those of this actor."),
+                    Parameter("query", "actor", "Only those of this actor.", ID),
                 ),
                 errors=(404,),
             ),
@@ -109,7 +122,10 @@ class Runs:
                 (
                     _RUN, AFTER,
                     Parameter("query", "limit", "At most so many.", _whole(limits.READ_LIMIT, limits.PAGE_CHUNKS)),
-                    Parameter("query", "wait", f"Wait so long for a chunk: 50ms, 2s; at most {limits.LONG_POLL:g} s."),
+                    Parameter(
+                        "query", "wait", f"Wait so long for a chunk: 50ms, 2s; at most {limits.LONG_POLL:g} s.",
+                        {"type": "string", "pattern": r"^[0-9]{1,12}(\.[0-9]{1,9})?(ms|s|m|h)?$"},
+                    ),
                 ),
                 errors=(404, 410),
             ),
@@ -135,13 +151,15 @@ class Runs:
         return json_answer(view_of(head), 201, {"Location": location_of(request, meta.run)})
 
     async def list(self, request: Request) -> ASGIApp:
-        query = request.query_params
         limit = query_int(request, "limit", 100, limits.LIST_LIMIT)
-        state = query.get("state")
+        state = request.query_params.get("state")
         if state is not None and state not in _STATES:
             raise UsageError(f"state: {state[:80]!r} is none of {', '.join(_STATES)}", details={"field": "state"})
         heads = await self._transport.heads(
-            limit=limit, before=query.get("before"), state=cast("RunState | None", state), actor=query.get("actor")
+            limit=limit,
+            before=query_name(request, "before"),
+            state=cast("RunState | None", state),
+            actor=query_name(request, "actor"),
         )
         following = heads[-1].meta.run if len(heads) == limit else None
         return json_answer(RunList([view_of(head, full=False) for head in heads], following))
@@ -200,23 +218,16 @@ def meta_of(request: Request, actor: str, body: StartBody | StreamBody, *, owner
         input=canonical_json(body.input),
         queue=check_id(body.queue, "queue"),
         key=None if body.key is None else check_id(body.key, "key"),
-        timeout=_positive(body.timeout, "timeout"),
-        idle_timeout=_positive(body.idle_timeout, "idle_timeout"),
-        ahead=_positive(body.ahead, "ahead"),
-        owner_lease=_positive(owner_lease, "owner_lease"),
+        timeout=body.timeout,
+        idle_timeout=body.idle_timeout,
+        ahead=body.ahead,
+        owner_lease=owner_lease,
     )
 
 
 def location_of(request: Request, run: str) -> str:
     """Where the run is found, as this server is mounted."""
     return f"{request.scope.get('root_path', '')}/runs/{run}"
-
-
-def _positive(value: Number, field: str) -> Number:
-    """Raises `InvalidInput`."""
-    if value is not None and not value > 0:
-        raise InvalidInput(f"{field}: must be more than 0, not {value}", details={"field": field})
-    return value
 
 
 def _resume_at(request: Request, run: str) -> Cursor | None:

@@ -227,6 +227,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, error: LoomError) -> None:
         """Answer, unless an answer is under way, and close. What still comes is read and dropped for a moment: closing
         on what is unread would reset the connection, and the answer with it (RFC 9112, section 9.6)."""
+        self._end_head()
+        if self._lingering:
+            return
         if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
             self.transport.close()
             return

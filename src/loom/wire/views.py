@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from loom.model import limits
 from loom.model.errors import ErrorInfo
-from loom.model.run import ActorInfo, Head, Meta, RunState
+from loom.model.run import ID_PATTERN, ActorInfo, Head, Meta, RunState
 
 from .json import encode
 
@@ -29,6 +30,14 @@ __all__ = [
 ]
 
 
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(gt=0)]
+Id = Annotated[
+    str,  # told here, checked with better words by `check_id`
+    msgspec.Meta(extra_json_schema={"pattern": f"^{ID_PATTERN}$", "maxLength": limits.ID_LENGTH}),
+]
+
+
 class ErrorBody(msgspec.Struct, frozen=True):
     """Every error answer: ``{"error": {code, message, retryable, details}}``."""
 
@@ -44,15 +53,15 @@ def error_body(error: ErrorInfo) -> bytes:
 class StartBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The body of ``POST /runs``. Times in seconds."""
 
-    actor: str
+    actor: Id
     input: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
-    id: str | None = None
-    key: str | None = None
-    queue: str = "default"
-    timeout: float | None = None
-    idle_timeout: float | None = None
-    ahead: int | None = None
-    owner_lease: float | None = None
+    id: Id | None = None
+    key: Id | None = None
+    queue: Id = "default"
+    timeout: Seconds | None = None
+    idle_timeout: Seconds | None = None
+    ahead: Count | None = None
+    owner_lease: Seconds | None = None
     """Owned: cancelled unless ``POST /runs/{id}/renew`` comes at least this often."""
 
 
@@ -60,21 +69,21 @@ class StreamBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The body of ``POST /actors/{name}/stream``: as `StartBody`, the actor being named by the path."""
 
     input: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
-    id: str | None = None
-    key: str | None = None
-    queue: str = "default"
-    timeout: float | None = None
-    idle_timeout: float | None = None
-    ahead: int | None = None
+    id: Id | None = None
+    key: Id | None = None
+    queue: Id = "default"
+    timeout: Seconds | None = None
+    idle_timeout: Seconds | None = None
+    ahead: Count | None = None
 
 
 class InboxBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The body of ``POST /runs/{id}/inbox``. The same `sender` and `id` again is the same message."""
 
-    type: str
+    type: Id
     data: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
-    id: str | None = None
-    sender: str = "http"
+    id: Id | None = None
+    sender: Id = "http"
 
 
 class Accepted(msgspec.Struct, frozen=True):
