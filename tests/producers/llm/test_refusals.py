@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loom.producers.llm.refusals import Fault, fault_of, refusal, retry_after
+from loom.producers.llm.refusals import Fault, fault_of, refusal
 
 
 @pytest.mark.parametrize(
@@ -28,24 +28,6 @@ from loom.producers.llm.refusals import Fault, fault_of, refusal, retry_after
 )
 def test_faults_in_their_shapes(document: Any, fault: Fault) -> None:
     assert fault_of(document) == fault
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({}, None),
-        ({"retry-after": "7"}, 7.0),
-        ({"retry-after": "7", "retry-after-ms": "1500"}, 1.5),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "-1"}, None),
-        ({"retry-after": "Fri, 21 Nov 2025 08:00:09 GMT", "date": "Fri, 21 Nov 2025 08:00:00 GMT"}, 9.0),
-        ({"retry-after": "Fri, 21 Nov 2025 08:00:00 GMT", "date": "Fri, 21 Nov 2025 08:00:09 GMT"}, 0.0),
-        ({"retry-after": "Fri, 21 Nov 2025 08:00:09 GMT"}, None),
-        ({"retry-after": "Fri, 21 Nov 2025 08:00:09", "date": "Fri, 21 Nov 2025 08:00:00 GMT"}, None),
-    ],
-)
-def test_the_pause_that_an_answer_asks_for(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(headers) == seconds
 
 
 def test_a_placeholder_for_a_key_is_not_blotted_out() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
@@ -12,8 +11,9 @@ import msgspec
 from loom.model import limits
 from loom.model.errors import InvalidInput, LimitExceeded, LoomError, RemoteProtocolError, Unauthorized, Unavailable
 from loom.wire import json
+from loom.wire.headers import retry_after
 
-__all__ = ["Fault", "fault_of", "refusal", "retry_after"]
+__all__ = ["Fault", "fault_of", "refusal"]
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -120,24 +120,3 @@ def _clean(text: str, secret: str) -> str:
         text = text.replace(secret, "[key]")
     plain = "".join(c if c.isprintable() else " " for c in text[: 4 * limits.AI_ERROR_CHARACTERS])
     return " ".join(plain.split())[: limits.AI_ERROR_CHARACTERS]
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The pause in seconds that an answer asks for, if any (RFC 9110, section 10.2.3; OpenAI's ``retry-after-ms``).
-
-    A date is taken relative to the answer's own Date, so that no clock of ours matters.
-    """
-    if (exact := _number(headers.get("retry-after-ms"))) is not None:
-        return exact / 1000
-    given = headers.get("retry-after", "")
-    if (seconds := _number(given)) is not None:
-        return seconds
-    try:
-        pause = parsedate_to_datetime(given) - parsedate_to_datetime(headers.get("date", ""))
-    except (TypeError, ValueError):  # no dates, or one with a zone and one without
-        return None
-    return max(0.0, pause.total_seconds())
-
-
-def _number(text: str | None) -> float | None:
-    return float(text) if text and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text.strip(), re.ASCII) else None
