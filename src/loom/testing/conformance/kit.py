@@ -72,11 +72,12 @@ class Told:
         self.notices.append(notice)
         self._event.set()
 
-    async def next(self) -> list[Notice]:
-        """At least one notice that came since the last call."""
+    async def next(self, *, marks: bool = False) -> list[Notice]:
+        """The notices since the last call, at least one that tells more than marks (or, with `marks`, them)."""
         async with asyncio.timeout(WAIT / 2):
-            await self._event.wait()
-        self._event.clear()
+            while not any(marks or not notice.marks for notice in self.notices):
+                self._event.clear()
+                await self._event.wait()
         notices, self.notices = self.notices, []
         return notices
 

@@ -326,10 +326,11 @@ class ReadingConformance(Suite):
         """By the outbox's watch."""
         await Author.start(store)
         told = Told(store, "run")
-        await store.mark("run", "reader", 1)
-        await told.next()
-        await store.mark("run", "reader", None)
-        await told.next()
+        for seq in (1, None):
+            await store.mark("run", "reader", seq)
+            for notice in await told.next(marks=True):
+                assert notice.batch is None
+                assert not notice.ended
         await store.drop("run")
         await told.next()
         told.unwatch()

@@ -107,7 +107,7 @@ class SharedConformance(Suite):
         await author.say("data")
         await told.next()
         await store.mark("run", "reader", 1)
-        await told.next()
+        await told.next(marks=True)
         assert [mark.reader for mark in await other.marks("run")] == ["reader"]
         await store.drop("run")
         await told.next()

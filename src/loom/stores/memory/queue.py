@@ -1,0 +1,190 @@
+"""The queue in memory: entries in the order they were put, leases and delays by one clock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import Enum
+from math import inf
+
+from loom.model.errors import Fenced
+from loom.model.run import Claim, Meta
+
+__all__ = ["Queue"]
+
+
+class _Place(Enum):
+    """Where an entry of the queue is."""
+
+    BEHIND = "behind an earlier entry of its key"
+    READY = "ready"
+    DELAYED = "delayed"
+    CLAIMED = "claimed"
+    GONE = "gone"
+
+
+class _Entry:
+    """A run in the queue."""
+
+    __slots__ = ("claim", "crashes", "due", "lease", "meta", "number", "place", "timer")
+
+    def __init__(self, meta: Meta, number: int) -> None:
+        self.meta = meta
+        self.number = number
+        self.place = _Place.BEHIND
+        self.claim: Claim | None = None
+        self.crashes = 0
+        self.lease = 0.0
+        self.due = inf
+        """When its delay, or its claim's lease, is over."""
+        self.timer = inf
+        """When the queue looks at it next."""
+
+
+class Queue:
+    """Entries in the order they were put; of one actor's key only the first may be ready."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._entries: dict[str, _Entry] = {}
+        self._keys: dict[tuple[str, str], deque[_Entry]] = {}
+        self._ready: dict[str, list[tuple[int, _Entry]]] = {}
+        self._timers: list[tuple[float, int, _Entry]] = []
+        self._count = itertools.count(1)
+        self._waiting: set[asyncio.Event] = set()
+
+    def __contains__(self, run: str) -> bool:
+        return run in self._entries
+
+    def put(self, meta: Meta) -> None:
+        """As `ports.Queue.put`; so are the others of these names."""
+        if meta.run in self._entries:
+            return
+        entry = self._entries[meta.run] = _Entry(meta, next(self._count))
+        if meta.key is not None:
+            line = self._keys.setdefault((meta.actor, meta.key), deque())
+            line.append(entry)
+            if line[0] is not entry:
+                return
+        self._make_ready(entry)
+
+    async def claim(self, queues: Sequence[str], worker: str, lease: float, wait: float) -> Claim | None:
+        claim = self._take(queues, worker, lease)
+        if claim is not None or wait <= 0:
+            return claim
+        loop = asyncio.get_running_loop()
+        end = loop.time() + wait
+        changed = asyncio.Event()
+        self._waiting.add(changed)
+        try:
+            while claim is None and (left := end - loop.time()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, self._until_due())):
+                        await changed.wait()
+                changed.clear()
+                claim = self._take(queues, worker, lease)
+        finally:
+            self._waiting.discard(changed)
+        return claim
+
+    def renew(self, claim: Claim) -> None:
+        entry = self._held(claim)
+        self._set_due(entry, self._clock() + entry.lease)
+
+    def ack(self, claim: Claim) -> None:
+        if claim.run in self._entries:
+            self._held(claim)
+            self.drop(claim.run)
+
+    def release(self, claim: Claim, delay: float) -> None:
+        entry = self._held(claim)
+        entry.claim = None
+        if delay > 0:
+            entry.place = _Place.DELAYED
+            self._set_due(entry, self._clock() + delay)
+        else:
+            self._make_ready(entry)
+
+    def drop(self, run: str) -> None:
+        """Forget a run's entry, whoever holds it; its key's next one is ready then."""
+        entry = self._entries.pop(run, None)
+        if entry is None:
+            return
+        entry.place = _Place.GONE
+        if entry.meta.key is not None:
+            self._leave_line((entry.meta.actor, entry.meta.key), entry)
+
+    def _leave_line(self, key: tuple[str, str], entry: _Entry) -> None:
+        line = self._keys[key]
+        line.remove(entry)
+        if not line:
+            del self._keys[key]
+        elif line[0].place is _Place.BEHIND:
+            self._make_ready(line[0])
+
+    def _held(self, claim: Claim) -> _Entry:
+        entry = self._entries.get(claim.run)
+        if entry is None or entry.claim is None:
+            raise Fenced(f"run {claim.run!r} is no longer claimed")
+        if (entry.claim.number, entry.claim.worker) != (claim.number, claim.worker):
+            raise Fenced(f"run {claim.run!r} is claimed by another: {entry.claim.worker!r}")
+        return entry
+
+    def _make_ready(self, entry: _Entry) -> None:
+        entry.place = _Place.READY
+        entry.due = inf
+        heapq.heappush(self._ready.setdefault(entry.meta.queue, []), (entry.number, entry))
+        for changed in self._waiting:
+            changed.set()
+
+    def _take(self, queues: Sequence[str], worker: str, lease: float) -> Claim | None:
+        now = self._clock()
+        self._turn(now)
+        entry = self._oldest(queues)
+        if entry is None:
+            return None
+        heapq.heappop(self._ready[entry.meta.queue])
+        # Numbers are drawn from the store's one count: also of a run that comes again they only grow.
+        claim = Claim(meta=entry.meta, worker=worker, number=next(self._count), crashes=entry.crashes)
+        entry.place = _Place.CLAIMED
+        entry.claim = claim
+        entry.lease = lease
+        self._set_due(entry, now + lease)
+        return claim
+
+    def _oldest(self, queues: Sequence[str]) -> _Entry | None:
+        """The entry that was put first of those ready in `queues`."""
+        found: _Entry | None = None
+        for name in queues:
+            ready = self._ready.get(name)
+            while ready and ready[0][1].place is not _Place.READY:  # dropped meanwhile
+                heapq.heappop(ready)
+            if ready and (found is None or ready[0][0] < found.number):
+                found = ready[0][1]
+        return found
+
+    def _set_due(self, entry: _Entry, due: float) -> None:
+        entry.due = due
+        if due < entry.timer:
+            entry.timer = due
+            heapq.heappush(self._timers, (due, next(self._count), entry))
+
+    def _turn(self, now: float) -> None:
+        """Make ready what is due: delays that are over, claims whose lease lapsed."""
+        while self._timers and self._timers[0][0] <= now:
+            entry = heapq.heappop(self._timers)[-1]
+            entry.timer = inf
+            if entry.due > now:  # renewed meanwhile, or no longer timed
+                if entry.due < inf:
+                    self._set_due(entry, entry.due)
+            elif entry.place is not _Place.GONE:
+                entry.crashes += entry.place is _Place.CLAIMED
+                entry.claim = None
+                self._make_ready(entry)
+
+    def _until_due(self) -> float:
+        return self._timers[0][0] - self._clock() if self._timers else inf

@@ -1,0 +1,129 @@
+"""A run in memory: its two logs, and what its head tells besides."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from bisect import bisect_left
+from math import inf
+from operator import attrgetter
+
+from loom.model.chunk import Batch, Page
+from loom.model.cursor import EPOCH_DIGITS, Cursor, make_epoch
+from loom.model.errors import ErrorInfo
+from loom.model.history import add_epoch, newest, page_of, start_after
+from loom.model.run import Head, Mark, Meta, RunState, state_of
+from loom.wire.json import ending_of
+
+__all__ = ["BATCH_BYTES", "RUN_BYTES", "Log", "Run", "size_of"]
+
+RUN_BYTES = 2048
+BATCH_BYTES = 160
+"""What a run and a batch cost besides their payload, about: objects, list slots, table entries."""
+
+_last = attrgetter("last")
+
+
+class Log:
+    """Batches and the facts about them."""
+
+    __slots__ = ("batches", "ended", "epoch", "epochs", "first", "size", "tail")
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self.epochs: tuple[tuple[int, int], ...] = ()
+        self.epoch = newest(self.epochs)
+        self.first = 1
+        self.tail = 0
+        self.size = 0
+        self.ended = False
+
+    def begin(self, epoch: int) -> None:
+        """Only `epoch` may append from now on."""
+        self.epochs = add_epoch(self.epochs, epoch, self.tail)
+        self.epoch = epoch
+
+    @property
+    def last(self) -> Batch | None:
+        return self.batches[-1] if self.batches else None
+
+    def page(self, after: Cursor | None, limit: int) -> Page:
+        """What follows `after`, now. Raises `CursorExpired`."""
+        start = start_after(after, epochs=self.epochs, first=self.first, tail=self.tail)
+        index = bisect_left(self.batches, start, key=_last)
+        batches = self.batches[index : index + max(limit, 1)]
+        return page_of(batches, start, after=after, tail=self.tail, ended=self.ended, limit=limit)
+
+    def trim(self, before: int) -> int:
+        """Forget whole batches below seq `before`, never the last one; returns the bytes that this frees."""
+        index = min(bisect_left(self.batches, before, key=_last), len(self.batches) - 1)
+        if index <= 0:
+            return 0
+        freed = sum(map(size_of, self.batches[:index]))
+        del self.batches[:index]
+        self.first = self.batches[0].first
+        self.size -= freed
+        return freed
+
+
+class Run:
+    """One run's two logs, and what its head tells besides."""
+
+    __slots__ = (
+        "beat", "ended_at", "error", "inbox", "kept_since", "marks", "meta", "number", "outbox", "sent", "started",
+        "tokens",
+    )  # fmt: skip
+
+    def __init__(self, meta: Meta, number: int) -> None:
+        self.meta = meta
+        self.number = number
+        self.outbox = Log()
+        self.inbox = Log()
+        self.inbox.begin(make_epoch(1, secrets.randbelow(EPOCH_DIGITS)))
+        self.tokens: dict[str, int] = {}
+        self.sent: dict[tuple[str, str], Cursor] = {}
+        self.marks: dict[str, Mark] = {}
+        self.beat = 0
+        self.started: float | None = None
+        self.ended_at: float | None = None
+        self.kept_since = inf
+        self.error: ErrorInfo | None = None
+
+    @property
+    def state(self) -> RunState:
+        return state_of(attempted=bool(self.tokens), error=self.error, ended=self.outbox.ended)
+
+    @property
+    def size(self) -> int:
+        return RUN_BYTES + len(bytes(self.meta.input)) + self.outbox.size + self.inbox.size
+
+    def end(self, batch: Batch, now: float) -> None:
+        """Both logs have ended, with the last chunk of `batch`; `now` is monotonic, for the retention."""
+        self.error, _ = ending_of(batch)
+        self.outbox.ended = self.inbox.ended = True
+        self.ended_at = time.time()
+        self.kept_since = now
+
+    def head(self, *, full: bool = True) -> Head:
+        """The head; its result only if `full`."""
+        log = self.outbox
+        # The last batch is never trimmed, so the result need not be kept twice.
+        result = ending_of(log.batches[-1])[1] if full and log.ended else None
+        return Head(
+            meta=self.meta,
+            epochs=log.epochs,
+            first=log.first,
+            tail=log.tail,
+            ended=log.ended,
+            state=self.state,
+            error=self.error,
+            result=result,
+            started=self.started,
+            ended_at=self.ended_at,
+            beat=self.beat,
+        )
+
+
+def size_of(batch: Batch) -> int:
+    """What a batch takes, about."""
+    return len(batch.payload) + BATCH_BYTES
