@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from loom.model.chunk import Batch, Page
+from loom.model.chunk import Batch, Chunk, Page
 from loom.model.grammar import is_output, kept_through
 from loom.wire.json import decode_chunk, type_of
 
@@ -28,17 +28,23 @@ class History:
 
     def add(self, page: Page) -> None:
         for batch in page.batches:
-            self.standing.append(batch)
-            for line in batch.lines():
+            begin = batch.first
+            for seq, line in enumerate(batch.lines(), batch.first):
                 type = type_of(line)
                 if type == "start":
+                    self._stand(batch, begin, seq - 1)
                     self._restart(decode_chunk(line))
+                    begin = seq
                 elif is_output(type):
                     self.said = True
-            if not self._keep:
-                self.standing.clear()
+            self._stand(batch, begin, batch.last)
 
-    def _restart(self, chunk: Any) -> None:
+    def _stand(self, batch: Batch, first: int, last: int) -> None:
+        if self._keep and first <= last:
+            self.standing.append(batch.slice(first, last))
+
+    def _restart(self, chunk: Chunk[Any]) -> None:
+        """A `start` takes back what was said before it, beyond `kept_through`."""
         self.failures += chunk.error is not None
         kept = kept_through(chunk) or 0
         while self.standing and self.standing[-1].last > kept:
