@@ -46,7 +46,7 @@ def test_what_stands_is_what_the_grammar_folds(attempts: list[tuple[int, bool, b
         chunks.append(start(number, kept, ErrorInfo("run_failed", "x") if failed and number > 1 else None))
         chunks.extend(Chunk("data", [number, i]) for i in range(count))
     history = History(keep=True)
-    decoded = []
+    decoded: list[Chunk[Any]] = []
     for page in pages(chunks, cuts):
         history.add(page)
         decoded.extend(chunk for batch in page.batches for chunk in decode_batch(batch))
