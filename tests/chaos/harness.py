@@ -34,10 +34,10 @@ def free_port() -> int:
 
 
 class Process:
-    """One `loom` command that is started again each time it was killed."""
+    """One `loom` command, or a script beside this file, that is started again each time it was killed."""
 
     def __init__(self, *args: str, log: Path) -> None:
-        self._args = args
+        self._args = args if args[0].endswith(".py") else ("-m", "loom", *args)
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
 
@@ -49,7 +49,7 @@ class Process:
     async def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "loom", *self._args, cwd=HERE, stdout=log, stderr=log
+                sys.executable, *self._args, cwd=HERE, stdout=log, stderr=log
             )
 
     async def kill(self) -> None:
@@ -70,7 +70,7 @@ class Process:
     async def said(self, words: str, timeout: float = 30) -> None:
         """Wait until its output has these words."""
         async with asyncio.timeout(timeout):
-            while words not in self._log.read_text():  # noqa: ASYNC110, ASYNC230 - a file of another process
+            while words not in self._log.read_text():  # noqa: ASYNC110 - a file of another process
                 await asyncio.sleep(0.02)
 
 

@@ -134,8 +134,8 @@ async def stop_without_lock(process: Process, path: Path) -> None:
 async def test_a_worker_stopped_beyond_its_lease_writes_nothing_late(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     store = f"sqlite:///{path}"
-    worker = ["worker", "app:app", "--store", store, "--lease", "1"]
-    zombie, heir = Process(*worker, log=tmp_path / "zombie.log"), Process(*worker, log=tmp_path / "heir.log")
+    zombie = Process("zombie.py", store, log=tmp_path / "zombie.log")
+    heir = Process("worker", "app:app", "--store", store, "--lease", "1", log=tmp_path / "heir.log")
     try:
         await zombie.start()
         async with loom.connect(store) as client:

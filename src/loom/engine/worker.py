@@ -11,8 +11,8 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Self
 
 from loom.model import limits
 from loom.model.errors import Fenced, LoomError
@@ -24,7 +24,7 @@ from .registry import Registry
 from .runner import Ending, Resources, Runner, Stop
 from .tasks import TaskSet, cancel_and_wait, spawn
 
-__all__ = ["Worker"]
+__all__ = ["Drained", "Worker"]
 
 _log = logging.getLogger("loom.worker")
 
@@ -37,6 +37,25 @@ class _Held:
         self.runner = runner
         self.task = task
         self.renewed = time.monotonic()
+
+
+class Drained(NamedTuple):
+    """What became of the runs that a worker drove when it was told to stop, by id."""
+
+    finished: tuple[str, ...]
+    handed_over: tuple[str, ...]
+    lost: tuple[str, ...]
+    """Ended with `run_lost`."""
+
+
+def _drained(held: Iterable[_Held]) -> Drained:
+    endings: dict[Ending, list[str]] = {ending: [] for ending in Ending}
+    lost: list[str] = []
+    for one in held:
+        broken = one.task.cancelled() or one.task.exception() is not None
+        ending = Ending.GIVEN_UP if broken else one.task.result()
+        (lost if one.runner.lost else endings[ending]).append(one.claim.run)
+    return Drained(tuple(endings[Ending.ENDED]), tuple(endings[Ending.RELEASED]), tuple(lost))
 
 
 class Worker:
@@ -88,9 +107,16 @@ class Worker:
     async def __aexit__(self, *exc: object) -> None:
         await self.drain()
 
-    async def drain(self, timeout: float | None = None) -> None:
+    @property
+    def running(self) -> dict[str, bool]:
+        """The runs that it drives now, by id: whether each can be handed over without losing anything."""
+        return {run: one.runner.continues for run, one in self._held.items()}
+
+    async def drain(self, timeout: float | None = None) -> Drained:
         """Take nothing new, hand continuing runs over at once, let the others finish for `timeout` seconds (default:
-        the worker's own); what is left is released if it may be retried, else ends with `run_lost`. Idempotent."""
+        the worker's own); what is left is released if it may be retried, else ends with `run_lost`. Idempotent.
+
+        Returns what became of the runs that were running."""
         timeout = self._drain_time if timeout is None else timeout
         await cancel_and_wait(*self._background[:1], *self._background[2:])
         held = list(self._held.values())
@@ -104,8 +130,7 @@ class Worker:
         await self._tasks.aclose()
         await cancel_and_wait(*self._background)
         self._background = []
-        if held:
-            _log.info("worker %s drained: %d runs were running", self.name, len(held))
+        return _drained(held)
 
     async def _claim_loop(self) -> None:
         backoff = Backoff.of_store()
@@ -176,8 +201,10 @@ class Worker:
     async def _renew(self, held: _Held) -> None:
         """Keep the claim, or stop its producer: at once when another holds it, at the lease's end when unknown."""
         left = held.renewed + self._lease - time.monotonic()
+        if left <= 0:  # this process stood still; the store knows whether somebody took over meanwhile
+            left = self._lease / limits.RENEW_FRACTION
         try:
-            async with asyncio.timeout(max(left, 0.0)):
+            async with asyncio.timeout(left):
                 await Backoff.of_store().attempt(lambda: self._store.renew(held.claim))
         except Fenced:
             _log.warning("run %s: another worker took over", held.claim.run)

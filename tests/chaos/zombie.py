@@ -1,0 +1,31 @@
+"""A worker whose own lease check is switched off: whatever it may not write, the store itself must refuse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+
+from app import app
+
+from loom.connect import open_store
+from loom.engine.worker import Worker, _Held
+from loom.model.errors import Fenced
+
+
+class Zombie(Worker):
+    async def _renew(self, held: _Held) -> None:
+        with contextlib.suppress(Fenced):
+            await self._store.renew(held.claim)
+
+
+async def main(url: str) -> None:
+    logging.basicConfig(level=logging.INFO)
+    async with open_store(url) as store, app.resources() as resources:
+        async with Zombie(store, app.registry, lease=1.0, resources=resources):
+            await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))
