@@ -22,9 +22,12 @@ class Zombie(Worker):
 
 async def main(url: str) -> None:
     logging.basicConfig(level=logging.INFO)
-    async with open_store(url) as store, app.resources() as resources:
-        async with Zombie(store, app.registry, lease=1.0, resources=resources):
-            await asyncio.Event().wait()
+    async with (
+        open_store(url) as store,
+        app.resources() as resources,
+        Zombie(store, app.registry, lease=1.0, resources=resources),
+    ):
+        await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
