@@ -170,6 +170,33 @@ RECONNECT = (0.1, 10.0)
 CONNECT_TIMEOUT = 5.0
 """To reach a server."""
 
+ANSWER_TIMEOUT = 10.0
+"""A server's answer to one call, connecting included: longer than its store may wait for another's write lock."""
+
+ANSWER_BYTES = 16 << 20
+"""An answer that is no event stream: a run with its input and result, a page, or a list of the longest kind."""
+
+CALL_ATTEMPTS = 5
+"""Calls of a server that is out of reach before the caller is told, the first included."""
+
+CALL_BACKOFF = (0.1, 2.0)
+"""First and longest pause between them, doubling and jittered: a server that restarts is back within these."""
+
+CALL_WITHIN = 15.0
+"""No further call is made when the first lies this long back, nor when the server asks for a longer pause."""
+
+CALLS = 100
+"""Calls of one client under way at once: a loop over thousands of runs shall not open thousands of connections."""
+
+IDLE_CONNECTIONS = 20
+"""Connections that a client keeps open between requests."""
+
+CLOSING = 0.1
+"""After a stream's last event: how long the body's end may take, before the connection is given up instead of kept."""
+
+RETRY_AFTER = 60.0
+"""The longest pause before a reconnect that a server can ask for: a wrong header shall not stop a reader for good."""
+
 SILENCE = 3 * HEARTBEAT
 """An event stream without a byte for this long is taken for dead and reconnected."""
 
@@ -258,6 +285,9 @@ POLL = 0.005
 
 BUSY = 5.0
 """How long a call waits for another process's write lock before it is `Unavailable`."""
+
+BUSY_PAUSE = 0.001
+"""How often it tries: about what a commit takes, so that processes that all write take turns."""
 
 OBSERVE = 0.5
 """How often a waiting claim looks at the heartbeats of others' claims: takeover is within the lease + 1 s."""

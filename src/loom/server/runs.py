@@ -20,6 +20,7 @@ from loom.wire.views import (
     Accepted,
     ChunkView,
     InboxBody,
+    MarkBody,
     PageView,
     RunList,
     RunView,
@@ -60,6 +61,7 @@ __all__ = [
 _STATES = get_args(RunState)
 ID = {"type": "string", "pattern": f"^{ID_PATTERN}$", "maxLength": limits.ID_LENGTH}
 _RUN = Parameter("path", "id", "The run.", ID)
+_READER = Parameter("path", "reader", "The reader, by a name of its own choice: random, best.", ID)
 _CURSOR = r"^((0|[1-9][0-9]{0,17})-[1-9][0-9]{0,17})?$"
 AFTER = Parameter(
     "query",
@@ -75,6 +77,13 @@ IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key",
     "Names the run: sent again with the same request it gets the same run. Not together with an id.",
     {"type": "string", "minLength": 1, "maxLength": limits.IDEMPOTENCY_KEY_LENGTH},
+)
+ATTACH = Parameter(
+    "query",
+    "attach",
+    "0: a run with `ahead` does not wait for this connection. Its reader says itself how far it has read, if the answer"
+    " says `Loom-Ahead` (`POST /runs/{id}/readers/{reader}`).",
+    {"type": "string", "enum": ["0", "1", "false", "true", ""]},
 )
 EVENTS = {
     200: Answer("The run's chunks as events, until its end.", str),
@@ -114,7 +123,7 @@ class Runs:
             ),
             Operation(
                 "GET", "/runs/{id}/events", "followRun", "Follow a run.", self.events, EVENTS,
-                (_RUN, AFTER, LAST_EVENT_ID, NAMED), errors=(404, 406, 410),
+                (_RUN, AFTER, LAST_EVENT_ID, NAMED, ATTACH), errors=(404, 406, 410),
             ),
             Operation(
                 "GET", "/runs/{id}/chunks", "readRun", "Read one page of a run, waiting for it if asked to.",
@@ -141,6 +150,12 @@ class Runs:
             Operation(
                 "POST", "/runs/{id}/renew", "renewRun", "The owner of an owned run is alive.", self.renew,
                 {204: Answer("Renewed (or ended).")}, (_RUN,), errors=(404, 507),
+            ),
+            Operation(
+                "POST", "/runs/{id}/readers/{reader}", "markRun",
+                "A reader, named by itself, has read so far; again at least every few seconds, or it no longer counts.",
+                self.mark, {204: Answer("Noted (or nothing waits for readers).")}, (_RUN, _READER), MarkBody,
+                (404, 422, 429, 507),
             ),
         )  # fmt: skip
 
@@ -175,7 +190,10 @@ class Runs:
         page = await self._transport.read(run, _resume_at(request, run), limit=limits.PAGE_CHUNKS, wait=0.0)
         if page.ended and not page.batches:
             return empty()
-        return EventStream(self._streams, run, page, named=named)
+        if query_flag(request, "attach", True):
+            return EventStream(self._streams, run, page, named=named)
+        head = await self._transport.head(run)
+        return EventStream(self._streams, run, page, named=named, attach=False, ahead=head.meta.ahead)
 
     async def chunks(self, request: Request) -> ASGIApp:
         run = run_in_path(request)
@@ -205,6 +223,12 @@ class Runs:
 
     async def renew(self, request: Request) -> ASGIApp:
         await self._transport.touch(run_in_path(request))
+        return empty()
+
+    async def mark(self, request: Request) -> ASGIApp:
+        run = run_in_path(request)
+        body = await read_body(request, MarkBody)
+        await self._transport.mark(run, check_id(request.path_params["reader"], "reader"), body.seq)
         return empty()
 
 

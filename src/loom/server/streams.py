@@ -20,6 +20,7 @@ from loom.model import limits
 from loom.model.chunk import Batch, Page
 from loom.model.errors import LoomError, Unavailable
 from loom.model.ports import Transport
+from loom.wire.headers import AHEAD
 from loom.wire.sse import HEARTBEAT, fault, frames
 
 from .answers import error_answer
@@ -129,11 +130,12 @@ class EventStream:
     """The answer that follows a run: `first`, a page already read, then what comes behind it, until the log's end.
 
     `opening` goes out at once. `owned`: the run's owner is the viewer, on whose behalf the connection renews it.
+    Without `attach` the viewer says itself how far it has read, when told that the run is kept `ahead` of its readers.
     """
 
     __slots__ = (
-        "_ended", "_first", "_headers", "_named", "_opening", "_owned", "_prefix", "_run", "_sending", "_since",
-        "_streams",
+        "_attach", "_ended", "_first", "_headers", "_named", "_opening", "_owned", "_prefix", "_run", "_sending",
+        "_since", "_streams",
     )  # fmt: skip
 
     def __init__(
@@ -147,6 +149,8 @@ class EventStream:
         opening: bytes = b"",
         location: str | None = None,
         owned: bool = False,
+        attach: bool = True,
+        ahead: int | None = None,
     ) -> None:
         self._streams = streams
         self._run = run
@@ -155,6 +159,9 @@ class EventStream:
         self._prefix = prefix
         self._opening = opening
         self._headers = [*_HEADERS, (b"location", location.encode())] if location else _HEADERS
+        if ahead is not None:
+            self._headers = [*self._headers, (AHEAD.encode(), b"%d" % ahead)]
+        self._attach = attach
         self._owned = owned
         self._sending = False
         self._since = 0.0  # when the last send began, or ended
@@ -203,7 +210,8 @@ class EventStream:
             await self._say(send, page, slot)
         if page.ended:
             return
-        follower = cast("AsyncGenerator[Page, None]", self._streams.transport.follow(self._run, page.cursor))
+        pages = self._streams.transport.follow(self._run, page.cursor, attach=self._attach)
+        follower = cast("AsyncGenerator[Page, None]", pages)
         del page
         async with aclosing(follower):
             async for page in follower:

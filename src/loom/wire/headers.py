@@ -6,7 +6,10 @@ import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
-__all__ = ["retry_after"]
+__all__ = ["AHEAD", "retry_after"]
+
+AHEAD = "loom-ahead"
+"""In the answer to a reader that says itself how far it has read: the run is kept so many chunks ahead of it."""
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -18,6 +18,7 @@ __all__ = [
     "ChunkView",
     "ErrorBody",
     "InboxBody",
+    "MarkBody",
     "PageView",
     "RunList",
     "RunView",
@@ -84,6 +85,12 @@ class InboxBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     data: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
     id: Id | None = None
     sender: Id = "http"
+
+
+class MarkBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of ``POST /runs/{id}/readers/{reader}``: all up to chunk `seq` is read; null: the reader has left."""
+
+    seq: Annotated[int, msgspec.Meta(ge=0)] | None
 
 
 class Accepted(msgspec.Struct, frozen=True):

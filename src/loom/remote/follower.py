@@ -1,0 +1,184 @@
+"""Following a run over HTTP: one event stream after another, from the cursor, until the run's end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Self
+
+import msgspec
+
+from loom.engine.backoff import Backoff
+from loom.engine.readers import Reader, Tell
+from loom.model import limits
+from loom.model.chunk import Page
+from loom.model.cursor import Cursor
+from loom.model.errors import HandleClosed, LoomError, RemoteProtocolError, Unavailable
+from loom.wire.headers import AHEAD
+
+from .answers import is_final, refusal
+from .connections import Connections, Exchange
+from .pages import Pages
+
+__all__ = ["Follower", "Patience"]
+
+_log = logging.getLogger("loom.client")
+
+
+class Patience(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a client waits, in seconds. `reconnect`: the first and the longest pause."""
+
+    connect: float = limits.CONNECT_TIMEOUT
+    answer: float = limits.ANSWER_TIMEOUT
+    silence: float = limits.SILENCE
+    reconnect: tuple[float, float] = limits.RECONNECT
+
+
+class Follower:
+    """An async iterator of a run's pages from `after` to its end, one for each read of the network; close it.
+
+    It reads when it is asked and keeps nothing besides: one page, and at most one unfinished event. A stream that
+    breaks off, says nothing (not even a heartbeat) for `patience.silence`, or is refused for the server's own reasons
+    is taken up again behind the last chunk that was given, after a jittered, doubling pause, for as long as somebody
+    waits. With `tell`, a run with `ahead` waits for this reader.
+
+    Raises what the server refuses for good: `LogNotFound`, `CursorExpired`, `Unauthorized`; `RemoteProtocolError` for
+    what does not continue the cursor; `HandleClosed` once closed.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        path: str,
+        run: str,
+        after: Cursor | None,
+        *,
+        patience: Patience,
+        tell: Tell | None = None,
+    ) -> None:
+        self._connections = connections
+        self._path = path
+        self._run = run
+        self._cursor = after
+        self._patience = patience
+        self._tell = tell
+        self._backoff = Backoff(*patience.reconnect)
+        self._exchange: Exchange | None = None
+        self._pages = Pages(after)
+        self._since = 0.0
+        self._reader: Reader | None = None
+        self._ended = False
+        self._closed = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Page:
+        if self._closed and not self._ended:
+            raise HandleClosed("this reader was closed")
+        try:
+            page = None if self._ended else await self._next()
+        except BaseException:
+            await self.aclose()
+            raise
+        if page is None:
+            await self.aclose()
+            raise StopAsyncIteration
+        return page
+
+    async def _next(self) -> Page | None:
+        """The next page; None at the end."""
+        if self._reader is not None:
+            await self._reader.read_through(self._cursor)
+        while not self._ended:
+            try:
+                page = await self._step()
+            except LoomError as error:
+                await self._disconnect()
+                if is_final(error):
+                    raise
+                await self._pause(error)
+            else:
+                if page is not None:
+                    self._backoff.reset()
+                    self._cursor, self._ended = page.cursor, page.ended
+                    return page
+        return None
+
+    async def _step(self) -> Page | None:
+        """One read, of a new stream if there is none: the page that it completes, if any."""
+        exchange = self._exchange or await self._connect()
+        if exchange is None:
+            self._ended = True
+            return None
+        if self._pages.fault is not None:
+            raise self._pages.fault
+        data = await exchange.read(self._patience.silence)
+        if not data:
+            raise Unavailable(f"{exchange.place} ended the stream before the run")
+        return self._pages.feed(data)
+
+    async def _connect(self) -> Exchange | None:
+        """A stream behind the cursor; None when nothing is left of the run."""
+        query = {} if self._cursor is None else {"after": str(self._cursor)}
+        if self._tell is not None:
+            query["attach"] = "0"  # the server would count what it has sent: we say what is read
+        exchange = await self._connections.request(
+            "GET", self._path, query=query, accept="text/event-stream", timeout=self._patience.answer
+        )
+        try:
+            ended = await self._admit(exchange)
+        except BaseException:
+            await exchange.aclose()
+            raise
+        if ended:
+            await exchange.finish()
+            return None
+        self._exchange = exchange
+        self._pages = Pages(self._cursor)
+        self._since = asyncio.get_running_loop().time()
+        await self._attach(exchange)
+        return exchange
+
+    async def _admit(self, exchange: Exchange) -> bool:
+        """Whether the run has ended and nothing is left. Raises what else an answer means that is no stream."""
+        if exchange.status == 204:
+            return True
+        if exchange.status != 200:
+            body = await exchange.body(self._patience.answer)
+            raise refusal(exchange.status, exchange.headers, body, exchange.place)
+        kind = exchange.headers.get("content-type", "nothing")
+        if kind.partition(";")[0].strip().lower() != "text/event-stream":
+            raise RemoteProtocolError(f"{exchange.place} answered with {kind[:80]!r}, not with an event stream")
+        return False
+
+    async def _attach(self, exchange: Exchange) -> None:
+        """Before anything is read: from here on the run waits for us."""
+        if self._tell is not None and self._reader is None and AHEAD in exchange.headers:
+            self._reader = Reader(self._tell, self._run)
+            await self._reader.read_through(self._cursor)
+
+    async def _pause(self, error: LoomError) -> None:
+        asked = max(float(error.details.get("retry_after", 0.0)), self._pages.retry)
+        pause = min(asked, limits.RETRY_AFTER) + self._backoff.draw()
+        _log.info("run %s: %s; asking again in %.2f s", self._run, error, pause)
+        await self._connections.lifetime.run(lambda: asyncio.sleep(pause))
+
+    async def _disconnect(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            return
+        if asyncio.get_running_loop().time() - self._since > self._patience.reconnect[1]:
+            self._backoff.reset()  # an idle run's stream that lasted: what has cut it is no server in trouble
+        await (exchange.finish() if self._ended else exchange.aclose())
+
+    async def aclose(self) -> None:
+        """Let go. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            await self._disconnect()
+        finally:
+            if self._reader is not None:
+                await self._reader.aclose()

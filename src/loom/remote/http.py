@@ -1,0 +1,212 @@
+"""The transport of a client whose runs live behind a server: the calls of `Transport` as requests."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import msgspec
+import stamina
+
+from loom.model import limits
+from loom.model.chunk import Message, Page
+from loom.model.cursor import Cursor
+from loom.model.errors import InvalidInput, OutcomeUnknown, Unavailable
+from loom.model.run import ActorInfo, Head, Meta, RunState
+from loom.wire.json import check_depth, check_size, encode
+from loom.wire.views import ActorList, InboxBody, MarkBody, PageView, RunList, RunView, StartBody, head_of
+
+from .answers import decode_as, refusal
+from .connections import Connections
+from .follower import Follower, Patience
+from .pages import page_of
+
+__all__ = ["HttpTransport", "Patience"]
+
+T = TypeVar("T")
+
+
+class HttpTransport:
+    """`Transport` over a Loom server.
+
+    A call that finds the server out of reach is made again, as every call is idempotent, at most `limits.CALL_ATTEMPTS`
+    times within `limits.CALL_WITHIN`; then it raises `Unavailable`. Following goes on for as long as somebody waits
+    (see `Follower`). Refusals are raised as the errors that the server names. At most `limits.CALLS` calls are under
+    way at once, the others wait; each followed run has a connection of its own.
+
+    `api_key` is sent as a bearer and appears in no message, log or repr. `trust_env`: whether the environment may name
+    a proxy (default: not for this machine). Belongs to one event loop; connects when first asked. Closing ends whatever
+    is under way with `HandleClosed`. Raises `UsageError` for a URL or key that cannot be one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        trust_env: bool | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        self._patience = patience or Patience()
+        self._connections = Connections(url, api_key=api_key, trust_env=trust_env, connect=self._patience.connect)
+        self._calls = asyncio.Semaphore(limits.CALLS)
+
+    def __repr__(self) -> str:
+        return f"<HttpTransport {self._connections.place}>"
+
+    async def start(self, meta: Meta) -> Head:
+        body = StartBody(
+            actor=meta.actor,
+            input=meta.input,
+            id=meta.run,
+            key=meta.key,
+            queue=meta.queue,
+            timeout=meta.timeout,
+            idle_timeout=meta.idle_timeout,
+            ahead=meta.ahead,
+            owner_lease=meta.owner_lease,
+        )
+        return head_of(self._read_as(await self._call("POST", "/runs", body=body), RunView))
+
+    async def head(self, run: str) -> Head:
+        return head_of(self._read_as(await self._call("GET", _path(run)), RunView))
+
+    async def heads(
+        self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
+    ) -> list[Head]:
+        given = {"limit": str(min(limit, limits.LIST_LIMIT)), "before": before, "state": state, "actor": actor}
+        query = {name: value for name, value in given.items() if value is not None}
+        listed = self._read_as(await self._call("GET", "/runs", query=query), RunList)
+        return [head_of(view) for view in listed.runs]
+
+    async def actors(self) -> list[ActorInfo]:
+        return self._read_as(await self._call("GET", "/actors"), ActorList).actors
+
+    def follow(self, run: str, after: Cursor | None = None, *, attach: bool = True) -> Follower:
+        return Follower(
+            self._connections,
+            _path(run, "events"),
+            run,
+            after,
+            patience=self._patience,
+            tell=self.mark if attach else None,
+        )
+
+    async def read(self, run: str, after: Cursor | None, *, limit: int, wait: float) -> Page:
+        query = {"limit": str(min(limit, limits.READ_LIMIT))}
+        if after is not None:
+            query["after"] = str(after)
+        clock = asyncio.get_running_loop().time
+        end = clock() + wait
+        while True:
+            left = min(max(end - clock(), 0.0), limits.LONG_POLL)
+            view = await self._poll(run, {**query, "wait": f"{left:.3f}"} if left else query, left)
+            page = page_of(view, after)
+            if page.batches or page.ended or clock() >= end:
+                return page
+
+    async def _poll(self, run: str, query: Mapping[str, str], wait: float) -> PageView:
+        """A read that waits is no call that others may have to wait for."""
+        timeout = self._patience.answer + wait
+        data = await self._call("GET", _path(run, "chunks"), query=query, timeout=timeout, waits=wait > 0)
+        return self._read_as(data, PageView)
+
+    async def send(self, run: str, message: Message[Any]) -> None:
+        try:
+            data = encode(message.data)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidInput(f"data: {error}", details={"field": "data"}) from None
+        check_size(data, limits.MESSAGE_BYTES, "a message")
+        check_depth(data)
+        body = InboxBody(type=message.type, data=msgspec.Raw(data), id=message.id, sender=message.sender)
+        await self._call("POST", _path(run, "inbox"), body=body)
+
+    async def cancel(self, run: str) -> None:
+        await self._call("POST", _path(run, "cancel"))
+
+    async def touch(self, run: str) -> None:
+        """Not waited for longer than there is until the next: a connection that has died unseen costs one beat."""
+        timeout = min(self._patience.answer, limits.OWNER_LEASE / limits.RENEW_FRACTION)
+        await self._call("POST", _path(run, "renew"), timeout=timeout)
+
+    async def mark(self, run: str, reader: str, seq: int | None) -> None:
+        timeout = min(self._patience.answer, limits.READER_LEASE / limits.RENEW_FRACTION)
+        await self._call("POST", _path(run, f"readers/{_quoted(reader)}"), body=MarkBody(seq), timeout=timeout)
+
+    async def aclose(self) -> None:
+        await self._connections.aclose()
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        timeout: float | None = None,
+        waits: bool = False,
+    ) -> bytes:
+        """The body of the answer. Raises what the refusal is, or the failure once there were enough."""
+        data = None if body is None else encode(body)
+        timeout = timeout or self._patience.answer
+
+        async def once() -> bytes:
+            if waits:
+                return await self._once(method, path, query, data, timeout)
+            async with self._calls:
+                return await self._once(method, path, query, data, timeout)
+
+        return await self._connections.lifetime.run(lambda: self._repeated(once))
+
+    async def _repeated(self, once: Any) -> bytes:
+        first, longest = limits.CALL_BACKOFF
+        async for attempt in stamina.retry_context(
+            on=_pause,
+            attempts=limits.CALL_ATTEMPTS,
+            timeout=limits.CALL_WITHIN,
+            wait_initial=first,
+            wait_max=longest,
+            wait_jitter=first,
+        ):
+            with attempt:
+                result: bytes = await once()
+                return result
+        raise AssertionError("stamina raises the last attempt's error")
+
+    async def _once(
+        self, method: str, path: str, query: Mapping[str, str] | None, data: bytes | None, timeout: float
+    ) -> bytes:
+        exchange = await self._connections.request(method, path, query=query, body=data, timeout=timeout)
+        try:
+            body = await exchange.body(timeout)
+        finally:
+            await exchange.aclose()
+        if not 200 <= exchange.status < 300:
+            raise refusal(exchange.status, exchange.headers, body, exchange.place)
+        return body
+
+    def _read_as(self, data: bytes, type: type[T]) -> T:
+        return decode_as(data, type, self._connections.place)
+
+
+def _pause(error: Exception) -> bool | float:
+    """Whether to call again after this error; a number: after so many seconds."""
+    if not isinstance(error, (Unavailable, OutcomeUnknown)):
+        return False
+    asked = error.details.get("retry_after")
+    if asked is None:
+        return True
+    return float(asked) + random.uniform(0.0, limits.CALL_BACKOFF[0]) if asked <= limits.CALL_WITHIN else False
+
+
+def _path(run: str, under: str = "") -> str:
+    return f"/runs/{_quoted(run)}" + (f"/{under}" if under else "")
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe=":@~")
