@@ -114,7 +114,8 @@ def test_no_fault_is_found(url: str, run: str, name: str, mode: schemathesis.Gen
     def ask(case: Any, known: bool) -> None:
         excluded: list[Any] = [positive_data_acceptance]  # an id and an Idempotency-Key are each valid, not both
         if known and case.path_parameters:
-            case.path_parameters = {key: {"id": run, "name": "echo", "reader": "me"}[key] for key in case.path_parameters}
+            there = {"id": run, "name": "echo", "reader": "me"}
+            case.path_parameters = {key: there[key] for key in case.path_parameters}
             excluded.append(negative_data_rejection)  # it may have been the path that was wrong
         if isinstance(case.body, dict) and "queue" in case.body:
             case.body["queue"] = "default"  # which the worker serves
