@@ -1,1 +1,47 @@
-""""""
+"""The command line. `main` is the `loom` command; a `Show` family draws runs, `Screen` flows text over a live line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cyclopts import CycloptsError
+
+    from loom.model.errors import UsageError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Returns its exit code, which is of the one table (`loom.model.errors.CODES`)."""
+    from cyclopts import CycloptsError  # what imports Loom as a library needs none of this
+
+    from .blame import report
+    from .commands import commands
+    from .loops import Interrupted
+
+    try:
+        code = commands()(arguments, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+    except CycloptsError as error:
+        return report(_usage(error))
+    except BrokenPipeError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+        return report(error)
+    except KeyboardInterrupt:
+        return 130
+    except Interrupted as interrupted:
+        return interrupted.exit
+    except Exception as error:  # whatever it is becomes one line and an exit code
+        return report(error)
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: CycloptsError) -> UsageError:
+    from loom.model.errors import UsageError
+
+    command = " ".join(["loom", *(error.command_chain or ())])
+    return UsageError(str(error).rstrip("."), details={"hint": f"{command} --help"})

@@ -80,6 +80,8 @@ class Runner:
         self._producer: Producer[..., Any] | None = None
         self.abandoned: asyncio.Task[Any] | None = None
         """A producer that did not stop in time, still running."""
+        self.lost = False
+        """Whether the run was ended because this worker drains."""
 
     @property
     def continues(self) -> bool:
@@ -362,6 +364,7 @@ class _Attempt:
                 if not spoke or not said or self._runner.retried:
                     await writer.flush()
                     return Ending.RELEASED
+                self._runner.lost = True
                 info = ErrorInfo("run_lost", f"the run was lost: {why.value}", details=details)
             case Stop.CANCEL | Stop.OWNER:
                 info = ErrorInfo("cancelled", f"the run was cancelled: {why.value}", details=details)

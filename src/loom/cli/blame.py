@@ -1,0 +1,57 @@
+"""What went wrong, in one line on standard error, with a hint and an exit code of the one table."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+from loom.model.errors import LoomError, code_of
+
+__all__ = ["debugging", "line_of", "report"]
+
+_PIPE = 141  # 128 + SIGPIPE: the reader of our output left, as shells tell it
+
+_HINTS = {
+    "unknown_producer": "loom actor list shows what there is",
+    "not_found": "loom runs list shows what there is (--url or --store: somewhere else)",
+    "unauthorized": "set LOOM_API_KEY to one of the server's LOOM_API_KEYS",
+    "unavailable": "loom doctor says what can be reached from here",
+    "store_full": "make room, then do the same again",
+    "internal": "LOOM_DEBUG=1 shows where it happened",
+}
+
+
+def debugging() -> bool:
+    """Whether LOOM_DEBUG asks for tracebacks and the log."""
+    return os.environ.get("LOOM_DEBUG", "") not in ("", "0")
+
+
+def report(error: BaseException) -> int:
+    """Tell people of `error`; the exit code that programs are told."""
+    if isinstance(error, BrokenPipeError):
+        return _PIPE
+    if debugging():
+        traceback.print_exception(error)
+    if not isinstance(error, LoomError):
+        error = LoomError(f"{type(error).__name__}: {error}")
+    print(line_of(error), file=sys.stderr)
+    if hint := _hint_of(error):
+        print(f"hint: {hint}", file=sys.stderr)
+    return code_of(error.code).exit
+
+
+def line_of(error: LoomError) -> str:
+    """As ``error: no actor is named 'x' (unknown_producer)``."""
+    message = " ".join(error.message.split()) or type(error).__name__
+    return f"error: {message} ({error.code})"
+
+
+def _hint_of(error: LoomError) -> str | None:
+    hint = error.details.get("hint")
+    if isinstance(hint, str):
+        return hint
+    if error.code == "cursor_expired":
+        earliest = error.details.get("earliest")
+        return f"begin with --after {earliest}" if earliest else "leave out --after to begin at the beginning"
+    return _HINTS.get(error.code)

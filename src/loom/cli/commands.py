@@ -1,0 +1,39 @@
+"""The commands, by name. What a command needs is imported when it is called."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+import loom
+
+__all__ = ["commands"]
+
+
+def commands() -> App:
+    """The whole command line; calling it parses and runs, and raises what the command raises."""
+    root = _group("loom", "Output that arrives over time: start it, follow it, resume it, cancel it.")
+    actor = _group("actor", "What can be run, and running it.")
+    runs = _group("runs", "Runs, ended or not.")
+    _add(root, "serve", "loom.cli.serve:serve", "Serve an app over HTTP, with a worker in the same process.")
+    _add(root, "worker", "loom.cli.serve:worker", "Drive the runs of a store.")
+    root.command(actor)
+    root.command(runs)
+    _add(root, "doctor", "loom.cli.doctor:doctor", "Check this installation, and say what to do.")
+    _add(root, "version", "loom.cli.about:version", "The versions that count in a bug report.")
+    _add(actor, "list", "loom.cli.actor:list_actors", "What can be run: the actors of an app or of a server.")
+    _add(actor, "run", "loom.cli.actor:run", "Run an actor. The run is ours: Ctrl-C cancels it.")
+    _add(runs, "list", "loom.cli.runs:list_runs", "Runs, newest first.")
+    _add(runs, "show", "loom.cli.runs:show", "What is known of a run.")
+    _add(runs, "tail", "loom.cli.runs:tail", "Follow a run to its end, from the beginning or any cursor.")
+    _add(runs, "send", "loom.cli.runs:send", "Tell a running run something.")
+    _add(runs, "cancel", "loom.cli.runs:cancel", "End a run, and wait until it is really gone.")
+    root.register_install_completion_command(help="Install completion for your shell.")
+    return root
+
+
+def _group(name: str, help: str) -> App:
+    return App(name=name, help=help, version=loom.__version__, help_format="plaintext", result_action="return_value")
+
+
+def _add(parent: App, name: str, path: str, help: str) -> None:
+    parent.command(path, name=name, help=help, help_format="plaintext", result_action="return_value")

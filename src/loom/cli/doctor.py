@@ -1,0 +1,203 @@
+"""`loom doctor`: what works here, and what to do about what does not. No secret is printed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import apsw
+import msgspec
+
+import loom
+from loom.connect import connect, open_store
+from loom.engine.client import new_id
+from loom.engine.writer import Writer
+from loom.model import limits
+from loom.model.chunk import Chunk
+from loom.model.errors import LoomError, Unavailable
+from loom.model.run import Meta
+
+from .blame import line_of
+from .loops import Signals
+from .loops import run as run_loop
+from .options import Listing
+from .paint import Painter, is_terminal, size_of
+from .places import shown, state_folder, store_url
+from .shows import compact, pretty
+
+__all__ = ["doctor"]
+
+_PACKAGES = (
+    "msgspec", "apsw", "starlette", "uvicorn", "httptools", "uvloop", "httpx2", "stamina", "cyclopts", "rich",
+    "platformdirs",
+)  # fmt: skip
+_OPTIONAL = frozenset({"uvloop"})
+
+
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one check found. `advice`: what to do."""
+
+    check: str
+    status: Literal["good", "warning", "bad"]
+    found: str
+    advice: str = ""
+
+
+def doctor(*, output: Listing = "table") -> int:
+    """Check this installation, and say what to do."""
+    findings = run_loop(_examine)
+    match output:
+        case "json":
+            print(pretty(findings))
+        case "jsonl":
+            print("\n".join(map(compact, findings)))
+        case _:
+            _print(findings)
+    return 1 if any(finding.status == "bad" for finding in findings) else 0
+
+
+def _print(findings: list[Finding]) -> None:
+    painter = Painter(sys.stdout)
+    signs = {"good": (painter.marks.good, "green"), "warning": (painter.marks.warning, "yellow")}
+    for finding in findings:
+        mark, style = signs.get(finding.status, (painter.marks.bad, "red"))
+        print(f"{painter.paint(mark, style=style)} {finding.check:11}{finding.found}")
+        if finding.advice:
+            print(f"{'':13}{finding.advice}")
+
+
+async def _examine(_: Signals) -> list[Finding]:
+    findings = [_python(), _packages(), _sqlite()]
+    for check, name in ((_state, "state"), (_store, "store"), (_model, "model"), (_server, "server")):
+        findings.append(await _checked(name, check))
+    return [*findings, _terminal()]
+
+
+async def _checked(name: str, check: Callable[[], Awaitable[Finding]]) -> Finding:
+    """A check that fails is a finding."""
+    try:
+        async with asyncio.timeout(2 * limits.CONNECT_TIMEOUT):
+            return await check()
+    except TimeoutError:
+        return Finding(name, "bad", f"no answer within {2 * limits.CONNECT_TIMEOUT:g} s")
+    except LoomError as error:
+        return Finding(name, "bad", line_of(error).removeprefix("error: "), str(error.details.get("hint", "")))
+    except Exception as error:  # whatever is broken here is what we are asked to find
+        return Finding(name, "bad", f"{type(error).__name__}: {error}")
+
+
+def _python() -> Finding:
+    found = f"{platform.python_implementation()} {platform.python_version()} on {platform.platform(terse=True)}"
+    return Finding("python", "good", found)
+
+
+def _packages() -> Finding:
+    versions, missing = [f"loom-streams {loom.__version__}"], []
+    for name in _PACKAGES:
+        try:
+            versions.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    found = ", ".join(versions)
+    if set(missing) - _OPTIONAL:
+        return Finding("packages", "bad", found, f"python -m pip install {' '.join(missing)}")
+    if missing:
+        return Finding("packages", "warning", found, "python -m pip install uvloop makes it about twice as fast")
+    return Finding("packages", "good", found)
+
+
+def _sqlite() -> Finding:
+    """Write-ahead logging needs shared memory, which not every file system has."""
+    version = apsw.sqlitelibversion()
+    with tempfile.TemporaryDirectory() as folder:
+        connection = apsw.Connection(str(Path(folder) / "wal.db"))
+        mode = str(connection.pragma("journal_mode", "wal"))
+        connection.close()
+    if mode != "wal":
+        return Finding("sqlite", "bad", f"{version}, no WAL", "keep stores on a local file system")
+    return Finding("sqlite", "good", f"{version}, WAL")
+
+
+async def _state() -> Finding:
+    folder = state_folder()
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+    mode = folder.stat().st_mode & 0o777
+    if mode & 0o077:
+        return Finding("state", "warning", f"{folder} can be read by others", f"chmod 700 {folder}")
+    return Finding("state", "good", f"{folder} is writable, and yours alone")
+
+
+async def _store() -> Finding:
+    """Open it, write a run of one chunk, read it back, drop it."""
+    url = store_url(None, os.environ)
+    began = time.perf_counter()
+    async with open_store(url) as store:
+        run = f"doctor-{new_id()}"
+        await store.create(Meta(run=run, actor="doctor", queue="doctor", created=time.time()))
+        try:
+            writer = Writer(store, run, await store.fence(run, uuid.uuid4().hex))
+            writer.put(Chunk("start", {"attempt": 1, "actor": "doctor", "kept_through": 0}, time=time.time()))
+            await writer.end(Chunk("complete", "written", time=time.time()))
+            await writer.aclose()
+            if not (await store.read(run)).ended:
+                raise Unavailable("what was written is not what is read")
+        finally:
+            await store.drop(run)
+        took = (time.perf_counter() - began) * 1000
+        return Finding("store", "good", f"{shown(url)} opens and round-trips in {took:.0f} ms ({store.durability})")
+
+
+async def _model() -> Finding:
+    """The model that `ctx.ai` is here; of a server, whether it answers, for which no token is spent."""
+    base, key = os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_KEY")
+    if not base and not key:
+        advice = "OPENAI_BASE_URL and OPENAI_API_KEY name a real one"
+        return Finding("model", "good", "the built-in writer: no key, no network, little sense", advice)
+    import httpx2
+
+    from loom.producers.llm.openai import OPENAI_URL
+
+    url = (base or OPENAI_URL).rstrip("/")
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    where = f"{shown(url)} ({'with a key' if key else 'no key'})"
+    async with httpx2.AsyncClient(timeout=limits.CONNECT_TIMEOUT) as http:
+        try:
+            status = (await http.get(f"{url}/models", headers=headers)).status_code
+        except httpx2.HTTPError as error:
+            return Finding("model", "bad", f"{where}: {type(error).__name__}: {error}", "check OPENAI_BASE_URL")
+    if status in (401, 403):
+        return Finding("model", "bad", f"{where} answers {status}", "check OPENAI_API_KEY")
+    return Finding("model", "good", f"{where} answers")
+
+
+async def _server() -> Finding:
+    url = os.environ.get("LOOM_URL")
+    if not url:
+        return Finding("server", "good", "none is named (LOOM_URL)")
+    began = time.perf_counter()
+    async with connect(url) as client:
+        actors = len(await client.actors())
+    took = (time.perf_counter() - began) * 1000
+    host = urlsplit(url).hostname
+    return Finding("server", "good", f"{host} answers in {took:.0f} ms; {actors} actors")
+
+
+def _terminal() -> Finding:
+    if not is_terminal(sys.stdout):
+        return Finding("terminal", "good", "output is no terminal: plain text")
+    size = size_of(sys.stdout)
+    found = f"{size.columns} x {size.lines}, {sys.stdout.encoding}{', no colour' if os.environ.get('NO_COLOR') else ''}"
+    if not sys.stdout.encoding.lower().startswith("utf"):
+        return Finding("terminal", "warning", found, "LANG=C.UTF-8 lets it show all characters")
+    return Finding("terminal", "good", found)

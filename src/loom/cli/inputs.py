@@ -1,0 +1,75 @@
+"""INPUT on a command line to a run's input: JSON if it parses, else text; for a sole text parameter always text."""
+
+from __future__ import annotations
+
+from typing import Any, BinaryIO
+
+from loom.model import limits
+from loom.model.errors import InvalidInput, RemoteProtocolError, UsageError
+from loom.model.run import ActorInfo
+from loom.wire.json import check_size, decode
+
+__all__ = ["check_once", "guessed", "read_input", "read_piped"]
+
+
+def read_input(actor: ActorInfo | None, text: str | None, json: str | None, piped: str | None) -> Any:
+    """The input that was given as INPUT, by ``--input``, or on standard input; None if in no way.
+
+    What is `piped` is text wherever the actor takes text. Raises `InvalidInput`.
+    """
+    if json is not None:
+        try:
+            return decode(json.encode(errors="surrogatepass"))
+        except RemoteProtocolError as error:
+            raise InvalidInput(f"--input: {error}", details={"field": "input"}) from None
+    sole = _sole_parameter(actor)
+    if piped is not None and sole is not None and "string" in _types(sole[1]):
+        return {sole[0]: piped}
+    if text is not None and sole is not None and _types(sole[1]) == {"string"}:
+        return {sole[0]: text}
+    given = text if piped is None else piped
+    return None if given is None else guessed(given)
+
+
+def check_once(text: str | None, json: str | None, stdin: bool) -> None:
+    """Raise `UsageError` when the input is given in more than one way."""
+    if (text is not None) + (json is not None) + stdin > 1:
+        raise UsageError("give the input once: as INPUT, as --input JSON, or - for standard input")
+
+
+def read_piped(file: BinaryIO) -> str:
+    """All of `file` as text. Raises `InvalidInput` (not UTF-8), `LimitExceeded`."""
+    data = file.read(limits.INPUT_BYTES + 1)
+    check_size(data, limits.INPUT_BYTES, "standard input, read so far:")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"standard input: {error}", details={"field": "input"}) from None
+
+
+def _sole_parameter(actor: ActorInfo | None) -> tuple[str, Any] | None:
+    """The name and JSON Schema of an actor's only parameter."""
+    properties = {} if actor is None else actor.input_schema.get("properties", {})
+    if not isinstance(properties, dict) or len(properties) != 1:
+        return None
+    sole: tuple[str, Any] = next(iter(properties.items()))
+    return sole
+
+
+def _types(schema: Any) -> set[str]:
+    """The JSON types that a schema names at its top; of a choice, all of them."""
+    if not isinstance(schema, dict):
+        return set()
+    if isinstance(schema.get("type"), str):
+        return {schema["type"]}
+    if isinstance(schema.get("type"), list):
+        return set(schema["type"])
+    return set().union(*(_types(part) for part in schema.get("anyOf", ())))
+
+
+def guessed(text: str) -> Any:
+    """JSON if it parses, else the text."""
+    try:
+        return decode(text.encode(errors="surrogatepass"))
+    except RemoteProtocolError:
+        return text

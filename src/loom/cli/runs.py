@@ -1,0 +1,177 @@
+"""`loom runs list|show|tail|send|cancel`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, TypeVar
+
+from cyclopts import Parameter
+
+from loom.connect import connect, open_store
+from loom.engine.client import Client
+from loom.engine.run import Run
+from loom.engine.transport import StoreTransport
+from loom.model import limits
+from loom.model.cursor import Cursor
+from loom.model.errors import Unavailable, revive
+from loom.model.run import Head, RunState
+from loom.wire.views import view_of
+
+from .inputs import guessed
+from .loops import Interrupted, Signals
+from .loops import run as run_loop
+from .options import Listing, Seconds, Streaming, Where, sessions_folder
+from .places import Place
+from .session import end_orphans
+from .shows import make_show
+from .tables import age, print_rows, run_text
+from .tally import Tally, duration
+from .watch import watching
+
+__all__ = ["cancel", "list_runs", "send", "show", "tail"]
+
+T = TypeVar("T")
+
+RunId = Annotated[str, Parameter(name="RUN", help="The run's id.")]
+
+
+def list_runs(
+    *,
+    state: Annotated[RunState | None, Parameter(help="Only runs in this state.")] = None,
+    actor: Annotated[str | None, Parameter(help="Only runs of this actor.")] = None,
+    limit: Annotated[int, Parameter(help="At most so many.")] = 20,
+    where: Where | None = None,
+    output: Listing = "table",
+) -> None:
+    """Runs, newest first."""
+
+    async def ask(client: Client) -> list[Head]:
+        return await client.runs(limit=limit, state=state, actor=actor)
+
+    heads = _call(where, ask)
+    header = ("RUN", "ACTOR", "STATE", "CHUNKS", "TOOK", "STARTED")
+    print_rows(output, header, [_row(head) for head in heads], [view_of(head) for head in heads])
+
+
+def _row(head: Head) -> tuple[str, ...]:
+    began = head.started or head.meta.created
+    took = "" if head.started is None else duration((head.ended_at or time.time()) - head.started)
+    return head.meta.run, head.meta.actor, head.state, str(head.tail), took, f"{age(began)} ago"
+
+
+def show(run: RunId, /, *, where: Where | None = None, output: Listing = "table") -> None:
+    """What is known of a run: state, input, times, result or error."""
+
+    async def ask(client: Client) -> Head:
+        return await client.run(run).status()
+
+    print(run_text(view_of(_call(where, ask)), output))
+
+
+def tail(
+    run: RunId,
+    /,
+    *,
+    after: Annotated[str | None, Parameter(help="The cursor behind which to begin (default: the beginning).")] = None,
+    where: Where | None = None,
+    output: Streaming = "text",
+) -> int:
+    """Follow a run to its end. Ctrl-C leaves it running, and says how to go on."""
+    place = (where or Where()).place()
+    cursor = None if after is None else Cursor.parse(after)
+    return run_loop(lambda signals: _tail(run, cursor, place, output, signals))
+
+
+async def _tail(id: str, after: Cursor | None, place: Place, output: str, signals: Signals) -> int:
+    tally = Tally(time.monotonic())
+    show = make_show(output, tally, stream=True)
+    async with watching(show, tally, signals) as watch, _client(place) as client:
+        run = client.run(id)
+        head = await run.status()
+        if head.started is not None:
+            tally.began(head.started, time.time(), time.monotonic())
+        ended = await watch.follow(run, after or head.earliest)
+        await watch.end()
+    if not ended:
+        cursor = watch.cursor or after
+        resume = f"loom runs tail {id}{f' --after {cursor}' if cursor else ''}{place.flags}"
+        print(f"The run goes on. To read on:\n{resume}", file=sys.stderr)
+        raise Interrupted(signals.number)
+    assert watch.last is not None
+    if watch.last.error is not None:
+        raise revive(watch.last.error)
+    return 0
+
+
+def send(
+    run: RunId,
+    type: Annotated[str, Parameter(name="TYPE", help="What kind of message, as the actor receives it.")],
+    data: Annotated[str | None, Parameter(name="DATA", help="JSON if it parses, else text.")] = None,
+    /,
+    *,
+    id: Annotated[str | None, Parameter(help="The message's id: sending the same twice is sending once.")] = None,
+    where: Where | None = None,
+) -> None:
+    """Tell a running run something. It is stored when this returns."""
+
+    async def tell(client: Client) -> None:
+        await client.run(run).send(type, None if data is None else guessed(data), id=id)
+
+    _call(where, tell)
+
+
+def cancel(
+    run: RunId,
+    /,
+    *,
+    timeout: Annotated[
+        Seconds, Parameter(help="How long to wait for the confirmation; 0: not at all.")
+    ] = limits.CANCEL_WAIT,
+    where: Where | None = None,
+) -> None:
+    """End a run, and wait until it is really gone. Of an ended run it does nothing."""
+
+    async def ask(client: Client) -> None:
+        handle = client.run(run)
+        await handle.cancel()
+        if timeout:
+            await _confirmed(handle, timeout)
+
+    _call(where, ask)
+
+
+async def _confirmed(run: Run[Any, Any], timeout: float) -> None:
+    try:
+        head = await run.wait(timeout)
+    except TimeoutError:
+        raise Unavailable(
+            f"the cancel is stored, but no worker has confirmed it within {timeout:g} s",
+            details={"hint": "it holds as soon as a worker serves the run's queue (loom runs show names it)"},
+        ) from None
+    print(f"{run.id} {head.state}")
+
+
+def _call(where: Where | None, ask: Callable[[Client], Awaitable[T]]) -> T:
+    place = (where or Where()).place()
+
+    async def main(_: Signals) -> T:
+        async with _client(place) as client:
+            return await ask(client)
+
+    return run_loop(main)
+
+
+@asynccontextmanager
+async def _client(place: Place) -> AsyncIterator[Client]:
+    """A client. Runs whose command was killed are ended first: nobody waits for them."""
+    if place.remote:
+        async with connect(place.url) as client:
+            yield client
+        return
+    async with open_store(place.url) as store:
+        await end_orphans(store, sessions_folder())
+        async with Client(StoreTransport(store)) as client:
+            yield client

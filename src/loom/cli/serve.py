@@ -1,0 +1,229 @@
+"""`loom serve` and `loom worker`: run until told to stop, then drain, saying what happens to whom."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from typing import Annotated
+
+from cyclopts import Parameter
+
+import loom
+from loom.app import App
+from loom.connect import default_ai, open_store
+from loom.engine.transport import StoreTransport
+from loom.engine.worker import Drained, Worker
+from loom.model import limits
+from loom.model.errors import UsageError
+from loom.model.ports import Store
+
+from .blame import debugging
+from .loops import Signals
+from .loops import run as run_loop
+from .options import Seconds, Target
+from .places import shown, store_url
+from .samples import curl_line
+from .target import load_app, target_of
+
+__all__ = ["serve", "worker"]
+
+StoreOption = Annotated[
+    str | None,
+    Parameter(name="--store", help="As sqlite:///runs.db (LOOM_STORE; default: SQLite in your state folder)."),
+]
+Queues = Annotated[list[str] | None, Parameter(name="--queue", negative="", help="A queue to serve; may be repeated.")]
+Concurrency = Annotated[int, Parameter(help="Runs that are driven at a time.")]
+Lease = Annotated[Seconds, Parameter(help="Another worker takes over when this one is silent for so long.")]
+Drain = Annotated[Seconds, Parameter(help="How long running producers may go on when we are told to stop.")]
+
+
+def serve(
+    target: Target = None,
+    /,
+    *,
+    store: StoreOption = None,
+    host: Annotated[str, Parameter(help="Beyond this machine, keys are needed: LOOM_API_KEYS.")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="0: any that is free.")] = 8700,
+    allow_host: Annotated[list[str] | None, Parameter(negative="", help="A Host to answer to, besides --host.")] = None,
+    allow_origin: Annotated[list[str] | None, Parameter(negative="", help="An origin whose pages may use it.")] = None,
+    no_worker: Annotated[
+        bool, Parameter(name="--no-worker", negative="", help="Leave driving to loom worker.")
+    ] = False,
+    reload: Annotated[bool, Parameter(negative="", help="Start again whenever a Python file here changes.")] = False,
+    queue: Queues = None,
+    concurrency: Concurrency = limits.CONCURRENCY,
+    lease: Lease = limits.LEASE,
+    drain: Drain = limits.DRAIN,
+) -> None:
+    """Serve an app over HTTP, with a worker in the same process.
+
+    LOOM_API_KEYS: keys, parted by commas or blanks; with any, every request needs one of them.
+    """
+    if reload:
+        from .reload import reload_on_changes  # an optional extra
+
+        reload_on_changes(sys.argv[1:])
+        return
+    name = target_of(target, os.environ)
+    app = load_app(name)
+    driver = None if no_worker else _Driver(app, tuple(queue or ("default",)), concurrency, lease, drain)
+    keys = _keys(os.environ.get("LOOM_API_KEYS", ""))
+    listening = _Listening(host, port, keys, tuple(allow_host or ()), tuple(allow_origin or ()))
+    url = store_url(store, os.environ)
+    _log_to_stderr()
+    run_loop(lambda signals: _serve(name, app, url, listening, driver, signals))
+
+
+def worker(
+    target: Target = None,
+    /,
+    *,
+    store: StoreOption = None,
+    queue: Queues = None,
+    concurrency: Concurrency = limits.CONCURRENCY,
+    lease: Lease = limits.LEASE,
+    drain: Drain = limits.DRAIN,
+) -> None:
+    """Drive the runs of a store."""
+    name = target_of(target, os.environ)
+    app = load_app(name)
+    driver = _Driver(app, tuple(queue or ("default",)), concurrency, lease, drain)
+    url = store_url(store, os.environ)
+    _log_to_stderr()
+    run_loop(lambda signals: _work(name, app, url, driver, signals))
+
+
+class _Listening:
+    """Where to listen, and whom to answer."""
+
+    def __init__(
+        self, host: str, port: int, keys: Sequence[str], hosts: tuple[str, ...], origins: tuple[str, ...]
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.keys = keys
+        self.hosts = hosts
+        self.origins = origins
+
+
+class _Driver:
+    """A worker to be, and how it stops."""
+
+    def __init__(self, app: App, queues: tuple[str, ...], concurrency: int, lease: float, drain: float) -> None:
+        if concurrency < 1 or lease < 0.1:
+            raise UsageError("--concurrency is at least 1, --lease at least 100ms")
+        self._app = app
+        self._queues = queues
+        self._concurrency = concurrency
+        self._lease = lease
+        self._drain = drain
+
+    @property
+    def words(self) -> str:
+        queues = f"queue{'s' if len(self._queues) > 1 else ''} {', '.join(self._queues)}"
+        return f"{self._concurrency} runs at a time, {queues}, lease {self._lease:g} s"
+
+    @asynccontextmanager
+    async def working(self, store: Store) -> AsyncIterator[None]:
+        """Drive runs inside the block; leaving it drains, and tells what becomes of whom."""
+        async with (
+            self._app.resources(default_ai) as resources,
+            Worker(
+                store,
+                self._app.registry,
+                queues=self._queues,
+                concurrency=self._concurrency,
+                lease=self._lease,
+                drain=self._drain,
+                resources=resources,
+            ) as worker,
+        ):
+            yield
+            _tell(_plan_of(worker.running, self._drain))
+            _tell(_account_of(await worker.drain()))
+
+
+async def _serve(
+    target: str, app: App, url: str, listening: _Listening, driver: _Driver | None, signals: Signals
+) -> None:
+    """The worker drains first: viewers follow to the end what it finishes."""
+    from loom.server.app import create_app  # 0.1 s, which a worker does not need
+    from loom.server.security import hosts_for
+    from loom.server.serve import serving
+
+    async with open_store(url) as store:
+        gateway = create_app(
+            StoreTransport(store, app.registry),
+            keys=listening.keys,
+            allowed_hosts=(*hosts_for(listening.host), *listening.hosts),
+            allowed_origins=listening.origins,
+        )
+        async with (
+            serving(gateway, host=listening.host, port=listening.port) as address,
+            driver.working(store) if driver is not None else nullcontext(),
+        ):
+            facts = [
+                ("url", address.url),
+                *_common(app, url, store),
+                ("worker", driver.words if driver is not None else "none here (loom worker drives the runs)"),
+                ("keys", f"{len(listening.keys)} (LOOM_API_KEYS)" if listening.keys else "none are asked for"),
+            ]
+            _tell(_block(f"serving {target}", facts), "", f"  {curl_line(app, address.url, gateway.keyed)}", "")
+            await signals.wait()
+
+
+async def _work(target: str, app: App, url: str, driver: _Driver, signals: Signals) -> None:
+    async with open_store(url) as store, driver.working(store):
+        _tell(_block(f"worker for {target}", [*_common(app, url, store), ("worker", driver.words)]))
+        await signals.wait()
+
+
+def _common(app: App, url: str, store: Store) -> list[tuple[str, str]]:
+    actors = ", ".join(sorted(producer.name for producer in app.registry)) or "none"
+    return [("store", f"{shown(url)} (durability: {store.durability})"), ("actors", actors)]
+
+
+def _block(title: str, facts: Sequence[tuple[str, str]]) -> str:
+    lines = [f"loom {loom.__version__}, {title} (process {os.getpid()})", ""]
+    return "\n".join([*lines, *(f"  {name:8}{value}" for name, value in facts)])
+
+
+def _plan_of(running: dict[str, bool], drain: float) -> str:
+    if not running:
+        return "Stopping: nothing is running."
+    going = sum(running.values())
+    parts = [f"{going} handed over" if going else "", f"{len(running) - going} may finish within {drain:g} s"]
+    plan = ", ".join(parts[: 1 if going == len(running) else 2]).lstrip(", ")
+    return f"Stopping: nothing new is taken; of {len(running)} running, {plan}. A second signal leaves at once."
+
+
+def _account_of(drained: Drained) -> str:
+    account = [("finished", drained.finished), ("handed over", drained.handed_over), ("lost", drained.lost)]
+    told = [
+        f"{len(runs)} {what} ({', '.join(runs[:10])}{', …' if len(runs) > 10 else ''})"
+        for what, runs in account
+        if runs
+    ]
+    return f"Stopped: {', '.join(told)}." if told else "Stopped."
+
+
+def _tell(*lines: str) -> None:
+    print(*lines, sep="\n", flush=True)
+
+
+def _keys(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, re.split(r"[\s,]+", text)))
+
+
+def _log_to_stderr() -> None:
+    """Unless the app has set logging up itself."""
+    logging.basicConfig(
+        level=logging.DEBUG if debugging() else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    if not debugging():
+        logging.getLogger("loom").setLevel(logging.INFO)

@@ -1,0 +1,89 @@
+"""Lists and single runs, for people and for programs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from loom.wire.views import RunView
+
+from .paint import is_terminal
+from .screen import clean
+from .shows import compact, pretty
+from .tally import duration
+
+__all__ = ["age", "print_rows", "run_text"]
+
+_STYLES = {"completed": "green", "failed": "red", "lost": "red", "cancelled": "yellow", "running": "cyan"}
+
+
+def print_rows(output: str, header: Sequence[str], rows: Sequence[Sequence[str]], values: Sequence[Any]) -> None:
+    """`rows` as a table, cut to the terminal, whole in a pipe; or `values` as JSON."""
+    match output:
+        case "json":
+            print(pretty(list(values)))
+        case "jsonl":
+            sys.stdout.write("".join(compact(value) + "\n" for value in values))
+        case _:
+            _print_table(header, rows)
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """The last column gives way when there is no room."""
+    on_terminal = is_terminal(sys.stdout)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
+    for name in header[:-1]:
+        table.add_column(name, no_wrap=True)
+    table.add_column(header[-1], no_wrap=on_terminal, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*(Text(clean(cell), style=_STYLES.get(cell, "")) for cell in row))
+    console = Console(file=sys.stdout, highlight=False, width=None if on_terminal else 10_000)
+    with console.capture() as capture:
+        console.print(table)
+    sys.stdout.write("".join(line.rstrip() + "\n" for line in capture.get().splitlines()))
+
+
+def run_text(view: RunView, output: str) -> str:
+    """One run, whole."""
+    match output:
+        case "json":
+            return pretty(view)
+        case "jsonl":
+            return compact(view)
+    fields = {
+        "run": view.id,
+        "actor": view.actor,
+        "state": view.state,
+        "key": view.key,
+        "queue": view.queue,
+        "attempt": str(view.attempt),
+        "chunks": str(view.chunks),
+        "created": _moment(view.created),
+        "started": _moment(view.started),
+        "ended": _moment(view.ended),
+        "took": None if view.started is None or view.ended is None else duration(view.ended - view.started),
+        "cursor": view.latest,
+        "input": None if view.input is None else compact(view.input),
+        "result": None if view.result is None or bytes(view.result) == b"null" else compact(view.result),
+        "error": None if view.error is None else f"{view.error.message} ({view.error.code})",
+    }
+    return "\n".join(f"{name:9}{clean(value)}" for name, value in fields.items() if value)
+
+
+def age(since: float) -> str:
+    """How long ago, roughly: ``12 s``, ``5 min``, ``3 h``, ``2 days``."""
+    seconds = max(time.time() - since, 0.0)
+    for size, word in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {word}"
+    return f"{seconds:.0f} s"
+
+
+def _moment(at: float | None) -> str | None:
+    return None if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -1,0 +1,109 @@
+"""What a run has said so far, in numbers: how much stands, how fast it came, how far it is."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections import deque
+from typing import Any
+
+from loom.model.chunk import Chunk, Progress
+from loom.model.grammar import is_output, kept_through
+
+__all__ = ["Tally", "duration", "text_of"]
+
+_SPAN = 3.0  # the rate is that of the last seconds
+_SAMPLES = 100
+
+
+def text_of(chunk: Chunk[Any]) -> str | None:
+    """The text that a chunk adds to the flow, if that is what it does."""
+    if chunk.type in ("data", "text-delta", "stdout", "stderr") and isinstance(chunk.data, str):
+        return chunk.data
+    return None
+
+
+class Tally:
+    """Counts a run's chunks as they are read; what a restart takes back is taken off. Times in monotonic seconds."""
+
+    def __init__(self, now: float) -> None:
+        self.started = now
+        self.heard = now
+        self.ended: float | None = None
+        self.progress: Progress | None = None
+        self.attempt = 0
+        self._texts = array("Q")  # seqs of what stands
+        self._others = array("Q")
+        self._wall: float | None = None
+        self._recent: deque[tuple[float, int]] = deque(maxlen=_SAMPLES)
+
+    def began(self, at: float, wall: float, now: float) -> None:
+        """The run began before we did: at `at`, in Unix seconds, when it is `wall` now."""
+        self.started = now - max(wall - at, 0.0)
+        self._wall = at
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing was said yet that stands."""
+        return not self._texts and not self._others and self.progress is None
+
+    @property
+    def count(self) -> int:
+        return len(self._texts) + len(self._others)
+
+    def take(self, chunk: Chunk[Any], now: float) -> int:
+        """Count a chunk. Returns how many chunks of output it took back."""
+        self.heard = now
+        if chunk.type in ("complete", "error"):
+            self.ended = now if self._wall is None else self.started + max(chunk.time - self._wall, 0.0)
+        if chunk.progress is not None:
+            self.progress = chunk.progress
+        kept = kept_through(chunk)
+        if kept is not None:
+            return self._restart(chunk, kept)
+        if is_output(chunk.type) and chunk.progress is None:
+            (self._others if text_of(chunk) is None else self._texts).append(chunk.seq)
+            self._sample(now)
+        return 0
+
+    def _restart(self, chunk: Chunk[Any], kept: int) -> int:
+        self.attempt = chunk.data.get("attempt", self.attempt + 1) if isinstance(chunk.data, dict) else 1
+        before = self.count
+        for seqs in (self._texts, self._others):
+            del seqs[bisect_right(seqs, kept) :]
+        if before != self.count:
+            self.progress = None
+            self._recent.clear()
+        return before - self.count
+
+    def _sample(self, now: float) -> None:
+        if not self._recent or now - self._recent[-1][0] >= _SPAN / _SAMPLES:
+            self._recent.append((now, self.count))
+
+    def rate(self, now: float) -> float | None:
+        """Chunks a second of late, None before it can be told."""
+        while len(self._recent) > 2 and now - self._recent[0][0] > _SPAN:
+            self._recent.popleft()
+        if not self._recent or now - self._recent[0][0] < 0.5:
+            return None
+        since, count = self._recent[0]
+        return (self.count - count) / (now - since)
+
+    def amount(self) -> str:
+        """As ``150 tokens`` when all that was said is text, else as ``12 chunks``."""
+        word = "chunk" if self._others or not self._texts else "token"
+        return f"{self.count:,} {word}{'' if self.count == 1 else 's'}"
+
+    def elapsed(self, now: float) -> str:
+        return duration((now if self.ended is None else self.ended) - self.started)
+
+
+def duration(seconds: float) -> str:
+    """For people: ``3.2 s``, ``2 min 05 s``, ``1 h 02 min``."""
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours < 48 else f"{hours // 24} days"

@@ -1,0 +1,155 @@
+"""Following a run in front of somebody: chunks to a `Show`, and what it shows to standard output."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TextIO
+
+from loom.engine.run import Run
+from loom.engine.tasks import cancel_and_wait, spawn
+from loom.model import limits
+from loom.model.chunk import Chunk
+from loom.model.cursor import Cursor
+from loom.model.run import RunState, state_of
+
+from .loops import Signals
+from .pump import Pump, write_all
+from .shows import Show, Terminal
+from .tally import Tally
+
+__all__ = ["Watch", "watching"]
+
+
+class Watch:
+    """One run, followed in front of somebody. Made by `watching`."""
+
+    def __init__(self, show: Show, tally: Tally, pump: Pump, signals: Signals) -> None:
+        self._show = show
+        self._tally = tally
+        self._pump = pump
+        self._signals = signals
+        self.cursor: Cursor | None = None
+        """Behind the last chunk that was taken."""
+        self.last: Chunk[Any] | None = None
+
+    @property
+    def state(self) -> RunState | None:
+        """How the run ended; None while it has not."""
+        if self.last is None or self.last.type not in ("complete", "error"):
+            return None
+        return state_of(attempted=True, error=self.last.error, ended=True)
+
+    async def follow(self, run: Run[Any, Any], after: Cursor | None) -> bool:
+        """Show the run from `after` to its end. False if a signal came first.
+
+        Raises as `Run.chunks`, except for the run's own error, and `OSError` when nobody takes the output any more.
+        """
+        told = asyncio.Event()
+        reading = spawn(self._read(run, after), "loom-follow")
+        leaving = spawn(told.wait(), "loom-leave")
+        try:
+            with self._signals.first(told.set):
+                await asyncio.wait({reading, leaving, self._pump.done}, return_when=asyncio.FIRST_COMPLETED)
+            if self._pump.done.done():
+                self._pump.done.result()
+            return reading.done() and reading.result() is None
+        finally:
+            await cancel_and_wait(reading, leaving)
+
+    async def _read(self, run: Run[Any, Any], after: Cursor | None) -> None:
+        async for chunk in run.chunks(after, raise_errors=False):
+            taken_back = self._tally.take(chunk, time.monotonic())
+            self._show.take(chunk, taken_back)
+            self.cursor, self.last = chunk.cursor, chunk
+            self._pump.nudge()
+            if len(self._show) > limits.SCREEN_CHARACTERS:
+                await self._pump.settle()
+
+    def note(self, text: str) -> None:
+        """What a live line is to say from now on."""
+        if isinstance(self._show, Terminal):
+            self._show.note = text
+            self._pump.nudge()
+
+    def result(self, value: Any) -> None:
+        self._show.result(value)
+
+    async def end(self) -> None:
+        """Say how it ended, and write all that is left."""
+        self._show.end(self.state, time.monotonic())
+        await self._pump.settle()
+
+
+@asynccontextmanager
+async def watching(show: Show, tally: Tally, signals: Signals) -> AsyncIterator[Watch]:
+    """What is shown goes to standard output; what the process itself prints meanwhile is kept apart from it."""
+    out = sys.stdout
+
+    def pull() -> bytes:
+        return show.flush(time.monotonic()).encode(out.encoding, "replace")
+
+    def leave() -> None:
+        if show.moves:
+            write_all(out.fileno(), b"\x1b[J\r\n")  # what is half drawn goes
+
+    out.flush()
+    async with Pump(out.fileno(), pull, limits.REDRAW if show.moves else None) as pump:
+        signals.before_exit = leave
+        with _prints_aside(show, pump):
+            yield Watch(show, tally, pump, signals)
+
+
+@contextmanager
+def _prints_aside(show: Show, pump: Pump) -> Iterator[None]:
+    """Producers that run in this process may print: that must neither tear the screen nor mix with the output."""
+    loop = asyncio.get_running_loop()
+
+    def told(text: str) -> None:
+        show.aside(text)
+        pump.nudge()
+
+    stdout, stderr = sys.stdout, sys.stderr
+    aside = _Aside(lambda text: loop.call_soon_threadsafe(told, text), stderr)
+    sys.stdout = aside
+    if show.moves:
+        sys.stderr = aside
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = stdout, stderr
+        aside.finish()
+
+
+class _Aside(io.TextIOBase):
+    """A text file whose whole lines go to `tell`."""
+
+    def __init__(self, tell: Callable[[str], object], real: TextIO) -> None:
+        self._tell = tell
+        self._real = real
+        self._part = ""
+        self._lock = threading.Lock()
+
+    def write(self, text: str) -> int:
+        with self._lock:  # sync producers print from threads
+            lines, newline, self._part = (self._part + text).rpartition("\n")
+        if newline:
+            self._tell(lines + newline)
+        return len(text)
+
+    def finish(self) -> None:
+        """Tell what has no line end."""
+        if self._part:
+            self.write("\n")
+
+    def fileno(self) -> int:
+        return self._real.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._real.encoding
