@@ -126,7 +126,7 @@ class FaultStore:
 
     async def _do(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
         self.calls[name] += 1
-        fault = next((fault for fault in self._faults if fault.hits(name)), None)
+        fault = next(iter([fault for fault in self._faults if fault.hits(name)]), None)
         if self.paced:
             await asyncio.sleep(0)
         if fault is not None and fault.held is not None:

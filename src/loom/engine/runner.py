@@ -12,7 +12,16 @@ from typing import Any
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.cursor import attempt_of
-from loom.model.errors import Conflict, ErrorInfo, Fenced, LogEnded, LogNotFound, LoomError, RunFailed, UsageError
+from loom.model.errors import (
+    Conflict,
+    ErrorInfo,
+    Fenced,
+    LimitExceeded,
+    LogEnded,
+    LogNotFound,
+    LoomError,
+    RunFailed,
+)
 from loom.model.ports import AI, Fence, Store
 from loom.model.run import Claim, Head
 from loom.wire.json import convert
@@ -329,12 +338,8 @@ class _Attempt:
             return await self._failed(writer, error)
         try:
             return await self._end(writer, Chunk("complete", task.result(), None, None, None, time.time()))
-        except (TypeError, ValueError, RecursionError, UsageError) as reason:
-            return await self._failed(writer, _invalid_output("its result", reason))
-        except LoomError as reason:
-            if reason.code != "too_large":
-                raise
-            return await self._failed(writer, _invalid_output("its result", reason))
+        except (LimitExceeded, RunFailed) as reason:
+            return await self._failed(writer, RunFailed(f"its result: {reason}", code="invalid_output"))
 
     async def _failed(self, writer: Writer, error: BaseException) -> Ending | None:
         info = _info_of(error)
@@ -381,10 +386,6 @@ class _Attempt:
 
 def _error(info: ErrorInfo) -> Chunk[Any]:
     return Chunk("error", None, None, info, None, time.time())
-
-
-def _invalid_output(what: str, reason: BaseException) -> RunFailed:
-    return RunFailed(f"cannot send {what}: {reason}", code="invalid_output")
 
 
 def _info_of(error: BaseException) -> ErrorInfo:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk
-from loom.model.errors import LimitExceeded, LoomError
+from loom.model.errors import HandleClosed, LimitExceeded, LoomError, RunFailed
 from loom.model.grammar import State, advance, check_type
 from loom.model.ports import Fence, Logs
 from loom.wire.json import check_depth, encode, encode_into
@@ -37,6 +37,7 @@ class Writer:
 
     `put` never waits; a caller that may say much awaits `room` when `full`. A batch whose outcome is unknown is sent
     again byte for byte. `Fenced`, `Conflict` and `LogEnded` break the writer for good: it never adopts another tail.
+    Whoever waits on it when it breaks, or is closed, is told.
     """
 
     def __init__(self, logs: Logs, run: str, fence: Fence) -> None:
@@ -52,6 +53,7 @@ class Writer:
         self._settled: asyncio.Future[None] | None = None
         self.on_broken: asyncio.Future[LoomError] = asyncio.get_running_loop().create_future()
         self._task = spawn(self._pump(), f"loom-writer {run}")
+        self._task.add_done_callback(self._gone)
 
     @property
     def seq(self) -> int:
@@ -72,7 +74,7 @@ class Writer:
         """Say `chunk`. It is encoded here and now: what happens to its data later changes nothing.
 
         Raises `LocalProtocolError` (the grammar forbids it), `LimitExceeded` (too large or nested too deeply),
-        `TypeError` (it has no JSON), or what broke the writer. Nothing was said then.
+        `RunFailed` (`invalid_output`: it has no JSON), or what broke the writer. Nothing was said then.
         """
         state = self._admit(chunk.type)
         buffer = self._buffer
@@ -81,9 +83,9 @@ class Writer:
             encode_into(chunk, buffer, -1)
             if len(buffer) - start > _SMALL:
                 _check(buffer[start:])
-        except BaseException:
+        except BaseException as error:
             del buffer[start:]
-            raise
+            raise _refusal(chunk, error) from None
         buffer += b"\n"
         self._accept(state)
 
@@ -182,13 +184,29 @@ class Writer:
         self.on_broken.set_result(error)
         self._wake()
 
+    def _gone(self, task: asyncio.Task[None]) -> None:
+        if self._broken is None:
+            self._break(HandleClosed("this writer was closed"))
+
 
 def encode_line(chunk: Chunk[Any]) -> Line:
     """The chunk's JSON; raises as `Writer.put` does for what cannot be said. For producers in threads."""
-    data = encode(chunk)
-    if len(data) > _SMALL:
-        _check(data)
+    try:
+        data = encode(chunk)
+        if len(data) > _SMALL:
+            _check(data)
+    except Exception as error:
+        raise _refusal(chunk, error) from None
     return Line(chunk.type, data)
+
+
+def _refusal(chunk: Chunk[Any], error: BaseException) -> BaseException:
+    """What a chunk's author is told: by what he did, not by what the encoder ran into."""
+    if isinstance(error, RecursionError):
+        return LimitExceeded("a chunk's JSON is nested too deeply", code="too_large")
+    if isinstance(error, (TypeError, ValueError)):  # no JSON form; a lone surrogate, which UTF-8 has not
+        return RunFailed(f"cannot send a {chunk.type!r} chunk: {error}", code="invalid_output")
+    return error
 
 
 def _check(data: bytes | bytearray) -> None:
