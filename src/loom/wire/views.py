@@ -118,7 +118,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     actor: str
     state: RunState
     attempt: int
-    input: msgspec.Raw | None = None
+    input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # with None, Raw would not be decoded
     key: str | None = None
     queue: str = "default"
     created: float
@@ -133,7 +133,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where a reader of only what comes next begins (absent: at the beginning)."""
     epochs: list[tuple[int, int]] = []
     error: ErrorInfo | None = None
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     timeout: float | None = None
     idle_timeout: float | None = None
     ahead: int | None = None
@@ -171,7 +171,7 @@ def view_of(head: Head, *, full: bool = True) -> RunView:
         actor=meta.actor,
         state=head.state,
         attempt=head.attempt,
-        input=meta.input if full else None,
+        input=meta.input if full else msgspec.UNSET,
         key=meta.key,
         queue=meta.queue,
         created=meta.created,
@@ -183,7 +183,7 @@ def view_of(head: Head, *, full: bool = True) -> RunView:
         latest=_text(head.latest),
         epochs=list(head.epochs),
         error=head.error,
-        result=head.result if full else None,
+        result=head.result if full and head.result is not None else msgspec.UNSET,
         timeout=meta.timeout,
         idle_timeout=meta.idle_timeout,
         ahead=meta.ahead,
@@ -196,7 +196,7 @@ def head_of(view: RunView) -> Head:
     meta = Meta(
         run=view.id,
         actor=view.actor,
-        input=view.input if view.input is not None else msgspec.Raw(b"null"),
+        input=msgspec.Raw(b"null") if view.input is msgspec.UNSET else view.input,
         queue=view.queue,
         key=view.key,
         created=view.created,
@@ -213,7 +213,7 @@ def head_of(view: RunView) -> Head:
         ended=view.state not in ("queued", "running"),
         state=view.state,
         error=view.error,
-        result=view.result,
+        result=None if view.result is msgspec.UNSET else view.result,
         started=view.started,
         ended_at=view.ended,
     )
