@@ -1,14 +1,15 @@
-"""What a new attempt finds, and what follows from it."""
+"""What a new attempt finds, against a plain fold of the chunks; and what it then does."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loom.engine.context import Previous
 from loom.engine.history import History, plan
 from loom.engine.registry import Retry
 from loom.model.chunk import Batch, Chunk, Page
@@ -16,69 +17,116 @@ from loom.model.errors import ErrorInfo
 from loom.model.grammar import fold
 from loom.wire.json import decode_batch, make_batch
 
-
-def start(attempt: int, kept: int, error: ErrorInfo | None = None) -> Chunk[Any]:
-    return Chunk("start", {"attempt": attempt, "actor": "a", "kept_through": kept}, error=error)
-
-
-def pages(chunks: list[Chunk[Any]], cuts: set[int]) -> list[Page]:
-    """The chunks as one log, in batches that are cut where `cuts` says (each attempt in batches of its own)."""
-    batches: list[Batch] = []
-    pending: list[Chunk[Any]] = []
-    for seq, chunk in enumerate(chunks, 1):
-        if pending and (seq in cuts or chunk.type == "start"):
-            batches.append(make_batch(1, seq - len(pending), pending))
-            pending = []
-        pending.append(chunk)
-    if pending:
-        batches.append(make_batch(1, len(chunks) + 1 - len(pending), pending))
-    return [Page((batch,), batch.cursor, False, False) for batch in batches]
+CONTINUE = Retry(mode="continue")
+RESTART = Retry(mode="restart")
 
 
-@given(
-    attempts=st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.booleans()), min_size=1, max_size=5),
-    cuts=st.sets(st.integers(1, 40)),
-)
-def test_what_stands_is_what_the_grammar_folds(attempts: list[tuple[int, bool, bool]], cuts: set[int]) -> None:
-    chunks: list[Chunk[Any]] = []
-    for number, (count, continues, failed) in enumerate(attempts, 1):
-        kept = len(chunks) if continues else 0
-        chunks.append(start(number, kept, ErrorInfo("run_failed", "x") if failed and number > 1 else None))
-        chunks.extend(Chunk("data", [number, i]) for i in range(count))
-    history = History(keep=True)
-    decoded: list[Chunk[Any]] = []
+def start(attempt: int, kept: int = 0, error: ErrorInfo | None = None) -> Chunk[Any]:
+    return Chunk("start", {"attempt": attempt, "kept_through": kept}, error=error)
+
+
+def pages(chunks: Sequence[Chunk[Any]], cuts: Sequence[int]) -> list[Page]:
+    """`chunks` as a log, cut into batches behind the seqs `cuts`, a page a batch. A start begins an epoch."""
+    found, epoch = [], 0
+    edges = sorted({0, *cuts, len(chunks)})
+    for first, last in itertools.pairwise(edges):
+        if chunks[first].type == "start":
+            epoch += 1
+        batch = make_batch(epoch, first + 1, chunks[first:last])
+        found.append(Page((batch,), batch.cursor, last == len(chunks), False))
+    return found
+
+
+def folded(chunks: Sequence[Chunk[Any]], cuts: Sequence[int] = (), *, keep: bool = True) -> History:
+    history = History(keep=keep)
     for page in pages(chunks, cuts):
         history.add(page)
-        decoded.extend(chunk for batch in page.batches for chunk in decode_batch(batch))
-    assert list(Previous(history.standing)) == fold(decoded)
-    assert history.failures == sum(failed for _, _, failed in attempts[1:])
-    assert history.said == any(count for count, _, _ in attempts)
+    return history
 
 
-def test_one_that_does_not_continue_keeps_nothing() -> None:
-    history = History(keep=False)
-    for page in pages([start(1, 0), Chunk("data", 1)], set()):
-        history.add(page)
-    assert history.standing == []
+def standing(batches: Sequence[Batch]) -> list[tuple[int, Any]]:
+    return [(chunk.seq, chunk.data) for batch in batches for chunk in decode_batch(batch)]
+
+
+LOG = [
+    start(1),
+    Chunk("data", "a"),
+    Chunk("data", "b"),
+    start(2, kept=2),
+    Chunk("data", "c"),
+    start(3, kept=5, error=ErrorInfo("run_failed", "x")),
+    Chunk("data", "d"),
+]
+
+
+@pytest.mark.parametrize("cuts", [(), (1, 3, 5), (2, 4, 6), (1, 2, 3, 4, 5, 6)])
+def test_what_stands_does_not_depend_on_how_it_was_written_together(cuts: Sequence[int]) -> None:
+    history = folded(LOG, cuts)
+    assert standing(history.standing) == [(2, "a"), (5, "c"), (7, "d")]
+    assert history.failures == 1
     assert history.said
 
 
-CONTINUE, RESTART = Retry(mode="continue"), Retry()
+def test_a_start_without_kept_through_takes_everything_back() -> None:
+    history = folded([*LOG, Chunk("start", {"attempt": 4})])
+    assert history.standing == []
+    assert history.said, "it was said, taken back or not"
+
+
+def test_without_keep_only_the_facts_are_kept() -> None:
+    history = folded(LOG, (3,), keep=False)
+    assert (history.standing, history.failures, history.said) == ([], 1, True)
+
+
+def test_starts_alone_say_nothing() -> None:
+    assert not folded([start(1), start(2), start(3)]).said
+
+
+def test_a_trimmed_log_is_folded_from_where_it_begins() -> None:
+    history = History(keep=True)
+    batch = make_batch(1, 11, [Chunk("data", "k"), start(2, kept=11), Chunk("data", "m")])
+    history.add(Page((batch,), batch.cursor, True, False))
+    assert standing(history.standing) == [(11, "k"), (13, "m")]
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> list[Chunk[Any]]:
+    chunks = [start(1)]
+    for attempt in range(2, 2 + draw(st.integers(0, 4))):
+        chunks += [Chunk("data", f"{attempt}.{n}") for n in range(draw(st.integers(0, 4)))]
+        chunks.append(start(attempt, kept=draw(st.integers(0, len(chunks)))))
+    return chunks + [Chunk("data", n) for n in range(draw(st.integers(0, 3)))]
+
+
+@given(logs(), st.lists(st.integers(1, 30)))
+def test_it_is_the_fold_that_readers_make(chunks: list[Chunk[Any]], cuts: list[int]) -> None:
+    placed = [decode_batch(make_batch(1, seq, [chunk]))[0] for seq, chunk in enumerate(chunks, 1)]
+    wanted = [(chunk.seq, chunk.data) for chunk in fold(placed)]
+    history = folded(chunks, [cut for cut in cuts if cut < len(chunks)])
+    assert standing(history.standing) == wanted
+
+
+# --- the plan --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("said", "failed", "crashes", "retry", "act", "kept"),
+    ("facts", "act", "kept"),
     [
-        (False, False, 0, None, "go", 0),
-        (False, False, 5, None, "go", 0),
-        (False, False, 6, None, "lost", 0),
-        (True, False, 1, None, "lost", 0),
-        (True, False, 1, RESTART, "go", 0),
-        (True, False, 1, CONTINUE, "go", 9),
-        (True, True, 0, RESTART, "go", 0),
-        (True, False, 6, CONTINUE, "lost", 0),
+        ({}, "go", 0),
+        ({"tail": 1}, "go", 0),  # it said only `start`: simply tried again
+        ({"tail": 5, "said": True}, "lost", 0),
+        ({"tail": 5, "said": True, "failed": True}, "go", 0),
+        ({"tail": 5, "said": True, "retry": RESTART}, "go", 0),
+        ({"tail": 5, "said": True, "retry": CONTINUE}, "go", 5),
+        ({"tail": 5, "said": False, "retry": CONTINUE}, "go", 5),
+        ({"crashes": 5}, "go", 0),
+        ({"crashes": 6}, "lost", 0),
+        ({"tail": 5, "said": True, "retry": CONTINUE, "crashes": 6}, "lost", 0),
+        ({"tail": 5, "said": True, "retry": RESTART, "failed": True, "crashes": 6}, "lost", 0),
     ],
 )
-def test_what_follows(said: bool, failed: bool, crashes: int, retry: Retry | None, act: str, kept: int) -> None:
-    verdict = plan(tail=9, said=said, failed=failed, crashes=crashes, max_crashes=5, retry=retry)
+def test_what_follows(facts: dict[str, Any], act: str, kept: int) -> None:
+    given_facts = {"tail": 0, "said": False, "failed": False, "crashes": 0, "max_crashes": 5, "retry": None, **facts}
+    verdict = plan(**given_facts)
     assert (verdict.act, verdict.kept_through) == (act, kept)
+    assert bool(verdict.reason) is (act == "lost")

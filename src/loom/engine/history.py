@@ -27,24 +27,24 @@ class History:
         """Whether any output was ever said."""
 
     def add(self, page: Page) -> None:
+        """Fold the page that follows."""
         for batch in page.batches:
-            begin = batch.first
+            first = batch.first
             for seq, line in enumerate(batch.lines(), batch.first):
                 type = type_of(line)
                 if type == "start":
-                    self._stand(batch, begin, seq - 1)
+                    self._stand(batch, first, seq - 1)
                     self._restart(decode_chunk(line))
-                    begin = seq
+                    first = seq + 1
                 elif is_output(type):
                     self.said = True
-            self._stand(batch, begin, batch.last)
+            self._stand(batch, first, batch.last)
 
     def _stand(self, batch: Batch, first: int, last: int) -> None:
         if self._keep and first <= last:
             self.standing.append(batch.slice(first, last))
 
     def _restart(self, chunk: Chunk[Any]) -> None:
-        """A `start` takes back what was said before it, beyond `kept_through`."""
         self.failures += chunk.error is not None
         kept = kept_through(chunk) or 0
         while self.standing and self.standing[-1].last > kept:
