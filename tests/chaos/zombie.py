@@ -7,7 +7,7 @@ import contextlib
 import logging
 import sys
 
-from app import app
+from app import app  # type: ignore[import-not-found]  # beside this script
 
 from loom.connect import open_store
 from loom.engine.worker import Worker, _Held

@@ -16,7 +16,9 @@ def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["", "s", "-1s", "1 s", "1e3", "1d", "inf", "nan", "٣s", "1s\n", ".5s", "5.s", "9" * 13])
+@pytest.mark.parametrize(
+    "text", ["", "s", "-1s", "1 s", "1e3", "1d", "inf", "nan", "٣s", "1s\n", ".5s", "5.s", "9" * 13]
+)
 def test_anything_else_is_refused_naming_the_field(text: str) -> None:
     with pytest.raises(UsageError) as refused:
         parse_duration(text, "wait")
