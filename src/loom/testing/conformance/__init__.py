@@ -8,7 +8,7 @@ A store proves itself by a subclass that says how it is made::
             return lambda clock: MyStore(tmp_path / "data", clock=clock)
 
 Each test runs on a store of its own. Tests are named after the guarantee they are about, G1 to G10, as the guarantees
-page has them. The suite needs pytest, and anyio's plugin, which comes with Loom. With
+page has them. The suite needs pytest (the extra ``testing``), and anyio's plugin, which comes with Loom. With
 ``pytest.register_assert_rewrite("loom.testing.conformance")`` in a ``conftest.py`` failures show their values.
 """
 
