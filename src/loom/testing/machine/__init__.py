@@ -6,8 +6,7 @@ A store proves itself by two test cases, for unittest and pytest alike::
     TestMyQueue = queue_machine(place)
 
 `place` is a context manager of its own for each example, such as a temporary folder, that gives a `StoreFactory`. The
-same machines run for every store. They need hypothesis (the extra
-``testing``).
+same machines run for every store. They need hypothesis (the extra ``testing``).
 """
 
 from __future__ import annotations
