@@ -13,9 +13,8 @@ from loom.model.chunk import Batch, Chunk
 from loom.model.errors import CursorExpired, Unavailable
 from loom.server import streams as module
 from loom.server.app import Times
-from loom.wire import sse
 from loom.wire.json import decode
-from loom.wire.sse import FAULT, HEARTBEAT
+from loom.wire.sse import FAULT, HEARTBEAT, Framer
 
 from .harness import PATIENCE, Viewer, rig
 
@@ -295,13 +294,13 @@ async def test_a_viewer_that_takes_nothing_but_heartbeats_due_is_cut() -> None:
 
 async def test_viewers_of_one_run_are_rendered_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rendered = []
-    real = sse.frames
 
-    def frames(batch: Batch, **options: Any) -> bytes:
-        rendered.append(batch.first)
-        return real(batch, **options)
+    class Counting(Framer):
+        def frames(self, batch: Batch) -> bytes:
+            rendered.append(batch.first)
+            return super().frames(batch)
 
-    monkeypatch.setattr(module, "frames", frames)
+    monkeypatch.setattr(module, "Framer", Counting)
     async with rig() as r:
         await r.begin()
         viewers: list[Viewer] = []

@@ -19,6 +19,7 @@ from loom.wire.sse import (
     HEARTBEAT,
     Decoder,
     Event,
+    Framer,
     bookmark,
     comment,
     encode_event,
@@ -272,6 +273,17 @@ def test_frames(types: list[str], first: int, prefix: str) -> None:
     assert [event.data for event in events] == batch.lines()
     assert [event.id for event in events] == [f"{prefix}100000042-{first + index}" for index in range(len(types))]
     assert seen(events) == by_the_letter(frames(batch, prefix=prefix.encode()))
+
+
+def test_a_framer_remembers_nothing_wrong() -> None:
+    for named in (True, False):
+        framer = Framer(named=named, prefix=b"r:")
+        for batch in [
+            batch_of("start"), batch_of("data", first=2), batch_of("data", first=3), batch_of("data", "data", first=4),
+            batch_of("data2", first=6), batch_of("data", "data2", first=7), batch_of("dat", first=9),
+            Batch(9, 10, 10, b'{"type":"dat"}\n'), Batch(7, 11, 12, b'{"type":"dat"}\n{"type":"dat","data":1}\n'),
+        ]:  # fmt: skip
+            assert framer.frames(batch) == frames(batch, named=named, prefix=b"r:")
 
 
 def test_frames_are_exactly_so() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
-from starlette.routing import Router
+from starlette.routing import Match, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loom.model.errors import UsageError
@@ -16,7 +16,7 @@ from .answers import empty, error_answer
 from .operations import Operation, fit, routes_of
 from .probes import Probes
 from .runs import Runs
-from .security import LOOPBACK_HOSTS, Guard
+from .security import LOOPBACK_HOSTS, Admission, Guard
 from .streams import Streams, Times
 
 __all__ = ["Gateway", "Lifespan", "Times", "create_app"]
@@ -69,9 +69,8 @@ class Gateway:
         public = [operation.path for operation in self.operations if operation.public]
         self._guard = Guard(keys=keys, allowed_hosts=allowed_hosts, allowed_origins=allowed_origins, public=public)
         self._lifespan = lifespan
-        self._router = Router(
-            routes_of(self.operations), redirect_slashes=False, default=_no_route, lifespan=self._opened
-        )
+        self._routes = routes_of(self.operations)
+        self._router = Router(lifespan=self._opened)
 
     @property
     def keyed(self) -> bool:
@@ -97,27 +96,32 @@ class Gateway:
         self._streams.end()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._router(scope, receive, send)
+        if scope["type"] == "lifespan":
+            await self._router.lifespan(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         admission = self._guard.admit(scope, path)
         if admission.headers:
             send = _adding(send, admission.headers)
-        answer: ASGIApp = self._router
+        await self._answer(scope, admission)(scope, receive, send)
+
+    def _answer(self, scope: Scope, admission: Admission) -> ASGIApp:
+        """What answers. Routes are matched here and not by Starlette's router, whose frames and scope entries every
+        event stream would hold for as long as it lasts."""
         if admission.refusal is not None:
-            answer = fit(error_answer(admission.refusal), scope)
-        elif admission.preflight:
-            answer = empty()
-        await answer(scope, receive, send)
-
-
-async def _no_route(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1000})
-        return
-    missing = UsageError(f"nothing is found at {scope['path'][:80]!r}", code="route_not_found")
-    await fit(error_answer(missing), scope)(scope, receive, send)
+            return fit(error_answer(admission.refusal), scope)
+        if admission.preflight:
+            return empty()
+        for route in self._routes:
+            match, found = route.matches(scope)
+            if match is Match.FULL:
+                scope["path_params"] = found["path_params"]
+                return route.app
+        missing = UsageError(f"nothing is found at {scope['path'][:80]!r}", code="route_not_found")
+        return fit(error_answer(missing), scope)
 
 
 def _adding(send: Send, headers: Iterable[tuple[bytes, bytes]]) -> Send:

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
+from itertools import chain
 from typing import cast
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from loom.engine.tasks import TaskSet
+from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model import limits
 from loom.model.chunk import Batch, Page
 from loom.model.errors import LoomError, Unavailable
 from loom.model.ports import Transport
 from loom.wire.headers import AHEAD
-from loom.wire.sse import HEARTBEAT, fault, frames
+from loom.wire.sse import HEARTBEAT, Framer, fault
 
 from .answers import error_answer
 from .operations import answer_of
@@ -69,18 +70,17 @@ class Streams:
         for task in self._live:
             task.cancel()
 
-    @contextmanager
-    def live(self) -> Iterator[None]:
-        """Around what a task does for a connection: `end` cancels it, or has done so."""
+    def enter(self) -> None:
+        """The task that calls is now doing something for a connection: `end` cancels it, or has done so."""
         task = asyncio.current_task()
         assert task is not None
         if self.closing:
             raise asyncio.CancelledError
         self._live.add(task)
-        try:
-            yield
-        finally:
-            self._live.discard(task)
+
+    def leave(self) -> None:
+        """It no longer is. Idempotent."""
+        self._live.discard(cast("asyncio.Task[object]", asyncio.current_task()))
 
     def check_open(self) -> None:
         """Raise `Unavailable` once the server stops."""
@@ -101,24 +101,35 @@ class _Slot:
     """The frames rendered last for one run. Its viewers are given the very same batches at nearly the same time, so
     that all but the first find them here. What is larger than one send is not kept."""
 
+    __slots__ = ("_data", "_first", "_forget", "_framer", "_last", "viewers")
+
     def __init__(self, named: bool, prefix: bytes, forget: Callable[[], object]) -> None:
-        self._named = named
-        self._prefix = prefix
+        self._framer = Framer(named=named, prefix=prefix)
         self._forget = forget
         self._first: Batch | None = None
         self._last: Batch | None = None
-        self._data = b""
+        self._data: tuple[bytes, ...] = ()
         self.viewers = 0
 
-    def render(self, batches: Sequence[Batch]) -> bytes:
-        """Their frames. Between the same two batches of one log lie the same."""
+    def parts(self, batches: tuple[Batch, ...]) -> Iterable[bytes]:
+        """Their frames, to be sent one after the other: `limits.SEND_BYTES` each at most, rendered as they are asked
+        for, so that a slow viewer holds little."""
+        if len(batches) == 1:
+            return self._render(batches)
+        return chain.from_iterable(map(self._render, _groups(batches)))
+
+    def _render(self, batches: tuple[Batch, ...]) -> Sequence[bytes]:
+        """Between the same two batches of one log lie the same."""
         first, last = batches[0], batches[-1]
         if first is self._first and last is self._last:
             return self._data
-        data = b"".join([frames(batch, named=self._named, prefix=self._prefix) for batch in batches])
-        if len(data) <= limits.SEND_BYTES:
-            self._first, self._last, self._data = first, last, data
-        return data
+        render = self._framer.frames
+        data = render(first) if first is last else b"".join(map(render, batches))
+        if len(data) > limits.SEND_BYTES:
+            return [data[start : start + limits.SEND_BYTES] for start in range(0, len(data), limits.SEND_BYTES)]
+        if self.viewers > 1:
+            self._first, self._last, self._data = first, last, (data,)
+        return (data,)
 
     def leave(self) -> None:
         self.viewers -= 1
@@ -134,8 +145,8 @@ class EventStream:
     """
 
     __slots__ = (
-        "_attach", "_ended", "_first", "_headers", "_named", "_opening", "_owned", "_prefix", "_run", "_sending",
-        "_since", "_streams",
+        "_attach", "_clock", "_ended", "_first", "_headers", "_named", "_opening", "_owned", "_prefix", "_run",
+        "_sending", "_since", "_streams",
     )  # fmt: skip
 
     def __init__(
@@ -164,7 +175,8 @@ class EventStream:
         self._attach = attach
         self._owned = owned
         self._sending = False
-        self._since = 0.0  # when the last send began, or ended
+        self._clock = asyncio.get_running_loop().time
+        self._since = self._clock()  # when the last send began
         self._ended = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -172,11 +184,13 @@ class EventStream:
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        async with TaskSet() as tasks:
-            tasks.spawn(self._pump(send), f"loom-viewer {self._run}")
-            if self._owned:
-                tasks.spawn(self._renew(), f"loom-owner {self._run}")
+        tasks = [spawn(self._pump(send), f"loom-viewer {self._run}")]
+        if self._owned:
+            tasks.append(spawn(self._renew(), f"loom-owner {self._run}"))
+        try:
             await self._watch(scope, receive, send)
+        finally:
+            await cancel_and_wait(*tasks)
 
     # --- one task moves pages to the connection ---
 
@@ -184,8 +198,8 @@ class EventStream:
         slot = self._streams.slot(self._run, self._named, self._prefix)
         last = b""
         try:
-            with self._streams.live():
-                await self._follow(send, slot)
+            self._streams.enter()
+            await self._follow(send, slot)
         except asyncio.CancelledError:
             if not self._streams.closing:
                 raise
@@ -197,6 +211,7 @@ class EventStream:
             log.exception("following run %s failed", self._run)
             last = fault(LoomError("internal error").info, named=self._named)
         finally:
+            self._streams.leave()
             slot.leave()
         self._ended = True
         await self._send(send, last, more=False)
@@ -218,30 +233,29 @@ class EventStream:
                 await self._say(send, page, slot)
 
     async def _say(self, send: Send, page: Page, slot: _Slot) -> None:
-        for batches in _groups(page.batches):
-            data = slot.render(batches)
-            for start in range(0, len(data), limits.SEND_BYTES):
-                await self._send(send, data[start : start + limits.SEND_BYTES])
+        for data in slot.parts(page.batches):
+            self._since = self._clock()
+            self._sending = True
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+            self._sending = False
         if not page.caught_up:  # far behind, neither reading nor sending may ever wait: others must run, too
             await asyncio.sleep(0)
 
     async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
-        clock = asyncio.get_running_loop().time
-        self._sending, self._since = True, clock()
+        self._since = self._clock()
+        self._sending = True
         await send({"type": "http.response.body", "body": data, "more_body": more})
-        self._sending, self._since = False, clock()
+        self._sending = False
 
     # --- the other watches the connection ---
 
     async def _watch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Until the client has gone, or was sent all (ASGI: then `receive` says that it has gone, too)."""
         times = self._streams.times
-        clock = asyncio.get_running_loop().time
-        self._since = clock()
         while self._sending or not self._ended:
             due = self._since + (times.stalled if self._sending else times.heartbeat)
             try:
-                async with asyncio.timeout_at(min(due, clock() + times.stalled)):  # a send may begin meanwhile
+                async with asyncio.timeout_at(min(due, self._clock() + times.stalled)):  # a send may begin meanwhile
                     message = await receive()
             except TimeoutError:
                 if not await self._nudge(send):
@@ -254,7 +268,7 @@ class EventStream:
     async def _nudge(self, send: Send) -> bool:
         """A heartbeat if nothing was said for so long. False if the client takes nothing any more."""
         times = self._streams.times
-        silence = asyncio.get_running_loop().time() - self._since
+        silence = self._clock() - self._since
         if self._sending:
             return silence < times.stalled
         if silence < times.heartbeat or self._ended:
@@ -284,25 +298,27 @@ class LongPoll:
         self._read = read
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with TaskSet() as tasks:
-            tasks.spawn(self._answer(scope, receive, send), "loom-poll")
+        task = spawn(self._answer(scope, receive, send), "loom-poll")
+        try:
             await _gone(receive)
+        finally:
+            await cancel_and_wait(task)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            with self._streams.live():
-                answer = await answer_of(self._read(), scope)
+            self._streams.enter()
+            answer = await answer_of(self._read(), scope)
         except asyncio.CancelledError:
             if not self._streams.closing:
                 raise
             answer = error_answer(Unavailable("the server is stopping"))
+        finally:
+            self._streams.leave()
         await answer(scope, receive, send)
 
 
 def _groups(batches: tuple[Batch, ...]) -> list[tuple[Batch, ...]]:
     """Consecutive batches that go out together: about `limits.SEND_BYTES` each, so that a slow viewer holds little."""
-    if len(batches) == 1:
-        return [batches]
     groups = []
     start = size = 0
     for index, batch in enumerate(batches):

@@ -16,7 +16,19 @@ from loom.model.errors import ErrorInfo, LimitExceeded, LocalProtocolError
 
 from .views import error_body
 
-__all__ = ["FAULT", "HEARTBEAT", "Decoder", "Event", "bookmark", "comment", "encode_event", "fault", "frames", "retry"]
+__all__ = [
+    "FAULT",
+    "HEARTBEAT",
+    "Decoder",
+    "Event",
+    "Framer",
+    "bookmark",
+    "comment",
+    "encode_event",
+    "fault",
+    "frames",
+    "retry",
+]
 
 FAULT = "!error"
 """The event that tells why a stream of a run breaks off: its data is an error body, ``{"error": {...}}``, it has no id,
@@ -179,29 +191,58 @@ def frames(batch: Batch, *, named: bool = True, prefix: bytes = b"") -> bytes:
 
     Nothing is decoded or checked: types and prefix are words, and JSON lines hold no line end.
     """
-    payload = batch.payload
-    if batch.first == batch.last:  # a live stream, mostly; the payload brings its own line end
-        event = b"event: %b\n" % payload[9 : payload.index(b'"', 9)] if named else b""
-        return b"id: %b%d-%d\n%bdata: %b\n" % (prefix, batch.epoch, batch.first, event, payload)
-    lines = batch.lines()
-    columns: list[object]
-    if named and not _same_type(batch, lines[0]):
-        columns = [None] * (3 * len(lines))
+    return Framer(named=named, prefix=prefix).frames(batch)
+
+
+class Framer:
+    """`frames` for the batches of one run, which mostly have one epoch and one type: it remembers what both become."""
+
+    def __init__(self, *, named: bool = True, prefix: bytes = b"") -> None:
+        self._named = named
+        self._prefix = prefix
+        self._epoch = -1
+        self._id = b""  # up to the seq
+        self._mark = b"\n"  # how a line of the remembered type begins; at first no line does
+        self._event = b""  # from behind the seq to the JSON
+
+    def frames(self, batch: Batch) -> bytes:
+        """See the function."""
+        payload = batch.payload
+        if batch.epoch != self._epoch:
+            self._epoch = batch.epoch
+            self._id = b"id: %b%d-" % (self._prefix, batch.epoch)
+        if not payload.startswith(self._mark):
+            self._remember(payload)
+        if batch.first == batch.last:  # a live stream, mostly; the payload brings its own line end
+            return b"%b%d%b%b\n" % (self._id, batch.first, self._event, payload)
+        same = not self._named or payload.count(b"\n" + self._mark) == len(batch) - 1
+        return self._of_one_type(batch) if same else self._of_many_types(batch)
+
+    def _remember(self, payload: bytes) -> None:
+        """`type` is always a line's first key."""
+        if not self._named:
+            self._mark, self._event = b"", b"\ndata: "
+            return
+        end = payload.index(b'"', 9)
+        self._mark = payload[: end + 1]
+        self._event = b"\nevent: %b\ndata: " % payload[9:end]
+
+    def _of_one_type(self, batch: Batch) -> bytes:
+        lines = batch.lines()
+        columns: list[object] = [None] * (2 * len(lines))
+        columns[0::2] = range(batch.first, batch.last + 1)
+        columns[1::2] = lines
+        template = b"%b%%d%b%%b\n\n" % (self._id.replace(b"%", b"%%"), self._event)
+        return template * len(lines) % tuple(columns)
+
+    def _of_many_types(self, batch: Batch) -> bytes:
+        lines = batch.lines()
+        columns: list[object] = [None] * (3 * len(lines))
+        columns[0::3] = range(batch.first, batch.last + 1)
         columns[1::3] = [line[9 : line.index(b'"', 9)] for line in lines]
-        event = b"event: %b\n"
-    else:
-        columns = [None] * (2 * len(lines))
-        event = b"event: %b\n" % lines[0][9 : lines[0].index(b'"', 9)] if named else b""
-    width = len(columns) // len(lines)
-    columns[0::width] = range(batch.first, batch.last + 1)
-    columns[width - 1 :: width] = lines
-    template = b"id: %b%d-%%d\n%bdata: %%b\n\n" % (prefix.replace(b"%", b"%%"), batch.epoch, event)
-    return template * len(lines) % tuple(columns)
-
-
-def _same_type(batch: Batch, line: bytes) -> bool:
-    """Whether all chunks have the type of the first, whose `line` this is: `type` is always a line's first key."""
-    return batch.payload.count(b"\n" + line[: line.index(b'"', 9) + 1]) == len(batch) - 1
+        columns[2::3] = lines
+        template = b"%b%%d\nevent: %%b\ndata: %%b\n\n" % self._id.replace(b"%", b"%%")
+        return template * len(lines) % tuple(columns)
 
 
 def encode_event(data: str | bytes, *, type: str | None = None, id: str | None = None) -> bytes:
