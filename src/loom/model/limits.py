@@ -25,6 +25,12 @@ PAGE_CHUNKS = 1024
 PAGE_BYTES = 512 << 10
 """The same in bytes; a page holds at least one chunk, so a single larger one still passes."""
 
+ERROR_CHARACTERS = 4096
+"""What is told of an exception's message: it stands in the run's head, and so in lists of runs."""
+
+ERROR_BYTES = 16 << 10
+"""An error's details, as JSON; larger ones are left out, for the same reason."""
+
 READ_LIMIT = 10_000
 """The most chunks a caller may ask for in one read."""
 

@@ -19,6 +19,7 @@ from . import sql
 __all__ = ["fault_of", "open_for_reading", "open_for_writing", "transaction"]
 
 _SYNCHRONOUS: dict[Durability, str] = {"disk": "FULL", "process": "NORMAL"}
+_CACHE = f"PRAGMA cache_size = -{limits.CACHE_BYTES >> 10}"  # negative: in KiB
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _OUT_OF_REACH = (
     apsw.BusyError,
@@ -42,7 +43,7 @@ def open_for_writing(path: str, durability: Durability, busy: float) -> apsw.Con
     try:
         if not _check(db, path):
             _make(db, path, busy)
-        _set_up(db, durability)
+        _set_up(db, path, durability)
     except apsw.Error as error:
         db.close()
         raise _refusal(error, path) from error
@@ -55,7 +56,11 @@ def open_for_writing(path: str, durability: Durability, busy: float) -> apsw.Con
 def open_for_reading(path: str, busy: float) -> apsw.Connection:
     """A connection to a store that is open for writing already."""
     db = _connect(path, busy)
-    db.execute("PRAGMA query_only = ON; PRAGMA temp_store = MEMORY")
+    try:
+        db.execute(f"PRAGMA query_only = ON; PRAGMA temp_store = MEMORY; {_CACHE}")
+    except apsw.Error as error:
+        db.close()
+        raise _refusal(error, path) from error
     return db
 
 
@@ -97,16 +102,34 @@ def _connect(path: str, busy: float) -> apsw.Connection:
         db = apsw.Connection(path, statementcachesize=2 * limits.GROUP_ROWS + 100)
     except apsw.Error as error:
         raise _refusal(error, path) from error
-    db.set_busy_timeout(round(busy * 1000))
+    db.set_busy_handler(_Patience(busy))
     # Plans hold for all values: otherwise (SQLITE_ENABLE_STAT4) each new bound of a range prepares its statement anew.
     db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
     return db
 
 
+class _Patience:
+    """Waits for another's lock, for `busy` seconds, in short pauses: SQLite's own grow to 100 ms, in which somebody
+    who commits all the time takes the lock again and again."""
+
+    def __init__(self, busy: float) -> None:
+        self._busy = busy
+        self._since = 0.0
+
+    def __call__(self, tries: int) -> bool:
+        now = time.monotonic()
+        if tries == 0:
+            self._since = now
+        if now - self._since >= self._busy:
+            return False
+        time.sleep(limits.BUSY_PAUSE)
+        return True
+
+
 def _check(db: apsw.Connection, path: str) -> bool:
     """Whether this is a store of ours; False: an empty file. Raises `UsageError` for any other."""
-    application, version, tables = (db.pragma(name) for name in ("application_id", "user_version", "schema_version"))
-    if (application, version, tables) == (0, 0, 0):
+    ((application, version, schema),) = db.execute(sql.IDENTITY).fetchall()
+    if (application, version, schema) == (0, 0, 0):
         return False
     if application != sql.APPLICATION_ID:
         raise UsageError(f"{path} is an SQLite database, but no Loom store")
@@ -129,10 +152,13 @@ def _make(db: apsw.Connection, path: str, busy: float) -> None:
             db.execute(f"PRAGMA application_id = {sql.APPLICATION_ID}; PRAGMA user_version = {sql.VERSION}")
 
 
-def _set_up(db: apsw.Connection, durability: Durability) -> None:
-    db.execute("PRAGMA journal_mode = WAL")
+def _set_up(db: apsw.Connection, path: str, durability: Durability) -> None:
+    if db.readonly("main"):
+        raise UsageError(f"cannot write to {path}")
+    if db.pragma("journal_mode", "wal") != "wal":
+        raise UsageError(f"{path} lies where processes cannot share memory, as on network file systems")
     db.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}; PRAGMA temp_store = MEMORY")
-    db.execute(f"PRAGMA journal_size_limit = {limits.WAL_BYTES}; PRAGMA cache_size = -{limits.CACHE_BYTES >> 10}")
+    db.execute(f"PRAGMA journal_size_limit = {limits.WAL_BYTES}; {_CACHE}")
     if durability == "disk":  # macOS: fsync alone leaves writes in the drive's cache
         db.execute("PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON")
 

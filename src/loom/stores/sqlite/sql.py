@@ -130,6 +130,11 @@ CREATE TRIGGER queue_gone AFTER DELETE ON queue WHEN OLD.key IS NOT NULL BEGIN
 END;
 """
 
+IDENTITY = """
+SELECT application_id, user_version, schema_version
+FROM pragma_application_id, pragma_user_version, pragma_schema_version
+"""
+
 BEGIN = "BEGIN IMMEDIATE"
 COMMIT = "COMMIT"
 ROLLBACK = "ROLLBACK"
@@ -248,10 +253,9 @@ VALUES (?1, ?2, ?3, ?4, 0, 0, 0, 0, 0, ?5) ON CONFLICT(run) DO NOTHING
 """
 
 FREE = """
-SELECT id FROM (
-    SELECT (SELECT id FROM queue WHERE queue = name.value AND ready AND worker IS NULL AND hold = 0 ORDER BY id LIMIT 1)
-        AS id FROM json_each(?1) AS name)
-WHERE id IS NOT NULL ORDER BY id LIMIT 1
+SELECT min((
+    SELECT id FROM queue WHERE queue = name.value AND ready AND worker IS NULL AND hold = 0 ORDER BY id LIMIT 1))
+FROM json_each(?1) AS name
 """
 
 # As one JSON array: a step, and so a change of threads, for all of them.
@@ -312,6 +316,7 @@ DELETE FROM batch WHERE id IN (SELECT id FROM batch WHERE log = ?1 AND last < ?2
 CLEARED = "DELETE FROM debris WHERE log = ?1"
 FORGET_CHANGES = "DELETE FROM change WHERE id <= (SELECT seq FROM sqlite_sequence WHERE name = 'change') - ?1"
 PAGES = """
-SELECT page_count, freelist_count, page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size
+SELECT page_count, freelist_count, page_size
+FROM pragma_page_count, pragma_freelist_count, pragma_page_size
 """
 VACUUM = "PRAGMA incremental_vacuum"

@@ -63,13 +63,16 @@ class SqliteStore:
         self._watchers = Watchers()
         self._desk = Desk(clock)
         self._untold: list[Claim] = []
-        self._open = False
+        self._begun = self._open = False
         path = os.fspath(path)
         writer = Writer(path, durability, busy, self._watched, self._written)
         self._writing = Lane("loom-sqlite-writer", writer)
         self._reading = Lane("loom-sqlite-reader", Reader(path, busy, self._was_read))
 
     async def __aenter__(self) -> Self:
+        if self._begun:
+            raise HandleClosed("a store object is opened once")
+        self._begun = True
         self._loop = asyncio.get_running_loop()
         await self._writing.open()
         try:

@@ -82,9 +82,9 @@ class Writer:
             self._deliver((), news)
 
     def perform(self, group: Sequence[Call]) -> None:
-        calls = [call for call in group if not call.future.done()]  # who was cancelled in time wants nothing
-        self._try(calls)
-        self._deliver(calls, self._news(calls))
+        """All of it: also a call whose caller was cancelled meanwhile, so that it does not depend on the moment."""
+        self._try(group)
+        self._deliver(group, self._news(group))
 
     def _news(self, calls: Sequence[Call]) -> News | None:
         ours = any(not isinstance(call, Append) for call in calls)
@@ -132,18 +132,15 @@ class Writer:
     def _commit(self, calls: Sequence[Call]) -> None:
         session = Session(self._db)
         appends, others = _sort(calls)
-        if appends and not others and len(appends) <= limits.GROUP_ROWS:
-            stored = self._append(session, appends)
+        if appends and not others and len(appends) <= limits.GROUP_ROWS and self._append(session, appends):
             self._note(session)
-            if stored:
-                return
-            # Some repeat, or are refused. The others stand: taken one by one they are repeats, and success.
-        if calls:
-            with transaction(self._db):
-                for start in range(0, len(appends), limits.GROUP_ROWS):
-                    self._append_all(session, appends[start : start + limits.GROUP_ROWS])
-                self._one_by_one(session, others)
-            self._note(session)
+            return
+        # If some of these appends were refused, the others stand: taken again they are repeats, and success.
+        with transaction(self._db):
+            for start in range(0, len(appends), limits.GROUP_ROWS):
+                self._append_all(session, appends[start : start + limits.GROUP_ROWS])
+            self._one_by_one(session, others)
+        self._note(session)
 
     def _append_all(self, session: Session, appends: Sequence[Append]) -> None:
         if not self._append(session, appends):
