@@ -39,28 +39,17 @@ def open_for_writing(path: str, durability: Durability, busy: float) -> apsw.Con
 
     Raises `UsageError` for what is no Loom store, or a newer one's, before anything in it is changed.
     """
-    db = _connect(path, busy)
-    try:
+    with _opening(path, busy) as db:
         if not _check(db, path):
             _make(db, path, busy)
         _set_up(db, path, durability)
-    except apsw.Error as error:
-        db.close()
-        raise _refusal(error, path) from error
-    except BaseException:
-        db.close()
-        raise
     return db
 
 
 def open_for_reading(path: str, busy: float) -> apsw.Connection:
     """A connection to a store that is open for writing already."""
-    db = _connect(path, busy)
-    try:
+    with _opening(path, busy) as db:
         db.execute(f"PRAGMA query_only = ON; PRAGMA temp_store = MEMORY; {_CACHE}")
-    except apsw.Error as error:
-        db.close()
-        raise _refusal(error, path) from error
     return db
 
 
@@ -94,6 +83,18 @@ def _errno(db: apsw.Connection | None) -> int:
     return 0 if db is None else db.system_errno
 
 
+@contextmanager
+def _opening(path: str, busy: float) -> Iterator[apsw.Connection]:
+    """A connection, closed again if it cannot be set up."""
+    db = _connect(path, busy)
+    try:
+        yield db
+    except BaseException as error:
+        refusal = _refusal(error, path, db) if isinstance(error, apsw.Error) else error
+        db.close()
+        raise refusal from error
+
+
 def _connect(path: str, busy: float) -> apsw.Connection:
     # SQLite gives these names to databases of one connection alone, which is no store.
     if path == ":memory:" or not path:
@@ -101,7 +102,7 @@ def _connect(path: str, busy: float) -> apsw.Connection:
     try:
         db = apsw.Connection(path, statementcachesize=2 * limits.GROUP_ROWS + 100)
     except apsw.Error as error:
-        raise _refusal(error, path) from error
+        raise _refusal(error, path, None) from error
     db.set_busy_handler(_Patience(busy))
     # Plans hold for all values: otherwise (SQLITE_ENABLE_STAT4) each new bound of a range prepares its statement anew.
     db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
@@ -177,8 +178,10 @@ def _become_wal(db: apsw.Connection, busy: float) -> None:
             return
 
 
-def _refusal(error: apsw.Error, path: str) -> LoomError:
+def _refusal(error: apsw.Error, path: str, db: apsw.Connection | None) -> LoomError:
     """Why a file cannot be opened."""
+    if _errno(db) in _NO_ROOM:
+        return StoreFull(f"cannot open {path}: the disk has no room")
     if isinstance(error, apsw.NotADBError):
         return UsageError(f"{path} is no SQLite database")
     if isinstance(error, apsw.CantOpenError):
@@ -186,4 +189,4 @@ def _refusal(error: apsw.Error, path: str) -> LoomError:
         return UsageError(f"cannot open {path}: {why}")
     if isinstance(error, apsw.ReadOnlyError | apsw.PermissionsError):
         return UsageError(f"cannot write to {path}")
-    return fault_of(error, None) or LoomError(f"cannot open {path}: {error}")
+    return fault_of(error, db) or LoomError(f"cannot open {path}: {error}")

@@ -166,7 +166,7 @@ class SqliteStore:
             return page
         end = self._loop.time() + wait
         changed = asyncio.Event()
-        unwatch = self.watch(log, lambda notice: changed.set())
+        unwatch = self.watch(log, lambda notice: None if notice.marks else changed.set())
         try:
             # Looked at once more, as it may have changed before it was watched.
             while True:
