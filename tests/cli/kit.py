@@ -128,6 +128,8 @@ class Running:
         assert self.process.stdout is not None
         assert self.process.stderr is not None
         files = [file for file in (self.process.stdout, self.process.stderr) if not file.closed]
+        if not files:
+            return False  # it has ended
         ready, _, _ = select.select(files, [], [], max(deadline - time.monotonic(), 0))
         for file in ready:
             data = os.read(file.fileno(), 65536)

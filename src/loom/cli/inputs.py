@@ -13,7 +13,7 @@ __all__ = ["check_once", "guessed", "read_input", "read_piped"]
 
 
 def read_input(actor: ActorInfo | None, text: str | None, json: str | None, piped: str | None) -> Any:
-    """The input that was given as INPUT, by ``--input``, or on standard input; None if in no way.
+    """The input that was given as INPUT, by ``--input``, or on standard input; without any, an object without fields.
 
     What is `piped` is text wherever the actor takes text. Raises `InvalidInput`.
     """
@@ -28,7 +28,7 @@ def read_input(actor: ActorInfo | None, text: str | None, json: str | None, pipe
     if text is not None and sole is not None and _types(sole[1]) == {"string"}:
         return {sole[0]: text}
     given = text if piped is None else piped
-    return None if given is None else guessed(given)
+    return {} if given is None else guessed(given)
 
 
 def check_once(text: str | None, json: str | None, stdin: bool) -> None:

@@ -17,15 +17,13 @@ _SAMPLES: dict[str, Any] = {
 
 
 def curl_line(app: App, url: str, keyed: bool) -> str:
-    """Starts an actor and follows it; the one that is simplest to call."""
+    """Starts the actor that was declared first, and follows it."""
     key = ' -H "authorization: Bearer $LOOM_API_KEY"' if keyed else ""
-    actors = sorted(
-        (producer.info() for producer in app.registry), key=lambda info: (_size(info.input_schema), info.name)
-    )
-    if not actors:
+    actor = next((producer.info() for producer in app.registry), None)
+    if actor is None:
         return f"curl {url}/actors{key}"
-    body = shlex.quote(compact({"input": sample(actors[0].input_schema)}))
-    return f"curl -N {url}/actors/{actors[0].name}/stream{key} -H 'content-type: application/json' -d {body}"
+    body = shlex.quote(compact({"input": sample(actor.input_schema)}))
+    return f"curl -N {url}/actors/{actor.name}/stream{key} -H 'content-type: application/json' -d {body}"
 
 
 def sample(schema: Any, root: Any = None) -> Any:
@@ -46,7 +44,3 @@ def sample(schema: Any, root: Any = None) -> Any:
         properties = schema.get("properties", {})
         return {name: sample(properties.get(name), root) for name in schema.get("required", ())}
     return _SAMPLES.get(str(schema.get("type")))
-
-
-def _size(schema: dict[str, Any]) -> int:
-    return len(schema.get("required", ())) if "$ref" not in schema else 10

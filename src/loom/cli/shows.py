@@ -105,7 +105,7 @@ class Plain(_Written):
         elif chunk.type == "data" or (chunk.type == "complete" and chunk.data is not None):
             self._line(chunk.data if isinstance(chunk.data, str) else compact(chunk.data))
         elif taken_back:
-            self._say(f"note: attempt {_attempt(chunk)} took back the last {_chunks(taken_back)} that were printed\n")
+            self._say(f"note: attempt {_attempt(chunk)} took back the last {_chunks(taken_back)} of the output\n")
 
     def _line(self, text: str) -> None:
         self._pending.append(text + "\n" if self._fresh else f"\n{text}\n")

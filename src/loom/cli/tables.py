@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec import Raw
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -69,8 +70,8 @@ def run_text(view: RunView, output: str) -> str:
         "ended": _moment(view.ended),
         "took": None if view.started is None or view.ended is None else duration(view.ended - view.started),
         "cursor": view.latest,
-        "input": None if view.input is None else compact(view.input),
-        "result": None if view.result is None or bytes(view.result) == b"null" else compact(view.result),
+        "input": _json(view.input),
+        "result": _json(view.result),
         "error": None if view.error is None else f"{view.error.message} ({view.error.code})",
     }
     return "\n".join(f"{name:9}{clean(value)}" for name, value in fields.items() if value)
@@ -83,6 +84,10 @@ def age(since: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {word}"
     return f"{seconds:.0f} s"
+
+
+def _json(raw: object) -> str | None:
+    return compact(raw) if isinstance(raw, Raw) and bytes(raw) != b"null" else None
 
 
 def _moment(at: float | None) -> str | None:

@@ -91,9 +91,10 @@ async def forever(ctx: loom.Context) -> AsyncIterator[str]:
 
 @app.actor
 async def flood() -> AsyncIterator[str]:
-    """Never ends, never waits."""
+    """Never ends."""
     while True:
         yield "x" * 1000 + "\n"
+        await asyncio.sleep(0.001)
 
 
 @app.actor

@@ -1,0 +1,69 @@
+"""The commands as a whole: their names, help, versions, and how fast they answer."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+import loom
+
+from .kit import Loom
+
+GROUPS = {
+    (): ["actor", "doctor", "runs", "serve", "version", "worker"],
+    ("actor",): ["list", "run"],
+    ("runs",): ["cancel", "list", "send", "show", "tail"],
+}
+
+
+@pytest.mark.parametrize(("group", "names"), GROUPS.items())
+def test_the_commands_are_these(loom_command: Loom, group: tuple[str, ...], names: list[str]) -> None:
+    done = loom_command(*group, "--help")
+    assert done.returncode == 0
+    words = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("│ ") and line[2] not in " -"]
+    assert sorted(words) == names
+    assert loom_command(*group).stdout == done.stdout
+
+
+@pytest.mark.parametrize("command", [(*group, name) for group, names in GROUPS.items() for name in names])
+def test_every_command_has_help(loom_command: Loom, command: tuple[str, ...]) -> None:
+    done = loom_command(*command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"Usage: loom {' '.join(command)}")
+
+
+def test_version_tells_what_counts_in_a_bug_report(loom_command: Loom) -> None:
+    done = loom_command("version")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"loom {loom.__version__} (CPython ")
+    assert "SQLite" in done.stdout
+    assert loom_command("--version").stdout == f"{loom.__version__}\n"
+
+
+def test_what_a_command_does_not_need_is_not_imported() -> None:
+    program = (
+        "import sys; from loom.cli import main; main(['version']);"
+        "print(sorted({'uvicorn', 'starlette', 'httpx2', 'rich.console', 'cyclopts.help'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("wrong", [("nope",), ("actor", "nope"), ("runs", "show"), ("runs", "list", "--limit", "x")])
+def test_what_is_no_command_is_one_line_with_a_hint(loom_command: Loom, wrong: tuple[str, ...]) -> None:
+    done = loom_command(*wrong)
+    line, hint = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (64, "")
+    assert re.fullmatch(r"error: .* \(usage\)", line)
+    assert re.fullmatch(r"hint: loom .*--help", hint)
+
+
+def test_a_reader_that_leaves_is_no_error(loom_command: Loom) -> None:
+    with loom_command.running("actor", "list", "--app", "app:app") as running:
+        assert running.process.stdout is not None
+        running.process.stdout.close()
+        assert running.wait() == 141
+        assert running.err == b""

@@ -1,0 +1,61 @@
+"""`loom doctor` finds what is broken, says what to do, and tells no secret."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from .kit import Loom
+
+
+def findings(loom_command: Loom) -> dict[str, dict[str, str]]:
+    done = loom_command("doctor", "-o", "json")
+    found = {finding["check"]: finding for finding in json.loads(done.stdout)}
+    assert done.returncode == any(finding["status"] == "bad" for finding in found.values())
+    return found
+
+
+def test_all_is_well_in_a_sound_place(loom_command: Loom) -> None:
+    done = loom_command("doctor")
+    assert (done.returncode, done.stderr) == (0, "")
+    words = [line.split()[1] for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert words == ["python", "packages", "sqlite", "state", "store", "model", "server", "terminal"]
+    assert {finding["status"] for finding in findings(loom_command).values()} == {"good"}
+
+
+def test_nothing_is_left_in_the_store(loom_command: Loom) -> None:
+    assert findings(loom_command)["store"]["status"] == "good"
+    assert json.loads(loom_command("runs", "list", "-o", "json").stdout) == []
+
+
+def test_a_state_folder_that_others_can_read(loom_command: Loom) -> None:
+    folder = loom_command.state / "loom"
+    folder.mkdir(parents=True, mode=0o755)
+    found = findings(loom_command)["state"]
+    assert (found["status"], found["advice"]) == ("warning", f"chmod 700 {folder}")
+
+
+def test_a_state_folder_that_cannot_be_made(loom_command: Loom) -> None:
+    loom_command.state.write_text("a file")
+    found = findings(loom_command)
+    assert found["state"]["status"] == found["store"]["status"] == "bad"
+    assert "--store" in found["state"]["advice"]
+
+
+def test_a_store_that_is_no_database(loom_command: Loom, tmp_path: Path) -> None:
+    (tmp_path / "runs.db").write_text("no database at all\n" * 100)
+    loom_command.env["LOOM_STORE"] = f"sqlite:///{tmp_path}/runs.db"
+    assert findings(loom_command)["store"]["status"] == "bad"
+
+
+def test_a_server_and_a_model_out_of_reach(loom_command: Loom) -> None:
+    loom_command.env.update(
+        LOOM_URL="http://127.0.0.1:1",
+        LOOM_API_KEY="secret-one",
+        OPENAI_BASE_URL="http://user:secret-two@127.0.0.1:1/v1",
+        OPENAI_API_KEY="secret-three",
+    )
+    found = findings(loom_command)
+    assert found["server"]["status"] == found["model"]["status"] == "bad"
+    assert found["model"]["found"].startswith("http://127.0.0.1:1/v1 (with a key)")
+    assert "secret" not in json.dumps(found)
