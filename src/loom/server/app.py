@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
-from starlette.routing import Match, Router
+from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loom.model.errors import UsageError
@@ -13,8 +13,9 @@ from loom.model.ports import Transport
 
 from .actors import Actors
 from .answers import empty, error_answer
-from .operations import Operation, fit, routes_of
+from .operations import Operation, endpoints_of, fit
 from .probes import Probes
+from .requests import ClientGone
 from .runs import Runs
 from .security import LOOPBACK_HOSTS, Admission, Guard
 from .streams import Streams, Times
@@ -69,8 +70,8 @@ class Gateway:
         public = [operation.path for operation in self.operations if operation.public]
         self._guard = Guard(keys=keys, allowed_hosts=allowed_hosts, allowed_origins=allowed_origins, public=public)
         self._lifespan = lifespan
-        self._routes = routes_of(self.operations)
-        self._router = Router(lifespan=self._opened)
+        self._endpoints = endpoints_of(self.operations)
+        self._router = Router(lifespan=self._opened)  # for its lifespan
 
     @property
     def keyed(self) -> bool:
@@ -106,22 +107,26 @@ class Gateway:
         admission = self._guard.admit(scope, path)
         if admission.headers:
             send = _adding(send, admission.headers)
-        await self._answer(scope, admission)(scope, receive, send)
+        try:
+            answer = fit(await self._answer(scope, receive, path, admission), scope)
+        except ClientGone:
+            return
+        del admission, path  # a stream may last for long
+        await answer(scope, receive, send)
 
-    def _answer(self, scope: Scope, admission: Admission) -> ASGIApp:
-        """What answers. Routes are matched here and not by Starlette's router, whose frames and scope entries every
-        event stream would hold for as long as it lasts."""
+    async def _answer(self, scope: Scope, receive: Receive, path: str, admission: Admission) -> ASGIApp:
+        """Paths are matched here and not by Starlette's router, whose frames and scope entries every event stream would
+        hold for as long as it lasts."""
         if admission.refusal is not None:
-            return fit(error_answer(admission.refusal), scope)
+            return error_answer(admission.refusal)
         if admission.preflight:
             return empty()
-        for route in self._routes:
-            match, found = route.matches(scope)
-            if match is Match.FULL:
-                scope["path_params"] = found["path_params"]
-                return route.app
-        missing = UsageError(f"nothing is found at {scope['path'][:80]!r}", code="route_not_found")
-        return fit(error_answer(missing), scope)
+        for endpoint in self._endpoints:
+            parameters = endpoint.match(path)
+            if parameters is not None:
+                scope["path_params"] = parameters
+                return await endpoint.answer(scope, receive)
+        return error_answer(UsageError(f"nothing is found at {path[:80]!r}", code="route_not_found"))
 
 
 def _adding(send: Send, headers: Iterable[tuple[bytes, bytes]]) -> Send:

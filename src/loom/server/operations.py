@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import compile_path
+from starlette.types import ASGIApp, Receive, Scope
 
 from loom.model.errors import LoomError, UsageError
 
 from .answers import error_answer
 from .requests import ClientGone
 
-__all__ = ["Answer", "Endpoint", "Handler", "Operation", "Parameter", "answer_of", "fit", "routes_of"]
+__all__ = ["Answer", "Endpoint", "Handler", "Operation", "Parameter", "answer_of", "endpoints_of", "fit"]
 
 log = logging.getLogger("loom.server")
 
@@ -79,22 +79,22 @@ def fit(answer: ASGIApp, scope: Scope) -> ASGIApp:
 
 
 class Endpoint:
-    """The ASGI app of one path: finds the method's handler, and answers whatever happens."""
+    """One path: finds the method's handler, and has an answer whatever happens."""
 
-    def __init__(self, operations: Iterable[Operation]) -> None:
+    def __init__(self, path: str, operations: Iterable[Operation]) -> None:
+        self._pattern, _, _ = compile_path(path)
         self._handlers = {operation.method: operation.handler for operation in operations}
         if "GET" in self._handlers:
             self._handlers["HEAD"] = self._handlers["GET"]
         self._allow = ", ".join(sorted(self._handlers))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            answer = await self._answer(scope, receive)
-        except ClientGone:
-            return
-        await fit(answer, scope)(scope, receive, send)
+    def match(self, path: str) -> dict[str, str] | None:
+        """The path's parameters, if it is this one."""
+        match = self._pattern.fullmatch(path)
+        return None if match is None else match.groupdict()
 
-    async def _answer(self, scope: Scope, receive: Receive) -> ASGIApp:
+    async def answer(self, scope: Scope, receive: Receive) -> ASGIApp:
+        """What answers the request. Raises `ClientGone`."""
         handler = self._handlers.get(scope["method"])
         if handler is None:
             wrong = UsageError(f"{scope['method']} is not offered here", code="method_not_allowed")
@@ -102,9 +102,9 @@ class Endpoint:
         return await answer_of(handler(Request(scope, receive)), scope)
 
 
-def routes_of(operations: Iterable[Operation]) -> list[Route]:
-    """One route a path, so that a wrong method is answered with all that are allowed."""
+def endpoints_of(operations: Iterable[Operation]) -> list[Endpoint]:
+    """One a path, so that a wrong method is answered with all that are allowed."""
     paths: dict[str, list[Operation]] = {}
     for operation in operations:
         paths.setdefault(operation.path, []).append(operation)
-    return [Route(path, Endpoint(those)) for path, those in paths.items()]
+    return [Endpoint(path, those) for path, those in paths.items()]
