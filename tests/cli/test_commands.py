@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import loom
+from loom.cli import main
 
 from .kit import Loom
 
@@ -20,19 +21,19 @@ GROUPS = {
 
 
 @pytest.mark.parametrize(("group", "names"), GROUPS.items())
-def test_the_commands_are_these(loom_command: Loom, group: tuple[str, ...], names: list[str]) -> None:
-    done = loom_command(*group, "--help")
-    assert done.returncode == 0
-    words = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("│ ") and line[2] not in " -"]
+def test_the_commands_are_these(group: tuple[str, ...], names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*group, "--help"]) == 0
+    said = capsys.readouterr().out
+    words = [line.split()[1] for line in said.splitlines() if line.startswith("│ ") and line[2] not in " -"]
     assert sorted(words) == names
-    assert loom_command(*group).stdout == done.stdout
+    assert main(group) == 0
+    assert capsys.readouterr().out == said
 
 
 @pytest.mark.parametrize("command", [(*group, name) for group, names in GROUPS.items() for name in names])
-def test_every_command_has_help(loom_command: Loom, command: tuple[str, ...]) -> None:
-    done = loom_command(*command, "--help")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"Usage: loom {' '.join(command)}")
+def test_every_command_has_help(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"Usage: loom {' '.join(command)}")
 
 
 def test_version_tells_what_counts_in_a_bug_report(loom_command: Loom) -> None:
@@ -53,10 +54,11 @@ def test_what_a_command_does_not_need_is_not_imported() -> None:
 
 
 @pytest.mark.parametrize("wrong", [("nope",), ("actor", "nope"), ("runs", "show"), ("runs", "list", "--limit", "x")])
-def test_what_is_no_command_is_one_line_with_a_hint(loom_command: Loom, wrong: tuple[str, ...]) -> None:
-    done = loom_command(*wrong)
-    line, hint = done.stderr.splitlines()
-    assert (done.returncode, done.stdout) == (64, "")
+def test_what_is_no_command_is_one_line_with_a_hint(wrong: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(wrong) == 64
+    said = capsys.readouterr()
+    line, hint = said.err.splitlines()
+    assert said.out == ""
     assert re.fullmatch(r"error: .* \(usage\)", line)
     assert re.fullmatch(r"hint: loom .*--help", hint)
 

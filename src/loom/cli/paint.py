@@ -8,7 +8,6 @@ from typing import NamedTuple, TextIO
 from rich.console import Console, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
-from rich.table import Table
 from rich.text import Text
 
 from loom.model.chunk import Progress
@@ -83,22 +82,21 @@ class Painter:
             return ""
         room = size.columns - 1
         words = Text(note or self._words(tally, now), style="" if note else "dim")
-        row = [self._spinner.render(now), *self._progress(tally.progress, room - 2 - words.cell_len), words]
-        grid = Table.grid(padding=(0, 1))
-        for cell in row:
-            grid.add_column(no_wrap=True, overflow="ellipsis", min_width=0 if cell is words else _length(cell))
-        grid.add_row(*row)
-        return self.paint(grid, columns=room).rstrip()
+        spinner = self._spinner.render(now)
+        assert isinstance(spinner, Text)  # it has no text of its own
+        line = Text(" ").join([spinner, *self._progress(tally.progress, room - 2 - words.cell_len), words])
+        line.truncate(room, overflow="ellipsis")
+        return self.paint(line)
 
-    def _progress(self, progress: Progress | None, room: int) -> list[RenderableType]:
+    def _progress(self, progress: Progress | None, room: int) -> list[Text]:
         """What there is room for: the share that is done, the bar, the producer's own word."""
-        cells: list[RenderableType] = []
+        cells: list[Text] = []
         if progress is None:
             return cells
         if progress.total:
             done = min(max(progress.current / progress.total, 0.0), 1.0)
             if room > _BAR + 6:
-                cells.append(ProgressBar(total=1.0, completed=done, width=_BAR))
+                cells.append(self._bar(done))
                 room -= _BAR + 1
             if room > 5:
                 cells.append(Text(f"{done:4.0%}"))
@@ -107,6 +105,12 @@ class Painter:
             cells.append(message := Text(clean(" ".join(progress.message.split()))))
             message.truncate(room - 1, overflow="ellipsis")
         return cells
+
+    def _bar(self, done: float) -> Text:
+        segments = self._console.render(ProgressBar(total=1.0, completed=done, width=_BAR))
+        bar = Text.assemble(*((segment.text, segment.style or "") for segment in segments))
+        bar.pad_right(_BAR - bar.cell_len)  # without colours rich leaves out what is not done
+        return bar
 
     def _words(self, tally: Tally, now: float) -> str:
         quiet = now - tally.heard
@@ -119,7 +123,3 @@ class Painter:
             tally.elapsed(now),
         ]
         return f" {self.marks.dot} ".join(filter(None, parts))
-
-
-def _length(cell: RenderableType) -> int:
-    return cell.cell_len if isinstance(cell, Text) else _BAR

@@ -1,0 +1,74 @@
+"""Flags, then the environment, then the user's own state folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loom import UsageError
+from loom.cli.places import Place, place_of, shown, store_url
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "a state"))
+    return tmp_path / "a state" / "loom"
+
+
+ENV = {"LOOM_URL": "http://env:1", "LOOM_STORE": "sqlite:///env.db", "LOOM_APP": "env:app"}
+STORE_ENV = {name: value for name, value in ENV.items() if name != "LOOM_URL"}
+
+
+@pytest.mark.parametrize(
+    ("url", "store", "app", "env", "place"),
+    [
+        ("http://x:1", None, None, ENV, Place("http://x:1", None, " --url http://x:1")),
+        (None, "sqlite:///x.db", None, ENV, Place("sqlite:///x.db", "env:app", " --store sqlite:///x.db")),
+        (None, None, "x:app", ENV, Place("sqlite:///env.db", "x:app", "")),
+        (None, None, None, ENV, Place("http://env:1", None, "")),
+        (None, None, None, STORE_ENV, Place("sqlite:///env.db", "env:app", "")),
+        (None, "sqlite:///a b.db", None, {}, Place("sqlite:///a b.db", "built:in", " --store 'sqlite:///a b.db'")),
+    ],
+)
+def test_flags_come_before_the_environment(
+    url: str | None, store: str | None, app: str | None, env: dict[str, str], place: Place
+) -> None:
+    assert place_of(url, store, app, default_app="built:in", env=env) == place
+
+
+def test_nothing_named_is_the_state_folder(state: Path) -> None:
+    place = place_of(None, None, None, default_app="built:in", env={"LOOM_URL": "", "LOOM_STORE": ""})
+    assert place == Place(f"sqlite:///{str(state).replace(' ', '%20')}/runs.db", "built:in")
+    assert state.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("url", "store", "app"),
+    [
+        ("http://x", "sqlite:///x", None),
+        ("http://x", None, "a:b"),
+        ("sqlite:///x", None, None),
+        (None, "http://x", None),
+    ],
+)
+def test_what_contradicts_itself_is_refused(url: str | None, store: str | None, app: str | None) -> None:
+    with pytest.raises(UsageError):
+        place_of(url, store, app, env={})
+
+
+def test_a_server_is_no_store() -> None:
+    with pytest.raises(UsageError, match="name it by --url"):
+        store_url(None, {"LOOM_STORE": "http://x"})
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("sqlite:///runs.db", "sqlite:///runs.db"),
+        ("redis://user:secret@host:6379/0", "redis://host:6379/0"),
+        ("http://a@b/c@d", "http://b/c@d"),
+    ],
+)
+def test_secrets_are_not_shown(url: str, seen: str) -> None:
+    assert shown(url) == seen

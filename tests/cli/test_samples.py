@@ -1,0 +1,60 @@
+"""Sample inputs fit what they are samples of."""
+
+from __future__ import annotations
+
+import shlex
+from enum import Enum
+from typing import Any, Literal
+
+import msgspec
+import pytest
+
+import loom
+from loom.cli.samples import curl_line, sample
+from loom.cli.shows import compact
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Item(msgspec.Struct):
+    name: str
+    colour: Colour
+    tags: list[str]
+    size: float = 1.0
+
+
+app = loom.App()
+
+
+@app.actor
+async def nothing() -> None: ...
+
+
+@app.actor
+async def many(
+    a: int, b: str | None, c: Literal["x", "y"], d: bool, e: list[Item], f: dict[str, int], g: int = 1
+) -> None: ...
+
+
+@app.actor
+async def item(item: Item) -> None: ...
+
+
+@app.actor
+async def anything(value: Any) -> None: ...
+
+
+@pytest.mark.parametrize("name", [producer.name for producer in app.registry])
+def test_a_sample_is_accepted(name: str) -> None:
+    producer = app.registry.get(name)
+    producer.decode(compact(sample(producer.info().input_schema)).encode())
+
+
+def test_the_line_can_be_pasted() -> None:
+    words = shlex.split(curl_line(app, "http://127.0.0.1:8700", keyed=False))
+    assert words[:3] == ["curl", "-N", "http://127.0.0.1:8700/actors/nothing/stream"]
+    assert words[-2:] == ["-d", '{"input":{}}']
+    assert '-H "authorization: Bearer $LOOM_API_KEY"' in curl_line(app, "http://127.0.0.1:8700", keyed=True)
+    assert curl_line(loom.App(), "http://127.0.0.1:8700", keyed=False) == "curl http://127.0.0.1:8700/actors"
