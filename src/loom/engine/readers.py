@@ -12,13 +12,16 @@ from loom.model.cursor import Cursor
 from loom.model.errors import LoomError
 from loom.model.ports import Logs, Notice
 
-from .backoff import Backoff
+from .backoff import REPEATABLE, Backoff
 from .tasks import cancel_and_wait, spawn
 
 __all__ = ["Reader", "Readers"]
 
 Tell = Callable[[str, str, int | None], Awaitable[None]]
 """`Logs.mark`, or the same through a server."""
+
+
+_LOOK = limits.READER_LEASE / limits.RENEW_FRACTION
 
 
 class Readers:
@@ -32,20 +35,22 @@ class Readers:
         self._slowest: int | None = None
         self._news = asyncio.Event()
         self._news.set()
+        self._backoff = Backoff.of_store()
         self._unwatch = logs.watch(run, self._notice)
+        self._timer = asyncio.get_running_loop().call_later(_LOOK, self._look_again)
 
     async def room(self, seq: int) -> None:
         """Wait until chunk `seq` + 1 may be said: at most `ahead` chunks lie behind the slowest reader's position."""
         while True:
             if self._news.is_set():
                 self._news.clear()
-                await self._look()
+                await self._backoff.attempt(self._look)
             if self._slowest is None or seq < self._slowest + self._ahead:
                 return
-            await self._wait()
+            await self._news.wait()
 
     async def _look(self) -> None:
-        marks = await Backoff.of_store().attempt(lambda: self._logs.marks(self._run))
+        marks = await self._logs.marks(self._run)
         now = time.monotonic()
         seen = {}
         for mark in marks:
@@ -55,13 +60,10 @@ class Readers:
         alive = [mark.seq for mark in marks if now - seen[mark.reader][1] < limits.READER_LEASE]
         self._slowest = min(alive, default=None)
 
-    async def _wait(self) -> None:
-        """For a notice, or until a reader that went silent may have lapsed."""
-        try:
-            async with asyncio.timeout(limits.READER_LEASE / limits.RENEW_FRACTION):
-                await self._news.wait()
-        except TimeoutError:
-            self._news.set()
+    def _look_again(self) -> None:
+        """A reader that went silent tells nothing: look whether one has lapsed."""
+        self._news.set()
+        self._timer = asyncio.get_running_loop().call_later(_LOOK, self._look_again)
 
     def _notice(self, notice: Notice) -> None:
         if notice.marks:
@@ -69,6 +71,7 @@ class Readers:
 
     def close(self) -> None:
         self._unwatch()
+        self._timer.cancel()
 
 
 class Reader:
@@ -84,7 +87,10 @@ class Reader:
     async def read_through(self, cursor: Cursor | None) -> None:
         """Everything up to `cursor` is read; the run knows it when this returns. Waits out outages."""
         self._seq = cursor.seq if cursor else 0
-        await Backoff.of_store().attempt(self._mark)
+        try:
+            await self._tell(self._run, self._id, self._seq)
+        except REPEATABLE:
+            await Backoff.of_store().attempt(self._mark)
 
     async def _beat(self) -> None:
         while True:

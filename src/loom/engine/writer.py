@@ -21,6 +21,7 @@ from .tasks import cancel_and_wait, spawn
 
 __all__ = ["Line", "Writer", "encode_line"]
 
+_OPEN = State.OPEN
 _SMALL = 2 * limits.JSON_DEPTH
 """JSON of this many bytes cannot nest too deeply: each level takes two."""
 
@@ -76,7 +77,10 @@ class Writer:
         Raises `LocalProtocolError` (the grammar forbids it), `LimitExceeded` (too large or nested too deeply),
         `RunFailed` (`invalid_output`: it has no JSON), or what broke the writer. Nothing was said then.
         """
-        state = self._admit(chunk.type)
+        if chunk.type == "data" and self._state is _OPEN and self._broken is None:
+            state = _OPEN  # nearly every chunk, nearly always
+        else:
+            state = self._admit(chunk.type)
         buffer = self._buffer
         start = len(buffer)
         try:
@@ -148,7 +152,10 @@ class Writer:
                 if self._seq < self._first:
                     self._idle = loop.create_future()
                     await self._idle
+                was_full = self.full
                 batch = self._take()
+                if was_full:
+                    self._wake()  # there is room: the next batch fills while this one is stored
                 await self._append(batch, backoff)
                 self._acked = batch.last
                 self._wake()
