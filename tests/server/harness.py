@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from typing import Any, cast
 
 from loom.engine.registry import Registry
@@ -174,17 +174,29 @@ async def ask(
     return await ask_raw(address, raw, head=method == "HEAD")
 
 
+@asynccontextmanager
+async def connection(
+    address: Address, **options: Any
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection, closed for good when it is left."""
+    where: dict[str, Any] = {} if "sock" in options else {"host": address.host, "port": address.port}
+    reader, writer = await asyncio.open_connection(**where, **options)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
 async def ask_raw(address: Address, raw: bytes, *, head: bool = False) -> Reply:
     """What comes back for these bytes, read to the connection's end."""
     async with asyncio.timeout(PATIENCE):
-        reader, writer = await asyncio.open_connection(address.host, address.port)
-        try:
+        async with connection(address) as (reader, writer):
             writer.write(raw)
             await writer.drain()
             reply = await read_head(reader)
             rest = await reader.read()
-        finally:
-            writer.close()
     if reply.header("transfer-encoding") == "chunked":
         rest = b"".join(_dechunked(rest))
     elif not head:
@@ -256,16 +268,12 @@ async def viewer(
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     sock.setblocking(False)
-    async with asyncio.timeout(PATIENCE):
-        await asyncio.get_running_loop().sock_connect(sock, (address.host, address.port))
-        reader, writer = await asyncio.open_connection(sock=sock, limit=4096 if receive_buffer else 2**20)
-        given = {"Host": f"{address.host}:{address.port}", **(headers or {})}
-        data = b"" if body is None else encode(body)
-        if data:
-            given |= {"Content-Type": "application/json", "Content-Length": str(len(data))}
+    await asyncio.wait_for(asyncio.get_running_loop().sock_connect(sock, (address.host, address.port)), PATIENCE)
+    given = {"Host": f"{address.host}:{address.port}", **(headers or {})}
+    data = b"" if body is None else encode(body)
+    if data:
+        given |= {"Content-Type": "application/json", "Content-Length": str(len(data))}
+    async with connection(address, sock=sock, limit=4096 if receive_buffer else 2**20) as (reader, writer):
         writer.write(request_bytes(method, path, given, data))
-        reply = await read_head(reader)
-    try:
+        reply = await asyncio.wait_for(read_head(reader), PATIENCE)
         yield Viewer(reader, writer, reply)
-    finally:
-        writer.close()

@@ -14,7 +14,7 @@ from loom.model.chunk import Chunk
 from loom.model.errors import StoreFull
 from loom.server.app import Times
 
-from .harness import PATIENCE, Rig, ask_raw, rig
+from .harness import PATIENCE, Rig, ask_raw, connection, rig
 
 pytestmark = pytest.mark.anyio
 
@@ -199,13 +199,13 @@ async def test_a_long_poll_ends_empty(wait: str) -> None:
 async def test_a_long_poll_is_dropped_with_its_client() -> None:
     async with rig() as r:
         cursor = await r.begin()
-        reader, writer = await asyncio.open_connection(r.address.host, r.address.port)
-        path = f"/runs/r/chunks?after={cursor}&wait=30s"
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        await polling(r)
-        writer.close()
-        await viewers(r, 0)
-        assert await reader.read() == b""
+        async with connection(r.address) as (reader, writer):
+            path = f"/runs/r/chunks?after={cursor}&wait=30s"
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            await polling(r)
+            writer.close()
+            await viewers(r, 0)
+            assert await reader.read() == b""
 
 
 async def test_a_stopping_server_answers_long_polls() -> None:

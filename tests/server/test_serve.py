@@ -20,7 +20,7 @@ from loom.server.app import Gateway, create_app
 from loom.server.serve import Address, BoundedProtocol, serving
 from loom.stores.memory import MemoryStore
 
-from .harness import PATIENCE, ask, ask_raw, read_head, rig
+from .harness import PATIENCE, ask, ask_raw, connection, read_head, rig
 
 pytestmark = pytest.mark.anyio
 
@@ -172,22 +172,18 @@ async def test_a_slow_head_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_silent_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "HEAD_TIME", 0.1)
-    async with rig() as r:
-        reader, writer = await asyncio.open_connection(r.address.host, r.address.port)
+    async with rig() as r, connection(r.address) as (reader, _):
         assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
-        writer.close()
 
 
 async def test_a_slow_second_head_is_cut_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "HEAD_TIME", 0.1)
-    async with rig() as r:
-        reader, writer = await asyncio.open_connection(r.address.host, r.address.port)
+    async with rig() as r, connection(r.address) as (reader, writer):
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         first = await read_head(reader)
         await reader.readexactly(int(first.header("content-length") or 0))
         writer.write(b"\r\n")
         assert await asyncio.wait_for(reader.read(), PATIENCE) != b"", "it is told why"
-        writer.close()
 
 
 async def test_a_slow_body_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,15 +211,14 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
         post = b"POST /runs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         post += b"Content-Length: %d\r\n\r\n" % len(body) + body
         get = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        reader, writer = await asyncio.open_connection(r.address.host, r.address.port)
-        writer.write(post + get + post + get)
-        statuses = []
-        for _ in range(4):
-            reply = await asyncio.wait_for(read_head(reader), PATIENCE)
-            await reader.readexactly(int(reply.header("content-length") or 0))
-            statuses.append(reply.status)
-        assert statuses == [201, 200, 201, 200]
-        writer.close()
+        async with connection(r.address) as (reader, writer):
+            writer.write(post + get + post + get)
+            statuses = []
+            for _ in range(4):
+                reply = await asyncio.wait_for(read_head(reader), PATIENCE)
+                await reader.readexactly(int(reply.header("content-length") or 0))
+                statuses.append(reply.status)
+            assert statuses == [201, 200, 201, 200]
 
 
 async def test_an_error_does_not_break_into_a_stream() -> None:
@@ -264,37 +259,35 @@ async def test_stopping_ends_streams_in_order_and_takes_no_new_connections() -> 
         await r.begin()
         viewer = await clients.enter_async_context(r.viewer("/runs/r/events"))
         await viewer.event()
-        idle, writer = await asyncio.open_connection(r.address.host, r.address.port)
-        stopping = asyncio.ensure_future(server.aclose())
-        assert await viewer.rest() == []
-        with pytest.raises(OSError):
-            await asyncio.open_connection(r.address.host, r.address.port)
-        assert await idle.read() == b""
-        writer.close()
-        await asyncio.wait_for(stopping, PATIENCE)
+        async with connection(r.address) as (idle, _):
+            stopping = asyncio.ensure_future(server.aclose())
+            assert await viewer.rest() == []
+            with pytest.raises(OSError):
+                await asyncio.open_connection(r.address.host, r.address.port)
+            assert await idle.read() == b""
+            await asyncio.wait_for(stopping, PATIENCE)
 
 
 async def test_stopping_lets_requests_finish() -> None:
     async with rig() as r:
         head = b"POST /runs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n"
-        reader, writer = await asyncio.open_connection(r.address.host, r.address.port)
-        writer.write(head)
-        await r.ask("GET", "/healthz")
-        r.app.end_streams()
-        writer.write(b'{"actor":  "a"}')
-        assert (await asyncio.wait_for(read_head(reader), PATIENCE)).status == 201
-        writer.close()
+        async with connection(r.address) as (reader, writer):
+            writer.write(head)
+            await r.ask("GET", "/healthz")
+            r.app.end_streams()
+            writer.write(b'{"actor":  "a"}')
+            assert (await asyncio.wait_for(read_head(reader), PATIENCE)).status == 201
 
 
 async def test_stopping_does_not_wait_for_what_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SHUTDOWN", 1)
-    async with rig() as r:
-        reader, writer = await asyncio.open_connection(r.address.host, r.address.port)
-        writer.write(b"POST /runs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n")
-        await r.ask("GET", "/healthz")
-    with contextlib.suppress(ConnectionError):
-        assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
-    writer.close()
+    monkeypatch.setattr(limits, "SHUTDOWN", 0.1)
+    async with contextlib.AsyncExitStack() as clients:
+        async with rig() as r:
+            reader, writer = await clients.enter_async_context(connection(r.address))
+            writer.write(b"POST /runs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n")
+            await r.ask("GET", "/healthz")
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
 
 
 SCRIPT = """
@@ -320,11 +313,10 @@ async def test_signals_stop_it(number: signal.Signals, tmp_path: Path) -> None:
     port = int(await asyncio.wait_for(process.stdout.readline(), PATIENCE))
     address = Address("127.0.0.1", port)
     assert (await ask(address, "POST", "/runs", {"actor": "a", "id": "r"})).status == 201
-    reader, writer = await asyncio.open_connection(address.host, address.port)
-    writer.write(b"GET /runs/r/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    assert (await read_head(reader)).status == 200
-    process.send_signal(number)
-    assert await asyncio.wait_for(reader.read(), PATIENCE) == b"0\r\n\r\n"
-    assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
-    assert await process.stderr.read() == b""
-    writer.close()
+    async with connection(address) as (reader, writer):
+        writer.write(b"GET /runs/r/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await read_head(reader)).status == 200
+        process.send_signal(number)
+        assert await asyncio.wait_for(reader.read(), PATIENCE) == b"0\r\n\r\n"
+        assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
+        assert await process.stderr.read() == b""

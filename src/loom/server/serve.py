@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import math
+import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from loom.engine.loop import loop_factory
 from loom.engine.tasks import cancel_and_wait, spawn
@@ -26,7 +27,9 @@ from .streams import ABORT
 
 __all__ = ["Address", "serve", "serving"]
 
-_TICK = 1.0  # uvicorn renews its Date header so often
+log = logging.getLogger("loom.server")
+
+_TICK = 1.0  # uvicorn renews its Date header so often, and a cut request may take so long to notice
 
 
 class Address(NamedTuple):
@@ -110,9 +113,9 @@ class _Server(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=limits.KEEP_ALIVE,
-                timeout_graceful_shutdown=math.ceil(limits.SHUTDOWN),
             )
         )
+        self.server_state = self._state = _State()
         self._app = app
         self._started = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -147,13 +150,41 @@ class _Server(uvicorn.Server):
         self._stopped.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listeners are closed before anything that ends here can come again: uvicorn does it before it waits."""
+        """Listeners first, so that nothing that ends here comes again; idle connections and event streams at once;
+        then whatever else is under way, for `limits.SHUTDOWN` seconds."""
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
         self._app.end_streams()
         try:
-            await super().shutdown(sockets)
-        finally:
-            for connection in list(self.server_state.connections):
-                cast("BoundedProtocol", connection).transport.abort()
+            async with asyncio.timeout(limits.SHUTDOWN):
+                await self._state.wait_empty()
+        except TimeoutError:
+            log.warning("stopped with %d requests under way", len(self.server_state.tasks))
+        for connection in list(self.server_state.connections):
+            cast("BoundedProtocol", connection).transport.abort()
+        await self._state.wait_empty()
+        if self.server_state.tasks:  # most end by themselves, their clients having gone
+            await asyncio.wait(self.server_state.tasks, timeout=_TICK)
+            await cancel_and_wait(*self.server_state.tasks)
+
+
+class _State(ServerState):
+    """What uvicorn's connections share, which tells when the last one has gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._empty = asyncio.Event()
+
+    async def wait_empty(self) -> None:
+        while self.connections:
+            self._empty.clear()
+            await self._empty.wait()
+
+    def connection_lost(self) -> None:
+        if not self.connections:
+            self._empty.set()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -179,6 +210,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head()
         super().connection_lost(exc)
+        cast("_State", self.server_state).connection_lost()
 
     def data_received(self, data: bytes) -> None:
         if self._lingering:
