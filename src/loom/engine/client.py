@@ -9,10 +9,11 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from msgspec.structs import replace
 
-from loom.model.errors import HandleClosed, UsageError
+from loom.model.errors import UsageError
 from loom.model.ports import Transport
 from loom.model.run import ActorInfo, Head, Meta, RunState, check_id
 
+from .hub import closed
 from .registry import Bound, Options, Producer, encode_input
 from .run import OwnedRun, Run, seconds
 
@@ -151,7 +152,7 @@ class Client:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise HandleClosed("this client was closed: its `connect` block has been left")
+            raise closed()
 
     async def aclose(self) -> None:
         """Let go of the transport. Runs that are under way stay so."""

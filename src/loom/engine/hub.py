@@ -21,7 +21,17 @@ from .backoff import REPEATABLE, Backoff
 from .readers import Reader
 from .tasks import TaskSet
 
-__all__ = ["Feed", "Hub", "Viewer"]
+__all__ = ["Feed", "Hub", "Viewer", "closed"]
+
+
+def closed() -> HandleClosed:
+    """What whoever uses a client is told once it is closed."""
+    return HandleClosed("this client was closed: its `connect` block has been left")
+
+
+def _cancelling() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class Feed:
@@ -40,6 +50,7 @@ class Feed:
         self._tasks = TaskSet()
         self._unwatch = logs.watch(run, self._notice)
         self.ended = False
+        self.closed = False
         self.viewers = 0
 
     def since(self, after: Cursor | None) -> tuple[Batch, ...]:
@@ -89,7 +100,12 @@ class Feed:
             task = self._tasks.spawn(self._read(after), f"loom-feed {self._run}")
             self._reads[after] = task
             task.add_done_callback(lambda task: self._read_done(after, task))
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if self.closed and not _cancelling():  # it is the read that was cancelled, not its reader
+                raise closed() from None
+            raise
 
     def _read_done(self, after: Cursor | None, task: asyncio.Task[Page]) -> None:
         del self._reads[after]
@@ -154,6 +170,7 @@ class Feed:
                 waiter.set_result(None)
 
     async def aclose(self) -> None:
+        self.closed = True
         self._unwatch()
         self._wake()
         await self._tasks.aclose()
@@ -203,7 +220,7 @@ class Viewer:
         return page
 
     async def _next(self, feed: Feed) -> Page:
-        while True:
+        while not feed.closed:
             batches = feed.since(self._cursor)
             if batches:
                 last = batches[-1]
@@ -222,8 +239,11 @@ class Viewer:
             self._backoff.reset()
             if page.batches or page.ended:
                 return page
+        raise closed()
 
     async def _attach(self) -> Feed:
+        if self._hub.closed:
+            raise closed()
         head = await self._backoff.attempt(lambda: self._logs.head(self._run))
         feed = self._feed = self._hub.attach(self._run)
         if self._attached and head.meta.ahead is not None and not head.ended:
@@ -249,6 +269,7 @@ class Hub:
         self._feeds: dict[str, Feed] = {}
         self._lingering: dict[str, asyncio.TimerHandle] = {}
         self._tasks = TaskSet()
+        self.closed = False
 
     def __len__(self) -> int:
         return len(self._feeds)
@@ -258,7 +279,9 @@ class Hub:
         return Viewer(self, run, after, attach=attach)
 
     def attach(self, run: str) -> Feed:
-        """The run's feed, with one viewer more."""
+        """The run's feed, with one viewer more. Raises `HandleClosed`."""
+        if self.closed:
+            raise closed()
         handle = self._lingering.pop(run, None)
         if handle is not None:
             handle.cancel()
@@ -283,6 +306,8 @@ class Hub:
         self._tasks.spawn(self._feeds.pop(run).aclose(), f"loom-feed-close {run}")
 
     async def aclose(self) -> None:
+        """Viewers that wait, or ask for more, get `HandleClosed`."""
+        self.closed = True
         for handle in self._lingering.values():
             handle.cancel()
         self._lingering.clear()

@@ -16,7 +16,7 @@ from loom.model.ports import Store
 from loom.model.run import ActorInfo, Head, Meta, RunState, check_id
 from loom.wire.json import check_depth, check_size, encode
 
-from .hub import Hub
+from .hub import Hub, closed
 from .inbox import CANCEL
 from .registry import Registry
 
@@ -27,9 +27,17 @@ class StoreTransport:
     """`Transport` over a store. With a `registry`, what is started is checked against it before anything is stored."""
 
     def __init__(self, store: Store, registry: Registry | None = None) -> None:
-        self.store = store
+        self._store = store
         self.hub = Hub(store)
         self._registry = registry
+        self._closed = False
+
+    @property
+    def store(self) -> Store:
+        """Raises `HandleClosed` once this transport is closed, as then everything does that needs the store."""
+        if self._closed:
+            raise closed()
+        return self._store
 
     async def start(self, meta: Meta) -> Head:
         """Queue before log: a crash between the two leaves an entry whose claimer makes the log."""
@@ -118,4 +126,5 @@ class StoreTransport:
         await self.store.mark(run, reader, seq)
 
     async def aclose(self) -> None:
+        self._closed = True
         await self.hub.aclose()

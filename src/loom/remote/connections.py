@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import httpx2
 
+from loom.engine.hub import closed
 from loom.model import limits
 from loom.model.errors import HandleClosed, LimitExceeded, Unavailable, UsageError
 
@@ -47,7 +48,7 @@ class Lifetime:
     def check(self) -> None:
         """Raise `HandleClosed` once it is closed."""
         if self.closed:
-            raise HandleClosed("this client was closed: its `connect` block has been left")
+            raise closed()
 
     def close(self) -> None:
         """Idempotent."""
