@@ -150,6 +150,16 @@ async def test_room_holds_the_producer_until_the_store_has_taken_the_batch(store
     assert not writer.full
 
 
+async def test_there_is_room_while_a_full_batch_is_under_way(store: FaultStore, writer: Writer) -> None:
+    held = store.hold("append")
+    while not writer.full:
+        writer.put(data("x" * 1000))
+    await asyncio.wait_for(writer.room(), 1)
+    assert held.arrived.is_set()
+    assert not writer.full
+    assert writer.acknowledged == 1
+
+
 async def test_room_with_room_does_not_wait(writer: Writer) -> None:
     writer.put(data(1))
     await asyncio.wait_for(writer.room(), 1)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import CancelledError as ThreadCancelled
 from concurrent.futures import Future as ThreadFuture
 from typing import Any, TypeVar, overload
 
@@ -63,9 +64,10 @@ class Context:
         previous: Sequence[Chunk[Any]],
         resources: Any,
         ai: Callable[[], AI] | None,
-        emit: Callable[[Any], Awaitable[None]],
-        receive: Callable[[str | None], Awaitable[Message[Any]]],
+        emit: Callable[[Any], Coroutine[Any, Any, None]],
+        receive: Callable[[str | None], Coroutine[Any, Any, Message[Any]]],
         convert: Callable[[Any, Any], Any],
+        emit_sync: Callable[[Any], None] | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.run_id = run_id
@@ -78,8 +80,11 @@ class Context:
         self._emit = emit
         self._receive = receive
         self._convert = convert
+        self._emit_sync = emit_sync
         self._loop = loop
         self._cancelled = threading.Event()
+        self._gate = threading.Lock()
+        self._calls: set[ThreadFuture[Any]] = set()
 
     @property
     def ai(self) -> AI:
@@ -96,13 +101,18 @@ class Context:
     async def emit(self, item: Any) -> None:
         """Say `item` (any value, `Progress` or `Chunk`), as a generator's yield does; waits while the writer is full.
 
-        Raises `LocalProtocolError` for reserved types, `LimitExceeded` for a chunk that is too large.
+        Raises `LocalProtocolError` for reserved types, `LimitExceeded` for a chunk that is too large, `RunFailed`
+        (`invalid_output`) for a value that has no JSON.
         """
         await self._emit(item)
 
     def emit_sync(self, item: Any) -> None:
-        """`emit` for a producer that runs in a thread. Raises `asyncio.CancelledError` once the run is to stop."""
-        self._from_thread(self._emit(item))
+        """`emit` from a thread, in order with what the producer yields. Raises `asyncio.CancelledError` once the run is
+        to stop."""
+        if self._emit_sync is not None:
+            self._emit_sync(item)
+        else:
+            self._from_thread(lambda: self._emit(item))
 
     async def progress(self, current: float, total: float | None = None, message: str | None = None) -> None:
         """Short for ``emit(Progress(...))``."""
@@ -126,19 +136,33 @@ class Context:
         return Message(message.type, data, message.sender, message.id, message.time)
 
     def receive_sync(self, type: str | None = None, *, timeout: float | None = None) -> Message[Any]:
-        """`receive` for a producer that runs in a thread."""
-        return self._from_thread(self.receive(type, timeout=timeout))
+        """`receive` from a thread. Raises `asyncio.CancelledError` once the run is to stop, also while it waits."""
+        return self._from_thread(lambda: self.receive(type, timeout=timeout))
 
-    def _from_thread(self, call: Awaitable[T]) -> T:
+    def _from_thread(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        future = self._begin(call())
+        try:
+            return future.result()
+        except ThreadCancelled:
+            raise asyncio.CancelledError("the run is to stop") from None
+        finally:
+            with self._gate:
+                self._calls.discard(future)
+
+    def _begin(self, coro: Coroutine[Any, Any, T]) -> ThreadFuture[T]:
         assert self._loop is not None
-
-        async def wrapper() -> T:
-            return await call
-
-        future: ThreadFuture[T] = asyncio.run_coroutine_threadsafe(wrapper(), self._loop)
-        if self._cancelled.is_set():
-            future.cancel()
-        return future.result()
+        with self._gate:
+            if not self.cancelled and not self._loop.is_closed():
+                future = asyncio.run_coroutine_threadsafe(coro, self._loop)
+                self._calls.add(future)
+                return future
+        coro.close()
+        raise asyncio.CancelledError("the run is to stop")
 
     def _cancel(self) -> None:
-        self._cancelled.set()
+        """The run is to stop: `cancelled` is true from now on, and no thread waits in a call."""
+        with self._gate:
+            self._cancelled.set()
+            calls = list(self._calls)
+        for call in calls:
+            call.cancel()

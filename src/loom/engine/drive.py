@@ -11,16 +11,17 @@ import contextvars
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing
-from typing import Any, cast
+from typing import Any
 
 from loom.model import limits
 from loom.model.chunk import Chunk, Progress, Result
-from loom.model.errors import LocalProtocolError, RunFailed
+from loom.model.errors import LocalProtocolError, RemoteProtocolError, RunFailed
 from loom.model.grammar import RESERVED
+from loom.wire.json import decode_chunk, encode
 
 from .readers import Readers
 from .registry import Producer
+from .tasks import wait_out
 from .writer import Line, Writer, encode_line
 
 __all__ = ["Voice", "drive"]
@@ -41,6 +42,7 @@ class Voice:
         self._unsuspended = 0
         self._closed = False
         self._finished = False
+        self._thread: _Thread | None = None
         self.result: Any = None
         self.spoke = time.monotonic()
 
@@ -74,9 +76,12 @@ class Voice:
         if kind is Chunk:
             if item.type in RESERVED:
                 raise LocalProtocolError(f"a producer does not say {item.type!r} itself: {_FORMS[item.type]}")
+            _check_parts(item)
             return Chunk(item.type, item.data, item.progress, item.error, item.source, time.time())
         if kind is Progress:
-            return Chunk("progress", None, item, None, None, time.time())
+            chunk = Chunk("progress", None, item, None, None, time.time())
+            _check_parts(chunk)
+            return chunk
         if kind is Result:
             self._finished = True
             self.result = item.value
@@ -85,11 +90,10 @@ class Voice:
 
     async def room(self) -> None:
         """Give way to others, and wait for the writer and the slowest reader."""
-        self._unsuspended = 0
-        if self._writer.full:
-            await self._writer.room()
-        elif self._readers is None:
+        if self._unsuspended >= limits.YIELD_EVERY:
+            self._unsuspended = 0
             await asyncio.sleep(0)
+        await self._writer.room()
         if self._readers is not None:
             await self._readers.room(self._writer.seq)
 
@@ -98,9 +102,33 @@ class Voice:
         if self.say(item):
             await self.room()
 
+    def emit_sync(self, item: Any) -> None:
+        """`say` from the producer's thread (or one that it started), behind what it has yielded."""
+        assert self._thread is not None
+        chunk = self.chunk(item)
+        if chunk is not None and not self._thread.hand_over(encode_line(chunk)):
+            raise asyncio.CancelledError("the run is to stop")
+
+    def outcome(self, returned: Any) -> Any:
+        """The run's result, by what the producer returned."""
+        if type(returned) is Result:
+            return returned.value
+        return self.result if returned is None else returned
+
     def close(self) -> None:
         """Nothing more may be said."""
         self._closed = True
+
+    def _attach(self, thread: _Thread) -> None:
+        self._thread = thread
+
+
+def _check_parts(chunk: Chunk[Any]) -> None:
+    """Whoever reads the log must be able to read a chunk's parts, whatever the author put there."""
+    try:
+        decode_chunk(encode(Chunk(chunk.type, None, chunk.progress, chunk.error, chunk.source)))
+    except (RemoteProtocolError, TypeError, ValueError) as error:
+        raise LocalProtocolError(f"a {chunk.type!r} chunk that nobody could read: {error}") from None
 
 
 async def drive(
@@ -111,23 +139,35 @@ async def drive(
 ) -> Any:
     """Run the producer to its end and return the run's result. The producer is really gone when this returns or
     raises. Cancelling cancels it (a sync producer is asked to stop at its next yield)."""
-    match producer.kind:
-        case "async-generator":
-            await _generator(producer(**arguments), voice)
-            return voice.result
-        case "coroutine":
-            return await producer(**arguments)
-        case _:
-            async with threads:
-                return await _Thread(producer, arguments, voice).run()
+    try:
+        return voice.outcome(await _driven(producer, arguments, voice, threads))
+    except SystemExit as error:  # asyncio would take the whole loop down; it ends this run, as it does in a thread
+        raise RunFailed(f"SystemExit: {error}", details={"type": "SystemExit"}) from error
+
+
+async def _driven(
+    producer: Producer[..., Any], arguments: dict[str, Any], voice: Voice, threads: asyncio.Semaphore
+) -> Any:
+    if producer.threaded:
+        async with threads:
+            return await _Thread(producer, arguments, voice).run()
+    outcome = producer(**arguments)
+    if producer.kind == "coroutine":
+        return await outcome
+    await _generator(outcome, voice)
+    return None
 
 
 async def _generator(items: AsyncIterator[Any], voice: Voice) -> None:
     say, room = voice.say, voice.room
-    async with aclosing(cast(Any, items)):
+    try:
         async for item in items:
             if say(item):
                 await room()
+    finally:
+        close = getattr(items, "aclose", None)  # a plain async iterator need not have one
+        if close is not None:
+            await close()
 
 
 class _Thread:
@@ -144,6 +184,7 @@ class _Thread:
         self._told = False
         self._news = asyncio.Event()
         self._done: asyncio.Future[Any] = self._loop.create_future()
+        voice._attach(self)
 
     async def run(self) -> Any:
         context = contextvars.copy_context()
@@ -155,9 +196,8 @@ class _Thread:
             with self._gate:
                 self._stopped = True
                 self._gate.notify_all()
-            await asyncio.wait({self._done})
-            if not self._done.cancelled():
-                self._done.exception()  # seen: the stop is what counts
+            await wait_out(self._done)
+            self._done.exception()  # seen: the stop is what counts
             raise
         return self._done.result()
 
@@ -204,12 +244,12 @@ class _Thread:
             try:
                 item = next(items)
             except StopIteration as stop:
-                return self._voice.result if stop.value is None else stop.value
+                return stop.value
             chunk = self._voice.chunk(item)
-            if chunk is not None and not self._hand_over(encode_line(chunk)):
+            if chunk is not None and not self.hand_over(encode_line(chunk)):
                 return None
 
-    def _hand_over(self, line: Line) -> bool:
+    def hand_over(self, line: Line) -> bool:
         """Whether to go on. Blocks while the loop has not taken what it was given."""
         with self._gate:
             while len(self._lines) >= limits.YIELD_EVERY and not self._stopped:

@@ -9,7 +9,6 @@ from typing import Any
 
 from loom.model.chunk import Message
 from loom.model.cursor import Cursor
-from loom.model.errors import LogNotFound
 from loom.model.ports import Logs, Notice
 from loom.model.run import inbox_of
 from loom.wire.json import decode_message
@@ -35,7 +34,7 @@ class Inbox:
         self._arrived = asyncio.Condition()
 
     async def follow(self) -> None:
-        """Read for ever; the owner cancels it. Returns when the run was dropped."""
+        """Read for ever; the owner cancels it. Raises `LogNotFound` when the run was dropped."""
         unwatch = self._logs.watch(self._log, self._notice)
         backoff = Backoff.of_store()
         try:
@@ -43,8 +42,6 @@ class Inbox:
                 self._news.clear()
                 if await backoff.attempt(self.read):
                     await self._news.wait()
-        except LogNotFound:
-            return
         finally:
             unwatch()
 

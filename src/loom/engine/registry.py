@@ -144,6 +144,11 @@ class Producer(Generic[P, Out]):
         )
 
     @property
+    def threaded(self) -> bool:
+        """Whether it is driven in a thread of its own."""
+        return self.kind in ("generator", "function")
+
+    @property
     def continues(self) -> bool:
         """Whether a new attempt goes on from what was said."""
         return self.retry is not None and self.retry.mode == "continue"
@@ -240,6 +245,10 @@ class Registry:
             raise UnknownProducer(
                 f"no actor is named {name[:80]!r} (there are: {there})", details={"actor": name[:80]}
             ) from None
+
+    def find(self, name: str) -> Producer[Any, Any] | None:
+        """The producer of that name, if there is one."""
+        return self._producers.get(name)
 
     def __iter__(self) -> typing.Iterator[Producer[Any, Any]]:
         return iter(self._producers.values())

@@ -26,14 +26,15 @@ from loom.model.ports import AI, Fence, Store
 from loom.model.run import Claim, Head
 from loom.wire.json import convert
 
-from .backoff import Backoff
+from .backoff import REPEATABLE, Backoff
 from .context import Context, Previous
 from .drive import Voice, drive
+from .failure import info_of, is_of
 from .history import History, Plan, plan
 from .inbox import Inbox
 from .readers import Readers
 from .registry import Producer, Registry
-from .tasks import TaskSet, spawn
+from .tasks import TaskSet, cancel_and_wait, spawn, wait_out
 from .writer import Writer
 
 __all__ = ["Ending", "Resources", "Runner", "Stop"]
@@ -86,7 +87,9 @@ class Runner:
         self._stop: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
         self._inbox = Inbox(store, claim.run, lambda: self.stop(Stop.CANCEL))
         self._backoff = Backoff.of_store()
-        self._producer: Producer[..., Any] | None = None
+        self._producer = registry.find(claim.meta.actor)
+        self.following: asyncio.Task[None] | None = None
+        """Reads the inbox; it ends only by an error (the run was dropped, or cannot be told anything any more)."""
         self.abandoned: asyncio.Task[Any] | None = None
         """A producer that did not stop in time, still running."""
         self.lost = False
@@ -126,15 +129,18 @@ class Runner:
         # The log's meta is the truth: an entry put twice under one id may carry another's request.
         self._meta = head.meta
         try:
-            self._producer = self._registry.get(self._meta.actor)
-            arguments = self._producer.decode(bytes(self._meta.input))
+            producer = self._producer = self._registry.get(self._meta.actor)
+            arguments = producer.decode(bytes(self._meta.input))
         except LoomError as error:
             return await self._refuse(error.info)
         await self._backoff.attempt(self._inbox.read)
-        async with TaskSet() as tasks:
-            tasks.spawn(self._inbox.follow(), f"loom-inbox {self._meta.run}")
-            self._watch(tasks, head)
-            return await self._attempts(self._producer, arguments)
+        self.following = spawn(self._inbox.follow(), f"loom-inbox {self._meta.run}")
+        try:
+            async with TaskSet() as tasks:
+                self._watch(tasks, head)
+                return await self._attempts(producer, arguments)
+        finally:
+            await cancel_and_wait(self.following)
 
     async def _refuse(self, error: ErrorInfo) -> Ending:
         """End the run before the producer is touched."""
@@ -163,12 +169,18 @@ class Runner:
         self.stop(Stop.DEADLINE)
 
     async def _watch_owner(self, lease: float) -> None:
+        """Only silence while the store answers counts: in an outage the owner cannot be heard of."""
         beat, seen = -1, time.monotonic()
+        backoff = Backoff.of_store()
         while True:
             try:
-                head = await Backoff.of_store().attempt(lambda: self._store.head(self._meta.run))
+                head = await self._store.head(self._meta.run)
             except LogNotFound:
-                return  # dropped: the writer hears of it too
+                return  # dropped: the inbox hears of it too
+            except REPEATABLE:
+                await backoff.pause()
+                seen = time.monotonic()
+                continue
             now = time.monotonic()
             if head.beat != beat:
                 beat, seen = head.beat, now
@@ -210,13 +222,18 @@ class _Attempt:
 
     async def run(self, arguments: dict[str, Any]) -> Ending | None:
         """The claim's ending, or None for another attempt."""
-        if self._fence.tail:
+        if self._fence.tail and not self._crashed_too_often:
             await self._read_history()
         writer = Writer(self._runner._store, self._runner._meta.run, self._fence)
         try:
             return await self._run(writer, arguments)
         finally:
             await writer.aclose()
+
+    @property
+    def _crashed_too_often(self) -> bool:
+        """Then the run ends whatever its log says: it may be the log that workers crash on."""
+        return self._runner._claim.crashes > self._producer.max_crashes
 
     async def _read_history(self) -> None:
         store, run = self._runner._store, self._runner._meta.run
@@ -287,40 +304,55 @@ class _Attempt:
             emit=voice.emit,
             receive=self._runner._inbox.receive,
             convert=convert,
+            emit_sync=voice.emit_sync if self._producer.threaded else None,
             loop=asyncio.get_running_loop(),
         )
 
     async def _supervise(
         self, task: asyncio.Task[Any], writer: Writer, voice: Voice, context: Context
     ) -> Ending | None:
-        stop = self._runner._stop
-        idle = self._arm_idle(voice)
-        try:
-            await asyncio.wait({task, stop, writer.on_broken}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if idle is not None:
-                idle.cancel()
-            if not task.done():
-                context._cancel()
-                await self._halt(task, voice)
+        stop, following = self._runner._stop, self._runner.following
+        assert following is not None
+        halted = True
+        async with TaskSet() as tasks:
+            self._arm_idle(tasks, voice)
+            try:
+                await asyncio.wait({task, stop, writer.on_broken, following}, return_when=asyncio.FIRST_COMPLETED)
+                halted = not task.done()
+            finally:
+                if halted:
+                    context._cancel()
+                    await self._halt(task, voice)
         if writer.on_broken.done():
             raise writer.on_broken.result()
-        if stop.done() and (not task.done() or task.cancelled() or task.exception() is not None):
+        if not halted:
+            return await self._finished(task, writer)
+        if stop.done():
+            # Also when the producer returned after all: told to stop, what it returns is not what it would have been.
             return await self._stopped(writer, stop.result(), spoke=True, abandoned=not task.done())
-        return await self._finished(task, writer)
+        return following.result()
 
     async def _halt(self, task: asyncio.Task[Any], voice: Voice) -> None:
         """Cancel the producer and wait until it is really gone, or is abandoned."""
         voice.close()
         task.cancel()
-        await asyncio.wait({task}, timeout=limits.ABANDON_AFTER)
+        try:
+            await wait_out(task, timeout=limits.ABANDON_AFTER)
+        finally:
+            self._halted(task)
+
+    def _halted(self, task: asyncio.Task[Any]) -> None:
+        run = self._runner._meta.run
         if not task.done():
             self._runner.abandoned = task
-            _log.warning("run %s: its producer did not stop within %s s", self._runner._meta.run, limits.ABANDON_AFTER)
+            _log.warning("run %s: its producer did not stop within %s s", run, limits.ABANDON_AFTER)
+        elif not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning("run %s: its producer failed while it was stopped", run, exc_info=error)
 
-    def _arm_idle(self, voice: Voice) -> asyncio.Task[None] | None:
+    def _arm_idle(self, tasks: TaskSet, voice: Voice) -> None:
         seconds = self._runner._meta.idle_timeout
-        return None if seconds is None else spawn(self._watch_idle(voice, seconds), "loom-idle")
+        if seconds is not None:
+            tasks.spawn(self._watch_idle(voice, seconds), f"loom-idle {self._runner._meta.run}")
 
     async def _watch_idle(self, voice: Voice, seconds: float) -> None:
         left = seconds
@@ -342,7 +374,7 @@ class _Attempt:
             return await self._failed(writer, RunFailed(f"its result: {reason}", code="invalid_output"))
 
     async def _failed(self, writer: Writer, error: BaseException) -> Ending | None:
-        info = _info_of(error)
+        info = info_of(error)
         if self._may_retry(error):
             await writer.flush()
             self.failure = info
@@ -353,7 +385,7 @@ class _Attempt:
 
     def _may_retry(self, error: BaseException) -> bool:
         retry = self._producer.retry
-        if retry is None or not isinstance(error, retry.on):
+        if retry is None or not is_of(error, retry.on):
             return False
         failures = self._history.failures + (self._cause is not None)
         return failures + 1 < retry.attempts
@@ -386,14 +418,3 @@ class _Attempt:
 
 def _error(info: ErrorInfo) -> Chunk[Any]:
     return Chunk("error", None, None, info, None, time.time())
-
-
-def _info_of(error: BaseException) -> ErrorInfo:
-    """A producer's exception as data. Another Loom error that it met is told in details: it is not the reader's own."""
-    if isinstance(error, RunFailed):
-        return error.info
-    if isinstance(error, LoomError):
-        details = {"type": type(error).__name__, "code": error.code, **error.details}
-        return ErrorInfo("run_failed", f"{type(error).__name__}: {error}", error.retryable, details)
-    name = type(error).__qualname__
-    return ErrorInfo("run_failed", f"{name}: {error}" if str(error) else name, details={"type": name})

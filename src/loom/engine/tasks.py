@@ -29,7 +29,7 @@ async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
                 task.exception()  # seen
 
 
-async def wait_out(*tasks: asyncio.Task[Any], timeout: float | None = None) -> None:
+async def wait_out(*tasks: asyncio.Future[Any], timeout: float | None = None) -> None:
     """Wait until tasks have ended, at most `timeout` seconds. Our own cancellation waits as well: a task that is
     cleaning up must neither be left alone nor be interrupted by it."""
     loop = asyncio.get_running_loop()

@@ -1,0 +1,83 @@
+"""A producer's exception as data: small enough for lists of runs, and always sendable. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from loom.model import limits
+from loom.model.errors import ErrorInfo, LocalProtocolError, LoomError, RunFailed
+from loom.model.grammar import check_type
+from loom.wire.json import check_depth, encode
+
+__all__ = ["info_of", "is_of"]
+
+_TOLD = 10
+"""Members of an exception group that are told."""
+
+
+def info_of(error: BaseException) -> ErrorInfo:
+    """What a run's readers are told of it. A `RunFailed` keeps its own code; another Loom error that the producer met
+    is told in details, for it is not the reader's own."""
+    if isinstance(error, RunFailed):
+        return ErrorInfo(_code(error.code), _text(error.message), bool(error.retryable), _sendable(error.details))
+    if isinstance(error, LoomError):
+        details = {"type": type(error).__name__, "code": _code(error.code)}
+        return ErrorInfo("run_failed", _line(error), bool(error.retryable), {**_sendable(error.details), **details})
+    named: dict[str, Any] = {"type": type(error).__qualname__}
+    if isinstance(error, BaseExceptionGroup):
+        named["errors"] = [_line(leaf) for _, leaf in zip(range(_TOLD), _leaves(error), strict=False)]
+    return ErrorInfo("run_failed", _line(error), False, named)
+
+
+def is_of(error: BaseException, types: type[Exception] | tuple[type[Exception], ...]) -> bool:
+    """Whether `error` is of one of `types`; of a group, whether each of its members is."""
+    if isinstance(error, types):
+        return True
+    return isinstance(error, BaseExceptionGroup) and all(isinstance(leaf, types) for leaf in _leaves(error))
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _line(error: BaseException) -> str:
+    name = type(error).__qualname__
+    try:
+        text = str(error)
+    except Exception as broken:  # user code: an exception whose __str__ fails must not end more than its run
+        text = f"(its text cannot be had: {type(broken).__name__})"
+    return _text(f"{name}: {text}" if text else name)
+
+
+def _text(message: Any) -> str:
+    """A message that UTF-8 can carry, within its bound."""
+    text = str(message).encode(errors="backslashreplace").decode()
+    return text if len(text) <= limits.ERROR_CHARACTERS else text[: limits.ERROR_CHARACTERS - 1] + "…"
+
+
+def _code(code: Any) -> str:
+    """An author's own code, if it is a word as chunk types are."""
+    try:
+        check_type(code)
+    except (LocalProtocolError, TypeError):
+        return "run_failed"
+    return str(code)
+
+
+def _sendable(details: Any) -> dict[str, Any]:
+    """An error's details, if they can be sent and are small enough; else a word on why not."""
+    if not isinstance(details, dict):
+        return {}
+    try:
+        data = encode(details)
+        check_depth(data)
+    except Exception as error:  # user code: any object may stand in there
+        return {"left_out": f"details that cannot be sent: {type(error).__name__}"}
+    if len(data) > limits.ERROR_BYTES:
+        return {"left_out": f"details of {len(data)} bytes"}
+    return details
