@@ -32,44 +32,51 @@ _FORMS = {
     "error": "raise an exception",
 }
 
+_MARKED = frozenset({Chunk, Progress, Result})
+"""What a producer says that is not plain data."""
+
 
 class Voice:
     """What a producer says, on its way to the writer."""
 
-    def __init__(self, writer: Writer, readers: Readers | None = None) -> None:
+    def __init__(self, writer: Writer, readers: Readers | None = None, *, timed: bool = False) -> None:
         self._writer = writer
         self._readers = readers
         self._unsuspended = 0
+        self._timed = timed
         self._closed = False
         self._finished = False
+        self._barred = False
         self._thread: _Thread | None = None
         self.result: Any = None
         self.spoke = time.monotonic()
+        """When it last said something, if it is `timed`."""
 
     def say(self, item: Any) -> bool:
         """Put `item`; whether the caller must await `room` before the next.
 
         Raises `LocalProtocolError` for reserved types and after a `Result`, and what `Writer.put` raises.
         """
-        if self._closed:
-            raise asyncio.CancelledError
-        chunk = self.chunk(item)
-        if chunk is not None:
-            self._writer.put(chunk)
-        return self._said()
+        if type(item) in _MARKED or self._barred:
+            chunk = self.chunk(item)
+            return chunk is not None and self._said(self._writer.put(chunk))
+        # Plain data, nearly always: the one hot path of a producer.
+        return self._said(self._writer.put(Chunk("data", item, None, None, None, time.time())))
 
     def say_line(self, line: Line) -> bool:
         """`say` of what was already encoded."""
-        self._writer.put_line(line)
-        return self._said()
+        return self._said(self._writer.put_line(line))
 
-    def _said(self) -> bool:
-        self.spoke = time.monotonic()
+    def _said(self, full: bool) -> bool:
+        if self._timed:
+            self.spoke = time.monotonic()
         self._unsuspended += 1
-        return self._unsuspended >= limits.YIELD_EVERY or self._readers is not None or self._writer.full
+        return full or self._unsuspended >= limits.YIELD_EVERY or self._readers is not None
 
     def chunk(self, item: Any) -> Chunk[Any] | None:
         """The chunk that `item` means; None for the `Result`, which is kept."""
+        if self._closed:
+            raise asyncio.CancelledError
         if self._finished:
             raise LocalProtocolError("nothing may follow loom.Result: yield it last")
         kind = type(item)
@@ -83,7 +90,7 @@ class Voice:
             _check_parts(chunk)
             return chunk
         if kind is Result:
-            self._finished = True
+            self._finished = self._barred = True
             self.result = item.value
             return None
         return Chunk("data", item, None, None, None, time.time())
@@ -117,7 +124,7 @@ class Voice:
 
     def close(self) -> None:
         """Nothing more may be said."""
-        self._closed = True
+        self._closed = self._barred = True
 
     def _attach(self, thread: _Thread) -> None:
         self._thread = thread

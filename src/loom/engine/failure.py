@@ -10,7 +10,7 @@ from loom.model.errors import ErrorInfo, LocalProtocolError, LoomError, RunFaile
 from loom.model.grammar import check_type
 from loom.wire.json import check_depth, encode
 
-__all__ = ["info_of", "is_of"]
+__all__ = ["bounded", "info_of", "is_of"]
 
 _TOLD = 10
 """Members of an exception group that are told."""
@@ -20,7 +20,7 @@ def info_of(error: BaseException) -> ErrorInfo:
     """What a run's readers are told of it. A `RunFailed` keeps its own code; another Loom error that the producer met
     is told in details, for it is not the reader's own."""
     if isinstance(error, RunFailed):
-        return ErrorInfo(_code(error.code), _text(error.message), bool(error.retryable), _sendable(error.details))
+        return bounded(error.info)
     if isinstance(error, LoomError):
         details = {"type": type(error).__name__, "code": _code(error.code)}
         return ErrorInfo("run_failed", _line(error), bool(error.retryable), {**_sendable(error.details), **details})
@@ -28,6 +28,11 @@ def info_of(error: BaseException) -> ErrorInfo:
     if isinstance(error, BaseExceptionGroup):
         named["errors"] = [_line(leaf) for _, leaf in zip(range(_TOLD), _leaves(error), strict=False)]
     return ErrorInfo("run_failed", _line(error), False, named)
+
+
+def bounded(info: ErrorInfo) -> ErrorInfo:
+    """The same, as it can be sent: whatever its author put there."""
+    return ErrorInfo(_code(info.code), _text(info.message), bool(info.retryable), _sendable(info.details))
 
 
 def is_of(error: BaseException, types: type[Exception] | tuple[type[Exception], ...]) -> bool:

@@ -25,6 +25,7 @@ __all__ = ["OwnedRun", "Run", "seconds"]
 T = TypeVar("T")
 R = TypeVar("R")
 
+_OPEN = State.OPEN
 _PLAIN = (Any, object, str, int, float, bool, None, type(None), dict, list)
 """Types whose values JSON gives as they are, when they came from a producer of that type."""
 
@@ -61,7 +62,7 @@ class Run(Generic[T, R]):
             async for page in pages:
                 for batch in page.batches:
                     for chunk in decode_batch(batch):
-                        if state is not State.OPEN or chunk.type in RESERVED:
+                        if state is not _OPEN or chunk.type in RESERVED:
                             state = advance(state, chunk.type, ours=False)
                             if chunk.type == "error" and raise_errors:
                                 raise _raised(chunk.error, chunk)

@@ -29,7 +29,7 @@ from loom.wire.json import convert
 from .backoff import REPEATABLE, Backoff
 from .context import Context, Previous
 from .drive import Voice, drive
-from .failure import info_of, is_of
+from .failure import bounded, info_of, is_of
 from .history import History, Plan, plan
 from .inbox import Inbox
 from .readers import Readers
@@ -149,7 +149,7 @@ class Runner:
             return Ending.ENDED
         writer = Writer(self._store, self._meta.run, fence)
         try:
-            await writer.end(_error(error))
+            await writer.end(_error(bounded(error)))
         finally:
             await writer.aclose()
         return Ending.ENDED
@@ -254,7 +254,7 @@ class _Attempt:
             return await self._end(writer, _error(ErrorInfo("run_lost", f"the run was lost: {verdict.reason}")))
         writer.put(self._start(verdict))
         readers = self._readers()
-        voice = Voice(writer, readers)
+        voice = Voice(writer, readers, timed=self._runner._meta.idle_timeout is not None)
         context = self._context(voice, verdict)
         if self._producer.context is not None:
             arguments = {**arguments, self._producer.context: context}

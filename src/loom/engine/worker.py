@@ -11,7 +11,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple, Self
 
 from loom.model import limits
@@ -37,6 +37,12 @@ class _Held:
         self.runner = runner
         self.task = task
         self.renewed = time.monotonic()
+        self.renewal: asyncio.Task[None] | None = None
+
+    def give_up(self, why: str) -> None:
+        """Stop the producer; nothing more is written."""
+        _log.warning("run %s: %s", self.claim.run, why)
+        self.task.cancel()
 
 
 class Drained(NamedTuple):
@@ -86,9 +92,12 @@ class Worker:
         self._resources = resources or Resources()
         self._slots = asyncio.Semaphore(concurrency)
         self._threads = asyncio.Semaphore(min(concurrency, limits.THREADS))
-        self._held: dict[str, _Held] = {}
+        # By claim: one that lapsed may still be winding up here while the same run is driven anew.
+        self._held: dict[tuple[str, int], _Held] = {}
         self._tasks = TaskSet()
-        self._background: list[asyncio.Task[None]] = []
+        self._renewals = TaskSet()
+        self._takers: list[asyncio.Task[None]] = []
+        self._renewer: asyncio.Task[None] | None = None
         self.abandoned = 0
         """Producers that did not stop when told; their slots stay taken while they run."""
 
@@ -97,11 +106,11 @@ class Worker:
         return len(self._held)
 
     async def __aenter__(self) -> Self:
-        self._background = [
-            spawn(self._claim_loop(), f"loom-claim {self.name}"),
-            spawn(self._renew_loop(), f"loom-renew {self.name}"),
-            spawn(self._sweep_loop(), f"loom-sweep {self.name}"),
+        self._takers = [
+            spawn(self._repeat(self._claim), f"loom-claim {self.name}"),
+            spawn(self._repeat(self._sweep), f"loom-sweep {self.name}"),
         ]
+        self._renewer = spawn(self._renew_loop(), f"loom-renew {self.name}")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -110,7 +119,7 @@ class Worker:
     @property
     def running(self) -> dict[str, bool]:
         """The runs that it drives now, by id: whether each can be handed over without losing anything."""
-        return {run: one.runner.continues for run, one in self._held.items()}
+        return {one.claim.run: one.runner.continues for one in self._held.values()}
 
     async def drain(self, timeout: float | None = None) -> Drained:
         """Take nothing new, hand continuing runs over at once, let the others finish for `timeout` seconds (default:
@@ -118,53 +127,77 @@ class Worker:
 
         Returns what became of the runs that were running."""
         timeout = self._drain_time if timeout is None else timeout
-        await cancel_and_wait(*self._background[:1], *self._background[2:])
-        held = list(self._held.values())
-        for one in held:
-            if one.runner.continues:
-                one.runner.stop(Stop.HAND_OVER)
-        await self._tasks.wait_all(timeout)
-        for one in list(self._held.values()):
-            one.runner.stop(Stop.LAST_CALL)
-        await self._tasks.wait_all(limits.ABANDON_AFTER + 1)
-        await self._tasks.aclose()
-        await cancel_and_wait(*self._background)
-        self._background = []
+        try:
+            await cancel_and_wait(*self._takers)
+            held = list(self._held.values())
+            for one in held:
+                if one.runner.continues:
+                    one.runner.stop(Stop.HAND_OVER)
+            await self._tasks.wait_all(timeout)
+            for one in list(self._held.values()):
+                one.runner.stop(Stop.LAST_CALL)
+            await self._tasks.wait_all(limits.ABANDON_AFTER + 1)
+        finally:
+            await self._close()
         return _drained(held)
 
-    async def _claim_loop(self) -> None:
+    async def _close(self) -> None:
+        """End whatever is still going on, at once."""
+        tasks = [*self._takers] if self._renewer is None else [*self._takers, self._renewer]
+        try:
+            await cancel_and_wait(*tasks)
+        finally:
+            try:
+                await self._tasks.aclose()
+            finally:
+                await self._renewals.aclose()
+
+    async def _repeat(self, turn: Callable[[], Awaitable[None]]) -> None:
+        """`turn` for ever, with a pause after each one that failed."""
         backoff = Backoff.of_store()
         while True:
-            await self._slots.acquire()
-            claim: Claim | None = None
             try:
-                claim = await self._store.claim(
-                    self._queues, self.name, lease=self._lease, wait=min(limits.CLAIM_WAIT, self._lease)
-                )
-                backoff.reset()
+                await turn()
             except REPEATABLE as error:
-                _log.warning("worker %s cannot claim: %s", self.name, error)
-                await backoff.pause()
-            finally:
-                if claim is None:
-                    self._slots.release()
-            if claim is not None:
-                self._begin(claim)
+                _log.warning("worker %s: the store is out of reach: %s", self.name, error)
+            except Exception:  # a store's own fault; a worker that stops claiming or sweeping would idle unnoticed
+                _log.exception("worker %s: the store failed", self.name)
+            else:
+                backoff.reset()
+                continue
+            await backoff.pause()
+
+    async def _claim(self) -> None:
+        await self._slots.acquire()
+        claim: Claim | None = None
+        try:
+            claim = await self._store.claim(
+                self._queues, self.name, lease=self._lease, wait=min(limits.CLAIM_WAIT, self._lease)
+            )
+        finally:
+            if claim is None:
+                self._slots.release()
+        if claim is not None:
+            self._begin(claim)
+
+    async def _sweep(self) -> None:
+        await self._store.sweep()
+        await asyncio.sleep(limits.SWEEP_EVERY)
 
     def _begin(self, claim: Claim) -> None:
         runner = Runner(self._store, self._registry, claim, self._resources, self._threads)
         task = self._tasks.spawn(self._drive(claim, runner), f"loom-claimed {claim.run}")
-        self._held[claim.run] = _Held(claim, runner, task)
+        self._held[claim.run, claim.number] = _Held(claim, runner, task)
 
     async def _drive(self, claim: Claim, runner: Runner) -> Ending:
         ending = Ending.GIVEN_UP
         try:
             ending = await runner.run()
-        except LoomError:
+        except Exception:  # a fault of ours or of the store's: the claim lapses, and whoever takes over counts a crash
             _log.exception("run %s: given up", claim.run)
         finally:
             self._free_slot(runner)
-            self._held.pop(claim.run, None)
+            del self._held[claim.run, claim.number]
         await self._settle(claim, ending)
         return ending
 
@@ -189,14 +222,17 @@ class Worker:
         try:
             async with asyncio.timeout(self._lease):
                 await Backoff.of_store().attempt(lambda: settle(claim))
-        except (Fenced, TimeoutError):
+        except (LoomError, TimeoutError):
             # Somebody else holds the claim, or will when the lease lapses; a claim of an ended run is dropped.
             _log.info("run %s: its claim was not settled here", claim.run)
 
     async def _renew_loop(self) -> None:
+        """All at the same moment, for the store writes them together; none waits for another's."""
         while True:
             await asyncio.sleep(self._lease / limits.RENEW_FRACTION)
-            await asyncio.gather(*(self._renew(held) for held in list(self._held.values())))
+            for held in list(self._held.values()):
+                if held.renewal is None or (held.renewal.done() and not held.task.cancelling()):
+                    held.renewal = self._renewals.spawn(self._renew(held), f"loom-renew {held.claim.run}")
 
     async def _renew(self, held: _Held) -> None:
         """Keep the claim, or stop its producer: at once when another holds it, at the lease's end when unknown."""
@@ -205,20 +241,17 @@ class Worker:
             left = self._lease / limits.RENEW_FRACTION
         try:
             async with asyncio.timeout(left):
-                await Backoff.of_store().attempt(lambda: self._store.renew(held.claim))
+                held.renewed = await Backoff.of_store().attempt(lambda: self._ask(held.claim))
         except Fenced:
-            _log.warning("run %s: another worker took over", held.claim.run)
-            held.task.cancel()
+            if not held.task.done():
+                held.give_up("another worker took over")
         except TimeoutError:
-            _log.warning("run %s: the lease ended and the store is out of reach", held.claim.run)
-            held.task.cancel()
-        else:
-            held.renewed = time.monotonic()
+            held.give_up("the lease ended and the store is out of reach")
+        except Exception:  # a store's own fault: if it lasts, the lease lapses and the store refuses what is written
+            _log.exception("run %s: its lease was not renewed", held.claim.run)
 
-    async def _sweep_loop(self) -> None:
-        while True:
-            try:
-                await self._store.sweep()
-            except REPEATABLE as error:
-                _log.warning("worker %s cannot sweep: %s", self.name, error)
-            await asyncio.sleep(limits.SWEEP_EVERY)
+    async def _ask(self, claim: Claim) -> float:
+        """Renew; the lease counts from when it was asked for."""
+        asked = time.monotonic()
+        await self._store.renew(claim)
+        return asked

@@ -71,8 +71,9 @@ class Writer:
         """Whether the pending batch has reached its bound: await `room` before the next `put`."""
         return len(self._buffer) >= limits.BATCH_BYTES or self._seq - self._first >= limits.BATCH_CHUNKS - 1
 
-    def put(self, chunk: Chunk[Any]) -> None:
-        """Say `chunk`. It is encoded here and now: what happens to its data later changes nothing.
+    def put(self, chunk: Chunk[Any]) -> bool:
+        """Say `chunk`; whether the writer is `full` now. It is encoded here and now: what happens to its data later
+        changes nothing.
 
         Raises `LocalProtocolError` (the grammar forbids it), `LimitExceeded` (too large or nested too deeply),
         `RunFailed` (`invalid_output`: it has no JSON), or what broke the writer. Nothing was said then.
@@ -91,14 +92,14 @@ class Writer:
             del buffer[start:]
             raise _refusal(chunk, error) from None
         buffer += b"\n"
-        self._accept(state)
+        return self._accept(state)
 
-    def put_line(self, line: Line) -> None:
+    def put_line(self, line: Line) -> bool:
         """`put` of a chunk that `encode_line` has encoded."""
         state = self._admit(line.type)
         self._buffer += line.json
         self._buffer += b"\n"
-        self._accept(state)
+        return self._accept(state)
 
     def _admit(self, type: str) -> State:
         if self._broken is not None:
@@ -108,12 +109,13 @@ class Writer:
         check_type(type)
         return advance(self._state, type)
 
-    def _accept(self, state: State) -> None:
+    def _accept(self, state: State) -> bool:
         self._state = state
-        self._seq += 1
+        self._seq = seq = self._seq + 1
         if self._idle is not None:
             self._idle.set_result(None)
             self._idle = None
+        return seq - self._first >= limits.BATCH_CHUNKS - 1 or len(self._buffer) >= limits.BATCH_BYTES
 
     async def room(self) -> None:
         """Wait until the pending batch is below its bound. Raises what broke the writer."""
