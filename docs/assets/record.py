@@ -1,4 +1,4 @@
-"""Record a real terminal session as an animated picture: ``python docs/assets/record.py`` writes terminal.svg beside it.
+"""Records a real terminal session as an animated picture. ``python docs/assets/record.py`` writes terminal.svg.
 
 The command runs on a pseudo-terminal; what it writes, when it writes it, goes through a screen model, and each change
 of the screen becomes a frame. Without animation (and with reduced motion) the picture is the last frame.

@@ -34,7 +34,10 @@ def tally_of(count: int, progress: Progress | None = None) -> Tally:
 
 
 def test_before_the_first_chunk_it_waits(painter: Painter) -> None:
-    assert re.fullmatch(r". waiting for the first chunk · 1\.2 s", painter.live(Tally(0.0), 1.2))
+    tally = Tally(0.0)
+    assert re.fullmatch(r". waiting for a worker · 1\.2 s", painter.live(tally, 1.2))
+    tally.take(Chunk("start", {"attempt": 1, "kept_through": 0}, seq=1), 1.5)
+    assert re.fullmatch(r". waiting for the first chunk · 2\.0 s", painter.live(tally, 2.0))
 
 
 def test_it_tells_how_much_how_fast_how_long(painter: Painter) -> None:
@@ -70,7 +73,7 @@ def test_it_is_one_line_shorter_than_the_terminal(
         assert "\n" not in line
         assert "\x1b" not in line
         assert 0 < cell_len(line) < columns
-        assert line.endswith("…" if columns <= 28 else "5.2 s")
+        assert line.endswith("…" if columns <= 27 else "5.2 s")
 
 
 @pytest.mark.parametrize(("current", "share"), [(0, "0%"), (3, "30%"), (10, "100%"), (11, "100%"), (-1, "0%")])

@@ -31,7 +31,7 @@ from .blame import debugging, report
 from .inputs import check_once, read_input, read_piped
 from .loops import Interrupted, Signals
 from .loops import run as run_loop
-from .options import AppOption, Listing, Streaming, Where, sessions_folder
+from .options import AppOption, Listing, Streaming, Where, flag, sessions_folder
 from .places import Place
 from .session import end_orphans, session
 from .shows import Show, make_show
@@ -93,7 +93,7 @@ def run(
     *,
     input: Annotated[str | None, Parameter(help="The input as JSON.")] = None,
     stdin: Annotated[bool, Parameter(name="-", negative="", show=False)] = False,
-    stream: Annotated[bool, Parameter(negative="", help="Show what it says as it comes.")] = False,
+    stream: Annotated[bool, flag("Show what it says as it comes.")] = False,
     app: AppOption = None,
     where: Where | None = None,
     key: Annotated[str | None, Parameter(help="Runs of one actor and key go one at a time, in order.")] = None,

@@ -42,7 +42,8 @@ class Signals:
         self.before_exit: Callable[[], None] = lambda: None
         """Called before the second signal ends the process: must not raise or wait."""
         for number in _NUMBERS:
-            asyncio.get_running_loop().add_signal_handler(number, self._arrived, number)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell's background job
+                asyncio.get_running_loop().add_signal_handler(number, self._arrived, number)
 
     @contextmanager
     def first(self, action: Callable[[], None]) -> Iterator[None]:

@@ -14,7 +14,7 @@ from loom.wire.duration import parse_duration
 
 from .places import Place, place_of, state_folder
 
-__all__ = ["AppOption", "Listing", "Seconds", "Streaming", "Target", "Where", "sessions_folder"]
+__all__ = ["AppOption", "Listing", "Seconds", "Streaming", "Target", "Where", "flag", "sessions_folder"]
 
 Streaming = Annotated[
     Literal["text", "table", "json", "jsonl"],
@@ -37,7 +37,9 @@ def _seconds(_: object, tokens: Sequence[Token]) -> float:
     return parse_duration(tokens[0].value, tokens[0].keyword or "duration")
 
 
-Seconds = Annotated[float, Parameter(converter=_seconds, n_tokens=1)]
+Seconds = Annotated[
+    float, Parameter(converter=_seconds, n_tokens=1, metavar="DURATION", show_default=lambda value: f"{value:g}s")
+]
 """A duration as `50ms`, `2s`, `1m`, or plain seconds."""
 
 
@@ -55,6 +57,11 @@ class Where:
     def place(self, app: str | None = None, *, default_app: str | None = None) -> Place:
         """Raises `UsageError` when flags contradict each other."""
         return place_of(self.url, self.store, app, default_app=default_app, env=os.environ)
+
+
+def flag(help: str, name: str | None = None) -> Parameter:
+    """An option without a value."""
+    return Parameter(name=name, negative="", show_default=False, help=help)
 
 
 def sessions_folder() -> Path:

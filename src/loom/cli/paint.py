@@ -116,7 +116,7 @@ class Painter:
         quiet = now - tally.heard
         rate = tally.rate(now) if tally.count and quiet < _QUIET else None
         parts = [
-            "waiting for the first chunk" if tally.silent else "",
+            f"waiting for {'the first chunk' if tally.attempt else 'a worker'}" if tally.silent else "",
             tally.amount() if tally.count else "",
             "" if rate is None else f"{rate:,.{1 if rate < 100 else 0}f}/s",
             f"silent for {duration(quiet)}" if not tally.silent and quiet >= _QUIET else "",

@@ -24,7 +24,7 @@ from loom.model.ports import Store
 from .blame import debugging
 from .loops import Signals
 from .loops import run as run_loop
-from .options import Seconds, Target
+from .options import Seconds, Target, flag
 from .places import shown, store_url
 from .samples import curl_line
 from .target import load_app, target_of
@@ -37,7 +37,7 @@ StoreOption = Annotated[
 ]
 Queues = Annotated[list[str] | None, Parameter(name="--queue", negative="", help="A queue to serve; may be repeated.")]
 Concurrency = Annotated[int, Parameter(help="Runs that are driven at a time.")]
-Lease = Annotated[Seconds, Parameter(help="Another worker takes over when this one is silent for so long.")]
+Lease = Annotated[Seconds, Parameter(help="How long after this one is killed another worker takes over.")]
 Drain = Annotated[Seconds, Parameter(help="How long running producers may go on when we are told to stop.")]
 
 
@@ -50,10 +50,8 @@ def serve(
     port: Annotated[int, Parameter(help="0: any that is free.")] = 8700,
     allow_host: Annotated[list[str] | None, Parameter(negative="", help="A Host to answer to, besides --host.")] = None,
     allow_origin: Annotated[list[str] | None, Parameter(negative="", help="An origin whose pages may use it.")] = None,
-    no_worker: Annotated[
-        bool, Parameter(name="--no-worker", negative="", help="Leave driving to loom worker.")
-    ] = False,
-    reload: Annotated[bool, Parameter(negative="", help="Start again whenever a Python file here changes.")] = False,
+    no_worker: Annotated[bool, flag("Leave driving to loom worker.", "--no-worker")] = False,
+    reload: Annotated[bool, flag("Start again whenever a Python file here changes.")] = False,
     queue: Queues = None,
     concurrency: Concurrency = limits.CONCURRENCY,
     lease: Lease = limits.LEASE,
