@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -84,6 +86,12 @@ def run(url: str) -> str:
 def test_every_operation_is_described(document: Any) -> None:
     found = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
     assert found == OPERATIONS
+
+
+def test_every_operation_is_in_the_reference(document: Any) -> None:
+    reference = (Path(__file__).parents[2] / "docs" / "http.md").read_text()
+    offered = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    assert set(re.findall(r"`(GET|POST) (/[^`]*)`(?=.*\|.*\|)", reference)) == offered
 
 
 def test_what_needs_no_key_says_so(document: Any) -> None:

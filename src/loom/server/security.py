@@ -121,13 +121,13 @@ class Guard:
         if match is None:
             raise RemoteProtocolError(f"malformed Host header: {host[:80]!r}")
         if self._hosts.isdisjoint((ANY_HOST, match[1], host)):
-            raise _forbidden(f"Host {host[:80]!r} is not allowed (see allowed_hosts)")
+            raise _forbidden(f"Host {host[:80]!r} is not allowed (--allow-host, allowed_hosts)")
         return host
 
     def _check_origin(self, origin: str, host: str) -> None:
         """The server's own, or a configured one. Schemes are not compared: a proxy may have ended TLS."""
         if origin not in self._origins and origin.partition("://")[2].lower() != host:
-            raise _forbidden(f"Origin {origin[:80]!r} is not allowed (see allowed_origins)")
+            raise _forbidden(f"Origin {origin[:80]!r} is not allowed (--allow-origin, allowed_origins)")
 
     def _check_key(self, headers: Headers) -> None:
         """Compares digests, so that neither the key's content nor its length shows in the time it takes."""
@@ -151,7 +151,7 @@ def _check_navigation(headers: Headers, path: str) -> None:
     """Another site's page makes the browser ask without an Origin (an image, a link): only `/` may be opened so, as a
     GET may start a run."""
     if path != "/" or headers.get(b"sec-fetch-mode") != b"navigate":
-        raise _forbidden("a page of another site may not use this server (see allowed_origins)")
+        raise _forbidden("a page of another site may not use this server (--allow-origin, allowed_origins)")
 
 
 def _collect(scope: Scope) -> Headers:
