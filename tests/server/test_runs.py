@@ -271,6 +271,45 @@ async def test_renew() -> None:
         assert (await r.store.head("r")).beat == 2
 
 
+# --- runs that wait for their readers ------------------------------------------------------------------------------
+
+
+async def test_readers_say_themselves_how_far_they_have_read() -> None:
+    async with rig() as r:
+        await r.begin(ahead=3)
+        for body, expected in (
+            ({"seq": 0}, [0]),
+            ({"seq": 1}, [1]),
+            ({"seq": 1}, [1]),
+            ({"seq": None}, []),
+            ({"seq": None}, []),
+        ):
+            assert (await r.ask("POST", "/runs/r/readers/me", body)).status == 204
+            assert [mark.seq for mark in await r.store.marks("r")] == expected
+
+
+async def test_nothing_is_noted_where_nothing_waits() -> None:
+    async with rig() as r:
+        await r.begin()
+        assert (await r.ask("POST", "/runs/r/readers/me", {"seq": 1})).status == 204
+        assert await r.store.marks("r") == []
+
+
+async def test_a_connection_counts_as_a_reader_unless_it_says_otherwise() -> None:
+    async with rig() as r:
+        await r.begin(ahead=3)
+        async with r.viewer("/runs/r/events?attach=0") as viewer:
+            assert viewer.reply.header("loom-ahead") == "3"
+            await viewer.event()
+            assert await r.store.marks("r") == []
+        async with r.viewer("/runs/r/events") as viewer:
+            assert viewer.reply.header("loom-ahead") is None
+            await viewer.event()
+            await r.say("r", Chunk("data", 1))
+            await viewer.event()
+            assert len(await r.store.marks("r")) == 1
+
+
 # --- every answer ----------------------------------------------------------------------------------------------------
 
 
@@ -380,6 +419,11 @@ WRONG: list[tuple[str, str, Any, dict[str, str], int, str]] = [
     ("GET", "/runs/r/chunks?limit=10001", None, {}, 400, "usage"),
     ("GET", "/runs/r/chunks?wait=soon", None, {}, 400, "usage"),
     ("GET", "/runs/r/chunks?wait=-1s", None, {}, 400, "usage"),
+    ("POST", "/runs/gone/readers/me", {"seq": 1}, {}, 404, "not_found"),
+    ("POST", "/runs/r/readers/a%20b", {"seq": 1}, {}, 422, "invalid_input"),
+    ("POST", "/runs/r/readers/me", {"seq": -1}, {}, 422, "invalid_input"),
+    ("POST", "/runs/r/readers/me", {}, {}, 422, "invalid_input"),
+    ("GET", "/runs/r/events?attach=perhaps", None, {}, 400, "usage"),
     ("POST", "/runs/r/inbox", {}, {}, 422, "invalid_input"),
     ("POST", "/runs/r/inbox", {"type": "a b"}, {}, 422, "invalid_input"),
     ("POST", "/runs/r/inbox", {"type": "x", "id": "a b"}, {}, 422, "invalid_input"),
