@@ -10,6 +10,7 @@ from .kit import Loom
 
 def findings(loom_command: Loom) -> dict[str, dict[str, str]]:
     done = loom_command("doctor", "-o", "json")
+    assert done.stderr == ""
     found = {finding["check"]: finding for finding in json.loads(done.stdout)}
     assert done.returncode == any(finding["status"] == "bad" for finding in found.values())
     return found

@@ -125,3 +125,9 @@ def test_send_reaches_the_run_and_is_refused_when_it_has_ended(loom_command: Loo
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "(ended)" in done.stderr
+
+
+def test_a_server_out_of_reach_is_one_line(loom_command: Loom) -> None:
+    done = loom_command("runs", "list", "--url", "http://127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (69, "")
+    assert re.fullmatch(r"error: .* \(unavailable\)\nhint: loom doctor .*\n", done.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -27,7 +26,7 @@ from loom.model.run import ActorInfo
 from loom.wire.json import encode
 from loom.wire.views import view_of
 
-from .blame import debugging, report
+from .blame import hush, report
 from .inputs import check_once, read_input, read_piped
 from .loops import Interrupted, Signals
 from .loops import run as run_loop
@@ -58,6 +57,7 @@ def list_actors(
         async with connect(place.url) as client:
             return await client.actors()
 
+    hush()
     found = run_loop(ask)
     rows = [(info.name, _signature(info), info.description) for info in found]
     print_rows(output, ("ACTOR", "INPUT", "DESCRIPTION"), rows, found)
@@ -105,9 +105,7 @@ def run(
     check_once(text, input, stdin)
     piped = read_piped(sys.stdin.buffer) if stdin else None
     request = _Request(name, text, input, piped, stream, output, Options(id=id, key=key))
-    if not debugging():
-        logging.getLogger("loom").addHandler(logging.NullHandler())
-        logging.getLogger("loom").propagate = False
+    hush()
     return run_loop(lambda signals: _run(request, place, signals))
 
 

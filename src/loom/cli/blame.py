@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
 
 from loom.model.errors import LoomError, code_of
 
-__all__ = ["debugging", "line_of", "report"]
+__all__ = ["debugging", "hush", "line_of", "report"]
 
 _PIPE = 141  # 128 + SIGPIPE: the reader of our output left, as shells tell it
+
+_LOGGERS = ("loom", "stamina", "httpx2", "httpcore2")
 
 _HINTS = {
     "unknown_producer": "loom actor list shows what there is",
@@ -25,6 +28,17 @@ _HINTS = {
 def debugging() -> bool:
     """Whether LOOM_DEBUG asks for tracebacks and the log."""
     return os.environ.get("LOOM_DEBUG", "") not in ("", "0")
+
+
+def hush() -> None:
+    """For commands that people read: what our libraries log is for LOOM_DEBUG; what the user's own code logs is not
+    touched."""
+    if debugging():
+        logging.basicConfig(level=logging.INFO)
+        return
+    for name in _LOGGERS:
+        logging.getLogger(name).addHandler(logging.NullHandler())
+        logging.getLogger(name).propagate = False
 
 
 def report(error: BaseException) -> int:

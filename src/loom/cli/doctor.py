@@ -27,7 +27,7 @@ from loom.model.chunk import Chunk
 from loom.model.errors import LoomError, Unavailable
 from loom.model.run import Meta
 
-from .blame import line_of
+from .blame import hush, line_of
 from .loops import Signals
 from .loops import run as run_loop
 from .options import Listing
@@ -55,6 +55,7 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def doctor(*, output: Listing = "table") -> int:
     """Check this installation, and say what to do."""
+    hush()
     findings = run_loop(_examine)
     match output:
         case "json":

@@ -20,6 +20,7 @@ from loom.model.errors import Unavailable, revive
 from loom.model.run import Head, RunState
 from loom.wire.views import view_of
 
+from .blame import hush
 from .inputs import guessed
 from .loops import Interrupted, Signals
 from .loops import run as run_loop
@@ -82,6 +83,7 @@ def tail(
     """Follow a run to its end. Ctrl-C leaves it running, and says how to go on."""
     place = (where or Where()).place()
     cursor = None if after is None else Cursor.parse(after)
+    hush()
     return run_loop(lambda signals: _tail(run, cursor, place, output, signals))
 
 
@@ -161,6 +163,7 @@ def _call(where: Where | None, ask: Callable[[Client], Awaitable[T]]) -> T:
         async with _client(place) as client:
             return await ask(client)
 
+    hush()
     return run_loop(main)
 
 
