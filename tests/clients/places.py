@@ -1,0 +1,91 @@
+"""Where a client can be: each place is a whole Loom, with a worker, behind the URL that makes it different."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
+from pathlib import Path
+from typing import Any
+
+import loom
+from loom.engine.transport import StoreTransport
+from loom.engine.worker import Worker
+from loom.portal import Portal, SyncClient
+from loom.server.app import create_app
+from loom.server.serve import serving
+from loom.stores.memory import MemoryStore
+
+PLACES = ["memory", "sqlite", "http"]
+
+Connected = Callable[[loom.App], AbstractAsyncContextManager[loom.Client]]
+"""Enter it for a client, beside which a worker drives the app's runs."""
+
+ConnectedSync = Callable[[loom.App], AbstractContextManager[SyncClient]]
+"""The same, for code that blocks."""
+
+
+def url_of(place: str, path: Path) -> str:
+    """For the places that are a store."""
+    return {"memory": "memory://", "sqlite": f"sqlite:///{path / 'runs.db'}"}[place]
+
+
+def connected(place: str, path: Path) -> Connected:
+    def enter(app: loom.App) -> AbstractAsyncContextManager[loom.Client]:
+        if place == "http":
+            return _through_a_server(app)
+        return loom.connect(url_of(place, path), app=app, worker=True, drain=0)
+
+    return enter
+
+
+def connected_sync(place: str, path: Path) -> ConnectedSync:
+    def enter(app: loom.App) -> AbstractContextManager[SyncClient]:
+        if place == "http":
+            return _through_a_server_apart(app)
+        return loom.connect_sync(url_of(place, path), app=app, worker=True, drain=0)
+
+    return enter
+
+
+@asynccontextmanager
+async def served(app: loom.App, *, port: int = 0, **options: Any) -> AsyncIterator[str]:
+    """A server and a worker over a memory store; its URL."""
+    async with MemoryStore() as store, app.resources() as resources:
+        transport = StoreTransport(store, app.registry)
+        gateway = create_app(transport, **options)
+        async with Worker(store, app.registry, resources=resources, drain=0), serving(gateway, port=port) as address:
+            yield address.url
+        await transport.aclose()
+
+
+@asynccontextmanager
+async def _through_a_server(app: loom.App) -> AsyncIterator[loom.Client]:
+    async with served(app) as url, loom.connect(url) as client:
+        yield client
+
+
+@contextmanager
+def _through_a_server_apart(app: loom.App) -> Iterator[SyncClient]:
+    """The server lives on a loop in a thread of its own."""
+    portal = Portal()
+    stack = AsyncExitStack()
+    try:
+        with loom.connect_sync(portal.call(stack.enter_async_context(served(app)))) as client:
+            yield client
+    finally:
+        portal.call(stack.aclose())
+        portal.close()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
