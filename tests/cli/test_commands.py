@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,15 @@ def test_the_commands_are_these(group: tuple[str, ...], names: list[str], capsys
 def test_every_command_has_help(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"Usage: loom {' '.join(command)}")
+
+
+def test_every_option_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    for group, names in GROUPS.items():
+        for name in names:
+            main([*group, name, "--help"])
+            for option in re.findall(r"--[a-z-]+", capsys.readouterr().out):
+                assert option in page, f"{option} of loom {' '.join((*group, name))}"
 
 
 def test_version_tells_what_counts_in_a_bug_report(loom_command: Loom) -> None:

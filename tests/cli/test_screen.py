@@ -5,9 +5,8 @@ from __future__ import annotations
 import random
 
 import pyte
-import pytest
 
-from loom.cli.screen import Screen, clean
+from loom.cli.screen import Screen
 
 from .kit import Faithful
 
@@ -164,18 +163,3 @@ def test_a_terminal_that_became_narrower_gets_no_text_in_the_wrong_place() -> No
     width = 15
     screen.add("y" * 15)
     assert screen.flush("").endswith("y \b")  # 30 cells: a full line at the new width
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("plain", "plain"),
-        ("one\r\ntwo\rthree", "one\ntwo\nthree"),
-        ("\x1b[31mred\x1b[0m", "␛[31mred␛[0m"),
-        ("bell\a tab\t", "bell␇ tab\t"),
-        ("\x7f\x9b31m", "␡\ufffd31m"),
-        ("日本 é 🙂", "日本 é 🙂"),
-    ],
-)
-def test_what_could_steer_a_terminal_is_shown_instead(text: str, shown: str) -> None:
-    assert clean(text) == shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,22 @@ def test_ctrl_c_before_anything_has_begun_leaves(loom_command: Loom, tmp_path: P
     loom_command.cwd = tmp_path
     with loom_command.terminal("actor", "run", "x", "--app", "slow:app") as terminal:
         assert terminal.wait() == 130
+
+
+def test_leaving_before_a_server_has_answered_leaves_nothing_behind(loom_command: Loom) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with loom_command.terminal("actor", "run", "x", "--stream", "--url", url) as terminal:
+            terminal.until("waiting for a worker")
+            terminal.type(CTRL_C)
+            assert terminal.wait() == 130
+            assert terminal.text in ("", "^C")
+
+
+def test_an_error_does_not_stand_in_the_live_line(loom_command: Loom) -> None:
+    with loom_command.terminal(*RUN, "nope") as terminal:
+        assert terminal.wait() == 64
+        assert terminal.rows[0].startswith("error: no actor is named 'nope'")
 
 
 def test_what_a_producer_prints_neither_tears_the_screen_nor_is_lost(loom_command: Loom) -> None:

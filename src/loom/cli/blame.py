@@ -9,6 +9,8 @@ import traceback
 
 from loom.model.errors import LoomError, code_of
 
+from .clean import clean
+
 __all__ = ["debugging", "hush", "line_of", "report"]
 
 _PIPE = 141  # 128 + SIGPIPE: the reader of our output left, as shells tell it
@@ -57,7 +59,7 @@ def report(error: BaseException) -> int:
 
 def line_of(error: LoomError) -> str:
     """As ``error: no actor is named 'x' (unknown_producer)``."""
-    message = " ".join(error.message.split()) or type(error).__name__
+    message = " ".join(clean(error.message).split()) or type(error).__name__
     return f"error: {message} ({error.code})"
 
 

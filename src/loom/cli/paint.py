@@ -12,7 +12,7 @@ from rich.text import Text
 
 from loom.model.chunk import Progress
 
-from .screen import clean
+from .clean import clean
 from .tally import Tally, duration
 
 __all__ = ["Marks", "Painter", "cut", "is_terminal", "size_of"]

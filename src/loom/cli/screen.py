@@ -13,23 +13,12 @@ from collections.abc import Callable
 
 from rich.cells import cell_len
 
-__all__ = ["Screen", "clean"]
+__all__ = ["Screen"]
 
 ERASE_BELOW = "\x1b[J"
 MAKE_ROOM = "\x1bD\x1b[A"  # IND scrolls at the bottom and keeps the column; then up again (ECMA-48, 8.3.22)
 SAVE, RESTORE = "\x1b7", "\x1b8"
 TAB = 8
-
-_PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
-_VISIBLE = {**_PICTURES, 0x7F: 0x2421, **dict.fromkeys(range(0x80, 0xA0), 0xFFFD)}
-
-
-def clean(text: str) -> str:
-    """`text` that cannot steer a terminal: control characters are shown as pictures, line ends become LF."""
-    if text.isprintable():
-        return text
-    return text.replace("\r\n", "\n").replace("\r", "\n").translate(_VISIBLE)
-
 
 _PARTS = re.compile(r"[ \t]+|\n|[^ \t\n\u1100-\U0010ffff]+|.")
 """Blanks, line ends, words; and one by one what may be wide, before and behind which a line may break."""
@@ -38,7 +27,7 @@ _PARTS = re.compile(r"[ \t]+|\n|[^ \t\n\u1100-\U0010ffff]+|.")
 class Screen:
     """What to write, so that text stands as if nothing else was there, and `live` on the line below.
 
-    `columns()`: the terminal's width now. What is given must be `clean`. Lines break between words: the beginning of
+    `columns()`: the width now. What is given must be clean (see `clean`). Lines break between words: the beginning of
     a word that turns out not to fit is moved to the next line.
     """
 

@@ -15,8 +15,9 @@ from loom.model.grammar import is_output
 from loom.model.run import RunState
 from loom.wire.json import encode
 
+from .clean import clean
 from .paint import Painter, cut, is_terminal, size_of
-from .screen import Screen, clean
+from .screen import Screen
 from .tally import Tally, text_of
 
 __all__ = ["Array", "Lines", "Plain", "Quiet", "Show", "Table", "Terminal", "compact", "make_show", "pretty"]
@@ -170,7 +171,7 @@ class Table(_Written):
             self._began = chunk.time
             self._pending.append(f"{'SEQ':>6}  {'TIME':>8}  {'TYPE':12}  DATA\n")
         row = f"{chunk.seq:6}  {chunk.time - self._began:+8.2f}  {chunk.type:12}  {compact(_content(chunk))}"
-        self._pending.append((row if not self._columns else cut(row, self._columns)) + "\n")
+        self._pending.append((cut(clean(row), self._columns) if self._columns else row) + "\n")
 
 
 class Quiet(_Written):

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from loom.wire.views import RunView
 
+from .clean import clean
 from .paint import is_terminal
-from .screen import clean
 from .shows import compact, pretty
 from .tally import duration
 

@@ -37,6 +37,8 @@ class Watch:
         self.cursor: Cursor | None = None
         """Behind the last chunk that was taken."""
         self.last: Chunk[Any] | None = None
+        self.ended = False
+        """Whether how it ended was said."""
 
     @property
     def state(self) -> RunState | None:
@@ -82,6 +84,7 @@ class Watch:
 
     async def end(self) -> None:
         """Say how it ended, and write all that is left."""
+        self.ended = True
         self._show.end(self.state, time.monotonic())
         await self._pump.settle()
 
@@ -102,7 +105,12 @@ async def watching(show: Show, tally: Tally, signals: Signals) -> AsyncIterator[
     async with Pump(out.fileno(), pull, limits.REDRAW if show.moves else None) as pump:
         signals.before_exit = leave
         with _prints_aside(show, pump):
-            yield Watch(show, tally, pump, signals)
+            watch = Watch(show, tally, pump, signals)
+            try:
+                yield watch
+            finally:
+                if show.moves and not watch.ended:
+                    await watch.end()  # no live line is left behind
 
 
 @contextmanager
