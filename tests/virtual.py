@@ -15,8 +15,8 @@ import pytest
 
 __all__ = ["VirtualLoop", "virtual_time"]
 
-_MODULES = ("drive", "readers", "runner", "worker")
-"""The engine's modules that read the monotonic clock themselves."""
+_MODULES = ("engine.drive", "engine.readers", "engine.runner", "engine.worker", "stores.memory.store")
+"""Those that read clocks themselves."""
 
 Events = list[tuple[selectors.SelectorKey, int]]
 
@@ -50,15 +50,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 @pytest.fixture
 def virtual_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
-    """The engine's monotonic clock is the loop's; gives that clock. The wall clock follows it.
+    """The engine's clocks are the loop's; gives the monotonic one. The wall clock follows it.
 
     For tests whose `anyio_backend` is ``("asyncio", {"loop_factory": VirtualLoop})``.
     """
 
+    loops: list[asyncio.AbstractEventLoop] = []
+
     def now() -> float:
-        return asyncio.get_running_loop().time()
+        if not loops:  # producers' threads, which have no loop, come later
+            loops.append(asyncio.get_running_loop())
+        return loops[0].time()
 
     clock: Any = types.SimpleNamespace(monotonic=now, time=lambda: 1_700_000_000.0 + now())
     for module in _MODULES:
-        monkeypatch.setattr(f"loom.engine.{module}.time", clock)
+        monkeypatch.setattr(f"loom.{module}.time", clock)
     return now

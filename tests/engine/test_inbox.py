@@ -151,3 +151,11 @@ async def test_the_end_of_the_run_does_not_disturb_it(told: Told) -> None:
     told.store.tell(inbox_of("run"), Notice(ended=True))
     await turns()
     assert not told.task.done()
+
+
+async def test_a_new_attempt_gets_every_message_anew(told: Told) -> None:
+    for n in range(3):
+        await told.send("note", n, id=f"m{n}")
+    assert [(await told.inbox.receive(None)).data for _ in range(2)] == [0, 1]
+    told.inbox.rewind()
+    assert [(await told.inbox.receive(None)).data for _ in range(3)] == [0, 1, 2]

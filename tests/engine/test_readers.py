@@ -12,11 +12,9 @@ from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model import limits
 from loom.stores.memory import MemoryStore
 from tests.faults.store import FaultStore
-from tests.virtual import VirtualLoop, virtual_time
+from tests.virtual import VirtualLoop
 
 from .kit import open_log, turns
-
-__all__ = ["virtual_time"]
 
 pytestmark = pytest.mark.anyio
 

@@ -28,7 +28,8 @@ class Inbox:
         self._logs = logs
         self._log = inbox_of(run)
         self._on_cancel = on_cancel
-        self._messages: deque[Message[Any]] = deque()
+        self._messages: list[Message[Any]] = []
+        self._left: deque[Message[Any]] = deque()
         self._after: Cursor | None = None
         self._news = asyncio.Event()
         self._arrived = asyncio.Condition()
@@ -55,22 +56,27 @@ class Inbox:
                 self._on_cancel()
             else:
                 self._messages.append(message)
+                self._left.append(message)
         if page.batches:
             async with self._arrived:
                 self._arrived.notify_all()
         return page.caught_up
 
+    def rewind(self) -> None:
+        """A new attempt begins: it gets every message anew."""
+        self._left = deque(self._messages)
+
     async def receive(self, type: str | None) -> Message[Any]:
-        """The first message (of `type`) that was not taken yet, waiting for it."""
+        """The first message (of `type`) that this attempt has not taken yet, waiting for it."""
         async with self._arrived:
             while (message := self._take(type)) is None:
                 await self._arrived.wait()
             return message
 
     def _take(self, type: str | None) -> Message[Any] | None:
-        for index, message in enumerate(self._messages):
+        for index, message in enumerate(self._left):
             if type is None or message.type == type:
-                del self._messages[index]
+                del self._left[index]
                 return message
         return None
 

@@ -19,7 +19,7 @@ import msgspec
 
 from loom.model import limits
 from loom.model.chunk import Chunk, Progress, Result
-from loom.model.errors import InvalidInput, UnknownProducer, UsageError
+from loom.model.errors import InvalidInput, LoomError, UnknownProducer, UsageError
 from loom.model.run import ActorInfo, check_id
 from loom.wire.json import canonical, check_depth, check_size, convert, decode
 
@@ -186,7 +186,7 @@ class Producer(Generic[P, Out]):
         values = self._by_name(decode(data))
         self._check_names(values)
         types = {parameter.name: parameter.type for parameter in self.parameters}
-        return {name: convert(value, types[name], field=name) for name, value in values.items()}
+        return {name: _converted(name, value, types[name]) for name, value in values.items()}
 
     def _by_name(self, value: Any) -> dict[str, Any]:
         """An object by parameter names; a bare value is short for the sole parameter, a sole model takes the object."""
@@ -214,6 +214,15 @@ class Producer(Generic[P, Out]):
         for parameter in self.parameters:
             if parameter.required and parameter.name not in values:
                 raise InvalidInput(f"{parameter.name}: missing", details={"field": parameter.name})
+
+
+def _converted(name: str, value: Any, type: Any) -> Any:
+    try:
+        return convert(value, type, field=name)
+    except LoomError:
+        raise
+    except Exception as error:  # user code: what a model's own validator runs into is the input's fault
+        raise InvalidInput(f"{name}: {error!r}", details={"field": name}) from error
 
 
 class Bound(Generic[P, Out]):

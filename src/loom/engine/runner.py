@@ -197,6 +197,7 @@ class Runner:
             fence = await self._fence(number)
             if fence.ended:
                 return Ending.ENDED
+            self._inbox.rewind()
             attempt = _Attempt(self, producer, fence, failure)
             ending = await attempt.run(arguments)
             if ending is not None:
