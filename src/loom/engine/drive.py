@@ -39,18 +39,20 @@ _MARKED = frozenset({Chunk, Progress, Result})
 class Voice:
     """What a producer says, on its way to the writer."""
 
-    def __init__(self, writer: Writer, readers: Readers | None = None, *, timed: bool = False) -> None:
+    def __init__(self, writer: Writer, readers: Readers | None = None) -> None:
         self._writer = writer
         self._readers = readers
-        self._unsuspended = 0
-        self._timed = timed
+        self._paced = readers is not None
         self._closed = False
         self._finished = False
         self._barred = False
         self._thread: _Thread | None = None
         self.result: Any = None
-        self.spoke = time.monotonic()
-        """When it last said something, if it is `timed`."""
+
+    @property
+    def spoke(self) -> float:
+        """When it last said something, in monotonic seconds; at the latest when the store was given it."""
+        return self._writer.spoke
 
     def say(self, item: Any) -> bool:
         """Put `item`; whether the caller must await `room` before the next.
@@ -59,19 +61,13 @@ class Voice:
         """
         if type(item) in _MARKED or self._barred:
             chunk = self.chunk(item)
-            return chunk is not None and self._said(self._writer.put(chunk))
+            return (chunk is not None and self._writer.put(chunk)) or self._paced
         # Plain data, nearly always: the one hot path of a producer.
-        return self._said(self._writer.put(Chunk("data", item, None, None, None, time.time())))
+        return self._writer.put(Chunk("data", item, None, None, None, time.time())) or self._paced
 
     def say_line(self, line: Line) -> bool:
         """`say` of what was already encoded."""
-        return self._said(self._writer.put_line(line))
-
-    def _said(self, full: bool) -> bool:
-        if self._timed:
-            self.spoke = time.monotonic()
-        self._unsuspended += 1
-        return full or self._unsuspended >= limits.YIELD_EVERY or self._readers is not None
+        return self._writer.put_line(line) or self._paced
 
     def chunk(self, item: Any) -> Chunk[Any] | None:
         """The chunk that `item` means; None for the `Result`, which is kept."""
@@ -97,9 +93,6 @@ class Voice:
 
     async def room(self) -> None:
         """Give way to others, and wait for the writer and the slowest reader."""
-        if self._unsuspended >= limits.YIELD_EVERY:
-            self._unsuspended = 0
-            await asyncio.sleep(0)
         await self._writer.room()
         if self._readers is not None:
             await self._readers.room(self._writer.seq)

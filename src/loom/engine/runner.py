@@ -255,7 +255,7 @@ class _Attempt:
             return await self._end(writer, _error(ErrorInfo("run_lost", f"the run was lost: {verdict.reason}")))
         writer.put(self._start(verdict))
         readers = self._readers()
-        voice = Voice(writer, readers, timed=self._runner._meta.idle_timeout is not None)
+        voice = Voice(writer, readers)
         context = self._context(voice, verdict)
         if self._producer.context is not None:
             arguments = {**arguments, self._producer.context: context}

@@ -7,6 +7,7 @@ an idle stream has no added latency, a busy one batches by itself.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, NamedTuple
 
 from loom.model import limits
@@ -14,14 +15,14 @@ from loom.model.chunk import Batch, Chunk
 from loom.model.errors import HandleClosed, LimitExceeded, LoomError, RunFailed
 from loom.model.grammar import State, advance, check_type
 from loom.model.ports import Fence, Logs
-from loom.wire.json import check_depth, encode, encode_into
+from loom.wire.json import check_depth, encode
 
 from .backoff import REPEATABLE, Backoff
 from .tasks import cancel_and_wait, spawn
 
 __all__ = ["Line", "Writer", "encode_line"]
 
-_OPEN = State.OPEN
+_OPEN = State.OPEN  # looked at once a chunk
 _SMALL = 2 * limits.JSON_DEPTH
 """JSON of this many bytes cannot nest too deeply: each level takes two."""
 
@@ -36,7 +37,7 @@ class Line(NamedTuple):
 class Writer:
     """Appends one attempt's chunks, in order, each exactly once.
 
-    `put` never waits; a caller that may say much awaits `room` when `full`. A batch whose outcome is unknown is sent
+    `put` never waits; a caller that may say much awaits `room` when told to. A batch whose outcome is unknown is sent
     again byte for byte. `Fenced`, `Conflict` and `LogEnded` break the writer for good: it never adopts another tail.
     Whoever waits on it when it breaks, or is closed, is told.
     """
@@ -46,20 +47,24 @@ class Writer:
         self._run = run
         self._epoch = fence.epoch
         self._state = State.OPEN if fence.tail else State.NEW
-        self._seq = self._acked = fence.tail
+        self._acked = fence.tail
         self._first = fence.tail + 1
-        self._buffer = bytearray()
+        self._lines: list[bytes] = []  # what is pending
+        self._bytes = 0
+        self._bound = limits.YIELD_EVERY  # of lines: then who puts is to give way, long before the batch is full
+        self._taken = time.monotonic()
         self._broken: LoomError | None = None
         self._idle: asyncio.Future[None] | None = None
         self._settled: asyncio.Future[None] | None = None
-        self.on_broken: asyncio.Future[LoomError] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self.on_broken: asyncio.Future[LoomError] = self._loop.create_future()
         self._task = spawn(self._pump(), f"loom-writer {run}")
         self._task.add_done_callback(self._gone)
 
     @property
     def seq(self) -> int:
         """The last chunk that was put."""
-        return self._seq
+        return self._first + len(self._lines) - 1
 
     @property
     def acknowledged(self) -> int:
@@ -67,64 +72,58 @@ class Writer:
         return self._acked
 
     @property
+    def spoke(self) -> float:
+        """When something was last said, in monotonic seconds. What still waits for the store is being said now."""
+        return time.monotonic() if self._lines else self._taken
+
+    @property
     def full(self) -> bool:
         """Whether the pending batch has reached its bound: await `room` before the next `put`."""
-        return len(self._buffer) >= limits.BATCH_BYTES or self._seq - self._first >= limits.BATCH_CHUNKS - 1
+        return self._bytes >= limits.BATCH_BYTES or len(self._lines) >= limits.BATCH_CHUNKS
 
     def put(self, chunk: Chunk[Any]) -> bool:
-        """Say `chunk`; whether the writer is `full` now. It is encoded here and now: what happens to its data later
-        changes nothing.
+        """Say `chunk`; whether to await `room` before the next. It is encoded here and now: what happens to its data
+        later changes nothing.
 
         Raises `LocalProtocolError` (the grammar forbids it), `LimitExceeded` (too large or nested too deeply),
         `RunFailed` (`invalid_output`: it has no JSON), or what broke the writer. Nothing was said then.
         """
-        if chunk.type == "data" and self._state is _OPEN and self._broken is None:
-            state = _OPEN  # nearly every chunk, nearly always
-        else:
-            state = self._admit(chunk.type)
-        buffer = self._buffer
-        start = len(buffer)
-        try:
-            encode_into(chunk, buffer, -1)
-            if len(buffer) - start > _SMALL:
-                _check(buffer[start:])
-        except BaseException as error:
-            del buffer[start:]
-            raise _refusal(chunk, error) from None
-        buffer += b"\n"
-        return self._accept(state)
+        return self._add(chunk.type, _encode(chunk))
 
     def put_line(self, line: Line) -> bool:
         """`put` of a chunk that `encode_line` has encoded."""
-        state = self._admit(line.type)
-        self._buffer += line.json
-        self._buffer += b"\n"
-        return self._accept(state)
+        return self._add(line.type, line.json)
+
+    def _add(self, type: str, json: bytes) -> bool:
+        if type != "data" or self._state is not _OPEN:  # nearly every chunk, nearly always, is neither
+            self._state = self._admit(type)
+        self._lines.append(json)
+        self._bytes += len(json) + 1
+        if self._idle is not None:
+            self._idle.set_result(None)
+            self._idle = None
+        return len(self._lines) >= self._bound or self._bytes >= limits.BATCH_BYTES
 
     def _admit(self, type: str) -> State:
         if self._broken is not None:
             raise self._broken
-        if self._state is State.OPEN and type == "data":
-            return State.OPEN
         check_type(type)
         return advance(self._state, type)
 
-    def _accept(self, state: State) -> bool:
-        self._state = state
-        self._seq = seq = self._seq + 1
-        if self._idle is not None:
-            self._idle.set_result(None)
-            self._idle = None
-        return seq - self._first >= limits.BATCH_CHUNKS - 1 or len(self._buffer) >= limits.BATCH_BYTES
-
     async def room(self) -> None:
-        """Wait until the pending batch is below its bound. Raises what broke the writer."""
+        """If `put` said so: give way to others, and wait until the pending batch is below its bound. Raises what broke
+        the writer."""
+        if len(self._lines) < self._bound and self._bytes < limits.BATCH_BYTES:
+            return
+        if not self.full:
+            await asyncio.sleep(0)
         while self.full:
             await self._settle()
+        self._bound = min(len(self._lines) + limits.YIELD_EVERY, limits.BATCH_CHUNKS)
 
     async def flush(self) -> None:
         """Wait until all that was put is acknowledged. Raises what broke the writer."""
-        target = self._seq
+        target = self.seq
         while self._acked < target:
             await self._settle()
 
@@ -141,24 +140,25 @@ class Writer:
         if self._broken is not None:
             raise self._broken
         if self._settled is None:
-            self._settled = asyncio.get_running_loop().create_future()
+            self._settled = self._loop.create_future()
         await asyncio.shield(self._settled)
         if self._broken is not None:
             raise self._broken
 
     async def _pump(self) -> None:
-        loop = asyncio.get_running_loop()
-        backoff = Backoff.of_store()
         try:
             while True:
-                if self._seq < self._first:
-                    self._idle = loop.create_future()
+                if not self._lines:
+                    self._idle = self._loop.create_future()
                     await self._idle
                 was_full = self.full
-                batch = self._take()
+                batch, end = self._take()
                 if was_full:
                     self._wake()  # there is room: the next batch fills while this one is stored
-                await self._append(batch, backoff)
+                try:
+                    await self._logs.append(self._run, batch, end=end)
+                except REPEATABLE:
+                    await self._append_again(batch, end)
                 self._acked = batch.last
                 self._wake()
         except LoomError as error:
@@ -166,22 +166,25 @@ class Writer:
         except Exception as error:  # a store's own fault: whoever waits on us must hear of it, not hang
             self._break(LoomError(f"{type(error).__name__}: {error}"))
 
-    def _take(self) -> Batch:
-        batch = Batch(self._epoch, self._first, self._seq, bytes(self._buffer))
-        self._buffer.clear()
-        self._first = self._seq + 1
-        return batch
+    def _take(self) -> tuple[Batch, bool]:
+        """The pending batch, and whether it ends the log."""
+        lines, self._lines = self._lines, []
+        first, self._first = self._first, self._first + len(lines)
+        lines.append(b"")
+        self._bytes = 0
+        self._bound = limits.YIELD_EVERY
+        self._taken = time.monotonic()
+        return Batch(self._epoch, first, self._first - 1, b"\n".join(lines)), self._state is State.ENDED
 
-    async def _append(self, batch: Batch, backoff: Backoff) -> None:
-        end = self._state is State.ENDED and batch.last == self._seq
+    async def _append_again(self, batch: Batch, end: bool) -> None:
+        backoff = Backoff.of_store()
         while True:
+            await backoff.pause()
             try:
                 await self._logs.append(self._run, batch, end=end)
             except REPEATABLE:
-                await backoff.pause()
-            else:
-                backoff.reset()
-                return
+                continue
+            return
 
     def _wake(self) -> None:
         if self._settled is not None:
@@ -190,6 +193,7 @@ class Writer:
 
     def _break(self, error: LoomError) -> None:
         self._broken = error
+        self._state = State.ENDED  # whatever is said from now on, `_admit` looks at it
         self.on_broken.set_result(error)
         self._wake()
 
@@ -200,13 +204,17 @@ class Writer:
 
 def encode_line(chunk: Chunk[Any]) -> Line:
     """The chunk's JSON; raises as `Writer.put` does for what cannot be said. For producers in threads."""
+    return Line(chunk.type, _encode(chunk))
+
+
+def _encode(chunk: Chunk[Any]) -> bytes:
     try:
         data = encode(chunk)
         if len(data) > _SMALL:
             _check(data)
     except Exception as error:
         raise _refusal(chunk, error) from None
-    return Line(chunk.type, data)
+    return data
 
 
 def _refusal(chunk: Chunk[Any], error: BaseException) -> BaseException:
@@ -218,7 +226,7 @@ def _refusal(chunk: Chunk[Any], error: BaseException) -> BaseException:
     return error
 
 
-def _check(data: bytes | bytearray) -> None:
+def _check(data: bytes) -> None:
     if len(data) > limits.CHUNK_BYTES:
         raise LimitExceeded(f"a chunk of {len(data)} bytes is larger than {limits.CHUNK_BYTES}", code="too_large")
     try:
