@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 @contextmanager
 def place() -> Iterator[StoreFactory]:
     with TemporaryDirectory() as folder:
-        yield lambda clock: SqliteStore(Path(folder) / "runs.db", clock=clock)
+        yield lambda clock: SqliteStore(Path(folder) / "runs.db", durability="process", clock=clock)
 
 
 class TestConformance(SharedStoreConformance):

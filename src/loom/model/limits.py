@@ -310,6 +310,16 @@ LOOK_ROWS = 1000
 LOOK_RANGES = 100
 """Stretches of others' changes between our own that are kept apart until somebody looks."""
 
+LEND_AFTER = 0.005
+"""When a call has waited for its thread for so long, and the loop is busy, the loop pauses for the thread: as long as
+CPython lets one thread run that another waits for."""
+
+LEND = 0.0001
+"""For so long: a thread needs about half of it to wake up."""
+
+LEND_EVERY = 0.001
+"""So often: at most a tenth of a busy loop's time, for milliseconds instead of seconds that appends wait."""
+
 DROP_RUNS = 100
 """Runs that one transaction of a sweep drops: a few milliseconds of the write lock."""
 

@@ -150,8 +150,8 @@ async def test_more_changes_than_are_worth_naming_are_told_to_everybody(store: S
 
 async def test_what_was_forgotten_is_told_to_everybody(store: SqliteStore, other: SqliteStore) -> None:
     """Changes are kept as long as they would be looked at one by one."""
-    for number in range(limits.LOOK_ROWS + 10):
-        await other.put(Meta(run=f"run-{number}", actor="actor"))
+    metas = [Meta(run=f"run-{number}", actor="actor") for number in range(limits.LOOK_ROWS + 10)]
+    await asyncio.gather(*map(other.put, metas))
     await other.sweep()
     ear = Ear(store, "watched")
     await other.create(Meta(run="another", actor="actor"))

@@ -23,6 +23,7 @@ from loom.model.errors import Fenced, LimitExceeded, LogEnded, LogNotFound, Stor
 from loom.model.history import check_repeat, next_epoch
 from loom.model.ports import Durability, Fence, Notice, Notify, Swept, Unwatch
 from loom.model.run import Claim, Head, Mark, Meta, RunState, inbox_of, run_of
+from loom.stores.watchers import Watchers
 from loom.wire.json import check_size
 
 from .queue import Queue
@@ -60,7 +61,7 @@ class MemoryStore:
         self._by_age: list[Run] = []
         self._ended: OrderedDict[str, Run] = OrderedDict()
         self._unqueued: dict[str, Meta] = {}
-        self._watchers: dict[str, tuple[Notify, ...]] = {}
+        self._watchers = Watchers()
         self._queue = Queue(clock)
         self._numbers = itertools.count()
 
@@ -83,7 +84,7 @@ class MemoryStore:
             self._by_age.append(run)
             if meta.run not in self._queue:
                 self._unqueued[meta.run] = meta
-            self._tell(meta.run, Notice())
+            self._watchers.tell(meta.run, Notice())
         return run.head()
 
     async def head(self, run: str) -> Head:
@@ -184,7 +185,7 @@ class MemoryStore:
         batch = Batch(log.epoch, log.tail + 1, log.tail + 1, message + b"\n")
         self._add(log, batch)
         known.sent[sender, id] = batch.cursor
-        self._tell(inbox_of(run), Notice(batch))
+        self._watchers.tell(inbox_of(run), Notice(batch))
         return batch.cursor
 
     async def read(
@@ -213,23 +214,7 @@ class MemoryStore:
         return log.first
 
     def watch(self, log: str, notify: Notify) -> Unwatch:
-        # Tuples, replaced as a whole: whoever is being told may watch and unwatch.
-        self._watchers[log] = (*self._watchers.get(log, ()), notify)
-        watching = True
-
-        def unwatch() -> None:
-            nonlocal watching
-            if not watching:
-                return
-            watching = False
-            others = list(self._watchers[log])
-            others.remove(notify)
-            if others:
-                self._watchers[log] = tuple(others)
-            else:
-                del self._watchers[log]
-
-        return unwatch
+        return self._watchers.add(log, notify)
 
     # --- readers' marks ----------------------------------------------------------------------------------------------
 
@@ -240,7 +225,7 @@ class MemoryStore:
         else:
             before = marks.get(reader)
             marks[reader] = Mark(reader, seq, before.beat + 1 if before else 1)
-        self._tell(run, Notice(marks=True))
+        self._watchers.tell(run, Notice(marks=True))
 
     async def marks(self, run: str) -> list[Mark]:
         return list(self._run(run).marks.values())
@@ -283,15 +268,11 @@ class MemoryStore:
             raise _no_run(name)
         return log.page(after, limit)
 
-    def _tell(self, log: str, notice: Notice) -> None:
-        for notify in self._watchers.get(log, ()):
-            notify(notice)
-
     def _end(self, run: Run, batch: Batch) -> None:
         run.end(batch, self._clock())
         self._ended[run.meta.run] = run
         self._unqueued.pop(run.meta.run, None)
-        self._tell(inbox_of(run.meta.run), Notice(ended=True))
+        self._watchers.tell(inbox_of(run.meta.run), Notice(ended=True))
 
     def _add(self, log: Log, batch: Batch) -> None:
         size = size_of(batch)
@@ -327,8 +308,8 @@ class MemoryStore:
         self._ended.pop(name, None)
         self._unqueued.pop(name, None)
         self._bytes -= run.size
-        self._tell(name, Notice())
-        self._tell(inbox_of(name), Notice())
+        self._watchers.tell(name, Notice())
+        self._watchers.tell(inbox_of(name), Notice())
 
 
 def _no_run(name: str) -> LogNotFound:

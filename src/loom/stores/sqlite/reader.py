@@ -34,10 +34,10 @@ class Reader:
         raise AssertionError("its pause is for ever")
 
     def perform(self, group: Sequence[Call]) -> None:
-        calls = [call for call in group if not call.future.done()]  # who was cancelled reads nothing
-        for call in calls:
-            call.outcome = self._outcome(call)
-        self._deliver(calls)
+        for call in group:
+            if not call.future.done():  # who was cancelled reads nothing
+                call.outcome = self._outcome(call)
+        self._deliver(group)
 
     def _outcome(self, call: Call) -> object:
         try:

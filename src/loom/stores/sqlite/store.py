@@ -22,6 +22,7 @@ from . import claims, runs, upkeep
 from .calls import Call, Session
 from .claims import Desk, Taken
 from .lane import Lane
+from .lender import Lender
 from .news import QUEUE, News
 from .reader import Reader
 from .upkeep import KEEP, Retention
@@ -63,6 +64,7 @@ class SqliteStore:
         self._watchers = Watchers()
         self._desk = Desk(clock)
         self._untold: list[Claim] = []
+        self._lender = Lender()
         self._begun = self._open = False
         path = os.fspath(path)
         writer = Writer(path, durability, busy, self._watched, self._written)
@@ -265,6 +267,7 @@ class SqliteStore:
     def _future(self) -> asyncio.Future[Any]:
         if not self._open:
             raise HandleClosed("this store is not open")
+        self._lender.begin()
         return self._loop.create_future()
 
     def _submit(self, act: Callable[[Session], T]) -> asyncio.Future[T]:
@@ -290,7 +293,7 @@ class SqliteStore:
 
     def _was_read(self, calls: Sequence[Call]) -> None:
         """In the reading thread."""
-        self._reading.post(_settle, calls)
+        self._reading.post(self._settle, calls)
 
     def _deliver(self, calls: Sequence[Call], news: News | None) -> None:
         """Watchers are told before the writer goes on: `append` has told everybody when it returns."""
@@ -298,7 +301,12 @@ class SqliteStore:
             if self._watchers:
                 self._tell(calls, news)
         finally:
-            _settle(calls)
+            self._settle(calls)
+
+    def _settle(self, calls: Sequence[Call]) -> None:
+        self._lender.end(len(calls))
+        for call in calls:
+            call.settle()
 
     def _tell(self, calls: Sequence[Call], news: News | None) -> None:
         for call in calls:
@@ -310,11 +318,6 @@ class SqliteStore:
             return
         for topic, notice in news:
             self._watchers.tell(topic, notice)
-
-
-def _settle(calls: Sequence[Call]) -> None:
-    for call in calls:
-        call.settle()
 
 
 def _give_back(session: Session, claim: Claim) -> None:
