@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Mapping
+import logging
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
-import stamina
 
+from loom.engine.backoff import Backoff
 from loom.model import limits
 from loom.model.chunk import Message, Page
 from loom.model.cursor import Cursor
@@ -27,6 +27,8 @@ from .pages import page_of
 __all__ = ["HttpTransport", "Patience"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger("loom.client")
 
 
 class HttpTransport:
@@ -163,20 +165,20 @@ class HttpTransport:
 
         return await self._connections.lifetime.run(lambda: self._repeated(once))
 
-    async def _repeated(self, once: Any) -> bytes:
-        first, longest = limits.CALL_BACKOFF
-        async for attempt in stamina.retry_context(
-            on=_pause,
-            attempts=limits.CALL_ATTEMPTS,
-            timeout=limits.CALL_WITHIN,
-            wait_initial=first,
-            wait_max=longest,
-            wait_jitter=first,
-        ):
-            with attempt:
-                result: bytes = await once()
-                return result
-        raise AssertionError("stamina raises the last attempt's error")
+    async def _repeated(self, once: Callable[[], Awaitable[bytes]]) -> bytes:
+        backoff = Backoff(*limits.CALL_BACKOFF)
+        clock = asyncio.get_running_loop().time
+        end = clock() + limits.CALL_WITHIN
+        for _ in range(limits.CALL_ATTEMPTS - 1):
+            try:
+                return await once()
+            except (Unavailable, OutcomeUnknown) as error:
+                pause = float(error.details.get("retry_after", 0.0)) + backoff.draw()
+                if clock() + pause > end:
+                    raise
+                _log.info("%s; asking again in %.2f s", error, pause)
+            await asyncio.sleep(pause)
+        return await once()
 
     async def _once(
         self, method: str, path: str, query: Mapping[str, str] | None, data: bytes | None, timeout: float
@@ -192,16 +194,6 @@ class HttpTransport:
 
     def _read_as(self, data: bytes, type: type[T]) -> T:
         return decode_as(data, type, self._connections.place)
-
-
-def _pause(error: Exception) -> bool | float:
-    """Whether to call again after this error; a number: after so many seconds."""
-    if not isinstance(error, (Unavailable, OutcomeUnknown)):
-        return False
-    asked = error.details.get("retry_after")
-    if asked is None:
-        return True
-    return float(asked) + random.uniform(0.0, limits.CALL_BACKOFF[0]) if asked <= limits.CALL_WITHIN else False
 
 
 def _path(run: str, under: str = "") -> str:
