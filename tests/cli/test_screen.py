@@ -31,7 +31,7 @@ class Shown:
 
 
 def test_text_stands_as_if_it_came_at_once_and_there_was_no_live_line() -> None:
-    for seed in range(300):
+    for seed in range(100):
         dice = random.Random(seed)
         pieces = ["".join(dice.choices(PIECES, k=dice.randrange(0, 4))) for _ in range(dice.randrange(1, 60))]
         whole, ours = Shown(), Shown()
@@ -47,7 +47,7 @@ def test_text_stands_as_if_it_came_at_once_and_there_was_no_live_line() -> None:
 
 
 def test_all_of_the_text_is_there_and_words_that_fit_are_whole() -> None:
-    for seed in range(300):
+    for seed in range(100):
         dice = random.Random(seed)
         text = "".join(dice.choices(PIECES, k=dice.randrange(1, 100)))
         shown, screen = Shown(), Screen(lambda: COLUMNS)

@@ -34,6 +34,7 @@ class Screen:
     def __init__(self, columns: Callable[[], int]) -> None:
         self._columns = columns
         self._pending: list[str] = []
+        self._size = 0
         self._cells = 0  # since the last line end
         self._word = ""  # the end of the text, if that is a word
         self._wrapped = False  # the text reached the right margin and was moved to the next line
@@ -42,7 +43,7 @@ class Screen:
 
     def __len__(self) -> int:
         """Characters that wait to be written."""
-        return sum(map(len, self._pending))
+        return self._size
 
     @property
     def fresh(self) -> bool:
@@ -83,6 +84,7 @@ class Screen:
 
     def _put(self, text: str, cells: int) -> None:
         self._pending.append(text)
+        self._size += len(text)
         self._cells += cells
         self._word = ""
 
@@ -98,6 +100,7 @@ class Screen:
         if not text and live == self._live:
             return ""
         self._pending.clear()
+        self._size = 0
         written = self._erase + self._placed(text)
         self._live = live
         self._erase = ERASE_BELOW if live else ""

@@ -70,17 +70,22 @@ class _Written:
     def __init__(self, say: Say) -> None:
         self._say = say
         self._pending: list[str] = []
+        self._size = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._pending))
+        return self._size
+
+    def _put(self, text: str) -> None:
+        self._pending.append(text)
+        self._size += len(text)
 
     def aside(self, text: str) -> None:
         self._say(text)
 
     def result(self, value: Any) -> None:
         if value is not None:
-            self._pending.append(value if isinstance(value, str) else pretty(value))
-            self._pending.append("\n" if not self._pending[-1].endswith("\n") else "")
+            text = value if isinstance(value, str) else pretty(value)
+            self._put(text if text.endswith("\n") else text + "\n")
 
     def end(self, state: RunState | None, now: float) -> None:
         pass
@@ -88,6 +93,7 @@ class _Written:
     def flush(self, now: float) -> str:
         text = "".join(self._pending)
         self._pending.clear()
+        self._size = 0
         return text
 
 
@@ -101,7 +107,7 @@ class Plain(_Written):
     def take(self, chunk: Chunk[Any], taken_back: int) -> None:
         text = text_of(chunk)
         if text is not None:
-            self._pending.append(text)
+            self._put(text)
             self._fresh = text.endswith("\n") if text else self._fresh
         elif chunk.type == "data" or (chunk.type == "complete" and chunk.data is not None):
             self._line(chunk.data if isinstance(chunk.data, str) else compact(chunk.data))
@@ -109,12 +115,12 @@ class Plain(_Written):
             self._say(f"note: attempt {_attempt(chunk)} took back the last {_chunks(taken_back)} of the output\n")
 
     def _line(self, text: str) -> None:
-        self._pending.append(text + "\n" if self._fresh else f"\n{text}\n")
+        self._put(text + "\n" if self._fresh else f"\n{text}\n")
         self._fresh = True
 
     def end(self, state: RunState | None, now: float) -> None:
         if not self._fresh:
-            self._pending.append("\n")
+            self._put("\n")
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -140,7 +146,7 @@ class Lines(_Written):
     """JSON Lines: a chunk a line."""
 
     def take(self, chunk: Chunk[Any], taken_back: int) -> None:
-        self._pending.append(compact(Line.of(chunk)) + "\n")
+        self._put(compact(Line.of(chunk)) + "\n")
 
 
 class Array(_Written):
@@ -151,11 +157,11 @@ class Array(_Written):
         self._opened = False
 
     def take(self, chunk: Chunk[Any], taken_back: int) -> None:
-        self._pending.append((",\n" if self._opened else "[\n") + compact(Line.of(chunk)))
+        self._put((",\n" if self._opened else "[\n") + compact(Line.of(chunk)))
         self._opened = True
 
     def end(self, state: RunState | None, now: float) -> None:
-        self._pending.append("\n]\n" if self._opened else "[]\n")
+        self._put("\n]\n" if self._opened else "[]\n")
 
 
 class Table(_Written):
@@ -169,9 +175,9 @@ class Table(_Written):
     def take(self, chunk: Chunk[Any], taken_back: int) -> None:
         if self._began is None:
             self._began = chunk.time
-            self._pending.append(f"{'SEQ':>6}  {'TIME':>8}  {'TYPE':12}  DATA\n")
+            self._put(f"{'SEQ':>6}  {'TIME':>8}  {'TYPE':12}  DATA\n")
         row = f"{chunk.seq:6}  {chunk.time - self._began:+8.2f}  {chunk.type:12}  {compact(_content(chunk))}"
-        self._pending.append((cut(clean(row), self._columns) if self._columns else row) + "\n")
+        self._put((cut(clean(row), self._columns) if self._columns else row) + "\n")
 
 
 class Quiet(_Written):
