@@ -1,0 +1,367 @@
+"""Each call of the transport against a real server; and what becomes of calls when the server is in trouble."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from loom.engine.registry import Registry, make_producer
+from loom.engine.tasks import spawn
+from loom.model import limits
+from loom.model.chunk import Chunk, Message
+from loom.model.cursor import Cursor
+from loom.model.errors import (
+    Conflict,
+    CursorExpired,
+    HandleClosed,
+    LimitExceeded,
+    LogNotFound,
+    OutcomeUnknown,
+    RemoteProtocolError,
+    StoreFull,
+    Unauthorized,
+    Unavailable,
+    UnknownProducer,
+    UsageError,
+)
+from loom.model.run import Head, Meta
+from loom.remote.http import HttpTransport, Patience
+from loom.wire.views import error_body, view_of
+from tests.server.harness import Rig, rig
+
+from .scripted import Answer, scripted, sized
+
+pytestmark = pytest.mark.anyio
+
+QUICK = Patience(reconnect=(0.001, 0.01))
+META = Meta(
+    run="r", actor="a", input=msgspec.Raw(b'{"n":1}'), queue="q", key="k", owner_lease=7.0, timeout=5.0,
+    idle_timeout=2.0, ahead=3,
+)  # fmt: skip
+
+
+def connected(r: Rig, **options: Any) -> HttpTransport:
+    return HttpTransport(r.address.url, patience=QUICK, **options)
+
+
+def raw(head: Head) -> Any:
+    """A head that can be compared: raw JSON has no equality of its own."""
+    empty = msgspec.Raw()
+    plain = replace(head, meta=replace(head.meta, input=empty), result=None)
+    return repr(plain).replace(repr(empty), ""), bytes(head.meta.input), head.result and bytes(head.result)
+
+
+# --- calls -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_start_says_everything() -> None:
+    async with rig() as r:
+        transport = connected(r)
+        head = await transport.start(META)
+        stored = await r.store.head("r")
+        assert raw(head) == raw(stored)
+        assert stored.meta.same_request(META)
+        assert (stored.meta.queue, stored.meta.owner_lease, stored.meta.timeout) == ("q", 7.0, 5.0)
+        assert (stored.meta.idle_timeout, stored.meta.ahead) == (2.0, 3)
+        assert raw(await transport.start(META)) == raw(stored)
+        with pytest.raises(Conflict):
+            await transport.start(Meta(run="r", actor="b"))
+        await transport.aclose()
+
+
+async def test_a_head_is_the_stores() -> None:
+    async with rig() as r:
+        transport = connected(r)
+        await r.begin("r", input=msgspec.Raw(b'{"n":1}'), key="k")
+        assert raw(await transport.head("r")) == raw(await r.store.head("r"))
+        await r.end("r")
+        head = await transport.head("r")
+        assert raw(head) == raw(await r.store.head("r"))
+        assert head.result is not None
+        assert head.latest == (await r.store.head("r")).latest
+        with pytest.raises(LogNotFound):
+            await transport.head("nobody")
+        await transport.aclose()
+
+
+async def test_heads_are_the_stores() -> None:
+    async with rig() as r:
+        transport = connected(r)
+        for run in ("r1", "r2", "r3"):
+            await r.begin(run, actor="b" if run == "r2" else "a")
+        await r.end("r3")
+        listed = await transport.heads()
+        assert [head.meta.run for head in listed] == ["r3", "r2", "r1"]
+        assert [head.state for head in await transport.heads(limit=1)] == ["completed"]
+        assert [head.meta.run for head in await transport.heads(before="r3", actor="a")] == ["r1"]
+        assert [head.meta.run for head in await transport.heads(state="running", limit=10**6)] == ["r2", "r1"]
+        await transport.aclose()
+
+
+async def test_actors() -> None:
+    registry = Registry()
+
+    def double(n: int) -> int:
+        """Twice as much."""
+        return 2 * n
+
+    registry.add(make_producer("double", double))
+    async with rig(registry) as r:
+        transport = connected(r)
+        (actor,) = await transport.actors()
+        assert actor == registry.get("double").info()
+        with pytest.raises(UnknownProducer):
+            await transport.start(Meta(run="r", actor="treble"))
+        await transport.aclose()
+
+
+async def test_reading_pages() -> None:
+    async with rig() as r:
+        transport = connected(r)
+        await r.begin()
+        await r.say("r", *(Chunk("data", i) for i in range(5)))
+        page = await transport.read("r", None, limit=4, wait=0.0)
+        stored = await r.store.read("r", None, limit=4)
+        assert b"".join(batch.payload for batch in page.batches) == b"".join(batch.payload for batch in stored.batches)
+        assert (page.cursor, page.caught_up, page.ended) == (stored.cursor, False, False)
+        last = await r.end()
+        page = await transport.read("r", page.cursor, limit=10**6, wait=0.0)
+        assert (len(page), page.cursor, page.caught_up, page.ended) == (3, last, True, True)
+        assert (await transport.read("r", last, limit=1, wait=5.0)).ended
+        with pytest.raises(CursorExpired):
+            await transport.read("r", Cursor(7, 7), limit=1, wait=0.0)
+        await transport.aclose()
+
+
+async def test_a_read_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than the server would at a time: it is asked again."""
+    monkeypatch.setattr(limits, "LONG_POLL", 0.02)
+    async with rig() as r:
+        transport = connected(r)
+        cursor = await r.begin()
+        empty = await transport.read("r", cursor, limit=1, wait=0.05)
+        assert (len(empty), empty.cursor, empty.caught_up, empty.ended) == (0, cursor, True, False)
+        reading = spawn(transport.read("r", cursor, limit=1, wait=20.0), "test")
+        await asyncio.sleep(0.05)  # it has waited for more than one answer
+        await r.say("r", Chunk("data", 1))
+        assert len(await reading) == 1
+        await transport.aclose()
+
+
+async def test_a_message_and_a_cancel() -> None:
+    async with rig() as r:
+        transport = connected(r)
+        await r.begin()
+        for _ in range(2):
+            await transport.send("r", Message("word", {"a": [1]}, "me", "1"))
+        page = await r.store.read("r/in", None)
+        (line,) = [line for _, line in page.lines()]
+        stored = msgspec.json.decode(line)
+        assert {name: stored[name] for name in ("type", "data", "sender", "id")} == {
+            "type": "word", "data": {"a": [1]}, "sender": "me", "id": "1",
+        }  # fmt: skip
+        await transport.cancel("r")
+        page = await r.store.read("r/in", page.cursor)
+        assert b'"cancel"' in page.batches[0].payload
+        for call in (transport.cancel("nobody"), transport.send("nobody", Message("a", sender="s", id="i"))):
+            with pytest.raises(LogNotFound):
+                await call
+        await transport.aclose()
+
+
+async def test_the_owners_heartbeat() -> None:
+    async with rig() as r:
+        transport = connected(r)
+        await r.begin(owner_lease=5.0)
+        await transport.touch("r")
+        await transport.touch("r")
+        assert (await r.store.head("r")).beat == 2
+        await transport.aclose()
+
+
+async def test_a_readers_mark() -> None:
+    async with rig() as r:
+        transport = connected(r)
+        await r.begin(ahead=3)
+        await transport.mark("r", "me", 1)
+        (mark,) = await r.store.marks("r")
+        assert (mark.reader, mark.seq) == ("me", 1)
+        await transport.mark("r", "me", None)
+        assert await r.store.marks("r") == []
+        await transport.aclose()
+
+
+async def test_a_name_that_no_run_has() -> None:
+    async with rig() as r:
+        transport = connected(r)
+        await r.begin("events")
+        for name in ("?", "..", "a b", "é", "%2F", "#", "../events", "x/../../runs/events", "events?x"):
+            with pytest.raises((LogNotFound, UsageError)):
+                await transport.head(name)
+        await transport.aclose()
+
+
+async def test_keys() -> None:
+    async with rig(keys=["right-key"]) as r:
+        await r.begin()
+        for key in (None, "wrong-key"):
+            transport = connected(r, api_key=key)
+            with pytest.raises(Unauthorized) as caught:
+                await transport.heads()
+            assert "wrong-key" not in repr(caught.value)
+            with pytest.raises(Unauthorized):
+                await anext(transport.follow("r"))
+            await transport.aclose()
+        transport = connected(r, api_key="right-key")
+        assert len(await transport.heads()) == 1
+        assert len(await anext(transport.follow("r"))) == 1
+        assert "right-key" not in repr(transport)
+        await transport.aclose()
+
+
+async def test_it_may_be_mounted_below_a_path() -> None:
+    async with scripted() as server:
+        server.play(sized("200 OK", b'{"actors":[]}'))
+        transport = HttpTransport(f"{server.url}/loom/")
+        assert await transport.actors() == []
+        assert server.asked[0].target == "/loom/actors"
+        await transport.aclose()
+
+
+# --- a server in trouble ---------------------------------------------------------------------------------------------
+
+CALLS: dict[str, Callable[[HttpTransport], Awaitable[Any]]] = {
+    "start": lambda t: t.start(META),
+    "head": lambda t: t.head("r"),
+    "heads": lambda t: t.heads(),
+    "actors": lambda t: t.actors(),
+    "read": lambda t: t.read("r", None, limit=1, wait=0.0),
+    "send": lambda t: t.send("r", Message("a", sender="s", id="i")),
+    "cancel": lambda t: t.cancel("r"),
+    "touch": lambda t: t.touch("r"),
+    "mark": lambda t: t.mark("r", "me", 1),
+}
+
+ANSWERS = {
+    "start": view_of(Head(meta=META)),
+    "head": view_of(Head(meta=META)),
+    "heads": {"runs": []},
+    "actors": {"actors": []},
+    "read": {"chunks": [], "cursor": None, "caught_up": True, "ended": False},
+}
+
+
+@pytest.fixture
+def quick_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CALL_BACKOFF", (0.001, 0.002))
+
+
+def answer_to(call: str) -> Answer:
+    return sized("200 OK", msgspec.json.encode(ANSWERS.get(call)))
+
+
+def unavailable(details: dict[str, Any] | None = None) -> Answer:
+    return sized("503 Service Unavailable", error_body(Unavailable("busy", details=details).info))
+
+
+@pytest.mark.usefixtures("quick_calls")
+@pytest.mark.parametrize("call", CALLS)
+async def test_every_call_is_made_again_the_same(call: str) -> None:
+    """Connections that break, and a server that says it passes, are asked again, word for word."""
+    async with scripted() as server:
+        unknown = sized("503 Who Knows", error_body(OutcomeUnknown("?").info))
+        server.play(b"", b"HTTP/1.1 200 OK\r\nContent-Le", unavailable(), unknown, answer_to(call))
+        transport = HttpTransport(server.url)
+        await CALLS[call](transport)
+        assert len(server.asked) == 5
+        assert len({(asked.method, asked.target, asked.body) for asked in server.asked}) == 1
+        await transport.aclose()
+
+
+@pytest.mark.usefixtures("quick_calls")
+@pytest.mark.parametrize("call", CALLS)
+async def test_but_not_for_ever(call: str) -> None:
+    async with scripted() as server:
+        server.play(unavailable())
+        transport = HttpTransport(server.url)
+        with pytest.raises(Unavailable, match="busy"):
+            await CALLS[call](transport)
+        assert len(server.asked) == limits.CALL_ATTEMPTS
+        await transport.aclose()
+
+
+@pytest.mark.usefixtures("quick_calls")
+async def test_the_server_may_ask_for_a_pause_but_not_for_too_long_a_one() -> None:
+    async with scripted() as server:
+        server.play(unavailable({"retry_after": 0.05}), answer_to("actors"))
+        transport = HttpTransport(server.url)
+        began = asyncio.get_running_loop().time()
+        await transport.actors()
+        assert asyncio.get_running_loop().time() - began >= 0.05
+        server.play(unavailable({"retry_after": limits.CALL_WITHIN + 1}))
+        with pytest.raises(Unavailable):
+            await transport.actors()
+        assert len(server.asked) == 3
+        await transport.aclose()
+
+
+FINAL: dict[str, tuple[Answer, type[Exception]]] = {
+    "a refusal": (sized("409 Conflict", error_body(Conflict("taken").info)), Conflict),
+    "a limit": (sized("429 Too Many", error_body(LimitExceeded("full").info)), LimitExceeded),
+    "a full store": (sized("507 Full", error_body(StoreFull("full").info)), StoreFull),
+    "another program": (sized("404 Not Found", b"<html>", kind="text/html"), RemoteProtocolError),
+    "a page instead of JSON": (sized("200 OK", b"<html>", kind="text/html"), RemoteProtocolError),
+    "other JSON": (sized("200 OK", b'{"hello":1}'), RemoteProtocolError),
+}
+
+
+@pytest.mark.parametrize("what", FINAL)
+async def test_what_is_final_is_raised_at_once(what: str) -> None:
+    answer, kind = FINAL[what]
+    async with scripted() as server:
+        server.play(answer)
+        transport = HttpTransport(server.url)
+        with pytest.raises(kind):
+            await transport.heads()
+        assert len(server.asked) == 1
+        await transport.aclose()
+
+
+async def test_calls_beyond_the_bound_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads that wait, and followers, are no calls: they hold up none."""
+    monkeypatch.setattr(limits, "CALLS", 3)
+    async with rig() as r:
+        transport = connected(r)
+        cursor = await r.begin()
+        waiting = [spawn(transport.read("r", cursor, limit=1, wait=20.0), "test") for _ in range(5)]
+        following = [transport.follow("r") for _ in range(5)]
+        for follower in following:
+            await anext(follower)
+        await asyncio.gather(*(transport.head("r") for _ in range(20)))
+        await r.end()
+        assert [len(page) for page in await asyncio.gather(*waiting)] == [1] * 5
+        for follower in following:
+            assert (await anext(follower)).ended
+        await transport.aclose()
+
+
+async def test_closing_ends_calls() -> None:
+    async with scripted() as server:
+        server.play(Answer(b"", "hold"))
+        transport = HttpTransport(server.url)
+        tasks = [spawn(cast(Any, call(transport)), "test") for call in CALLS.values()]
+        await server.until_asked(len(tasks))
+        await transport.aclose()
+        for task in tasks:
+            with pytest.raises(HandleClosed):
+                await task
+        for call in CALLS.values():
+            with pytest.raises(HandleClosed):
+                await call(transport)
+        with pytest.raises(HandleClosed):
+            await anext(transport.follow("r"))
