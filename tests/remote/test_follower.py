@@ -94,7 +94,7 @@ async def test_each_read_is_one_page() -> None:
         follower = transport.follow("run")
         page = await anext(follower)
         assert [(batch.first, batch.last) for batch in page.batches] == [(1, 3)]
-        assert (page.cursor, page.caught_up, page.ended) == ((EPOCH, 3), False, False)
+        assert (page.cursor, page.caught_up, page.ended) == (Cursor(EPOCH, 3), False, False)
         await follower.aclose()
         await server.until_closed()
         await transport.aclose()

@@ -101,7 +101,7 @@ def test_a_fault_follows_what_came_before_it() -> None:
     told = fault(ErrorInfo("cursor_expired", "gone", details={"earliest": "1-4"}))
     page = pages.feed(said(1, 2) + told + said(3, 3))
     assert page is not None
-    assert page.cursor == (EPOCH, 2)
+    assert page.cursor == Cursor(EPOCH, 2)
     assert isinstance(pages.fault, CursorExpired)
     assert pages.fault.details == {"earliest": "1-4"}
 

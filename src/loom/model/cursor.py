@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from .errors import UsageError
 
@@ -16,7 +17,7 @@ EPOCH_DIGITS = 10**8
 _TEXT = re.compile(r"(0|[1-9][0-9]{0,17})-([1-9][0-9]{0,17})", re.ASCII)
 
 
-class Cursor(NamedTuple):
+class Cursor(msgspec.Struct, frozen=True, gc=False):
     """ "After chunk `seq` of this log, as `epoch` wrote it". To callers an opaque token: `str` and `parse`."""
 
     epoch: int

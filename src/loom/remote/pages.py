@@ -20,7 +20,8 @@ class Assembler:
     comes twice, and for a chunk that is not one line."""
 
     def __init__(self, after: Cursor | None) -> None:
-        self._epoch, self._seq = after or (-1, 0)
+        self._epoch = -1 if after is None else after.epoch
+        self._seq = 0 if after is None else after.seq
         self._first = self._seq + 1
         self._lines: list[bytes] = []
         self._batches: list[Batch] = []

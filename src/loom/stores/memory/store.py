@@ -31,7 +31,6 @@ from .runs import BATCH_BYTES, RUN_BYTES, Log, Run, size_of
 
 __all__ = ["MemoryStore"]
 
-_cursor = tuple.__new__  # what `Cursor(…)` does, without its wrapper
 _number = attrgetter("number")
 
 
@@ -169,7 +168,7 @@ class MemoryStore:
             notice = Notice(batch, end)
             for notify in watchers:
                 notify(notice)
-        return _cursor(Cursor, (batch.epoch, batch.last))
+        return batch.cursor
 
     async def send(self, run: str, message: bytes, *, sender: str, id: str) -> Cursor:
         known = self._run(run)
