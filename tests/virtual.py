@@ -15,7 +15,7 @@ import pytest
 
 __all__ = ["VirtualLoop", "virtual_time"]
 
-_MODULES = ("engine.drive", "engine.readers", "engine.runner", "engine.worker", "stores.memory.store")
+_MODULES = ("engine.drive", "engine.writer", "engine.readers", "engine.runner", "engine.worker", "stores.memory.store")
 """Those that read clocks themselves."""
 
 Events = list[tuple[selectors.SelectorKey, int]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,7 +20,18 @@ from loom.model.ports import Fence, Logs, Store
 from loom.model.run import Meta
 from loom.wire.json import decode_batch
 
-__all__ = ["chunks_in", "data_in", "grammatical", "open_log", "running", "turns", "types_in", "until", "writer_of"]
+__all__ = [
+    "chunks_in",
+    "data_in",
+    "grammatical",
+    "later",
+    "open_log",
+    "running",
+    "turns",
+    "types_in",
+    "until",
+    "writer_of",
+]
 
 
 async def turns(count: int = 20) -> None:
@@ -28,13 +40,22 @@ async def turns(count: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-async def until(reached: Callable[[], object], *, seconds: float = 20.0) -> None:
-    """Turn the loop until `reached()` is true."""
-    async with asyncio.timeout(seconds):
-        while True:
-            if reached():
-                return
-            await asyncio.sleep(0)
+async def until(reached: Callable[[], object], *, seconds: float = 5.0) -> None:
+    """Turn the loop until `reached()` is true, for so many real seconds; virtual time stands still."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if reached():
+            return
+        await asyncio.sleep(0)
+    raise TimeoutError
+
+
+async def later(reached: Callable[[], object]) -> None:
+    """Let virtual time pass until `reached()` is true."""
+    while True:
+        if reached():
+            return
+        await asyncio.sleep(0.1)
 
 
 async def open_log(store: Logs, run: str = "run", token: str = "t", **more: Any) -> Fence:
