@@ -9,10 +9,12 @@ from pathlib import Path
 import apsw
 import pytest
 
-from loom.model.errors import HandleClosed, LogNotFound, UsageError
+from loom.model.errors import HandleClosed, LogNotFound, LoomError, StoreFull, Unavailable, UsageError
 from loom.model.run import Meta
 from loom.stores.sqlite import SqliteStore
+from loom.stores.sqlite.database import fault_of
 from loom.stores.sqlite.sql import APPLICATION_ID, VERSION
+from loom.testing.conformance.kit import outcome_of
 
 from .processes import Appender, check_log, running
 
@@ -100,6 +102,46 @@ async def test_a_file_whose_maker_was_killed_half_way_becomes_a_store(path: Path
     assert path.stat().st_size > 0
     async with SqliteStore(path) as store:
         await store.create(Meta(run="run", actor="actor"))
+
+
+async def test_a_damaged_file_is_told(path: Path) -> None:
+    """By whatever comes upon it, opening or a call; not as something that may pass."""
+    async with SqliteStore(path) as store:
+        for number in range(200):
+            await store.create(Meta(run=f"run-{number}", actor="actor"))
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(size // 2)
+        file.write(b"\xa5" * (size // 2))
+    async with SqliteStore(path) as store:
+        outcomes = [await outcome_of(store.head(f"run-{number}")) for number in range(200)]
+        outcomes += [await outcome_of(store.touch(f"run-{number}")) for number in range(200)]
+    with path.open("r+b") as file:
+        file.seek(8192)
+        file.write(b"\xa5" * (size - 8192))
+    outcomes.append(await outcome_of(SqliteStore(path).__aenter__()))
+    told = [outcome for outcome in outcomes if isinstance(outcome, LoomError)]
+    assert {(type(error), error.code, error.retryable) for error in told} == {(LoomError, "internal", False)}
+    assert outcomes[-1] in told
+    assert len(told) > 2
+
+
+@pytest.mark.parametrize(
+    ("error", "meaning"),
+    [
+        (apsw.FullError, StoreFull),
+        (apsw.BusyError, Unavailable),
+        (apsw.IOError, Unavailable),
+        (apsw.CantOpenError, Unavailable),
+        (apsw.CorruptError, LoomError),
+        (apsw.ConstraintError, None),
+        (apsw.SQLError, None),
+    ],
+)
+def test_what_an_error_of_sqlite_means(error: type[apsw.Error], meaning: type[LoomError] | None) -> None:
+    """None: a fault of ours, which is not dressed up."""
+    fault = fault_of(error("why"), None)
+    assert (None if fault is None else type(fault)) is meaning
 
 
 async def test_durability_is_disk_or_process(path: Path) -> None:

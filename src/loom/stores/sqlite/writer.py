@@ -66,7 +66,14 @@ class Writer:
 
     def open(self) -> None:
         self._db = open_for_writing(self._path, self._durability, self._busy)
-        self._changes = Changes(Session(self._db))
+        try:
+            self._changes = Changes(Session(self._db))
+        except apsw.Error as error:
+            fault = fault_of(error, self._db)
+            self._db.close()
+            if fault is None:
+                raise
+            raise fault from error
 
     def close(self) -> None:
         self._db.close()
