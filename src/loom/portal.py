@@ -155,9 +155,13 @@ class SyncClient:
         **kwargs: P.kwargs,
     ) -> SyncRun[Any, R]: ...
     @overload
+    def start(
+        self, producer: Producer[P, Iterator[T]] | Bound[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> SyncRun[T, Any]: ...
+    @overload
     def start(self, producer: Producer[P, R] | Bound[P, R], *args: P.args, **kwargs: P.kwargs) -> SyncRun[Any, R]: ...
     @overload
-    def start(self, producer: str, *args: Any, **kwargs: Any) -> SyncRun[Any, Any]: ...
+    def start(self, producer: str | type[Any], *args: Any, **kwargs: Any) -> SyncRun[Any, Any]: ...
     def start(self, producer: Any, *args: Any, **kwargs: Any) -> SyncRun[Any, Any]:
         return SyncRun(self._portal, self._portal.call(self._client.start(producer, *args, **kwargs)))
 
@@ -174,13 +178,43 @@ class SyncClient:
     ) -> SyncOwnedRun[Any, R]: ...
     @overload
     def stream(
+        self, producer: Producer[P, Iterator[T]] | Bound[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> SyncOwnedRun[T, Any]: ...
+    @overload
+    def stream(
         self, producer: Producer[P, R] | Bound[P, R], *args: P.args, **kwargs: P.kwargs
     ) -> SyncOwnedRun[Any, R]: ...
     @overload
-    def stream(self, producer: str, *args: Any, **kwargs: Any) -> SyncOwnedRun[Any, Any]: ...
+    def stream(self, producer: str | type[Any], *args: Any, **kwargs: Any) -> SyncOwnedRun[Any, Any]: ...
     def stream(self, producer: Any, *args: Any, **kwargs: Any) -> SyncOwnedRun[Any, Any]:
         return SyncOwnedRun(self._portal, self._client.stream(producer, *args, **kwargs))
 
+    @overload
+    def execute(
+        self,
+        producer: Producer[P, AsyncIterator[str]] | Bound[P, AsyncIterator[str]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> str: ...
+    @overload
+    def execute(
+        self, producer: Producer[P, AsyncIterator[T]] | Bound[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Any: ...
+    @overload
+    def execute(
+        self,
+        producer: Producer[P, Coroutine[Any, Any, R]] | Bound[P, Coroutine[Any, Any, R]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R: ...
+    @overload
+    def execute(
+        self, producer: Producer[P, Iterator[T]] | Bound[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Any: ...
+    @overload
+    def execute(self, producer: Producer[P, R] | Bound[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def execute(self, producer: str | type[Any], *args: Any, **kwargs: Any) -> Any: ...
     def execute(self, producer: Any, *args: Any, **kwargs: Any) -> Any:
         return self._portal.call(self._client.execute(producer, *args, **kwargs))
 

@@ -1,0 +1,158 @@
+"""What the documentation shows, completed and put into functions. Both type checkers read it; each `assert_type` says
+what a user's editor shows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any, assert_type
+
+import msgspec
+
+import loom
+from loom.portal import SyncRun
+
+app = loom.App()
+
+
+class Approval(msgspec.Struct):
+    granted: bool
+
+
+@dataclass
+class Answer:
+    text: str
+
+
+@app.actor("chat-agent")
+async def chat(prompt: str, ctx: loom.Context) -> AsyncIterator[str]:
+    async for token in ctx.ai.stream_completion(prompt):
+        yield token
+
+
+@app.actor
+async def context_first(ctx: loom.Context, a: int, *, b: str = "") -> AsyncIterator[int]:
+    yield a + len(b)
+
+
+@app.actor
+async def context_last(a: int, b: str, c: float, d: bytes, e: bool, ctx: loom.Context) -> AsyncIterator[Answer]:
+    yield Answer(b)
+
+
+@app.actor
+async def without_context(a: int, b: str = "") -> AsyncIterator[bytes]:
+    yield b.encode() * a
+
+
+@app.actor
+async def kinds(ctx: loom.Context) -> AsyncIterator[str | loom.Progress]:
+    yield loom.Progress(3, 10, "drafting")
+    await ctx.emit(loom.Chunk("stdout", "a line"))
+    yield "text"
+
+
+@app.actor(retry=loom.Retry(attempts=5, on=(IOError,), mode="continue"), max_crashes=50, timeout=60, requires=["db"])
+async def double(n: int) -> int:
+    return 2 * n
+
+
+@app.actor
+def words(text: str) -> Iterator[str]:
+    yield from text.split()
+
+
+@app.actor
+def square(n: int) -> int:
+    return n * n
+
+
+@app.actor
+class Shouter:
+    async def stream(self, text: str) -> AsyncIterator[str]:
+        yield text.upper()
+
+
+async def owned(url: str) -> None:
+    async with (
+        loom.connect(url, app=app, worker=True) as client,
+        client.stream(chat, "Write a story") as run,
+    ):
+        assert_type(client, loom.Client)
+        assert_type(run, loom.Run[str, Any])
+        async for token in run.values():
+            print(assert_type(token, str), end="")
+        async for chunk in run:
+            assert_type(chunk, loom.Chunk[str])
+
+
+async def short_form(client: loom.Client) -> None:
+    async for chunk in client.stream(chat, "hi"):
+        assert_type(chunk.data, str)
+    async for token in client.stream(chat, "hi").values():
+        assert_type(token, str)
+
+
+async def detached(client: loom.Client) -> None:
+    run = await client.start(chat, "Write a story")
+    assert_type(run, loom.Run[str, Any])
+    named = await client.start("chat-agent", "Write a story", key="u1", timeout=30)
+    assert_type(named, loom.Run[Any, Any])
+
+
+async def resumed(client: loom.Client, run_id: str, cursor: loom.Cursor | None) -> None:
+    run = client.run(run_id)
+    async for chunk in run.chunks(after=cursor):
+        cursor = chunk.cursor
+    await run.send("approve", Approval(True))
+    await run.cancel()
+    await run.result(timeout=30)
+
+
+async def executed(client: loom.Client) -> None:
+    assert_type(await client.execute(chat, "Write a story"), str)
+    assert_type(await client.execute(double, 3), int)
+    assert_type(await client.execute(square, 3), int)
+
+
+async def every_kind(client: loom.Client) -> None:
+    assert_type(await client.start(context_first, 1, b="x"), loom.Run[int, Any])
+    assert_type(await client.start(context_last, 1, "b", 2.0, b"", True), loom.Run[Answer, Any])
+    assert_type(await client.start(without_context, 1, b="x"), loom.Run[bytes, Any])
+    assert_type(await client.start(double, 3), loom.Run[Any, int])
+    assert_type(await client.start(words, "a b"), loom.Run[str, Any])
+    assert_type(await client.start(square, 3), loom.Run[Any, int])
+    await client.start(kinds)
+    await client.start(Shouter, "hey")
+
+
+async def with_options(client: loom.Client) -> None:
+    bound = chat.using(key="u1", queue="slow", timeout=30, ahead=8)
+    assert_type(await client.start(bound, "hi"), loom.Run[str, Any])
+    assert_type(await client.execute(double.using(id="once"), 3), int)
+
+
+async def approval(ctx: loom.Context) -> bool:
+    message = await ctx.receive("approve", into=Approval)
+    return assert_type(message.data.granted, bool)
+
+
+async def errors(run: loom.Run[str, Any]) -> None:
+    try:
+        await run.result()
+    except loom.RunCancelled as error:
+        assert_type(error.chunk, loom.Chunk[Any] | None)
+        assert_type(error.retryable, bool)
+
+
+def blocking(url: str) -> None:
+    with loom.connect_sync(url, app=app, worker=True) as client:
+        for token in client.stream(chat, "hi").values():
+            assert_type(token, str)
+        with client.stream(chat, "hi") as run:
+            for chunk in run:
+                assert_type(chunk.data, str)
+        assert_type(client.start(double, 3).result(), int)
+        assert_type(client.execute(chat, "hi"), str)
+        assert_type(client.execute(square, 3), int)
+        assert_type(client.start(words, "a b"), SyncRun[str, Any])
