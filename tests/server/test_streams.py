@@ -11,7 +11,7 @@ import pytest
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk
 from loom.model.errors import CursorExpired, Unavailable
-from loom.server import streams as module
+from loom.server import audience as module
 from loom.server.app import Times
 from loom.wire.json import decode
 from loom.wire.sse import FAULT, HEARTBEAT, Framer
@@ -323,7 +323,8 @@ async def test_viewers_of_one_run_are_rendered_for_once(monkeypatch: pytest.Monk
                 events = await asyncio.gather(*(viewer.event() for viewer in viewers))
                 assert {decode(event.data)["data"] for event in events} == {index}
             done.set()
-    assert rendered == list(range(2, 12))
+    assert set(rendered) == set(range(2, 12))
+    assert len(rendered) <= 11, "the first viewer was alone at first"
 
 
 # --- the server's end ------------------------------------------------------------------------------------------------

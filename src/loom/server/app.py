@@ -81,7 +81,7 @@ class Gateway:
     @property
     def viewers(self) -> int:
         """Event streams and long polls that are open."""
-        return len(self._streams)
+        return self._streams.open
 
     def lifespan(self) -> AbstractAsyncContextManager[object]:
         """To be entered before the first request and left after the last, by a server that speaks no ASGI lifespan."""

@@ -23,7 +23,7 @@ from loom.wire.views import error_body
 
 from .app import Gateway
 from .security import is_loopback
-from .streams import ABORT
+from .streams import CONNECTION
 
 __all__ = ["Address", "serve", "serving"]
 
@@ -225,7 +225,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        cast("dict[str, Any]", self.scope)["extensions"] = {ABORT: {"call": self.transport.abort}}
+        offered = {"write": self.write_now, "abort": self.transport.abort}
+        cast("dict[str, Any]", self.scope)["extensions"] = {CONNECTION: offered}
+
+    def write_now(self, data: bytes) -> bool:
+        """See `loom.server.streams.CONNECTION`: as uvicorn's `send`, but it never waits."""
+        if self.flow.write_paused or self.transport.is_closing():
+            return False
+        self.transport.write(data)
+        return True
 
     def on_headers_complete(self) -> None:
         self._end_head()

@@ -1,16 +1,16 @@
 """A run's pages as an event stream: raw ASGI, everything that is ready in one send.
 
-A viewer costs two tasks: one moves pages to the connection, one watches the connection. It holds a cursor (the
-iterator's), one page, and what the server below buffers; while its `send` waits, nothing more is read for it.
+Alone, a viewer costs two tasks: one moves pages to the connection, one watches the connection. It holds a cursor (the
+iterator's), one page, and what the server below buffers; while its `send` waits, nothing more is read for it. Caught up
+and in company, it is left to the audience to move its pages.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from itertools import chain
 from typing import cast
 
 import msgspec
@@ -18,21 +18,25 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model import limits
-from loom.model.chunk import Batch, Page
+from loom.model.chunk import Page
+from loom.model.cursor import Cursor
 from loom.model.errors import LoomError, Unavailable
 from loom.model.ports import Transport
 from loom.wire.headers import AHEAD
-from loom.wire.sse import HEARTBEAT, Framer, fault
+from loom.wire.sse import HEARTBEAT, fault
 
 from .answers import error_answer
+from .audience import Audience, Key, http_chunk
 from .operations import answer_of
 
-__all__ = ["ABORT", "EventStream", "LongPoll", "Streams", "Times"]
+__all__ = ["CONNECTION", "EventStream", "LongPoll", "Streams", "Times"]
 
 log = logging.getLogger("loom.server")
 
-ABORT = "loom.abort"
-"""The ASGI extension by which our server cuts a connection whose buffer will never be taken."""
+CONNECTION = "loom.connection"
+"""The ASGI extension that our own server offers, which has nothing between the app and the connection. `write(chunk)`:
+write an HTTP chunk now, or return False, having written nothing, while the connection is slow or gone. `abort()`: cut
+the connection, whose buffer will never be taken."""
 
 _HEADERS = [
     (b"content-type", b"text/event-stream"),  # no charset: it is always UTF-8 (HTML, section 9.2.4)
@@ -58,17 +62,18 @@ class Streams:
         self.transport = transport
         self.times = times
         self.closing = False
-        self._live: set[asyncio.Task[object]] = set()
-        self._slots: dict[tuple[str, bool, bytes], _Slot] = {}
-
-    def __len__(self) -> int:
-        return len(self._live)
+        self.open = 0
+        """Event streams and long polls."""
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._audiences: dict[Key, Audience] = {}
 
     def end(self) -> None:
         """End them all, and refuse new ones: the server stops. Viewers resume from their cursors elsewhere."""
         self.closing = True
-        for task in self._live:
+        for task in self._tasks:
             task.cancel()
+        for audience in self._audiences.values():
+            audience.end()
 
     def enter(self) -> None:
         """The task that calls is now doing something for a connection: `end` cancels it, or has done so."""
@@ -76,65 +81,24 @@ class Streams:
         assert task is not None
         if self.closing:
             raise asyncio.CancelledError
-        self._live.add(task)
+        self._tasks.add(task)
 
     def leave(self) -> None:
         """It no longer is. Idempotent."""
-        self._live.discard(cast("asyncio.Task[object]", asyncio.current_task()))
+        self._tasks.discard(cast("asyncio.Task[object]", asyncio.current_task()))
 
     def check_open(self) -> None:
         """Raise `Unavailable` once the server stops."""
         if self.closing:
             raise Unavailable("the server is stopping")
 
-    def slot(self, run: str, named: bool, prefix: bytes) -> _Slot:
+    def audience(self, key: Key) -> Audience:
         """What the viewers of one run share; to be left by each."""
-        key = (run, named, prefix)
-        slot = self._slots.get(key)
-        if slot is None:
-            slot = self._slots[key] = _Slot(named, prefix, lambda: self._slots.pop(key))
-        slot.viewers += 1
-        return slot
-
-
-class _Slot:
-    """The frames rendered last for one run. Its viewers are given the very same batches at nearly the same time, so
-    that all but the first find them here. What is larger than one send is not kept."""
-
-    __slots__ = ("_data", "_first", "_forget", "_framer", "_last", "viewers")
-
-    def __init__(self, named: bool, prefix: bytes, forget: Callable[[], object]) -> None:
-        self._framer = Framer(named=named, prefix=prefix)
-        self._forget = forget
-        self._first: Batch | None = None
-        self._last: Batch | None = None
-        self._data: tuple[bytes, ...] = ()
-        self.viewers = 0
-
-    def parts(self, batches: tuple[Batch, ...]) -> Iterable[bytes]:
-        """Their frames, to be sent one after the other: `limits.SEND_BYTES` each at most, rendered as they are asked
-        for, so that a slow viewer holds little."""
-        if len(batches) == 1:
-            return self._render(batches)
-        return chain.from_iterable(map(self._render, _groups(batches)))
-
-    def _render(self, batches: tuple[Batch, ...]) -> Sequence[bytes]:
-        """Between the same two batches of one log lie the same."""
-        first, last = batches[0], batches[-1]
-        if first is self._first and last is self._last:
-            return self._data
-        render = self._framer.frames
-        data = render(first) if first is last else b"".join(map(render, batches))
-        if len(data) > limits.SEND_BYTES:
-            return [data[start : start + limits.SEND_BYTES] for start in range(0, len(data), limits.SEND_BYTES)]
-        if self.viewers > 1:
-            self._first, self._last, self._data = first, last, (data,)
-        return (data,)
-
-    def leave(self) -> None:
-        self.viewers -= 1
-        if not self.viewers:
-            self._forget()
+        audience = self._audiences.get(key)
+        if audience is None:
+            audience = self._audiences[key] = Audience(self.transport, key, lambda: self._audiences.pop(key))
+        audience.enter()
+        return audience
 
 
 class EventStream:
@@ -145,8 +109,8 @@ class EventStream:
     """
 
     __slots__ = (
-        "_attach", "_clock", "_ended", "_first", "_headers", "_named", "_opening", "_owned", "_prefix", "_run",
-        "_sending", "_since", "_streams",
+        "_audience", "_clock", "_ended", "_first", "_headers", "_key", "_opening", "_owned", "_send", "_sending",
+        "_since", "_streams", "_task", "_write",
     )  # fmt: skip
 
     def __init__(
@@ -164,16 +128,15 @@ class EventStream:
         ahead: int | None = None,
     ) -> None:
         self._streams = streams
-        self._run = run
+        self._key = Key(run, named, prefix, attach)
         self._first: Page | None = first
-        self._named = named
-        self._prefix = prefix
         self._opening = opening
         self._headers = [*_HEADERS, (b"location", location.encode())] if location else _HEADERS
         if ahead is not None:
             self._headers = [*self._headers, (AHEAD.encode(), b"%d" % ahead)]
-        self._attach = attach
         self._owned = owned
+        self._task: asyncio.Task[None] | None = None
+        self._write: Callable[[bytes], bool] | None = None
         self._sending = False
         self._clock = asyncio.get_running_loop().time
         self._since = self._clock()  # when the last send began
@@ -184,72 +147,103 @@ class EventStream:
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        tasks = [spawn(self._pump(send), f"loom-viewer {self._run}")]
-        if self._owned:
-            tasks.append(spawn(self._renew(), f"loom-owner {self._run}"))
+        connection = scope.get("extensions", {}).get(CONNECTION)
+        self._send = send
+        self._write = connection and connection["write"]
+        self._audience = self._streams.audience(self._key)
+        self._streams.open += 1
+        self.follow_alone(None)
+        owner = [spawn(self._renew(), f"loom-owner {self._key.run}")] if self._owned else []
         try:
-            await self._watch(scope, receive, send)
+            await self._watch(scope, receive)
         finally:
-            await cancel_and_wait(*tasks)
+            self._streams.open -= 1
+            self._audience.leave(self)
+            await cancel_and_wait(*owner, *([self._task] if self._task else []))
 
-    # --- one task moves pages to the connection ---
+    # --- alone, a task moves pages to the connection ---
 
-    async def _pump(self, send: Send) -> None:
-        slot = self._streams.slot(self._run, self._named, self._prefix)
+    def follow_alone(self, after: Cursor | None) -> None:
+        """Start it. What was read before it began comes first."""
+        self._task = spawn(self._pump(after, self._task), f"loom-viewer {self._key.run}")
+
+    async def _pump(self, after: Cursor | None, before: asyncio.Task[None] | None) -> None:
         last = b""
         try:
             self._streams.enter()
-            await self._follow(send, slot)
+            if before is not None:  # it joined the audience, but may still be letting go of its iterator
+                await before
+            if await self._follow(after):
+                return
         except asyncio.CancelledError:
             if not self._streams.closing:
                 raise
         except LoomError as error:
-            last = fault(error.info, named=self._named)
+            last = fault(error.info, named=self._key.named)
         except OSError:  # some servers' `send` says so when the client has gone
             return
         except Exception:  # a fault of ours or of the transport: told without its details, which go to the log
-            log.exception("following run %s failed", self._run)
-            last = fault(LoomError("internal error").info, named=self._named)
+            log.exception("following run %s failed", self._key.run)
+            last = fault(LoomError("internal error").info, named=self._key.named)
         finally:
             self._streams.leave()
-            slot.leave()
         self._ended = True
-        await self._send(send, last, more=False)
+        await self._send_slowly(last, more=False)
 
-    async def _follow(self, send: Send, slot: _Slot) -> None:
-        if self._opening:
-            await self._send(send, self._opening)
-        page, self._first = self._first, None
-        assert page is not None
-        if page.batches:
-            await self._say(send, page, slot)
-        if page.ended:
-            return
-        pages = self._streams.transport.follow(self._run, page.cursor, attach=self._attach)
-        follower = cast("AsyncGenerator[Page, None]", pages)
-        del page
-        async with aclosing(follower):
+    async def _follow(self, after: Cursor | None) -> bool:
+        """Send what there is, to the log's end; True if the audience sends the rest."""
+        if self._first is not None:
+            page, self._first = self._first, None
+            if self._opening:
+                await self._send_slowly(self._opening)
+            if page.batches:
+                await self._say(page)
+            if page.ended:
+                return False
+            after = page.cursor
+            if self._joins(after):
+                return True
+        pages = self._streams.transport.follow(self._key.run, after, attach=self._key.attach)
+        async with aclosing(cast("AsyncGenerator[Page, None]", pages)) as follower:
             async for page in follower:
-                await self._say(send, page, slot)
+                await self._say(page)
+                if page.caught_up and not page.ended and self._joins(page.cursor):
+                    return True
+        return False
 
-    async def _say(self, send: Send, page: Page, slot: _Slot) -> None:
-        for data in slot.parts(page.batches):
-            self._since = self._clock()
-            self._sending = True
-            await send({"type": "http.response.body", "body": data, "more_body": True})
-            self._sending = False
+    def _joins(self, at: Cursor | None) -> bool:
+        return self._write is not None and self._audience.join(self, at)
+
+    async def _say(self, page: Page) -> None:
+        write = self._write
+        for data in self._audience.parts(page.batches):
+            if write is not None and write(http_chunk(data)):
+                self._since = self._clock()
+            else:
+                await self._send_slowly(data)
         if not page.caught_up:  # far behind, neither reading nor sending may ever wait: others must run, too
             await asyncio.sleep(0)
 
-    async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
+    async def _send_slowly(self, data: bytes, *, more: bool = True) -> None:
+        """As ASGI has it, waiting while the connection takes nothing."""
         self._since = self._clock()
         self._sending = True
-        await send({"type": "http.response.body", "body": data, "more_body": more})
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
         self._sending = False
 
-    # --- the other watches the connection ---
+    # --- as a member of the audience ---
 
-    async def _watch(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def take(self, chunk: bytes, now: float) -> bool:
+        """See `Viewer`."""
+        assert self._write is not None
+        if not self._write(chunk):
+            return False
+        self._since = now
+        return True
+
+    # --- all the while, the connection is watched ---
+
+    async def _watch(self, scope: Scope, receive: Receive) -> None:
         """Until the client has gone, or was sent all (ASGI: then `receive` says that it has gone, too)."""
         times = self._streams.times
         while self._sending or not self._ended:
@@ -258,14 +252,14 @@ class EventStream:
                 async with asyncio.timeout_at(min(due, self._clock() + times.stalled)):  # a send may begin meanwhile
                     message = await receive()
             except TimeoutError:
-                if not await self._nudge(send):
+                if not await self._nudge():
                     await _cut(scope, receive)
                     return
             else:
                 if message["type"] == "http.disconnect":
                     return
 
-    async def _nudge(self, send: Send) -> bool:
+    async def _nudge(self) -> bool:
         """A heartbeat if nothing was said for so long. False if the client takes nothing any more."""
         times = self._streams.times
         silence = self._clock() - self._since
@@ -275,18 +269,19 @@ class EventStream:
             return True
         try:
             async with asyncio.timeout(times.stalled):
-                await self._send(send, HEARTBEAT)
+                await self._send_slowly(HEARTBEAT)
         except TimeoutError:
             return False
         return True
 
     async def _renew(self) -> None:
         """The viewer is there: its run's owner lives."""
+        run = self._key.run
         while True:
             try:
-                await self._streams.transport.touch(self._run)
+                await self._streams.transport.touch(run)
             except LoomError as error:  # out of reach for now; if for long, the run is cancelled, as it should be
-                log.debug("renewing run %s: %s", self._run, error)
+                log.debug("renewing run %s: %s", run, error)
             await asyncio.sleep(self._streams.times.leave_grace / limits.RENEW_FRACTION)
 
 
@@ -299,9 +294,11 @@ class LongPoll:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         task = spawn(self._answer(scope, receive, send), "loom-poll")
+        self._streams.open += 1
         try:
             await _gone(receive)
         finally:
+            self._streams.open -= 1
             await cancel_and_wait(task)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -317,19 +314,6 @@ class LongPoll:
         await answer(scope, receive, send)
 
 
-def _groups(batches: tuple[Batch, ...]) -> list[tuple[Batch, ...]]:
-    """Consecutive batches that go out together: about `limits.SEND_BYTES` each, so that a slow viewer holds little."""
-    groups = []
-    start = size = 0
-    for index, batch in enumerate(batches):
-        if size and size + len(batch.payload) > limits.SEND_BYTES:
-            groups.append(batches[start:index])
-            start, size = index, 0
-        size += len(batch.payload)
-    groups.append(batches[start:])
-    return groups
-
-
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -337,7 +321,7 @@ async def _gone(receive: Receive) -> None:
 
 async def _cut(scope: Scope, receive: Receive) -> None:
     """Close a connection that takes nothing. Where the server below offers no way, ending the answer must do."""
-    abort = scope.get("extensions", {}).get(ABORT)
-    if abort is not None:
-        abort["call"]()
+    connection = scope.get("extensions", {}).get(CONNECTION)
+    if connection is not None:
+        connection["abort"]()
         await _gone(receive)
