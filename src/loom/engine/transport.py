@@ -19,6 +19,7 @@ from loom.wire.json import check_depth, check_size, encode
 from .hub import Hub, closed
 from .inbox import CANCEL
 from .registry import Registry
+from .run import seconds
 
 __all__ = ["StoreTransport"]
 
@@ -41,14 +42,27 @@ class StoreTransport:
 
     async def start(self, meta: Meta) -> Head:
         """Queue before log: a crash between the two leaves an entry whose claimer makes the log."""
+        meta = self._with_defaults(meta)
         self._check(meta)
-        if not meta.created:
-            meta = replace(meta, created=time.time())
         await self.store.put(meta)
         head = await self.store.create(meta)
         if not head.meta.same_request(meta):
             raise Conflict(f"run {meta.run!r} was started with another actor, key or input", details={"run": meta.run})
         return head
+
+    def _with_defaults(self, meta: Meta) -> Meta:
+        """What the start leaves open, as the producer declares it; a server's callers start by name."""
+        meta = replace(meta, created=meta.created or time.time())
+        if self._registry is None:
+            return meta
+        declared = self._registry.get(meta.actor).options
+        return replace(
+            meta,
+            queue=declared.queue or meta.queue if meta.queue == "default" else meta.queue,
+            timeout=seconds(declared.timeout) if meta.timeout is None else meta.timeout,
+            idle_timeout=seconds(declared.idle_timeout) if meta.idle_timeout is None else meta.idle_timeout,
+            ahead=declared.ahead if meta.ahead is None else meta.ahead,
+        )
 
     def _check(self, meta: Meta) -> None:
         check_id(meta.run)
