@@ -96,6 +96,10 @@ class Gateway:
         """The server stops: end event streams and long polls, and refuse new ones. Clients resume by their cursors."""
         self._streams.end()
 
+    async def wait_streams(self) -> None:
+        """After that, and after the last connection has gone: until the transport is no longer used."""
+        await self._streams.wait_ended()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._router.lifespan(scope, receive, send)

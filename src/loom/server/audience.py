@@ -14,7 +14,7 @@ from contextlib import aclosing
 from itertools import chain
 from typing import NamedTuple, Protocol, cast
 
-from loom.engine.tasks import spawn
+from loom.engine.tasks import TaskSet
 from loom.model import limits
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor
@@ -56,9 +56,10 @@ def http_chunk(data: bytes) -> bytes:
 class Audience:
     """All viewers of one `Key`, members or not."""
 
-    def __init__(self, transport: Transport, key: Key, forget: Callable[[], object]) -> None:
+    def __init__(self, transport: Transport, key: Key, tasks: TaskSet, forget: Callable[[], object]) -> None:
         self._transport = transport
         self._key = key
+        self._tasks = tasks
         self._forget = forget
         self._framer = Framer(named=key.named, prefix=key.prefix)
         self._viewers = 0
@@ -106,7 +107,7 @@ class Audience:
             return False
         if self._task is None:
             self._cursor = at
-            self._task = spawn(self._follow(), f"loom-audience {self._key.run}")
+            self._task = self._tasks.spawn(self._follow(), f"loom-audience {self._key.run}")
         if at == self._cursor:
             self._members.add(viewer)
         elif at is not None and at.seq > _seq(self._cursor):

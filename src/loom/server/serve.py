@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from loom.engine.loop import loop_factory
-from loom.engine.tasks import cancel_and_wait, spawn
+from loom.engine.tasks import cancel_and_wait, spawn, wait_out
 from loom.model import limits
 from loom.model.errors import LimitExceeded, LoomError, RemoteProtocolError, Unavailable, UsageError, code_of
 from loom.wire.views import error_body
@@ -93,7 +93,8 @@ async def serving(
                 yield address
             finally:
                 server.stop()
-                await task
+                await wait_out(task)
+            task.result()
 
 
 class _Server(uvicorn.Server):
@@ -168,6 +169,7 @@ class _Server(uvicorn.Server):
         if self.server_state.tasks:  # most end by themselves, their clients having gone
             await asyncio.wait(self.server_state.tasks, timeout=_TICK)
             await cancel_and_wait(*self.server_state.tasks)
+        await self._app.wait_streams()
 
 
 class _State(ServerState):

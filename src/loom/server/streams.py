@@ -16,7 +16,7 @@ from typing import cast
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from loom.engine.tasks import cancel_and_wait, spawn
+from loom.engine.tasks import TaskSet, cancel_and_wait, spawn
 from loom.model import limits
 from loom.model.chunk import Page
 from loom.model.cursor import Cursor
@@ -66,6 +66,7 @@ class Streams:
         """Event streams and long polls."""
         self._tasks: set[asyncio.Task[object]] = set()
         self._audiences: dict[Key, Audience] = {}
+        self._followers = TaskSet()
 
     def end(self) -> None:
         """End them all, and refuse new ones: the server stops. Viewers resume from their cursors elsewhere."""
@@ -74,6 +75,10 @@ class Streams:
             task.cancel()
         for audience in self._audiences.values():
             audience.end()
+
+    async def wait_ended(self) -> None:
+        """Until nothing of them is left, but what each connection's own request waits for."""
+        await self._followers.wait_all()
 
     def enter(self) -> None:
         """The task that calls is now doing something for a connection: `end` cancels it, or has done so."""
@@ -96,7 +101,9 @@ class Streams:
         """What the viewers of one run share; to be left by each."""
         audience = self._audiences.get(key)
         if audience is None:
-            audience = self._audiences[key] = Audience(self.transport, key, lambda: self._audiences.pop(key))
+            audience = self._audiences[key] = Audience(
+                self.transport, key, self._followers, lambda: self._audiences.pop(key)
+            )
         audience.enter()
         return audience
 
