@@ -49,6 +49,8 @@ class connect:
         self._app = app
         self._api_key = api_key
         self._worker: dict[str, Any] | None = None
+        if _scheme(url) == "memory" and not worker:
+            raise UsageError("memory:// is this process's alone: without app= and worker=True nothing would ever run")
         if worker:
             if app is None:
                 raise UsageError("worker=True needs app=: a worker drives the app's producers")

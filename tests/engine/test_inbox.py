@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from loom.engine.inbox import CANCEL, Inbox
+from loom.engine.inbox import Inbox
 from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model import limits
-from loom.model.chunk import Message
+from loom.model.chunk import CANCEL, Message
 from loom.model.errors import LogNotFound
 from loom.model.ports import Notice
 from loom.model.run import inbox_of

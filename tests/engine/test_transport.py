@@ -1,55 +1,325 @@
-"""The transport of this process."""
+"""The transport of this process: what is checked before anything is stored, and what a call leaves behind."""
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
 
-import loom
+from loom.engine.registry import Registry, make_producer
 from loom.engine.transport import StoreTransport
-from loom.model.run import Meta
+from loom.model import limits
+from loom.model.chunk import CANCEL, Message
+from loom.model.errors import (
+    Conflict,
+    HandleClosed,
+    InvalidInput,
+    LimitExceeded,
+    LogEnded,
+    LogNotFound,
+    StoreFull,
+    Unavailable,
+    UnknownProducer,
+)
+from loom.model.run import Meta, inbox_of
 from loom.stores.memory import MemoryStore
+from loom.testing.author import Author, read_all
+from loom.wire.json import decode_message
+from tests.faults.store import FaultStore
+
+from .kit import chunks_in, types_in
 
 pytestmark = pytest.mark.anyio
 
-app = loom.App()
+
+async def double(n: int) -> int:
+    return 2 * n
 
 
-@app.actor("slow", queue="slow", timeout=timedelta(minutes=1), idle_timeout=5, ahead=3)
-async def slow(n: int) -> int:
-    return n
+@pytest.fixture
+def store() -> FaultStore:
+    return FaultStore(MemoryStore())
 
 
-def meta(**given: Any) -> Meta:
-    return Meta(run="r", actor="slow", input=msgspec.Raw(b"1"), **given)
+@pytest.fixture
+def transport(store: FaultStore) -> StoreTransport:
+    registry = Registry()
+    registry.add(make_producer("double", double))
+    return StoreTransport(store, registry)
 
 
-async def test_what_a_start_by_name_leaves_open_is_as_the_producer_declares_it() -> None:
-    transport = StoreTransport(MemoryStore(), app.registry)
-    started = (await transport.start(meta())).meta
-    assert (started.queue, started.timeout, started.idle_timeout, started.ahead) == ("slow", 60.0, 5, 3)
-    assert started.created > 0
-    await transport.aclose()
+def meta(run: str = "run", actor: str = "double", input: bytes = b'{"n":1}', **more: Any) -> Meta:
+    return Meta(run=run, actor=actor, input=msgspec.Raw(input), **more)
 
 
-async def test_what_a_start_says_counts() -> None:
-    transport = StoreTransport(MemoryStore(), app.registry)
-    started = (await transport.start(meta(queue="other", timeout=2.0, idle_timeout=1.0, ahead=9))).meta
-    assert (started.queue, started.timeout, started.idle_timeout, started.ahead) == ("other", 2.0, 1.0, 9)
-    await transport.aclose()
+async def told(store: FaultStore, run: str = "run") -> list[Message[Any]]:
+    return [decode_message(line) for _, line in await read_all(store, inbox_of(run))]
+
+
+async def nothing_stored(store: FaultStore) -> bool:
+    return await store.heads() == [] and await store.claim(["default"], "w", lease=1, wait=0) is None
+
+
+# --- starting --------------------------------------------------------------------------------------------------------
+
+
+async def test_starting_queues_the_run_and_makes_its_logs(store: FaultStore, transport: StoreTransport) -> None:
+    head = await transport.start(meta())
+    assert (head.state, head.meta.actor) == ("queued", "double")
+    assert head.meta.created > 1e9
+    claim = await store.claim(["default"], "w", lease=1, wait=0)
+    assert claim is not None
+    assert claim.meta == head.meta
+
+
+async def test_starting_again_the_same_is_starting_once(store: FaultStore, transport: StoreTransport) -> None:
+    first = await transport.start(meta())
+    assert await transport.start(meta()) == first
+    assert len(await store.heads()) == 1
+    assert await store.claim(["default"], "w", lease=1, wait=0) is not None
+    assert await store.claim(["default"], "w", lease=1, wait=0) is None
 
 
 @pytest.mark.parametrize(
-    ("given", "field"),
-    [({"timeout": 0.0}, "timeout"), ({"ahead": -1}, "ahead"), ({"queue": "no name"}, "queue"), ({"key": ""}, "key")],
+    "other", [meta(input=b'{"n":2}'), meta(key="k"), meta(actor="other")], ids=["input", "key", "actor"]
 )
-async def test_what_does_not_fit_is_refused_by_name_and_starts_nothing(given: dict[str, Any], field: str) -> None:
-    transport = StoreTransport(MemoryStore(), app.registry)
-    with pytest.raises(loom.InvalidInput) as raised:
-        await transport.start(meta(**given))
+async def test_an_id_that_is_taken_by_another_request_is_a_conflict(store: FaultStore, other: Meta) -> None:
+    transport = StoreTransport(store)
+    await transport.start(meta())
+    with pytest.raises(Conflict) as raised:
+        await transport.start(other)
+    assert raised.value.details == {"run": "run"}
+    assert (await store.head("run")).meta.same_request(meta())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "field"),
+    [
+        (meta(run="no/id"), InvalidInput, "id"),
+        (meta(run="x" * (limits.ID_LENGTH + 1)), InvalidInput, "id"),
+        (meta(queue="a b"), InvalidInput, "queue"),
+        (meta(key=""), InvalidInput, "key"),
+        (meta(timeout=0.0), InvalidInput, "timeout"),
+        (meta(idle_timeout=-1.0), InvalidInput, "idle_timeout"),
+        (meta(owner_lease=float("nan")), InvalidInput, "owner_lease"),
+        (meta(ahead=0), InvalidInput, "ahead"),
+        (meta(input=b'{"n":"x"}'), InvalidInput, "n"),
+        (meta(input=b'{"m":1}'), InvalidInput, "m"),
+        (meta(input=b"{}"), InvalidInput, "n"),
+        (meta(actor="nobody"), UnknownProducer, None),
+        (meta(input=b'"' + b"x" * limits.INPUT_BYTES + b'"'), LimitExceeded, None),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+async def test_a_wrong_start_names_the_field_and_changes_nothing(
+    store: FaultStore, transport: StoreTransport, wrong: Meta, error: type[Exception], field: str | None
+) -> None:
+    with pytest.raises(error) as raised:
+        await transport.start(wrong)
+    if field is not None:
+        assert raised.value.details["field"] == field  # type: ignore[attr-defined]
+    assert await nothing_stored(store)
+
+
+async def test_without_a_registry_the_worker_judges_the_input(store: FaultStore) -> None:
+    await StoreTransport(store).start(meta(actor="elsewhere", input=b'"anything"'))
+    with pytest.raises(InvalidInput):
+        await StoreTransport(store).start(meta(run="r2", actor="no/name"))
+
+
+async def test_a_start_that_a_full_store_refuses_does_not_run_after_all(
+    store: FaultStore, transport: StoreTransport
+) -> None:
+    store.refuse("create", StoreFull("full"))
+    with pytest.raises(StoreFull):
+        await transport.start(meta())
+    assert await nothing_stored(store)
+    assert (await transport.start(meta())).state == "queued"
+
+
+@pytest.mark.parametrize("call", ["put", "create"])
+async def test_a_start_that_failed_may_be_repeated(store: FaultStore, transport: StoreTransport, call: str) -> None:
+    store.refuse(call, Unavailable("out"))
+    store.lose_reply(call, Unavailable("out"), skip=1)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await transport.start(meta())
+    await transport.start(meta())
+    assert len(await store.heads()) == 1
+    claim = await store.claim(["default"], "w", lease=1, wait=0)
+    assert claim is not None
+    await store.ack(claim)
+    assert await store.claim(["default"], "w", lease=1, wait=0) is None
+
+
+# --- telling ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_message_is_stored_once_for_sender_and_id(store: FaultStore, transport: StoreTransport) -> None:
+    await transport.start(meta())
+    for data in (1, 1, 2):
+        await transport.send("run", Message("note", data, "alice", "m1"))
+    await transport.send("run", Message("note", 3, "bob", "m1"))
+    messages = await told(store)
+    assert [(message.data, message.sender) for message in messages] == [(1, "alice"), (3, "bob")]
+    assert messages[0].time > 1e9
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (Message("two words", 1, "s", "i"), "type"),
+        (Message("note", 1, "", "i"), "sender"),
+        (Message("note", 1, "s", "i d"), "id"),
+        (Message("note", object(), "s", "i"), "data"),
+        (Message("note", "lone \ud800", "s", "i"), "data"),
+        (Message("note", [[]], CANCEL, CANCEL), "sender"),
+    ],
+)
+async def test_a_wrong_message_names_the_field_and_is_not_stored(
+    store: FaultStore, transport: StoreTransport, message: Message[Any], field: str
+) -> None:
+    await transport.start(meta())
+    with pytest.raises(InvalidInput) as raised:
+        await transport.send("run", message)
     assert raised.value.details == {"field": field}
-    assert await transport.heads() == []
+    assert await told(store) == []
+
+
+async def test_a_message_that_nests_too_deeply_is_the_sender_s_fault(transport: StoreTransport) -> None:
+    await transport.start(meta())
+    for depth in (limits.JSON_DEPTH + 1, 100_000):
+        deep: Any = 1
+        for _ in range(depth):
+            deep = [deep]
+        with pytest.raises(InvalidInput):
+            await transport.send("run", Message("note", deep, "s", "i"))
+
+
+async def test_a_message_that_is_too_large_is_refused(transport: StoreTransport) -> None:
+    await transport.start(meta())
+    with pytest.raises(LimitExceeded):
+        await transport.send("run", Message("note", "x" * limits.MESSAGE_BYTES, "s", "i"))
+
+
+async def test_a_run_that_has_ended_is_told_nothing_more(store: FaultStore, transport: StoreTransport) -> None:
+    await transport.start(meta())
+    author = await Author.take(store, "run")
+    await author.say("start", "complete")
+    with pytest.raises(LogEnded):
+        await transport.send("run", Message("note", 1, "s", "i"))
+    with pytest.raises(LogNotFound):
+        await transport.send("nowhere", Message("note", 1, "s", "i"))
+
+
+# --- cancelling ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_cancel_before_any_attempt_ends_the_log(store: FaultStore, transport: StoreTransport) -> None:
+    await transport.start(meta())
+    await transport.cancel("run")
+    await transport.cancel("run")
+    (chunk,) = await chunks_in(store)
+    assert chunk.error is not None
+    assert (chunk.type, chunk.error.code) == ("error", "cancelled")
+    assert (await store.head("run")).state == "cancelled"
+
+
+@pytest.mark.parametrize("by", ["cancel", "send"])
+async def test_a_cancel_afterwards_is_a_message_and_sent_once(
+    store: FaultStore, transport: StoreTransport, by: str
+) -> None:
+    await transport.start(meta())
+    await (await Author.take(store, "run")).say("start")
+    for _ in range(3):
+        if by == "cancel":
+            await transport.cancel("run")
+        else:
+            await transport.send("run", Message(CANCEL, "why", "alice", "m1"))
+    assert [message.type for message in await told(store)] == [CANCEL]
+    assert types_in(await chunks_in(store)) == ["start"]
+
+
+async def test_a_cancel_of_an_ended_run_does_nothing(store: FaultStore, transport: StoreTransport) -> None:
+    await transport.start(meta())
+    await (await Author.take(store, "run")).say("start", "complete")
+    await transport.cancel("run")
+    assert types_in(await chunks_in(store)) == ["start", "complete"]
+
+
+async def test_a_cancel_whose_reply_was_lost_may_be_repeated(store: FaultStore, transport: StoreTransport) -> None:
+    await transport.start(meta())
+    store.lose_reply("end_unstarted", Unavailable("out"))
+    with pytest.raises(Unavailable):
+        await transport.cancel("run")
+    await transport.cancel("run")
+    assert types_in(await chunks_in(store)) == ["error"]
+
+
+async def test_a_run_whose_inbox_is_full_can_be_cancelled(
+    store: FaultStore, transport: StoreTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "INBOX_MESSAGES", 3)
+    await transport.start(meta())
+    await (await Author.take(store, "run")).say("start")
+    for n in range(3):
+        await transport.send("run", Message("note", n, "s", f"m{n}"))
+    with pytest.raises(LimitExceeded):
+        await transport.send("run", Message("note", 3, "s", "m3"))
+    await transport.cancel("run")
+    assert (await told(store))[-1].type == CANCEL
+
+
+# --- looking ---------------------------------------------------------------------------------------------------------
+
+
+async def test_lists_and_pages_are_bounded(store: FaultStore, transport: StoreTransport) -> None:
+    for n in range(3):
+        await transport.start(meta(f"run{n}"))
+    assert [head.meta.run for head in await transport.heads(limit=10**9)] == ["run2", "run1", "run0"]
+    assert [head.meta.run for head in await transport.heads(limit=1, before="run1")] == ["run0"]
+    page = await transport.read("run0", None, limit=10**9, wait=0)
+    assert page.caught_up
+
+
+async def test_what_can_be_started_is_told_by_name(transport: StoreTransport, store: FaultStore) -> None:
+    assert [info.name for info in await transport.actors()] == ["double"]
+    assert await StoreTransport(store).actors() == []
+
+
+async def test_the_owner_s_heartbeat_counts(store: FaultStore, transport: StoreTransport) -> None:
+    await transport.start(meta(owner_lease=5.0))
+    await transport.touch("run")
+    await transport.touch("run")
+    assert (await transport.head("run")).beat == 2
+
+
+async def test_marks_are_only_for_open_runs_that_wait_for_readers(
+    store: FaultStore, transport: StoreTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "READERS", 2)
+    await transport.start(meta("plain"))
+    await transport.mark("plain", "r", 1)
+    assert await store.marks("plain") == []
+    await transport.start(meta("held", ahead=5))
+    for reader in ("r1", "r2", "r1"):
+        await transport.mark("held", reader, 1)
+    with pytest.raises(LimitExceeded):
+        await transport.mark("held", "r3", 1)
+    await transport.mark("held", "r1", None)
+    await transport.mark("held", "r3", 1)
+    assert sorted(mark.reader for mark in await store.marks("held")) == ["r2", "r3"]
+    await transport.cancel("held")
+    await transport.mark("held", "r2", 2)
+
+
+async def test_a_closed_transport_says_so(transport: StoreTransport) -> None:
+    await transport.start(meta())
+    follower = transport.follow("run")
     await transport.aclose()
+    await transport.aclose()
+    with pytest.raises(HandleClosed):
+        await transport.head("run")
+    with pytest.raises(HandleClosed):
+        await anext(follower)

@@ -61,3 +61,4 @@ async def test_the_whole_thing_in_memory() -> None:
 
     async with loom.testing.client(app) as client:
         assert await client.execute(say, "hi") == "Hello there"
+        assert await (await client.start(say, "hi")) == "Hello there"

@@ -14,8 +14,8 @@ from loom.model.ports import Transport
 from loom.model.run import ActorInfo, Head, Meta, RunState, check_id
 
 from .hub import closed
-from .registry import Bound, Options, Producer, encode_input
-from .run import OwnedRun, Run, seconds
+from .registry import Bound, Options, Producer, encode_input, seconds
+from .run import OwnedRun, Run
 
 __all__ = ["Client", "new_id"]
 
@@ -38,6 +38,9 @@ class Client:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Client on {self._transport!r}{' (closed)' if self._closed else ''}>"
 
     @overload
     async def start(

@@ -150,9 +150,13 @@ class Feed:
         if batch is not None and self._continues(batch):
             self._keep(batch)
             self.ended = notice.ended
-        elif batch is None or self._tail is None or batch.last > self._tail.seq:
+        elif batch is None or self._is_news(batch):
             self._anchored = False
         self._wake()
+
+    def _is_news(self, batch: Batch) -> bool:
+        """Not so what is told late or again. A newer epoch is, whatever its seqs: they may come a second time."""
+        return self._tail is None or batch.last > self._tail.seq or batch.epoch > self._tail.epoch
 
     def _continues(self, batch: Batch) -> bool:
         """An epoch's first batch is taken only from the log: after a failover another history may stand before it."""
@@ -313,5 +317,5 @@ class Hub:
         self._lingering.clear()
         feeds, self._feeds = list(self._feeds.values()), {}
         for feed in feeds:
-            await feed.aclose()
-        await self._tasks.wait_all()
+            self._tasks.spawn(feed.aclose(), "loom-feed-close")
+        await self._tasks.wait_out()

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from loom.model.chunk import Message
+from loom.model.chunk import CANCEL, Message
 from loom.model.cursor import Cursor
 from loom.model.ports import Logs, Notice
 from loom.model.run import inbox_of
@@ -15,10 +15,7 @@ from loom.wire.json import decode_message
 
 from .backoff import Backoff
 
-__all__ = ["CANCEL", "Inbox"]
-
-CANCEL = "cancel"
-"""The message type that ends a run; reserved."""
+__all__ = ["Inbox"]
 
 
 class Inbox:

@@ -48,8 +48,10 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     backoff: tuple[float, float] = limits.RETRY_BACKOFF
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise UsageError(f"Retry(attempts={self.attempts}): at least 1")
+        if not isinstance(self.attempts, int) or self.attempts < 1:
+            raise UsageError(f"Retry(attempts={self.attempts!r}): a whole number, at least 1")
+        if not isinstance(self.on, tuple) or not all(inspect.isclass(kind) for kind in self.on):
+            raise UsageError(f"Retry(on={self.on!r}): a tuple of exception types, as (IOError,)")
         if self.mode not in ("restart", "continue"):
             raise UsageError(f"Retry(mode={self.mode!r}): 'restart' or 'continue'")
 
@@ -289,6 +291,7 @@ def make_producer(
 ) -> Producer[Any, Any]:
     """The producer that `target` is. Raises `UsageError` naming what its signature lacks."""
     check_id(name, "actor")
+    _check_declared(name, retry, max_crashes, options or Options())
     function = _callable_of(name, target)
     hints = _hints(name, function, namespace)
     context: str | None = None
@@ -317,6 +320,27 @@ def make_producer(
         options=options or Options(),
         requires=requires,
     )
+
+
+def _check_declared(name: str, retry: Any, max_crashes: Any, options: Options) -> None:
+    """What an author declares is wrong where it stands, not when a run meets it."""
+    if retry is not None and not isinstance(retry, Retry):
+        raise UsageError(f"{name}: retry={retry!r}: a loom.Retry, as loom.Retry(attempts=3)")
+    if not isinstance(max_crashes, int) or max_crashes < 0:
+        raise UsageError(f"{name}: max_crashes={max_crashes!r}: a whole number, 0 or more")
+    for field in ("timeout", "idle_timeout"):
+        value = getattr(options, field)
+        if value is not None and not (isinstance(value, (int, float, timedelta)) and (seconds(value) or 0) > 0):
+            raise UsageError(f"{name}: {field}={value!r}: seconds or a timedelta, more than 0")
+    if options.ahead is not None and not (isinstance(options.ahead, int) and options.ahead > 0):
+        raise UsageError(f"{name}: ahead={options.ahead!r}: a whole number of chunks, more than 0")
+    if options.queue is not None:
+        check_id(options.queue, "queue")
+
+
+def seconds(value: float | timedelta | None) -> float | None:
+    """A duration as float seconds."""
+    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 def _callable_of(name: str, target: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, cast
@@ -18,9 +18,10 @@ from loom.model.ports import Transport
 from loom.model.run import Head
 from loom.wire.json import convert, decode, decode_batch
 
+from .registry import seconds
 from .tasks import cancel_and_wait, spawn
 
-__all__ = ["OwnedRun", "Run", "seconds"]
+__all__ = ["OwnedRun", "Run"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,6 +48,10 @@ class Run(Generic[T, R]):
 
     def __aiter__(self) -> AsyncIterator[Chunk[T]]:
         return self.chunks()
+
+    def __await__(self) -> Generator[Any, None, R]:
+        """``await run`` is ``await run.result()``."""
+        return self.result().__await__()
 
     async def chunks(self, after: Cursor | str | None = None, *, raise_errors: bool = True) -> AsyncIterator[Chunk[T]]:
         """Every chunk behind `after` (default: from the first) to the end, as it comes, nothing lost, nothing twice,
@@ -210,11 +215,6 @@ class OwnedRun(Generic[T, R]):
             await self._transport.cancel(run)
         except LoomError:
             return  # out of reach, or gone: the lapsing lease cancels it
-
-
-def seconds(value: float | timedelta | None) -> float | None:
-    """A duration as float seconds."""
-    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 def _raised(info: ErrorInfo | None, chunk: Chunk[Any] | None = None) -> RunError:

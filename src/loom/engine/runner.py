@@ -404,7 +404,9 @@ class _Attempt:
                     return Ending.RELEASED
                 self._runner.lost = True
                 info = ErrorInfo("run_lost", f"the run was lost: {why.value}", details=details)
-            case Stop.CANCEL | Stop.OWNER:
+            case Stop.CANCEL:
+                info = ErrorInfo("cancelled", "the run was cancelled", details=details)
+            case Stop.OWNER:
                 info = ErrorInfo("cancelled", f"the run was cancelled: {why.value}", details=details)
             case Stop.DEADLINE:
                 info = ErrorInfo("deadline_exceeded", f"{why.value}: {self._runner._meta.timeout} s", details=details)

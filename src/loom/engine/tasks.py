@@ -71,6 +71,10 @@ class TaskSet:
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=timeout)
 
+    async def wait_out(self) -> None:
+        """Wait until all have ended, also through our own cancellation."""
+        await wait_out(*self._tasks)
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -9,17 +9,15 @@ from typing import Any
 from msgspec.structs import replace
 
 from loom.model import limits
-from loom.model.chunk import Chunk, Message, Page
+from loom.model.chunk import CANCEL, Chunk, Message, Page
 from loom.model.cursor import Cursor
-from loom.model.errors import Conflict, ErrorInfo, InvalidInput, LimitExceeded, LogEnded
+from loom.model.errors import Conflict, ErrorInfo, InvalidInput, LimitExceeded, LogEnded, RemoteProtocolError, StoreFull
 from loom.model.ports import Store
 from loom.model.run import ActorInfo, Head, Meta, RunState, check_id
 from loom.wire.json import check_depth, check_size, encode
 
 from .hub import Hub, closed
-from .inbox import CANCEL
-from .registry import Registry
-from .run import seconds
+from .registry import Registry, seconds
 
 __all__ = ["StoreTransport"]
 
@@ -33,6 +31,9 @@ class StoreTransport:
         self._registry = registry
         self._closed = False
 
+    def __repr__(self) -> str:
+        return f"<StoreTransport on {type(self._store).__name__}>"
+
     @property
     def store(self) -> Store:
         """Raises `HandleClosed` once this transport is closed, as then everything does that needs the store."""
@@ -45,7 +46,11 @@ class StoreTransport:
         meta = self._with_defaults(meta)
         self._check(meta)
         await self.store.put(meta)
-        head = await self.store.create(meta)
+        try:
+            head = await self.store.create(meta)
+        except StoreFull:
+            await self.store.drop(meta.run)  # a start that was refused must not run after all
+            raise
         if not head.meta.same_request(meta):
             raise Conflict(f"run {meta.run!r} was started with another actor, key or input", details={"run": meta.run})
         return head
@@ -106,13 +111,15 @@ class StoreTransport:
         check_id(message.type, "type")
         for field in ("id", "sender"):
             check_id(getattr(message, field), field)
+        if message.sender == CANCEL and message.type != CANCEL:  # it would pass for the run's cancel, sent before
+            raise InvalidInput(f"sender: {CANCEL!r} is reserved", details={"field": "sender"})
         stored = Message(message.type, message.data, message.sender, message.id, message.time or time.time())
         try:
             data = encode(stored)
-        except (TypeError, RecursionError) as error:
+            check_depth(data)
+        except (TypeError, ValueError, RecursionError, RemoteProtocolError) as error:
             raise InvalidInput(f"data: {error}", details={"field": "data"}) from None
         check_size(data, limits.MESSAGE_BYTES, "a message")
-        check_depth(data)
         await self.store.send(run, data, sender=message.sender, id=message.id)
 
     async def cancel(self, run: str) -> None:

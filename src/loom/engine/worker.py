@@ -228,11 +228,24 @@ class Worker:
 
     async def _renew_loop(self) -> None:
         """All at the same moment, for the store writes them together; none waits for another's."""
+        pause = self._lease / limits.RENEW_FRACTION
         while True:
-            await asyncio.sleep(self._lease / limits.RENEW_FRACTION)
+            due = time.monotonic() + pause
+            await asyncio.sleep(pause)
+            self._tell_lag(time.monotonic() - due)
             for held in list(self._held.values()):
                 if held.renewal is None or (held.renewal.done() and not held.task.cancelling()):
                     held.renewal = self._renewals.spawn(self._renew(held), f"loom-renew {held.claim.run}")
+
+    def _tell_lag(self, late: float) -> None:
+        """A producer that blocks the loop holds up every run, viewer and lease of this process: say so."""
+        if late > limits.LOOP_LAG:
+            runs = ", ".join(f"{one.claim.meta.actor} {one.claim.run}" for one in list(self._held.values())[:5])
+            _log.warning(
+                "worker %s: the event loop stood still for %.1f s (running: %s); what blocks belongs in a plain "
+                "function, which gets a thread",
+                self.name, late, runs or "nothing",
+            )  # fmt: skip
 
     async def _renew(self, held: _Held) -> None:
         """Keep the claim, or stop its producer: at once when another holds it, at the lease's end when unknown."""

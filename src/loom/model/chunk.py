@@ -10,12 +10,12 @@ import msgspec
 from .cursor import Cursor
 from .errors import ErrorInfo
 
-__all__ = ["Batch", "Chunk", "Message", "Page", "Progress", "Result"]
+__all__ = ["CANCEL", "Batch", "Chunk", "Message", "Page", "Progress", "Result"]
 
 T = TypeVar("T")
 
 
-class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
+class Progress(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
     """How far a run is: `current` of `total` (in units of the producer's choice), with a word on it."""
 
     current: float
@@ -29,7 +29,7 @@ class Result(msgspec.Struct, Generic[T], frozen=True):
     value: T
 
 
-class Chunk(msgspec.Struct, Generic[T], frozen=True, gc=False, omit_defaults=True):
+class Chunk(msgspec.Struct, Generic[T], frozen=True, gc=False, omit_defaults=True, repr_omit_defaults=True):
     """One immutable thing a run says.
 
     `type` is an open word; `start`, `complete` and `error` are reserved for the life of the run.
@@ -51,7 +51,7 @@ class Chunk(msgspec.Struct, Generic[T], frozen=True, gc=False, omit_defaults=Tru
         return Cursor(self.epoch, self.seq)
 
 
-class Message(msgspec.Struct, Generic[T], frozen=True, gc=False, omit_defaults=True):
+class Message(msgspec.Struct, Generic[T], frozen=True, gc=False, omit_defaults=True, repr_omit_defaults=True):
     """One thing a run is told, through its inbox. `sender` and `id` make sending it twice the same as once."""
 
     type: str
@@ -59,6 +59,10 @@ class Message(msgspec.Struct, Generic[T], frozen=True, gc=False, omit_defaults=T
     sender: str = ""
     id: str = ""
     time: float = 0.0
+
+
+CANCEL = "cancel"
+"""Type, sender and id of the message that ends a run; reserved. There is one of it, and a full inbox takes it still."""
 
 
 class Batch(msgspec.Struct, frozen=True, gc=False):

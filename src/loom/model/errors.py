@@ -68,7 +68,7 @@ __all__ = [
 ]
 
 
-class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
     """An error as data: what crosses every boundary, in error chunks and HTTP error bodies alike."""
 
     code: str

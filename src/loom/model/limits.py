@@ -96,6 +96,9 @@ STALLED_VIEWER = 60.0
 LEAVE_GRACE = 10.0
 """A viewer of an owned endpoint may be away this long (a reconnect) before its run is cancelled."""
 
+LOOP_LAG = 1.0
+"""A worker whose event loop stood still for longer says so: something in it blocks."""
+
 CLAIM_WAIT = 5.0
 """How long one claim call waits for a run before the worker looks around."""
 

@@ -56,7 +56,7 @@ def run_of(log: str) -> str:
     return log.removesuffix(_INBOX)
 
 
-class Meta(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Meta(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True, kw_only=True):
     """How a run was started: fixed at creation, stored with its log and its queue entry alike.
 
     `input` is canonical JSON (keys sorted). `created` is in Unix seconds; all durations in seconds.
@@ -83,7 +83,7 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return (self.actor, self.key, bytes(self.input)) == (other.actor, other.key, bytes(other.input))
 
 
-class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True):
     """What a store knows of an outbox without reading it.
 
     `epochs` are (epoch, its first seq), in order; chunks of an epoch reach to the next epoch's first seq - 1.

@@ -17,7 +17,7 @@ from operator import attrgetter
 from typing import Self
 
 from loom.model import limits
-from loom.model.chunk import Batch, Page
+from loom.model.chunk import CANCEL, Batch, Page
 from loom.model.cursor import EPOCH_DIGITS, Cursor, make_epoch
 from loom.model.errors import Fenced, LimitExceeded, LogEnded, LogNotFound, StoreFull
 from loom.model.history import check_repeat, next_epoch
@@ -179,7 +179,7 @@ class MemoryStore:
         if log.ended:
             raise LogEnded("the run has ended: nothing reads its inbox")
         check_size(message, limits.MESSAGE_BYTES, "a message")
-        if log.tail >= limits.INBOX_MESSAGES:
+        if log.tail >= limits.INBOX_MESSAGES and sender != CANCEL:
             raise LimitExceeded(f"the inbox is full: {log.tail} messages")
         batch = Batch(log.epoch, log.tail + 1, log.tail + 1, message + b"\n")
         self._add(log, batch)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from loom.model import limits
-from loom.model.chunk import Batch, Page
+from loom.model.chunk import CANCEL, Batch, Page
 from loom.model.cursor import EPOCH_DIGITS, Cursor, attempt_of, make_epoch
 from loom.model.errors import ErrorInfo, Fenced, LimitExceeded, LogEnded, LogNotFound
 from loom.model.history import Epochs, add_epoch, check_repeat, continues, next_epoch, page_of, start_after
@@ -143,7 +143,7 @@ def send(session: Session, run: str, message: bytes, sender: str, id: str) -> Cu
         raise LogEnded("the run has ended: nothing reads its inbox")
     check_size(message, limits.MESSAGE_BYTES, "a message")
     place = (tail or 0) + 1
-    if place > limits.INBOX_MESSAGES:
+    if place > limits.INBOX_MESSAGES and sender != CANCEL:
         raise LimitExceeded(f"the inbox is full: {tail} messages")
     batch = Batch(epoch, place, place, message + b"\n")
     session.run(sql.ADD_MESSAGE, number, sender, id, place)

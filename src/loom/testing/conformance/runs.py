@@ -10,7 +10,7 @@ import pytest
 
 from loom.engine.tasks import spawn
 from loom.model import limits
-from loom.model.chunk import Chunk
+from loom.model.chunk import CANCEL, Chunk
 from loom.model.errors import LimitExceeded, LogEnded, LogNotFound
 from loom.model.ports import Durability, Store
 from loom.model.run import RunState, inbox_of
@@ -212,6 +212,8 @@ class RunConformance(Suite):
             await store.send("run", b"1", sender="s", id="one more")
         assert (await store.send("run", b"1", sender="s", id="0")).seq <= 500
         assert len(await read_all(store, inbox_of("run"))) == limits.INBOX_MESSAGES
+        await store.send("run", b"1", sender=CANCEL, id=CANCEL)
+        assert len(await read_all(store, inbox_of("run"))) == limits.INBOX_MESSAGES + 1
 
     # --- heartbeats and marks ----------------------------------------------------------------------------------------
 

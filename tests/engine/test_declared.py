@@ -1,0 +1,45 @@
+"""What an author declares wrongly is said where it stands, before any run meets it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import loom
+from loom.connect import connect
+
+
+@pytest.mark.parametrize(
+    ("declared", "named"),
+    [
+        ({"retry": 3}, "retry=3"),
+        ({"max_crashes": "5"}, "max_crashes='5'"),
+        ({"max_crashes": -1}, "max_crashes=-1"),
+        ({"timeout": "2s"}, "timeout='2s'"),
+        ({"timeout": 0}, "timeout=0"),
+        ({"idle_timeout": -1.0}, "idle_timeout=-1.0"),
+        ({"ahead": 0}, "ahead=0"),
+        ({"queue": "no name"}, "queue"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_named(declared: dict[str, Any], named: str) -> None:
+    app = loom.App()
+    with pytest.raises(loom.UsageError, match=named):
+
+        @app.actor("a", **declared)
+        async def a(n: int) -> int:
+            return n
+
+
+@pytest.mark.parametrize(
+    "given", [{"attempts": 0}, {"attempts": 1.5}, {"on": ValueError}, {"on": ("x",)}, {"mode": "x"}]
+)
+def test_a_retry_that_does_not_fit_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(loom.UsageError, match=rf"Retry\({next(iter(given))}="):
+        loom.Retry(**given)
+
+
+def test_memory_without_a_worker_would_wait_for_ever() -> None:
+    with pytest.raises(loom.UsageError, match="worker=True"):
+        connect("memory://")
