@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
 
-from loom.engine.registry import Registry, make_producer
+from loom.engine.registry import Options, Registry, make_producer
 from loom.engine.transport import StoreTransport
 from loom.model import limits
 from loom.model.chunk import CANCEL, Message
@@ -71,6 +72,25 @@ async def test_starting_queues_the_run_and_makes_its_logs(store: FaultStore, tra
     claim = await store.claim(["default"], "w", lease=1, wait=0)
     assert claim is not None
     assert claim.meta == head.meta
+
+
+SLOW = Options(queue="slow", timeout=timedelta(minutes=1), idle_timeout=5, ahead=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("slow", 60.0, 5, 3)),
+        ({"queue": "other", "timeout": 2.0, "idle_timeout": 1.0, "ahead": 9}, ("other", 2.0, 1.0, 9)),
+    ],
+)
+async def test_what_a_start_leaves_open_is_as_the_producer_declares_it(
+    store: FaultStore, given: dict[str, Any], expected: tuple[Any, ...]
+) -> None:
+    registry = Registry()
+    registry.add(make_producer("double", double, options=SLOW))
+    started = (await StoreTransport(store, registry).start(meta(**given))).meta
+    assert (started.queue, started.timeout, started.idle_timeout, started.ahead) == expected
 
 
 async def test_starting_again_the_same_is_starting_once(store: FaultStore, transport: StoreTransport) -> None:
