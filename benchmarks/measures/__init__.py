@@ -1,0 +1,1 @@
+"""One module a subject; each measures itself and its peers in interleaved rounds."""

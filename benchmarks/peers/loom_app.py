@@ -1,0 +1,34 @@
+"""The same streams as Loom runs: each chunk is encoded, stored, fanned out, resumable."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+
+import loom
+
+app = loom.App()
+
+
+@app.actor
+async def ready(n: int) -> AsyncIterator[str]:
+    for i in range(n):
+        yield f"token {i}"
+
+
+@app.actor
+async def turns(n: int) -> AsyncIterator[str]:
+    for i in range(n):
+        yield f"token {i}"
+        await asyncio.sleep(0)
+
+
+@app.actor
+async def ticks(every: float) -> AsyncIterator[dict[str, float]]:
+    yield {"t": time.time()}
+    await asyncio.sleep(every * random.random())
+    while True:
+        yield {"t": time.time()}
+        await asyncio.sleep(every)

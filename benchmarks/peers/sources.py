@@ -1,0 +1,73 @@
+"""What the Python peers stream. Text is formatted by the cheapest means, not encoded: to the peers' advantage."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+
+
+async def ready(n: int) -> AsyncIterator[tuple[int, str]]:
+    """Always ready: never suspends."""
+    for i in range(n):
+        yield i, f'{{"text":"token {i}"}}'
+
+
+async def turns(n: int) -> AsyncIterator[tuple[int, str]]:
+    """One event each turn of the loop."""
+    for i in range(n):
+        yield i, f'{{"text":"token {i}"}}'
+        await asyncio.sleep(0)
+
+
+async def ticks(every: float) -> AsyncIterator[tuple[int, str]]:
+    """One stamped event at once, then one every so many seconds, the first after a random part of that time: streams
+    that begin together do not stay together."""
+    yield 0, f'{{"t":{time.time()}}}'
+    await asyncio.sleep(every * random.random())
+    i = 1
+    while True:
+        yield i, f'{{"t":{time.time()}}}'
+        i += 1
+        await asyncio.sleep(every)
+
+
+class Broadcast:
+    """One source for many viewers: a queue for each."""
+
+    def __init__(self) -> None:
+        self._queues: set[asyncio.Queue[tuple[int, str]]] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    async def _run(self, every: float) -> None:
+        async for item in ticks(every):
+            for queue in self._queues:
+                queue.put_nowait(item)
+
+    async def view(self, every: float) -> AsyncIterator[tuple[int, str]]:
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(every))
+        queue: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+        self._queues.add(queue)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._queues.discard(queue)
+
+
+broadcast = Broadcast()
+
+
+def source(kind: str, argument: float) -> AsyncIterator[tuple[int, str]]:
+    """The stream that a path names: /ready/N, /turns/N, /ticks/SECONDS, /view/SECONDS, /first."""
+    match kind:
+        case "ready":
+            return ready(int(argument))
+        case "turns":
+            return turns(int(argument))
+        case "view":
+            return broadcast.view(argument)
+        case _:
+            return ticks(argument)
