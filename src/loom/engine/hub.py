@@ -40,10 +40,13 @@ class Feed:
     def __init__(self, logs: Logs, run: str) -> None:
         self._logs = logs
         self._run = run
+        self._loop = asyncio.get_running_loop()
         self._batches: deque[Batch] = deque()
         self._bytes = 0
         self._tail: Cursor | None = None
         self._anchored = False  # whether `_tail` and `_batches` are known to continue each other
+        self._newest: Page | None = None  # the last batch, as nearly every viewer is given it
+        self._before: Cursor | None = None  # what it continues
         self._version = 0
         self._waiters: list[asyncio.Future[None]] = []
         self._reads: dict[Cursor | None, asyncio.Task[Page]] = {}
@@ -53,18 +56,24 @@ class Feed:
         self.closed = False
         self.viewers = 0
 
-    def since(self, after: Cursor | None) -> tuple[Batch, ...]:
-        """The batches behind `after`, as far as the feed has them and `after` is the end of one; else nothing."""
-        if not self._anchored or after == self._tail or not self._batches:
+    def page(self, after: Cursor | None) -> Page | None:
+        """What stands behind `after`, as far as the feed has it and `after` is the end of a batch; an empty page at the
+        log's end. None: the log must be read, or, `at_tail`, waited for."""
+        if self._newest is not None and after == self._before:
+            return self._newest
+        if not self._anchored:
+            return None
+        if after == self._tail:
+            return Page((), after, True, True) if self.ended else None
+        batches = self._since(after)
+        return Page(batches, self._tail, True, self.ended) if batches else None
+
+    def _since(self, after: Cursor | None) -> tuple[Batch, ...]:
+        if not self._batches:
             return ()
         if after is None:
             return tuple(self._batches) if self._batches[0].first == 1 else ()
-        if after.seq < self._batches[0].first - 1:
-            return ()
-        if self._batches[-1].first == after.seq + 1:  # nearly every viewer, nearly always
-            batch = self._batches[-1]
-            return (batch,) if self._precedes(after, len(self._batches) - 1) else ()
-        return self._search(after)
+        return self._search(after) if after.seq >= self._batches[0].first - 1 else ()
 
     def _search(self, after: Cursor) -> tuple[Batch, ...]:
         for index, batch in enumerate(self._batches):
@@ -84,7 +93,7 @@ class Feed:
 
     async def wait(self) -> None:
         """Until something may have changed."""
-        waiter = asyncio.get_running_loop().create_future()
+        waiter = self._loop.create_future()
         self._waiters.append(waiter)
         try:
             await waiter
@@ -127,6 +136,7 @@ class Feed:
         for batch in page.batches:
             self._keep(batch)
         self._anchored = True
+        self._newest = None
         self._tail = page.cursor
         self.ended = page.ended
 
@@ -140,7 +150,11 @@ class Feed:
     def _forget(self) -> None:
         self._batches.clear()
         self._bytes = 0
+        self._lose_anchor()
+
+    def _lose_anchor(self) -> None:
         self._anchored = False
+        self._newest = None
 
     def _notice(self, notice: Notice) -> None:
         if notice.marks:
@@ -148,10 +162,12 @@ class Feed:
         self._version += 1
         batch = notice.batch
         if batch is not None and self._continues(batch):
+            self._before = self._tail
             self._keep(batch)
             self.ended = notice.ended
+            self._newest = Page((batch,), self._tail, True, notice.ended)
         elif batch is None or self._is_news(batch):
-            self._anchored = False
+            self._lose_anchor()
         self._wake()
 
     def _is_news(self, batch: Batch) -> bool:
@@ -175,6 +191,7 @@ class Feed:
 
     async def aclose(self) -> None:
         self.closed = True
+        self._lose_anchor()
         self._unwatch()
         self._wake()
         await self._tasks.aclose()
@@ -212,7 +229,11 @@ class Viewer:
         try:
             if self._reader is not None:
                 await self._reader.read_through(self._cursor)
-            page = await self._next(feed)
+            while (page := feed.page(self._cursor)) is None:
+                if feed.at_tail(self._cursor):
+                    await feed.wait()
+                elif (page := await self._read(feed)) is not None:
+                    break
         except BaseException:
             await self.aclose()
             raise
@@ -223,27 +244,17 @@ class Viewer:
         self._ended = page.ended
         return page
 
-    async def _next(self, feed: Feed) -> Page:
-        while not feed.closed:
-            batches = feed.since(self._cursor)
-            if batches:
-                last = batches[-1]
-                at_tail = feed.at_tail(last.cursor)
-                return Page(batches, last.cursor, at_tail, at_tail and feed.ended)
-            if feed.at_tail(self._cursor):
-                if feed.ended:
-                    return Page((), self._cursor, True, True)
-                await feed.wait()
-                continue
-            try:
-                page = await feed.read(self._cursor)
-            except REPEATABLE:
-                await self._backoff.pause()
-                continue
-            self._backoff.reset()
-            if page.batches or page.ended:
-                return page
-        raise closed()
+    async def _read(self, feed: Feed) -> Page | None:
+        """A page from the log; None if there was nothing, or the store is out of reach."""
+        if feed.closed:
+            raise closed()
+        try:
+            page = await feed.read(self._cursor)
+        except REPEATABLE:
+            await self._backoff.pause()
+            return None
+        self._backoff.reset()
+        return page if page.batches or page.ended else None
 
     async def _attach(self) -> Feed:
         if self._hub.closed:
