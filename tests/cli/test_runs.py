@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from .kit import Loom
+from .test_serve import port_of
 
 APP = ("--app", "app:app")
 
@@ -131,3 +132,29 @@ def test_a_server_out_of_reach_is_one_line(loom_command: Loom) -> None:
     done = loom_command("runs", "list", "--url", "http://127.0.0.1:1")
     assert (done.returncode, done.stdout) == (69, "")
     assert re.fullmatch(r"error: .* \(unavailable\)\nhint: loom doctor .*\n", done.stderr)
+
+
+def test_tail_waits_while_the_server_is_away_and_says_so(loom_command: Loom) -> None:
+    with loom_command.running("serve", "app:app", "--port", "0", "--lease", "500ms") as server:
+        url = f"http://127.0.0.1:{port_of(server)}"
+        run = loom_command.begin("pieces", ["one", "two"])
+        with (
+            loom_command.terminal("runs", "tail", run, "--url", url) as tail,
+            loom_command.running("runs", "tail", run, "--url", url, "-o", "jsonl") as piped,
+        ):
+            tail.until("one")
+            piped.until('"one"')
+            server.signal(signal.SIGKILL)
+            tail.until(f"reconnecting to {url} · ")
+            piped.until(f"connection lost; trying again: {url}\n")
+            with loom_command.running("serve", "app:app", "--port", url.rpartition(":")[2]) as again:
+                again.until("curl")
+                assert (piped.wait(), tail.wait()) == (1, 1)
+        assert piped.err.decode().splitlines()[:2] == [f"connection lost; trying again: {url}", "connected again"]
+        assert "✗ Lost" in tail.text
+
+
+def test_tail_that_gives_up_says_how_to_go_on(loom_command: Loom) -> None:
+    done = loom_command("runs", "tail", "r", "--after", "1-2", "--url", "http://127.0.0.1:1")
+    assert done.returncode == 69
+    assert done.stderr.splitlines()[-1] == "hint: to read on: loom runs tail r --after 1-2 --url http://127.0.0.1:1"

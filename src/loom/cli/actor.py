@@ -112,7 +112,7 @@ def run(
 async def _run(request: _Request, place: Place, signals: Signals) -> int:
     tally = Tally(time.monotonic())
     show = make_show(request.output, tally, stream=request.stream)
-    async with watching(show, tally, signals) as watch, _opened(place) as (client, app, queue):
+    async with watching(show, tally, signals) as watch, _opened(place, watch) as (client, app, queue):
         actor = next((info for info in await client.actors() if info.name == request.name), None)
         value = read_input(actor, request.text, request.json, request.piped)
         options = request.options
@@ -134,11 +134,11 @@ def _given(options: Options) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _opened(place: Place) -> AsyncIterator[tuple[Client, App | None, str | None]]:
+async def _opened(place: Place, watch: Watch) -> AsyncIterator[tuple[Client, App | None, str | None]]:
     """A client; with a store also the app, and the private queue that a worker of ours serves."""
     async with AsyncExitStack() as stack:
         if place.app is None:
-            yield await stack.enter_async_context(connect(place.url)), None, None
+            yield await stack.enter_async_context(watch.client_of(place.url)), None, None
             return
         app = load_app(place.app)
         store = await stack.enter_async_context(open_store(place.url))

@@ -16,7 +16,7 @@ from loom.engine.run import Run
 from loom.engine.transport import StoreTransport
 from loom.model import limits
 from loom.model.cursor import Cursor
-from loom.model.errors import Unavailable, revive
+from loom.model.errors import LoomError, Unavailable, revive
 from loom.model.run import Head, RunState
 from loom.wire.views import view_of
 
@@ -30,7 +30,7 @@ from .session import end_orphans
 from .shows import make_show
 from .tables import age, print_rows, run_text
 from .tally import Tally, duration
-from .watch import watching
+from .watch import Watch, watching
 
 __all__ = ["cancel", "list_runs", "send", "show", "tail"]
 
@@ -90,22 +90,31 @@ def tail(
 async def _tail(id: str, after: Cursor | None, place: Place, output: str, signals: Signals) -> int:
     tally = Tally(time.monotonic())
     show = make_show(output, tally, stream=True)
-    async with watching(show, tally, signals) as watch, _client(place) as client:
-        run = client.run(id)
-        head = await run.status()
-        if head.started is not None:
-            tally.began(head.started, time.time(), time.monotonic())
-        ended = await watch.follow(run, after or head.earliest)
+    async with watching(show, tally, signals) as watch:
+        try:
+            async with _client(place, watch) as client:
+                run = client.run(id)
+                head = await run.status()
+                if head.started is not None:
+                    tally.began(head.started, time.time(), time.monotonic())
+                ended = await watch.follow(run, after or head.earliest)
+        except LoomError as error:
+            if isinstance(error, Unavailable) or watch.cursor is not None:
+                resume = _resume(id, watch.cursor or after, place)
+                error.details = {"hint": f"to read on: {resume}", **error.details}
+            raise
         await watch.end()
     if not ended:
-        cursor = watch.cursor or after
-        resume = f"loom runs tail {id}{f' --after {cursor}' if cursor else ''}{place.flags}"
-        print(f"The run goes on. To read on:\n{resume}", file=sys.stderr)
+        print(f"The run goes on. To read on:\n{_resume(id, watch.cursor or after, place)}", file=sys.stderr)
         raise Interrupted(signals.number)
     assert watch.last is not None
     if watch.last.error is not None:
         raise revive(watch.last.error)
     return 0
+
+
+def _resume(id: str, cursor: Cursor | None, place: Place) -> str:
+    return f"loom runs tail {id}{f' --after {cursor}' if cursor else ''}{place.flags}"
 
 
 def send(
@@ -168,10 +177,10 @@ def _call(where: Where | None, ask: Callable[[Client], Awaitable[T]]) -> T:
 
 
 @asynccontextmanager
-async def _client(place: Place) -> AsyncIterator[Client]:
+async def _client(place: Place, watch: Watch | None = None) -> AsyncIterator[Client]:
     """A client. Runs whose command was killed are ended first: nobody waits for them."""
     if place.remote:
-        async with connect(place.url) as client:
+        async with connect(place.url) if watch is None else watch.client_of(place.url) as client:
             yield client
         return
     async with open_store(place.url) as store:

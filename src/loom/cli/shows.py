@@ -51,6 +51,10 @@ class Show(Protocol):
         """Something that the process itself printed."""
         ...
 
+    def outage(self, place: str | None, now: float) -> None:
+        """The server at `place` is out of reach; None: it answers again."""
+        ...
+
     def result(self, value: Any) -> None:
         """The run's result, where it is shown instead of the chunks."""
         ...
@@ -81,6 +85,9 @@ class _Written:
 
     def aside(self, text: str) -> None:
         self._say(text)
+
+    def outage(self, place: str | None, now: float) -> None:
+        self._say("connected again\n" if place is None else f"connection lost; trying again: {place}\n")
 
     def result(self, value: Any) -> None:
         if value is not None:
@@ -203,6 +210,7 @@ class Terminal:
         self._ended = False
         self.note = ""
         """What the live line says instead of the counts."""
+        self._lost: tuple[str, float] | None = None
 
     def __len__(self) -> int:
         return len(self._screen)
@@ -236,6 +244,9 @@ class Terminal:
     def aside(self, text: str) -> None:
         self._told(text.rstrip("\n"), "dim")
 
+    def outage(self, place: str | None, now: float) -> None:
+        self._lost = None if place is None else (place, now)
+
     def result(self, value: Any) -> None:
         if value is not None:
             self._screen.add_line(clean(value.removesuffix("\n") if isinstance(value, str) else pretty(value)))
@@ -258,11 +269,17 @@ class Terminal:
     def flush(self, now: float) -> str:
         if self._ended:
             return self._screen.flush("")
-        shown = (self._tally.silent, self._tally.progress, self.note)
+        shown = (self._tally.silent, self._tally.progress, self.note, self._lost)
         if now - self._drawn >= limits.REDRAW or shown != self._shown:
-            self._live = self._painter.live(self._tally, now, self.note)
+            self._live = self._painter.live(self._tally, now, self.note or self._outage_words(now))
             self._drawn, self._shown = now, shown
         return self._screen.flush(self._live)
+
+    def _outage_words(self, now: float) -> str:
+        if self._lost is None:
+            return ""
+        place, since = self._lost
+        return f"reconnecting to {place} {self._painter.marks.dot} {now - since:.0f} s"
 
 
 def make_show(output: str, tally: Tally, *, stream: bool) -> Show:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TextIO
 
+from loom.engine.client import Client
 from loom.engine.run import Run
 from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model import limits
@@ -19,6 +21,7 @@ from loom.model.cursor import Cursor
 from loom.model.run import RunState, state_of
 
 from .loops import Signals
+from .places import shown
 from .pump import Pump, write_all
 from .shows import Show, Terminal
 from .tally import Tally
@@ -78,6 +81,17 @@ class Watch:
         if isinstance(self._show, Terminal):
             self._show.note = text
             self._pump.nudge()
+
+    def client_of(self, url: str) -> Client:
+        """A client of a server, to be entered; when that is out of reach, whoever watches is told."""
+
+        from loom.remote.http import HttpTransport  # 0.1 s, which a store needs not
+
+        def told(lost: bool) -> None:
+            self._show.outage(shown(url) if lost else None, time.monotonic())
+            self._pump.nudge()
+
+        return Client(HttpTransport(url, api_key=os.environ.get("LOOM_API_KEY"), told=told))
 
     def result(self, value: Any) -> None:
         self._show.result(value)

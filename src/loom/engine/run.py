@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 from loom.model import limits
 from loom.model.chunk import Chunk, Message
 from loom.model.cursor import Cursor
-from loom.model.errors import ErrorInfo, LoomError, RunError, RunFailed, RunRestarted, revive
+from loom.model.errors import ErrorInfo, LoomError, RunError, RunFailed, RunRestarted, Unavailable, revive
 from loom.model.grammar import RESERVED, State, advance, kept_through
 from loom.model.ports import Transport
 from loom.model.run import Head
@@ -138,10 +138,17 @@ class Run(Generic[T, R]):
         head = await self.status()
         if head.ended:
             return head
-        async with aclosing(cast(Any, self._transport.follow(self.id, head.latest))) as pages:
+        await self._follow_out(head.latest)
+        try:
+            return await self.status()
+        except Unavailable:  # it was there a moment ago: following waits until it is again
+            await self._follow_out(head.latest)
+            return await self.status()
+
+    async def _follow_out(self, after: Cursor | None) -> None:
+        async with aclosing(cast(Any, self._transport.follow(self.id, after))) as pages:
             async for _ in pages:
                 pass
-        return await self.status()
 
     async def status(self) -> Head:
         """What is known of the run now. Raises `LogNotFound`."""

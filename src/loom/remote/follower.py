@@ -18,6 +18,7 @@ from loom.wire.headers import AHEAD
 
 from .answers import is_final, refusal
 from .connections import Connections, Exchange
+from .outages import Outages
 from .pages import Pages
 
 __all__ = ["Follower", "Patience"]
@@ -40,7 +41,7 @@ class Follower:
     It reads when it is asked and keeps nothing besides: one page, and at most one unfinished event. A stream that
     breaks off, says nothing (not even a heartbeat) for `patience.silence`, or is refused for the server's own reasons
     is taken up again behind the last chunk that was given, after a jittered, doubling pause, for as long as somebody
-    waits. With `tell`, a run with `ahead` waits for this reader.
+    waits; `outages` is told when there is no stream to be had. With `tell`, a run with `ahead` waits for this reader.
 
     Raises what the server refuses for good: `LogNotFound`, `CursorExpired`, `Unauthorized`; `RemoteProtocolError` for
     what does not continue the cursor; `HandleClosed` once closed.
@@ -54,6 +55,7 @@ class Follower:
         after: Cursor | None,
         *,
         patience: Patience,
+        outages: Outages,
         tell: Tell | None = None,
     ) -> None:
         self._connections = connections
@@ -61,6 +63,7 @@ class Follower:
         self._run = run
         self._cursor = after
         self._patience = patience
+        self._outages = outages
         self._tell = tell
         self._backoff = Backoff(*patience.reconnect)
         self._exchange: Exchange | None = None
@@ -94,9 +97,12 @@ class Follower:
             try:
                 page = await self._step()
             except LoomError as error:
+                refused = self._exchange is None
                 await self._disconnect()
                 if is_final(error):
                     raise
+                if refused:
+                    self._outages.begin(error)
                 await self._pause(error)
             else:
                 if page is not None:
@@ -131,6 +137,7 @@ class Follower:
         except BaseException:
             await exchange.aclose()
             raise
+        self._outages.end()
         if ended:
             await exchange.finish()
             return None

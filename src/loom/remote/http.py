@@ -22,6 +22,7 @@ from loom.wire.views import ActorList, InboxBody, MarkBody, PageView, RunList, R
 from .answers import decode_as, refusal
 from .connections import Connections
 from .follower import Follower, Patience
+from .outages import Outages, Told
 from .pages import page_of
 
 __all__ = ["HttpTransport", "Patience"]
@@ -36,8 +37,9 @@ class HttpTransport:
 
     A call that finds the server out of reach is made again, as every call is idempotent, at most `limits.CALL_ATTEMPTS`
     times within `limits.CALL_WITHIN`; then it raises `Unavailable`. Following goes on for as long as somebody waits
-    (see `Follower`). Refusals are raised as the errors that the server names. At most `limits.CALLS` calls are under
-    way at once, the others wait; each followed run has a connection of its own.
+    (see `Follower`); the log, and `told`, are told of each outage once. Refusals are raised as the errors that the
+    server names. At most `limits.CALLS` calls are under way at once, the others wait; each followed run has a
+    connection of its own.
 
     `api_key` is sent as a bearer and appears in no message, log or repr. `trust_env`: whether the environment may name
     a proxy (default: not for this machine). Belongs to one event loop; connects when first asked. Closing ends whatever
@@ -51,9 +53,11 @@ class HttpTransport:
         api_key: str | None = None,
         trust_env: bool | None = None,
         patience: Patience | None = None,
+        told: Told | None = None,
     ) -> None:
         self._patience = patience or Patience()
         self._connections = Connections(url, api_key=api_key, trust_env=trust_env, connect=self._patience.connect)
+        self._outages = Outages(self._connections.place, told)
         self._calls = asyncio.Semaphore(limits.CALLS)
 
     def __repr__(self) -> str:
@@ -94,6 +98,7 @@ class HttpTransport:
             run,
             after,
             patience=self._patience,
+            outages=self._outages,
             tell=self.mark if attach else None,
         )
 
