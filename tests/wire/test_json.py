@@ -379,3 +379,10 @@ def test_check_size() -> None:
     with pytest.raises(LimitExceeded, match="a thing of 3 bytes is larger than 2") as caught:
         check_size(bytearray(b"xxx"), 2, "a thing")
     assert caught.value.code == "too_large"
+
+
+def test_keys_that_are_no_strings_are_strings_in_json_and_come_back_as_their_type() -> None:
+    scores = {10: "b", 2: "a"}
+    assert canonical(scores) == b'{"10":"b","2":"a"}'
+    assert convert(decode(encode(scores)), dict[int, str]) == scores
+    assert convert({"1": 2.0}, dict[str, float]) == {"1": 2.0}

@@ -19,7 +19,7 @@ import msgspec
 
 from loom.model import limits
 from loom.model.chunk import Chunk, Progress, Result
-from loom.model.errors import InvalidInput, LoomError, UnknownProducer, UsageError
+from loom.model.errors import InvalidInput, LoomError, RemoteProtocolError, UnknownProducer, UsageError
 from loom.model.run import ActorInfo, check_id
 from loom.wire.json import canonical, check_depth, check_size, convert, decode
 
@@ -130,9 +130,9 @@ class Producer(Generic[P, Out]):
         return Bound(self, options)
 
     def renamed(self, name: str) -> Producer[P, Out]:
-        """The same producer under another name."""
+        """The same producer under another name. Raises `InvalidInput` for one that is no name."""
         return Producer(
-            name,
+            check_id(name, "actor"),
             self.target,
             kind=self.kind,
             context=self.context,
@@ -176,8 +176,8 @@ class Producer(Generic[P, Out]):
                 raise InvalidInput(f"{name}: given twice", details={"field": name})
             values[name] = value
         self._check_names(values)
-        if len(self.parameters) == 1 and _is_model(self.parameters[0].type) and values:
-            return next(iter(values.values()))
+        if len(self.parameters) == 1 and _is_model(self.parameters[0].type):
+            return next(iter(values.values()), None)  # None: its default, which is not the same as an empty object
         return values
 
     def decode(self, data: bytes) -> dict[str, Any]:
@@ -273,7 +273,7 @@ def encode_input(value: Any) -> msgspec.Raw:
     try:
         data = canonical(value)
         check_depth(data)
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError, RecursionError, RemoteProtocolError) as error:
         raise InvalidInput(f"input: {error}", details={"field": "input"}) from None
     check_size(data, limits.INPUT_BYTES, "an input")
     return msgspec.Raw(data)
@@ -298,14 +298,17 @@ def make_producer(
     parameters: list[Parameter] = []
     for parameter in inspect.signature(function).parameters.values():
         hint = hints.get(parameter.name, Any)
-        if hint is Context:
-            context = parameter.name
-            continue
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             raise UsageError(f"{name}: parameter {parameter.name!r} must be callable by name (no *args, **kwargs or /)")
+        if _is_context(hint):
+            if context is not None:
+                raise UsageError(f"{name}: both {context!r} and {parameter.name!r} are a Context")
+            context = parameter.name
+            continue
+        _check_readable(name, parameter.name, hint)
         required = parameter.default is parameter.empty
         parameters.append(Parameter(parameter.name, hint, required, parameter.kind is parameter.KEYWORD_ONLY))
-    kind = _kind_of(function)
+    kind = _kind_of(function, hints.get("return"))
     yields, returns = _output(kind, hints.get("return", Any))
     return Producer(
         name,
@@ -351,6 +354,8 @@ def _callable_of(name: str, target: Callable[..., Any]) -> Callable[..., Any]:
     function = getattr(target, method, None)
     if not callable(function):
         raise UsageError(f"{name}: class {target.__name__} has neither `stream` nor `execute`")
+    if any(_must_be_given(parameter) for parameter in inspect.signature(target).parameters.values()):
+        raise UsageError(f"{name}: class {target.__name__} must be made without arguments, anew for each attempt")
     return _Method(target, method)
 
 
@@ -369,15 +374,42 @@ class _Method:
         return getattr(self._cls(), self._method)(*args, **kwargs)
 
 
+def _must_be_given(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty and parameter.kind not in (
+        parameter.VAR_POSITIONAL,
+        parameter.VAR_KEYWORD,
+    )
+
+
 def _hints(name: str, function: Callable[..., Any], namespace: Mapping[str, Any] | None) -> dict[str, Any]:
     function = getattr(function, "function", function)
     try:
-        return typing.get_type_hints(function, localns=dict(namespace or {}))
-    except NameError as error:
+        return typing.get_type_hints(function, localns=dict(namespace or {}), include_extras=True)
+    except Exception as error:  # user code: annotations are evaluated
         raise UsageError(f"{name}: cannot resolve an annotation: {error}") from None
 
 
-def _kind_of(function: Callable[..., Any]) -> Kind:
+def _is_context(hint: Any) -> bool:
+    """Also ``Context | None``, which a producer that is called plainly as well may want."""
+    bare = _bare(hint)
+    return bare is Context or (_is_union(bare) and Context in typing.get_args(bare))
+
+
+def _check_readable(name: str, parameter: str, hint: Any) -> None:
+    try:
+        msgspec.json.Decoder(hint, dec_hook=lambda type, value: value)
+    except TypeError as error:
+        raise UsageError(f"{name}: parameter {parameter!r} cannot be read from JSON: {error}") from None
+
+
+_KINDS: tuple[tuple[Kind, tuple[type, ...]], ...] = (
+    ("async-generator", (collections.abc.AsyncIterator, collections.abc.AsyncGenerator)),
+    ("coroutine", (collections.abc.Awaitable, collections.abc.Coroutine)),
+)
+"""What a plain function that says it returns one of these is: a wrapper of such a producer."""
+
+
+def _kind_of(function: Callable[..., Any], returned: Any) -> Kind:
     function = getattr(function, "function", function)
     if inspect.isasyncgenfunction(function):
         return "async-generator"
@@ -385,31 +417,52 @@ def _kind_of(function: Callable[..., Any]) -> Kind:
         return "coroutine"
     if inspect.isgeneratorfunction(function):
         return "generator"
-    hint = typing.get_type_hints(function).get("return") if hasattr(function, "__annotations__") else None
-    if typing.get_origin(hint) in (collections.abc.AsyncIterator, collections.abc.AsyncGenerator):
-        return "async-generator"  # a function that returns one, such as a wrapper
-    return "function"
+    origin = typing.get_origin(_bare(returned))
+    return next((kind for kind, origins in _KINDS if origin in origins), "function")
+
+
+_ITERATED = (collections.abc.Iterator, collections.abc.Generator)
 
 
 def _output(kind: Kind, hint: Any) -> tuple[Any, Any]:
     """(type of data chunks, type of the result), by the return annotation."""
-    if kind in ("async-generator", "generator"):
-        arguments = typing.get_args(hint)
-        return _said(arguments[0]) if arguments else (Any, Any)
-    return Any, (hint if hint is not type(None) else Any)
+    hint = _bare(hint)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if kind in ("async-generator", "generator") or origin in _ITERATED:
+        if not arguments:
+            return Any, Any
+        yields, returns = _said(arguments[0])
+        return yields, _result(arguments[2]) if origin is collections.abc.Generator else returns
+    if kind == "coroutine" and arguments and origin in _KINDS[1][1]:
+        hint = arguments[-1]
+    return Any, _result(hint)
+
+
+def _result(hint: Any) -> Any:
+    return Any if hint in (None, type(None)) else hint
 
 
 def _said(hint: Any) -> tuple[Any, Any]:
     """The same of what a generator yields: `Progress` and `Chunk` are no data, ``Result[T]`` names the result."""
-    members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    members = typing.get_args(hint) if _is_union(hint) else (hint,)
     origins = {member: typing.get_origin(member) or member for member in members}
     data = [member for member, origin in origins.items() if origin not in (Progress, Chunk, Result)]
     results = [typing.get_args(member) for member, origin in origins.items() if origin is Result]
     return (typing.Union[tuple(data)] if data else Any), (results[0][0] if results and results[0] else Any)  # noqa: UP007
 
 
+def _bare(hint: Any) -> Any:
+    """A hint without the constraints that ``Annotated`` puts around it."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
 def _is_model(type: Any) -> bool:
     """Whether a value of this type is written as a JSON object of named fields."""
+    type = _bare(type)
     return inspect.isclass(type) and (
         issubclass(type, msgspec.Struct)
         or dataclasses.is_dataclass(type)

@@ -58,8 +58,11 @@ encode_into: Callable[[Any, bytearray, int], None] = _encoder.encode_into
 
 
 def canonical(value: Any) -> bytes:
-    """The value's JSON with sorted keys: equal values have equal bytes."""
-    return _sorted.encode(value)
+    """The value's JSON with sorted keys: equal values have equal bytes. Raises as `encode`."""
+    try:
+        return _sorted.encode(value)
+    except TypeError:  # of a dict whose keys are no strings as well; in JSON they are
+        return _sorted.encode(_any.decode(encode(value)))
 
 
 # Possessive, and content with a string that never ends: each byte is looked at once, whatever an attacker sends.
@@ -99,7 +102,7 @@ def convert(value: Any, type: Any, *, field: str = "") -> Any:
     Raises `InvalidInput` naming the field that does not fit, as a path like ``input.items[2].name``.
     """
     try:
-        return msgspec.convert(value, type, dec_hook=_dec_hook)
+        return msgspec.convert(value, type, dec_hook=_dec_hook, str_keys=True)
     except msgspec.ValidationError as error:
         message, *paths = str(error).split(" - at `$")  # a model within: its own path first, then where it stands
         where = field + "".join(path.rstrip("`") for path in reversed(paths))
