@@ -12,14 +12,24 @@ from typing import Any, Generic, TypeVar, cast
 from loom.model import limits
 from loom.model.chunk import Chunk, Message
 from loom.model.cursor import Cursor
-from loom.model.errors import ErrorInfo, LoomError, RunError, RunFailed, RunRestarted, Unavailable, revive
+from loom.model.errors import (
+    ErrorInfo,
+    InvalidInput,
+    LoomError,
+    RemoteProtocolError,
+    RunError,
+    RunFailed,
+    RunRestarted,
+    Unavailable,
+    revive,
+)
 from loom.model.grammar import RESERVED, State, advance, kept_through
 from loom.model.ports import Transport
 from loom.model.run import Head
 from loom.wire.json import convert, decode, decode_batch
 
 from .registry import seconds
-from .tasks import cancel_and_wait, spawn
+from .tasks import cancel_and_wait, spawn, wait_out
 
 __all__ = ["OwnedRun", "Run"]
 
@@ -76,15 +86,17 @@ class Run(Generic[T, R]):
                         yield chunk
 
     def _typed(self, chunk: Chunk[Any]) -> Chunk[Any]:
-        data = convert(chunk.data, self._yields, field="data")
+        data = _converted(chunk.data, self._yields, "data")
         return Chunk(chunk.type, data, chunk.progress, chunk.error, chunk.source, chunk.time, chunk.seq, chunk.epoch)
 
     async def values(self, after: Cursor | str | None = None) -> AsyncIterator[T]:
         """What the producer yielded: the data of the data chunks.
 
-        Raises as `chunks`, and `RunRestarted` when a new attempt takes back a value that was given.
+        Raises as `chunks`, and `RunRestarted` when a new attempt takes back a value that was given. What lies before
+        `after` counts as given, by whoever read up to there.
         """
-        given = 0
+        after = Cursor.parse(after) if isinstance(after, str) else after
+        given = 0 if after is None else after.seq
         async with aclosing(cast(Any, self.chunks(after))) as chunks:
             async for chunk in chunks:
                 if chunk.type == "data":
@@ -127,7 +139,9 @@ class Run(Generic[T, R]):
             value = decode(bytes(head.result)) if head.result is not None else None
             if value is None:
                 value = _collected([data for _, data in await self._standing()])
-        return cast(R, value if value is None or self._returns in _PLAIN else convert(value, self._returns))
+        return cast(
+            R, value if value is None or self._returns in _PLAIN else _converted(value, self._returns, "result")
+        )
 
     async def wait(self, timeout: float | timedelta | None = None) -> Head:
         """Wait for the end, however it ends. Raises `TimeoutError` (the run goes on)."""
@@ -194,9 +208,11 @@ class OwnedRun(Generic[T, R]):
     async def __aexit__(self, *exc: object) -> None:
         assert self._run is not None
         assert self._beat is not None
-        await cancel_and_wait(self._beat)
         leave = spawn(self._leave(self._run.id), f"loom-leave {self._run.id}")
-        await asyncio.shield(leave)
+        try:
+            await cancel_and_wait(self._beat)
+        finally:
+            await wait_out(leave)
 
     async def __aiter__(self) -> AsyncIterator[Chunk[T]]:
         async with self as run, aclosing(cast(Any, run.chunks())) as chunks:
@@ -218,10 +234,20 @@ class OwnedRun(Generic[T, R]):
                 continue  # out of reach for now; if for long, the run is cancelled, as an owner's should be
 
     async def _leave(self, run: str) -> None:
+        """Bounded: who leaves waits for it, even when cancelled."""
         try:
-            await self._transport.cancel(run)
-        except LoomError:
+            async with asyncio.timeout(limits.OWNER_LEAVE):
+                await self._transport.cancel(run)
+        except (LoomError, TimeoutError):
             return  # out of reach, or gone: the lapsing lease cancels it
+
+
+def _converted(value: Any, type: Any, field: str) -> Any:
+    """As the producer's hints say. If it is not, the fault is not the reader's."""
+    try:
+        return convert(value, type, field=field)
+    except InvalidInput as error:
+        raise RemoteProtocolError(f"not what the producer's type hints say: {error}", details=error.details) from None
 
 
 def _raised(info: ErrorInfo | None, chunk: Chunk[Any] | None = None) -> RunError:

@@ -76,8 +76,8 @@ class StoreTransport:
             check_id(meta.key, "key")
         for field in ("timeout", "idle_timeout", "owner_lease", "ahead"):
             value = getattr(meta, field)
-            if value is not None and not value > 0:
-                raise InvalidInput(f"{field}: must be more than 0, not {value}", details={"field": field})
+            if value is not None and not (isinstance(value, (int, float)) and value > 0):
+                raise InvalidInput(f"{field}: must be a number, more than 0, not {value!r}", details={"field": field})
         check_size(bytes(meta.input), limits.INPUT_BYTES, "an input")
         if self._registry is not None:
             self._registry.get(meta.actor).decode(bytes(meta.input))

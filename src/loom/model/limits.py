@@ -69,6 +69,9 @@ RENEW_FRACTION = 3
 OWNER_LEASE = 10.0
 """An owned run is cancelled when its owner has not been heard of for this long."""
 
+OWNER_LEAVE = 5.0
+"""How long an owner that leaves tries to cancel its run; then the lapsing lease does it."""
+
 READER_LEASE = 10.0
 """A reader of an `ahead` run that has not been heard of for this long no longer holds the producer."""
 
