@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import msgspec
 import pytest
-from msgspec.structs import replace
 
 from loom.engine.registry import Registry, make_producer
 from loom.engine.tasks import spawn
@@ -49,11 +48,11 @@ def connected(r: Rig, **options: Any) -> HttpTransport:
     return HttpTransport(r.address.url, patience=QUICK, **options)
 
 
-def raw(head: Head) -> Any:
+def raw(value: Any) -> Any:
     """A head that can be compared: raw JSON has no equality of its own."""
-    empty = msgspec.Raw()
-    plain = replace(head, meta=replace(head.meta, input=empty), result=None)
-    return repr(plain).replace(repr(empty), ""), bytes(head.meta.input), head.result and bytes(head.result)
+    if isinstance(value, msgspec.Struct):
+        return {field: raw(getattr(value, field)) for field in value.__struct_fields__}
+    return bytes(value) if isinstance(value, msgspec.Raw) else value
 
 
 # --- calls -----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -127,6 +128,7 @@ def test_no_fault_is_found(url: str, run: str, name: str, mode: schemathesis.Gen
             excluded.append(negative_data_rejection)  # it may have been the path that was wrong
         if isinstance(case.body, dict) and "queue" in case.body:
             case.body["queue"] = "default"  # which the worker serves
-        case.validate_response(case.call(timeout=10), excluded_checks=excluded)
+        case.validate_response(case.call(session=session, timeout=10), excluded_checks=excluded)
 
-    ask()
+    with requests.Session() as session:
+        ask()
