@@ -101,13 +101,25 @@ def test_without_stream_only_the_result_is_shown(loom_command: Loom) -> None:
         assert re.fullmatch(r"one two\n✓ Complete \(2 tokens, \d+\.\d s\)", terminal.text)
 
 
+def test_a_result_wraps_between_words(loom_command: Loom) -> None:
+    text = " ".join(f"word{i}" for i in range(100))
+    with loom_command.terminal("actor", "run", "echo", text, "--app", "app:app") as terminal:
+        assert terminal.wait() == 0
+        rows = [row for row in terminal.rows if row.startswith("word")]
+        assert len(rows) > 5
+        assert " ".join(rows) == text
+
+
 def test_a_failure_says_how_and_why(loom_command: Loom) -> None:
     with loom_command.terminal(*RUN, "fails") as terminal:
         assert terminal.wait() == 1
         rows = terminal.text.split("\n")
         assert rows[0] == "so far so good"
         assert re.fullmatch(r"✗ Failed \(1 token, \d+\.\d s\)", rows[1])
-        assert rows[2:] == ["error: ValueError: the producer broke (run_failed)"]
+        assert re.fullmatch(
+            r"error: ValueError: the producer broke, at app\.py:\d+ in fails \(run_failed\)\n?hint: .*",
+            "".join(rows[2:]),
+        )
 
 
 def test_a_restart_says_that_what_stands_above_no_longer_counts(loom_command: Loom) -> None:
@@ -116,7 +128,7 @@ def test_a_restart_says_that_what_stands_above_no_longer_counts(loom_command: Lo
         rows = terminal.text.split("\n")
         assert rows[:3] == [
             "attempt 1",
-            "↻ Attempt 2 starts over: what stands above no longer counts",
+            "↻ Attempt 2 starts over: OSError: try again; what stands above no longer counts",
             "attempt 2 stands",
         ]
         assert rows[3].startswith("✓ Complete (2 tokens, ")

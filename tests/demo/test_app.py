@@ -65,6 +65,15 @@ async def test_chat_goes_on_when_its_model_broke_off() -> None:
         assert await runs.execute("chat", "hi") == "Hello"
 
 
+async def test_chat_without_its_model_fails_once_and_says_what_to_look_at() -> None:
+    prompt = loom.App(ai=FakeAI([[loom.Unavailable("refused")], ["never asked"]]))
+    prompt.actor("chat", retry=chat.retry)(chat.target)
+    async with client(prompt) as runs:
+        with pytest.raises(loom.RunFailed, match="no model: refused") as raised:
+            await runs.execute("chat", "hi")
+    assert "OPENAI_BASE_URL" in raised.value.details["hint"]
+
+
 async def test_cancelling_chat_closes_the_connection_to_its_model() -> None:
     async with Provider() as provider:
         provider.play(Play(head() + events(said("Hel")), stay=True))

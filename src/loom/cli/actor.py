@@ -31,6 +31,7 @@ from .inputs import check_once, read_input, read_piped
 from .loops import Interrupted, Signals
 from .loops import run as run_loop
 from .options import AppOption, Listing, Streaming, Where, flag, sessions_folder
+from .origin import Origin, noticing
 from .places import Place
 from .session import end_orphans, session
 from .shows import Show, make_show
@@ -106,10 +107,11 @@ def run(
     piped = read_piped(sys.stdin.buffer) if stdin else None
     request = _Request(name, text, input, piped, stream, output, Options(id=id, key=key))
     hush()
-    return run_loop(lambda signals: _run(request, place, signals))
+    with noticing() as origin:
+        return run_loop(lambda signals: _run(request, place, signals, origin))
 
 
-async def _run(request: _Request, place: Place, signals: Signals) -> int:
+async def _run(request: _Request, place: Place, signals: Signals, origin: Origin) -> int:
     tally = Tally(time.monotonic())
     show = make_show(request.output, tally, stream=request.stream)
     async with watching(show, tally, signals) as watch, _opened(place, watch) as (client, app, queue):
@@ -120,13 +122,14 @@ async def _run(request: _Request, place: Place, signals: Signals) -> int:
             own = app.registry.get(request.name).options
             options = replace(own, id=options.id, key=options.key, queue=queue)
         async with client.stream(request.name, value, **_given(options)) as run:
+            origin.run = run.id
             try:
                 await _follow(run, watch)
                 await _conclude(request, run, watch)
             finally:
                 if watch.state is None and queue is not None:
                     await _cancel(run)  # before our own worker goes, who would hand it over to nobody
-    return _verdict(watch, show, signals)
+    return _verdict(watch, show, signals, origin)
 
 
 def _given(options: Options) -> dict[str, Any]:
@@ -174,7 +177,7 @@ async def _cancel(run: Run[Any, Any]) -> None:
         await run.cancel(wait=True, timeout=limits.ABANDON_AFTER + 1)
 
 
-def _verdict(watch: Watch, show: Show, signals: Signals) -> int:
+def _verdict(watch: Watch, show: Show, signals: Signals, origin: Origin) -> int:
     error = watch.last.error if watch.last is not None else None
     if error is None:
         return 0
@@ -182,4 +185,4 @@ def _verdict(watch: Watch, show: Show, signals: Signals) -> int:
         if not show.moves:
             report(revive(error))
         raise Interrupted(signals.number)
-    raise revive(error)
+    raise origin.told(revive(error))

@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 
-from loom.model.errors import LoomError, code_of
+from loom.model.errors import LoomError, RunError, code_of
 
 from .clean import clean
 
@@ -47,7 +47,7 @@ def report(error: BaseException) -> int:
     """Tell people of `error`; the exit code that programs are told."""
     if isinstance(error, BrokenPipeError):
         return _PIPE
-    if debugging():
+    if debugging() and not isinstance(error, RunError):  # of a run, the producer's own traceback is in the log
         traceback.print_exception(error)
     if not isinstance(error, LoomError):
         error = LoomError(f"{type(error).__name__}: {error}")

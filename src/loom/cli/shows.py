@@ -119,7 +119,8 @@ class Plain(_Written):
         elif chunk.type == "data" or (chunk.type == "complete" and chunk.data is not None):
             self._line(chunk.data if isinstance(chunk.data, str) else compact(chunk.data))
         elif taken_back:
-            self._say(f"note: attempt {_attempt(chunk)} took back the last {_chunks(taken_back)} of the output\n")
+            note = f"note: attempt {_attempt(chunk)} took back the last {_chunks(taken_back)} of the output"
+            self._say(_joined(note, clean(_why(chunk))) + "\n")
 
     def _line(self, text: str) -> None:
         self._put(text + "\n" if self._fresh else f"\n{text}\n")
@@ -231,15 +232,13 @@ class Terminal:
             self._told(f"{self._painter.marks.dot} {chunk.type} {compact(chunk.data)}", "dim")
 
     def _restarted(self, chunk: Chunk[Any], taken_back: int) -> None:
-        again = self._painter.marks.again
+        title, why = f"{self._painter.marks.again} Attempt {_attempt(chunk)}", _why(chunk)
         if taken_back and self._tally.count:
-            self._told(
-                f"{again} Attempt {_attempt(chunk)}: the last {_chunks(taken_back)} above no longer stand", "yellow"
-            )
+            self._told(_joined(title, why, f"the last {_chunks(taken_back)} above no longer stand"), "yellow")
         elif taken_back:
-            self._told(f"{again} Attempt {_attempt(chunk)} starts over: what stands above no longer counts", "yellow")
+            self._told(_joined(f"{title} starts over", why, "what stands above no longer counts"), "yellow")
         elif _attempt(chunk) > 1:
-            self._told(f"{again} Attempt {_attempt(chunk)} goes on", "dim")
+            self._told(_joined(f"{title} goes on" if self._tally.count else title, why), "dim")
 
     def aside(self, text: str) -> None:
         self._told(text.rstrip("\n"), "dim")
@@ -249,7 +248,8 @@ class Terminal:
 
     def result(self, value: Any) -> None:
         if value is not None:
-            self._screen.add_line(clean(value.removesuffix("\n") if isinstance(value, str) else pretty(value)))
+            self._screen.add("" if self._screen.fresh else "\n")
+            self._screen.add(clean(value.removesuffix("\n") if isinstance(value, str) else pretty(value)) + "\n")
 
     def _told(self, text: str, style: str) -> None:
         text = clean(text)
@@ -318,6 +318,15 @@ def _content(chunk: Chunk[Any]) -> Any:
 
 def _attempt(chunk: Chunk[Any]) -> int:
     return int(chunk.data.get("attempt", 1)) if isinstance(chunk.data, dict) else 1
+
+
+def _why(chunk: Chunk[Any]) -> str:
+    """What ended the attempt before, as far as it was an error: on one line."""
+    return "" if chunk.error is None else " ".join(chunk.error.message.split())
+
+
+def _joined(title: str, *facts: str) -> str:
+    return ": ".join(filter(None, [title, "; ".join(filter(None, facts))]))
 
 
 def _chunks(count: int) -> str:

@@ -19,14 +19,24 @@ _CONTINUE = (
     " Go on exactly where it stops. Repeat nothing of it and do not comment on the interruption."
 )
 
+_HINT = "check OPENAI_BASE_URL; loom doctor says what can be reached from here"
+
 
 @app.actor("chat-agent", retry=loom.Retry(mode="continue", on=(loom.Unavailable,)))
 async def chat(prompt: str, ctx: loom.Context) -> AsyncIterator[str]:
     """Answers a prompt with the model that OPENAI_BASE_URL names, else with a small built-in Markov-chain writer."""
     said = "".join(chunk.data for chunk in ctx.previous if chunk.type == "data")
-    async with aclosing(ctx.ai.stream_completion(messages=_messages(prompt, said))) as tokens:
-        async for token in tokens:
-            yield token
+    spoken = bool(said)
+    try:
+        async with aclosing(ctx.ai.stream_completion(messages=_messages(prompt, said))) as tokens:
+            async for token in tokens:
+                spoken = True
+                yield token
+    except loom.Unavailable as error:
+        if spoken:
+            raise
+        # Until something is said the model's client calls again by itself: there is nothing to go on from here.
+        raise loom.RunFailed(f"no model: {error}", details={"hint": _HINT}) from error
 
 
 def _messages(prompt: str, said: str) -> list[dict[str, Any]]:
