@@ -21,7 +21,7 @@ from loom.model import limits
 from loom.model.chunk import Chunk, Progress, Result
 from loom.model.errors import InvalidInput, LoomError, RemoteProtocolError, UnknownProducer, UsageError
 from loom.model.run import ActorInfo, check_id
-from loom.wire.json import canonical, check_depth, check_size, convert, decode
+from loom.wire.json import canonical, check_depth, check_size, convert, decode, sound
 
 from .context import Context
 
@@ -271,7 +271,7 @@ class Registry:
 def encode_input(value: Any) -> msgspec.Raw:
     """The input's canonical JSON. Raises `InvalidInput` (no JSON, too deep), `LimitExceeded` (too large)."""
     try:
-        data = canonical(value)
+        data = sound(canonical(value))
         check_depth(data)
     except (TypeError, ValueError, RecursionError, RemoteProtocolError) as error:
         raise InvalidInput(f"input: {error}", details={"field": "input"}) from None

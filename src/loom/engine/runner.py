@@ -187,7 +187,10 @@ class Runner:
             elif now - seen >= lease:
                 self.stop(Stop.OWNER)
                 return
-            await asyncio.sleep(min(lease / limits.RENEW_FRACTION, max(0.0, seen + lease - now)))
+            pause = min(lease / limits.RENEW_FRACTION, max(0.0, seen + lease - now))
+            await asyncio.sleep(pause)
+            if time.monotonic() - now > pause + lease / limits.RENEW_FRACTION:
+                seen = time.monotonic()  # it was this process that stood still: the owner may only seem silent
 
     async def _attempts(self, producer: Producer[..., Any], arguments: dict[str, Any]) -> Ending:
         failure: ErrorInfo | None = None

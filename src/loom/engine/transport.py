@@ -14,7 +14,7 @@ from loom.model.cursor import Cursor
 from loom.model.errors import Conflict, ErrorInfo, InvalidInput, LimitExceeded, LogEnded, RemoteProtocolError, StoreFull
 from loom.model.ports import Store
 from loom.model.run import ActorInfo, Head, Meta, RunState, check_id
-from loom.wire.json import check_depth, check_size, encode
+from loom.wire.json import check_depth, check_size, encode, sound
 
 from .hub import Hub, closed
 from .registry import Registry, seconds
@@ -115,7 +115,7 @@ class StoreTransport:
             raise InvalidInput(f"sender: {CANCEL!r} is reserved", details={"field": "sender"})
         stored = Message(message.type, message.data, message.sender, message.id, message.time or time.time())
         try:
-            data = encode(stored)
+            data = sound(encode(stored))
             check_depth(data)
         except (TypeError, ValueError, RecursionError, RemoteProtocolError) as error:
             raise InvalidInput(f"data: {error}", details={"field": "data"}) from None

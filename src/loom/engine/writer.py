@@ -15,7 +15,7 @@ from loom.model.chunk import Batch, Chunk
 from loom.model.errors import HandleClosed, LimitExceeded, LoomError, RunFailed
 from loom.model.grammar import State, advance, check_type
 from loom.model.ports import Fence, Logs
-from loom.wire.json import check_depth, encode
+from loom.wire.json import check_depth, encode, sound
 
 from .backoff import REPEATABLE, Backoff
 from .tasks import cancel_and_wait, spawn
@@ -23,6 +23,9 @@ from .tasks import cancel_and_wait, spawn
 __all__ = ["Line", "Writer", "encode_line"]
 
 _OPEN = State.OPEN  # looked at once a chunk
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+"""Data that holds nothing else: no `msgspec.Raw` either."""
+
 _SMALL = 2 * limits.JSON_DEPTH
 """JSON of this many bytes cannot nest too deeply: each level takes two."""
 
@@ -210,6 +213,8 @@ def encode_line(chunk: Chunk[Any]) -> Line:
 def _encode(chunk: Chunk[Any]) -> bytes:
     try:
         data = encode(chunk)
+        if type(chunk.data) not in _SCALARS:
+            data = sound(data)
         if len(data) > _SMALL:
             _check(data)
     except Exception as error:

@@ -25,6 +25,7 @@ __all__ = [
     "encode_into",
     "ending_of",
     "make_batch",
+    "sound",
     "type_of",
 ]
 
@@ -45,6 +46,7 @@ def _enc_hook(value: Any) -> Any:
 _encoder = msgspec.json.Encoder(enc_hook=_enc_hook)
 _sorted = msgspec.json.Encoder(enc_hook=_enc_hook, order="sorted")
 _any = msgspec.json.Decoder()
+_skip = msgspec.json.Decoder(msgspec.Raw)
 _chunk: msgspec.json.Decoder[Chunk[Any]] = msgspec.json.Decoder(Chunk)
 _message: msgspec.json.Decoder[Message[Any]] = msgspec.json.Decoder(Message)
 _place = msgspec.structs.force_setattr
@@ -85,6 +87,21 @@ def check_depth(data: bytes | bytearray | memoryview) -> None:
                 raise RemoteProtocolError(f"JSON nested deeper than {limits.JSON_DEPTH}")
         elif match[2]:
             depth -= 1
+
+
+def sound(data: bytes) -> bytes:
+    """Our own encoder's output, once it is known to be one JSON value on one line, in UTF-8.
+
+    The encoder passes a `msgspec.Raw` inside a value on as it is: cut off, on several lines, in any encoding. What is
+    valid is put on one line. Raises `ValueError` for what is not.
+    """
+    try:
+        _skip.decode(data)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"a msgspec.Raw in it is no JSON: {error}") from None
+    if not data.isascii():
+        data.decode()
+    return data if b"\n" not in data and b"\r" not in data else _encoder.encode(_any.decode(data))
 
 
 def decode(data: bytes) -> Any:
