@@ -98,7 +98,10 @@ def open_store(url: str) -> Store:
 
         path, options = _sqlite_path(url)
         return SqliteStore(path, **options)
-    raise UsageError(f"no store is named by {_redacted(url)!r}: memory://, sqlite:///path, or http://host:port")
+    named = f"no store is named by {_redacted(url)!r}"
+    if not scheme and url:
+        raise UsageError(f"{named}: did you mean sqlite:///{url}?")
+    raise UsageError(f"{named}: memory://, sqlite:///path, or http://host:port")
 
 
 def default_ai() -> AI:
@@ -129,4 +132,4 @@ def _sqlite_path(url: str) -> tuple[str, dict[str, Any]]:
 def _redacted(url: str) -> str:
     """The URL without what may be secret in it."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}" if parts.scheme else url

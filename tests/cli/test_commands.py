@@ -79,3 +79,19 @@ def test_a_reader_that_leaves_is_no_error(loom_command: Loom) -> None:
         running.process.stdout.close()
         assert running.wait() == 141
         assert running.err == b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["serve", "--port", "99999"], "error: --port 99999: 0 to 65535 (usage)"),
+        (["worker", "--lease", "0"], "error: --lease 0: at least 100ms (usage)"),
+        (["actor", "run", "count", "--app", "app.py:app"], "did you mean app:app? (usage)"),
+        (["runs", "list", "--store", "runs.db"], "'runs.db': did you mean sqlite:///runs.db? (usage)"),
+        (["actor", "run", "count", "--app", "app:app", "--", "-1", "--key", "k"], "options come before it (usage)"),
+    ],
+)
+def test_a_slip_is_answered_by_what_was_meant(loom_command: Loom, arguments: list[str], line: str) -> None:
+    done = loom_command(*arguments)
+    assert done.returncode == 64
+    assert line in done.stderr.splitlines()[0]

@@ -101,3 +101,9 @@ def test_standard_input_is_bounded_and_utf_8() -> None:
         read_piped(io.BytesIO(b"\xff"))
     with pytest.raises(loom.LimitExceeded):
         read_piped(io.BytesIO(b"x" * (limits.INPUT_BYTES + 1)))
+
+
+def test_what_looks_like_json_is_not_taken_for_text() -> None:
+    with pytest.raises(loom.InvalidInput, match="looks like JSON, but: "):
+        read_input(info("counts"), '{"n": 3', None, None)
+    assert read_input(info("says"), '{"n": 3', None, None) == {"text": '{"n": 3'}

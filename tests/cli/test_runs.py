@@ -29,6 +29,7 @@ def test_list_filters_and_limits(loom_command: Loom, ended: str) -> None:
     assert [row.split()[0] for row in loom_command("runs", "list", "--limit", "1").stdout.splitlines()[1:]] == ["f"]
     failed = json.loads(loom_command("runs", "list", "--state", "completed", "-o", "json").stdout)
     assert [run["id"] for run in failed] == ["r"]
+    assert not {"input", "result"} & failed[0].keys()
     assert loom_command("runs", "list", "--actor", "nope", "-o", "jsonl").stdout == ""
 
 

@@ -50,7 +50,11 @@ def test_the_target_is_what_was_given_else_what_the_environment_names() -> None:
     ("target", "guess"), [("app", "app:app"), ("app.py", "app:app"), ("src/app.py", "src.app:app"), (":app", "app:app")]
 )
 def test_what_is_no_target_gets_a_guess(target: str, guess: str) -> None:
-    assert why_not(target) == f"{target!r} names no app: it is module:app, as {guess}"
+    assert why_not(target) == f"{target!r} names no app (module:app): did you mean {guess}?"
+
+
+def test_a_file_is_no_module() -> None:
+    assert why_not("./app.py:main") == "'./app.py:main' names a file, not a module: did you mean app:main?"
 
 
 def test_a_module_that_is_not_there(here: Path) -> None:

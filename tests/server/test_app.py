@@ -37,6 +37,7 @@ async def test_mounted_in_another_app() -> None:
         started = await client.post("/loom/runs", json={"actor": "a", "id": "r"})
         assert (started.status_code, started.headers["location"]) == (201, "/loom/runs/r")
         assert (await client.get(started.headers["location"])).json()["id"] == "r"
+        assert (await client.get("/loom/")).json()["links"]["openapi"] == "openapi.json"
         assert (await client.get("/loom/nothing")).json()["error"]["code"] == "route_not_found"
         assert (await client.delete("/loom/runs")).status_code == 405
         assert (await client.get("/loom/runs", headers={"Origin": "http://evil.example"})).status_code == 403

@@ -28,7 +28,7 @@ from loom.stores.memory import MemoryStore
 
 OPERATIONS = [
     "startRun", "listRuns", "showRun", "followRun", "readRun", "sendToRun", "cancelRun", "renewRun", "markRun",
-    "listActors", "stream", "postStream", "streamAlias", "postStreamAlias", "alive", "ready", "openapi",
+    "listActors", "stream", "postStream", "streamAlias", "postStreamAlias", "index", "alive", "ready", "openapi",
 ]  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def test_what_needs_no_key_says_so(document: Any) -> None:
     assert open_to_all == ["/healthz", "/readyz"]
 
 
-NOTHING_TO_GET_WRONG = {"listActors", "alive", "ready", "openapi"}
+NOTHING_TO_GET_WRONG = {"listActors", "index", "alive", "ready", "openapi"}
 MODES = schemathesis.GenerationMode
 CASES = [(name, MODES.POSITIVE) for name in OPERATIONS]
 CASES += [(name, MODES.NEGATIVE) for name in OPERATIONS if name not in NOTHING_TO_GET_WRONG]

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = commands()(arguments, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except CycloptsError as error:
-        return report(_usage(error))
+        return report(_usage(error, sys.argv[1:] if arguments is None else arguments))
     except BrokenPipeError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
         return report(error)
@@ -40,8 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _usage(error: CycloptsError) -> UsageError:
+def _usage(error: CycloptsError, arguments: Sequence[str]) -> UsageError:
+    from cyclopts import UnknownOptionError
+
     from loom.model.errors import UsageError
 
     command = " ".join(["loom", *(error.command_chain or ())])
-    return UsageError(str(error).rstrip("."), details={"hint": f"{command} --help"})
+    message = str(error).rstrip(".")
+    if isinstance(error, UnknownOptionError) and "--" in arguments:
+        message = f"{message.partition('. ')[0]}, behind --: options come before it"
+    return UsageError(message, details={"hint": f"{command} --help"})

@@ -87,7 +87,9 @@ def run(
     text: Annotated[
         str | None,
         Parameter(
-            name="INPUT", help="JSON if it parses, else text; - reads standard input; -- before what begins with -."
+            name="INPUT",
+            help="JSON if it parses, else text; for a sole str parameter always text. - reads standard input; what"
+            " begins with - stands behind --, and options before it.",
         ),
     ] = None,
     /,

@@ -12,8 +12,8 @@ import uuid
 from collections.abc import Awaitable, Callable
 from importlib import metadata
 from pathlib import Path
+from textwrap import wrap
 from typing import Literal
-from urllib.parse import urlsplit
 
 import apsw
 import msgspec
@@ -72,9 +72,19 @@ def _print(findings: list[Finding]) -> None:
     signs = {"good": (painter.marks.good, "green"), "warning": (painter.marks.warning, "yellow")}
     for finding in findings:
         mark, style = signs.get(finding.status, (painter.marks.bad, "red"))
-        print(f"{painter.paint(mark, style=style)} {finding.check:11}{finding.found}")
-        if finding.advice:
-            print(f"{'':13}{finding.advice}")
+        first, *others = _lines(finding, painter.columns() if is_terminal(sys.stdout) else 0)
+        print(f"{painter.paint(mark, style=style)} {finding.check:11}{first}")
+        for line in others:
+            print(f"{'':13}{line}")
+
+
+def _lines(finding: Finding, columns: int) -> list[str]:
+    """What was found and the advice, each broken between words to stand in its column. `columns`: 0 for uncut lines."""
+    said = [text for text in (finding.found, finding.advice) if text]
+    if not columns:
+        return said
+    room = max(columns - 14, 20)
+    return [line for text in said for line in wrap(text, room, break_long_words=False, break_on_hyphens=False)]
 
 
 async def _examine(_: Signals) -> list[Finding]:
@@ -190,8 +200,8 @@ async def _server() -> Finding:
     async with connect(url) as client:
         actors = len(await client.actors())
     took = (time.perf_counter() - began) * 1000
-    host = urlsplit(url).hostname
-    return Finding("server", "good", f"{host} answers in {took:.0f} ms; {actors} actors")
+    count = "1 actor" if actors == 1 else f"{actors} actors"
+    return Finding("server", "good", f"{shown(url)} answers in {took:.0f} ms; {count}")
 
 
 def _terminal() -> Finding:

@@ -28,7 +28,20 @@ def read_input(actor: ActorInfo | None, text: str | None, json: str | None, pipe
     if text is not None and sole is not None and _types(sole[1]) == {"string"}:
         return {sole[0]: text}
     given = text if piped is None else piped
-    return {} if given is None else guessed(given)
+    if given is None:
+        return {}
+    value = guessed(given)
+    if isinstance(value, str) and given.lstrip()[:1] in ("{", "["):
+        _complain(given)
+    return value
+
+
+def _complain(text: str) -> None:
+    """Raise `InvalidInput` for what was meant as JSON, where text is not what the actor takes."""
+    try:
+        decode(text.encode(errors="surrogatepass"))
+    except RemoteProtocolError as error:
+        raise InvalidInput(f"looks like JSON, but: {error}", details={"field": "input"}) from None
 
 
 def check_once(text: str | None, json: str | None, stdin: bool) -> None:

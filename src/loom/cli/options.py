@@ -14,9 +14,16 @@ from loom.wire.duration import parse_duration
 
 from .places import Place, place_of, state_folder
 
-__all__ = ["AppOption", "Listing", "Seconds", "Streaming", "Target", "Where", "flag", "sessions_folder"]
+__all__ = ["AppOption", "Listing", "Seconds", "Streaming", "Tailing", "Target", "Where", "flag", "sessions_folder"]
 
 Streaming = Annotated[
+    Literal["text", "table", "json", "jsonl"],
+    Parameter(
+        name=["--output", "-o"],
+        help="text; with --stream: table (a row a chunk), json, jsonl (a chunk a line); without: the run in that form.",
+    ),
+]
+Tailing = Annotated[
     Literal["text", "table", "json", "jsonl"],
     Parameter(name=["--output", "-o"], help="text; table (a row a chunk); json; jsonl (a chunk a line)."),
 ]

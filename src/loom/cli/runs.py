@@ -24,7 +24,7 @@ from .blame import hush
 from .inputs import guessed
 from .loops import Interrupted, Signals
 from .loops import run as run_loop
-from .options import Listing, Seconds, Streaming, Where, sessions_folder
+from .options import Listing, Seconds, Tailing, Where, sessions_folder
 from .places import Place
 from .session import end_orphans
 from .shows import make_show
@@ -54,7 +54,7 @@ def list_runs(
 
     heads = _call(where, ask)
     header = ("RUN", "ACTOR", "STATE", "CHUNKS", "TOOK", "STARTED")
-    print_rows(output, header, [_row(head) for head in heads], [view_of(head) for head in heads])
+    print_rows(output, header, [_row(head) for head in heads], [view_of(head, full=False) for head in heads])
 
 
 def _row(head: Head) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ def tail(
     *,
     after: Annotated[str | None, Parameter(help="The cursor behind which to begin (default: the beginning).")] = None,
     where: Where | None = None,
-    output: Streaming = "text",
+    output: Tailing = "text",
 ) -> int:
     """Follow a run to its end. Ctrl-C leaves it running, and says how to go on."""
     place = (where or Where()).place()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from typing import Any
+from urllib.parse import quote
 
 from loom.app import App
 
@@ -22,8 +23,16 @@ def curl_line(app: App, url: str, keyed: bool) -> str:
     actor = next((producer.info() for producer in app.registry), None)
     if actor is None:
         return f"curl {url}/actors{key}"
-    body = shlex.quote(compact({"input": sample(actor.input_schema)}))
-    return f"curl -N {url}/actors/{actor.name}/stream{key} -H 'content-type: application/json' -d {body}"
+    place = f"{url.removeprefix('http://').replace('127.0.0.1', 'localhost')}/actors/{actor.name}/stream"
+    return f"curl -N{key} {shlex.quote(f'{place}?input={_in_query(sample(actor.input_schema))}')}"
+
+
+def _in_query(value: Any) -> str:
+    """The input as a query has it: a sole value stands for its object."""
+    if isinstance(value, dict) and len(value) == 1:
+        (sole,) = value.values()
+        value = sole if isinstance(sole, str | int | float) else value
+    return quote(compact(value), safe="")
 
 
 def sample(schema: Any, root: Any = None) -> Any:

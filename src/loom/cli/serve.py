@@ -61,6 +61,8 @@ def serve(
 
     LOOM_API_KEYS: keys, parted by commas or blanks; with any, every request needs one of them.
     """
+    if not 0 <= port <= 65535:
+        raise UsageError(f"--port {port}: 0 to 65535")
     if reload:
         from .reload import reload_on_changes  # an optional extra
 
@@ -112,8 +114,10 @@ class _Driver:
     """A worker to be, and how it stops."""
 
     def __init__(self, app: App, queues: tuple[str, ...], concurrency: int, lease: float, drain: float) -> None:
-        if concurrency < 1 or lease < 0.1:
-            raise UsageError("--concurrency is at least 1, --lease at least 100ms")
+        if concurrency < 1:
+            raise UsageError(f"--concurrency {concurrency}: at least 1")
+        if lease < 0.1:
+            raise UsageError(f"--lease {lease:g}: at least 100ms")
         self._app = app
         self._queues = queues
         self._concurrency = concurrency

@@ -28,7 +28,9 @@ def load_app(target: str) -> App:
     """Import `target`, with the working directory first on the path, as uvicorn does. Raises `UsageError`."""
     module_name, colon, attribute = target.partition(":")
     if not module_name or not colon or not attribute:
-        raise UsageError(f"{target!r} names no app: it is module:app, as {_guess(target)}")
+        raise UsageError(f"{target!r} names no app (module:app): did you mean {_guess(target)}?")
+    if module_name.endswith(".py") or "/" in module_name:
+        raise UsageError(f"{target!r} names a file, not a module: did you mean {_guess(module_name, attribute)}?")
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -79,6 +81,6 @@ def _short(filename: str) -> str:
     return str(path.relative_to(os.getcwd())) if path.is_relative_to(os.getcwd()) else filename
 
 
-def _guess(target: str) -> str:
-    name = target.strip(":").removesuffix(".py").strip("./").replace("/", ".")
-    return f"{name or 'app'}:app"
+def _guess(module: str, attribute: str = "app") -> str:
+    name = module.strip(":").removesuffix(".py").strip("./").replace("/", ".")
+    return f"{name or 'app'}:{attribute}"

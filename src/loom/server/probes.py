@@ -33,11 +33,18 @@ class Probes:
         alive = {200: Answer("It runs.", Status)}
         ready = {200: Answer("Its store answers.", Status)}
         document = {200: Answer("This document.", dict)}
+        index = {200: Answer("Where to go on.", dict)}
         return (
+            Operation("GET", "/", "index", "What this is, and where to go on.", self.index, index),
             Operation("GET", "/healthz", "alive", "Whether the server runs.", self.alive, alive, public=True),
             Operation("GET", "/readyz", "ready", "Whether it can work.", self.ready, ready, public=True),
             Operation("GET", "/openapi.json", "openapi", "What the server offers.", self.openapi, document),
         )
+
+    async def index(self, request: Request) -> ASGIApp:
+        """Links are relative: the server may be mounted below a path."""
+        links = {"actors": "actors", "runs": "runs", "openapi": "openapi.json"}
+        return json_answer({"server": "loom", "links": links})
 
     async def alive(self, request: Request) -> ASGIApp:
         return json_answer(Status("ok"))
