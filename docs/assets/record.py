@@ -1,7 +1,8 @@
 """Records a real terminal session as an animated picture. ``python docs/assets/record.py`` writes terminal.svg.
 
 The command runs on a pseudo-terminal; what it writes, when it writes it, goes through a screen model, and each change
-of the screen becomes a frame. Without animation (and with reduced motion) the picture is the last frame.
+of the screen becomes a frame. It begins with the last frame, which is also all of it without animation (and with
+reduced motion): so there is something to see at once.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ COLUMNS, LINES = 80, 17
 
 FRAMES_PER_SECOND = 12
 TYPING = 0.9  # seconds that the command line takes
-LAST = 4.0  # seconds that the last frame stays
+LAST = 4.0  # seconds that the last frame stays, first of all
 
 CELL, LINE, PAD, BAR = 8.4, 19.0, 16.0, 34.0
 COLOURS = {
@@ -119,9 +120,10 @@ def picture(shown: list[Frame]) -> str:
     """The frames side by side on a strip that jumps past a window; each different row is drawn once."""
     width, height = COLUMNS * CELL + 2 * PAD, LINES * LINE + 2 * PAD + BAR
     total = shown[-1].at + LAST
+    begins = [0.0, LAST, *(LAST + frame.at for frame in shown[1:-1])]
     steps = " ".join(
-        f"{100 * frame.at / total if index else 0:.2f}% {{ transform: translateX({-index * width:.1f}px) }}"
-        for index, frame in enumerate(shown)
+        f"{100 * begin / total:.2f}% {{ transform: translateX({-index * width:.1f}px) }}"
+        for begin, index in zip(begins, [len(shown) - 1, *range(len(shown) - 1)], strict=True)
     )
     names: dict[str, str] = {}
     strip = []

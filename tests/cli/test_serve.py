@@ -135,6 +135,24 @@ def test_server_and_worker_apart_share_one_file(loom_command: Loom, tmp_path: Pa
         assert server.wait() == 0
 
 
+def test_what_is_no_http_is_answered_without_ado(loom_command: Loom) -> None:
+    with loom_command.running("serve", "app:app", "--port", "0") as server:
+        port = port_of(server)
+        with socket.create_connection(("127.0.0.1", port), 10) as connection:
+            connection.sendall(b"\x16\x03\x01 no HTTP at all\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
+        server.signal(signal.SIGINT)
+        assert server.wait() == 0
+        assert server.err == b""
+
+
+def test_an_address_that_is_not_ours_is_named_once(loom_command: Loom) -> None:
+    loom_command.env["LOOM_API_KEYS"] = "key"
+    done = loom_command("serve", "app:app", "--host", "192.0.2.1", "--port", "8700")
+    assert done.stderr.startswith("error: cannot listen on 192.0.2.1:8700: ")
+    assert done.stderr.count("192.0.2.1") == 1
+
+
 def test_everything_works_through_a_server(loom_command: Loom) -> None:
     with loom_command.running("serve", "app:app", "--port", "0") as server:
         loom_command.env["LOOM_URL"] = f"http://127.0.0.1:{port_of(server)}"

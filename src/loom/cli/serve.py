@@ -229,3 +229,6 @@ def _log_to_stderr() -> None:
     )
     if not debugging():
         logging.getLogger("loom").setLevel(logging.INFO)
+        logging.getLogger("uvicorn.error").setLevel(
+            logging.ERROR
+        )  # what is no HTTP was answered so: a line each is noise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -309,7 +310,10 @@ def _why_not(error: OSError, host: str, port: int) -> str:
         return f"port {port} is in use on {host}: stop the other program, or choose another port (0: any free one)"
     if error.errno == errno.EACCES:
         return f"port {port} needs privileges: choose one from 1024 up"
-    return f"cannot listen on {host}:{port}: {error.strerror or error}"
+    reason = (
+        os.strerror(error.errno) if error.errno else error
+    )  # asyncio's and socket's own words name the address, too
+    return f"cannot listen on {host}:{port}: {reason}"
 
 
 def _check_exposure(host: str, *, keyed: bool) -> None:
