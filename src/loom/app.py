@@ -98,11 +98,18 @@ class App:
         self._homes[producer.name] = self
 
     def include(self, other: App, *, prefix: str = "") -> None:
-        """Take over `other`'s producers, their names behind `prefix`. They keep their own app's resources and model."""
-        for producer in other.registry:
-            renamed = producer.renamed(prefix + producer.name)
-            self.registry.add(renamed)
-            self._homes[renamed.name] = other._homes[producer.name]
+        """Take over the producers that `other` has by now, their names behind `prefix`. They keep their own app's
+        resources and model. Raises `UsageError` for a name that is taken or none, and for a circle; nothing is taken
+        over then."""
+        if self in other._all():
+            raise UsageError("an app cannot include itself, nor one that includes it")
+        renamed = [(producer.renamed(prefix + producer.name), producer.name) for producer in other.registry]
+        taken = [producer.name for producer, _ in renamed if self.registry.find(producer.name) is not None]
+        if taken:
+            raise UsageError(f"two producers are named {taken[0]!r}: include under a prefix")
+        for producer, name in renamed:
+            self.registry.add(producer)
+            self._homes[producer.name] = other._homes[name]
         self._included.append(other)
 
     @contextlib.asynccontextmanager

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from concurrent.futures import CancelledError as FutureCancelled
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from loom.connect import connect
 from loom.engine.client import Client
+from loom.engine.hub import closed
 from loom.engine.registry import Bound, Producer
 from loom.engine.run import OwnedRun, Run
+from loom.engine.tasks import spawn
 from loom.model.chunk import Chunk
 from loom.model.cursor import Cursor
-from loom.model.errors import HandleClosed
+from loom.model.errors import HandleClosed, UsageError
 from loom.model.run import ActorInfo, Head, RunState
 
 __all__ = ["Portal", "SyncClient", "SyncOwnedRun", "SyncRun", "connect_sync"]
@@ -30,23 +33,48 @@ class Portal:
     """One event loop in one thread. Calls from any thread run there; interrupting a caller cancels its call."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="loom-portal", daemon=True)
+        self._gate = threading.Lock()
+        self._closed = False
+        self._stop = asyncio.Event()
+        ready: Future[asyncio.AbstractEventLoop] = Future()
+        self._thread = threading.Thread(target=self._main, args=(ready,), name="loom-portal", daemon=True)
         self._thread.start()
+        self._loop = ready.result()
+
+    def _main(self, ready: Future[asyncio.AbstractEventLoop]) -> None:
+        """In the thread. Leaving the runner ends what is still going on."""
+        with asyncio.Runner() as runner:
+            ready.set_result(runner.get_loop())
+            runner.run(self._stopped())
+
+    async def _stopped(self) -> None:
+        await self._stop.wait()
 
     def call(self, coro: Coroutine[Any, Any, T]) -> T:
-        """Run `coro` on the loop and wait for it."""
-        if self._loop.is_closed():
+        """Run `coro` on the loop and wait for it. Interrupted, it is cancelled, and has ended when this raises.
+
+        Raises `HandleClosed` after `close`, and `UsageError` in the portal's own thread, which would wait for itself.
+        """
+        if threading.current_thread() is self._thread:
             coro.close()
-            raise HandleClosed("this client was closed: its `connect_sync` block has been left")
-        future = asyncio.run_coroutine_threadsafe(coro, self._loop)
+            raise UsageError("an async producer cannot use the blocking client: use loom.connect there")
+        call = _Call(coro)
         try:
-            return future.result()
-        except FutureCancelled:
-            raise
+            self._hand_over(call)
+            return call.outcome.result()
         except BaseException:
-            future.cancel()
+            if not call.outcome.done():
+                self._loop.call_soon_threadsafe(call.cancel)
+                wait_for([call.outcome])
             raise
+
+    def _hand_over(self, call: _Call[Any]) -> None:
+        with self._gate:
+            if not self._closed:
+                self._loop.call_soon_threadsafe(call.begin)
+                return
+        call.cancel()
+        raise closed()
 
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
         """The items of an async iterator, one call each; it is closed when the iteration ends or is left."""
@@ -64,17 +92,60 @@ class Portal:
                     return
                 yield item
         finally:
-            if not self._loop.is_closed():
-                self.call(cast(Any, items).aclose())
+            self._let_go(cast("AsyncGenerator[T, None]", items))
+
+    def _let_go(self, items: AsyncGenerator[T, None]) -> None:
+        if threading.current_thread() is self._thread:
+            spawn(items.aclose(), "loom-portal-close")  # a collected iterator: the collector may run anywhere
+            return
+        try:
+            self.call(items.aclose())
+        except HandleClosed:
+            return  # closing the portal has closed it
 
     def close(self) -> None:
-        """Stop the loop and wait for its thread. Idempotent."""
-        if self._loop.is_closed():
-            return
-        self.call(self._loop.shutdown_asyncgens())
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """End what still goes on there, and the thread. Idempotent. Calls under way in other threads are cancelled."""
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
+            self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
-        self._loop.close()
+
+
+class _Call(Generic[T]):
+    """A call on its way to the loop and back."""
+
+    def __init__(self, coro: Coroutine[Any, Any, T]) -> None:
+        self._coro = coro
+        self._task: asyncio.Task[T] | None = None
+        self.outcome: Future[T] = Future()
+
+    def begin(self) -> None:
+        """On the loop."""
+        if not self.outcome.done():
+            self._task = spawn(self._coro, "loom-portal-call")
+            self._task.add_done_callback(self._end)
+
+    def cancel(self) -> None:
+        """On the loop; its caller may have been interrupted before it was begun."""
+        if self._task is not None:
+            self._task.cancel()
+        elif not self.outcome.done():
+            self._coro.close()
+            self._give_up()
+
+    def _end(self, task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            self._give_up()
+        elif (error := task.exception()) is not None:
+            self.outcome.set_exception(error)
+        else:
+            self.outcome.set_result(task.result())
+
+    def _give_up(self) -> None:
+        self.outcome.cancel()
+        self.outcome.set_running_or_notify_cancel()
 
 
 class SyncRun(Generic[T, R]):

@@ -9,6 +9,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 from loom.engine.context import Context
 from loom.engine.registry import Options, Producer, Retry, make_producer
 from loom.model import limits
+from loom.model.errors import UsageError
 
 __all__ = ["ActorDecorator", "decorator"]
 
@@ -77,4 +78,7 @@ def _visible(namespace: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name_of(target: Callable[..., Any]) -> str:
-    return target.__name__
+    name = getattr(target, "__name__", None)
+    if name is None:
+        raise UsageError(f"{target!r} has no name of its own: give it one, as @app.actor('name')")
+    return str(name)

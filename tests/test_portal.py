@@ -1,0 +1,345 @@
+"""The portal: blocking calls on a loop in a thread, interrupted, abandoned and closed in every way."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import closing
+from typing import Any, cast
+
+import pytest
+
+import loom
+from loom.engine.tasks import spawn
+from loom.model.errors import HandleClosed, LogNotFound, UsageError
+from loom.portal import Portal, SyncClient
+
+TIMEOUT = 20.0
+
+
+@pytest.fixture
+def portal() -> Iterator[Portal]:
+    portal = Portal()
+    yield portal
+    portal.close()
+    assert not portal._thread.is_alive()
+
+
+class Items:
+    """An async iterator that notes what becomes of it."""
+
+    def __init__(self) -> None:
+        self.waiting = threading.Event()
+        self.closed = threading.Event()
+
+    async def stream(self, count: int, *, then_wait: bool = False) -> AsyncIterator[int]:
+        try:
+            for n in range(count):
+                yield n
+            if then_wait:
+                self.waiting.set()
+                await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            self.closed.set()
+
+
+def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
+    """Begin `work` in another thread; what is given waits for it and returns its value, or the error it raised."""
+    found: list[Any] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except BaseException as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+
+    def join() -> Any:
+        thread.join(TIMEOUT)
+        assert found, "it hangs"
+        return found[0]
+
+    return join
+
+
+def interrupting(event: threading.Event) -> Callable[[], None]:
+    """Interrupts the main thread, as Ctrl-C does, once `event` is set."""
+    main = threading.get_ident()
+
+    def interrupt() -> None:
+        assert event.wait(TIMEOUT)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    return interrupt
+
+
+# --- calls -----------------------------------------------------------------------------------------------------------
+
+
+async def value() -> int:
+    await asyncio.sleep(0)
+    return 7
+
+
+async def failing() -> None:
+    raise LogNotFound("by test")
+
+
+def test_a_call_gives_its_value_or_its_error(portal: Portal) -> None:
+    assert portal.call(value()) == 7
+    with pytest.raises(LogNotFound):
+        portal.call(failing())
+
+
+def test_calls_of_all_threads_run_on_the_one_loop(portal: Portal) -> None:
+    async def where() -> tuple[int, threading.Thread]:
+        return id(asyncio.get_running_loop()), threading.current_thread()
+
+    found = {join() for join in [in_thread(lambda: portal.call(where())) for _ in range(8)]}
+    assert len(found) == 1
+
+
+def test_a_call_that_cancels_itself_says_so(portal: Portal) -> None:
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(CancelledError):
+        portal.call(cancelled())
+
+
+def test_an_interrupted_call_is_cancelled_and_has_ended(portal: Portal) -> None:
+    waiting, cleaned = threading.Event(), threading.Event()
+
+    async def patient() -> None:
+        try:
+            waiting.set()
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            cleaned.set()
+
+    join = in_thread(interrupting(waiting))
+    with pytest.raises(KeyboardInterrupt):
+        portal.call(patient())
+    assert cleaned.is_set()
+    join()
+    assert portal.call(value()) == 7
+
+
+def test_the_portal_s_own_thread_would_wait_for_itself(portal: Portal) -> None:
+    async def inside() -> None:
+        portal.call(value())
+
+    with pytest.raises(UsageError):
+        portal.call(inside())
+
+
+# --- iterating -------------------------------------------------------------------------------------------------------
+
+
+def test_items_come_one_by_one_and_the_iterator_is_closed_at_the_end(portal: Portal) -> None:
+    items = Items()
+    assert list(portal.iterate(items.stream(3))) == [0, 1, 2]
+    assert items.closed.is_set()
+
+
+def test_an_error_of_the_iterator_is_the_caller_s(portal: Portal) -> None:
+    async def stream() -> AsyncIterator[int]:
+        yield 1
+        raise LogNotFound("by test")
+
+    found = portal.iterate(stream())
+    assert next(found) == 1
+    with pytest.raises(LogNotFound):
+        next(found)
+
+
+def test_an_iteration_that_is_left_is_closed(portal: Portal) -> None:
+    items = Items()
+    with closing(cast(Any, portal.iterate(items.stream(3)))) as found:
+        assert next(found) == 0
+    assert items.closed.is_set()
+
+
+def test_an_iteration_that_is_forgotten_is_closed(portal: Portal) -> None:
+    items = Items()
+    found = portal.iterate(items.stream(3))
+    next(found)
+    del found
+    gc.collect()
+    assert items.closed.wait(TIMEOUT)
+
+
+def test_an_iteration_that_the_portal_s_own_thread_collects_is_closed(portal: Portal) -> None:
+    """The garbage collector runs wherever it happens to; waiting there would wait for itself."""
+    items = Items()
+    holder = [portal.iterate(items.stream(3))]
+    next(holder[0])
+
+    async def collect() -> None:
+        holder.clear()
+
+    portal.call(collect())
+    assert items.closed.wait(TIMEOUT)
+
+
+def test_an_interrupted_iteration_is_closed(portal: Portal) -> None:
+    items = Items()
+    join = in_thread(interrupting(items.waiting))
+    found = portal.iterate(items.stream(1, then_wait=True))
+    assert next(found) == 0
+    with pytest.raises(KeyboardInterrupt):
+        next(found)
+    assert items.closed.is_set()
+    join()
+
+
+# --- closing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_closed_portal_says_so(portal: Portal) -> None:
+    portal.close()
+    portal.close()
+    with pytest.raises(HandleClosed):
+        portal.call(value())
+
+
+def test_closing_ends_what_other_threads_wait_for(portal: Portal) -> None:
+    items, waiting = Items(), threading.Event()
+
+    async def patient() -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    calling = in_thread(lambda: portal.call(patient()))
+    iterating = in_thread(lambda: list(portal.iterate(items.stream(1, then_wait=True))))
+    assert waiting.wait(TIMEOUT)
+    assert items.waiting.wait(TIMEOUT)
+    portal.close()
+    assert isinstance(calling(), CancelledError)
+    assert isinstance(iterating(), CancelledError)
+    assert items.closed.is_set()
+
+
+def test_closing_while_many_threads_begin_calls_leaves_nobody_hanging() -> None:
+    for _ in range(20):
+        portal = Portal()
+        joins = [in_thread(lambda portal=portal: portal.call(value())) for _ in range(8)]  # type: ignore[misc]
+        portal.close()
+        outcomes = [join() for join in joins]
+        assert all(outcome == 7 or isinstance(outcome, (HandleClosed, CancelledError)) for outcome in outcomes)
+
+
+def test_closing_ends_what_still_goes_on_there(portal: Portal) -> None:
+    items = Items()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def begin() -> None:
+        async def work() -> None:
+            async for _ in items.stream(1, then_wait=True):
+                pass
+
+        tasks.append(spawn(work(), "work"))
+
+    portal.call(begin())
+    assert items.waiting.wait(TIMEOUT)
+    portal.close()
+    assert tasks[0].cancelled()
+    assert items.closed.is_set()
+
+
+def test_an_iteration_outlives_its_portal_in_peace(portal: Portal) -> None:
+    items = Items()
+    found = portal.iterate(items.stream(3))
+    next(found)
+    portal.close()
+    assert items.closed.is_set()
+    with pytest.raises(HandleClosed):
+        next(found)
+
+
+# --- the client ------------------------------------------------------------------------------------------------------
+
+
+def declared() -> loom.App:
+    app = loom.App()
+
+    @app.actor
+    async def count(n: int) -> AsyncIterator[int]:
+        for i in range(n):
+            yield i
+
+    @app.actor
+    async def wait(ctx: loom.Context) -> str:
+        text: str = (await ctx.receive("word")).data
+        return text
+
+    @app.actor
+    async def nest(url: str) -> None:
+        with loom.connect_sync(url):
+            raise AssertionError("it must not come to this")
+
+    return app
+
+
+@pytest.fixture
+def client() -> Iterator[SyncClient]:
+    with loom.connect_sync("memory://", app=declared(), worker=True, drain=0.0) as client:
+        yield client
+
+
+def test_everything_a_run_can_do(client: SyncClient) -> None:
+    run = client.start("count", 3)
+    assert run.result() == [0, 1, 2]
+    assert list(run.values()) == [0, 1, 2]
+    assert [chunk.type for chunk in run] == ["start", "data", "data", "data", "complete"]
+    assert [chunk.seq for chunk in run.chunks(after=next(run.chunks()).cursor)] == [2, 3, 4, 5]
+    assert run.text() == ""
+    assert run.status() == run.wait()
+    assert client.run(run.id).status().state == "completed"
+    waiting = client.start("wait")
+    waiting.send("word", "hello")
+    assert waiting.result(timeout=TIMEOUT) == "hello"
+    assert client.execute("count", 2) == [0, 1]
+    assert [actor.name for actor in client.actors()] == ["count", "nest", "wait"]
+    assert len(client.runs(actor="count")) == 2
+
+
+def test_an_owned_run_is_cancelled_by_leaving(client: SyncClient) -> None:
+    with client.stream("wait") as run:
+        assert run.status().state in ("queued", "running")
+    assert run.wait(timeout=TIMEOUT).state == "cancelled"
+    assert list(client.stream("count", 2).values()) == [0, 1]
+    assert len(list(client.stream("count", 2))) == 4
+
+
+def test_a_cancel_is_confirmed(client: SyncClient) -> None:
+    run = client.start("wait")
+    run.cancel(wait=True, timeout=TIMEOUT)
+    with pytest.raises(loom.RunCancelled):
+        run.result()
+
+
+def test_a_block_that_cannot_be_entered_leaves_no_thread() -> None:
+    before = threading.active_count()
+    for url, error in (("nowhere://", UsageError), ("memory://", UsageError)):
+        with pytest.raises(error), loom.connect_sync(url):
+            raise AssertionError("it must not be entered")
+    assert threading.active_count() == before
+
+
+def test_what_is_used_after_the_block_says_so() -> None:
+    with loom.connect_sync("memory://", app=declared(), worker=True, drain=0.0) as client:
+        run = client.start("count", 1)
+        chunks = run.chunks()
+        next(chunks)
+    for use in (run.status, run.result, lambda: next(chunks), lambda: client.start("count", 1)):
+        with pytest.raises(HandleClosed):
+            use()
