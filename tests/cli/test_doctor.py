@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from loom.cli.doctor import Finding, lines_of
+
 from .kit import Loom
 
 
@@ -60,3 +62,11 @@ def test_a_server_and_a_model_out_of_reach(loom_command: Loom) -> None:
     assert found["server"]["status"] == found["model"]["status"] == "bad"
     assert found["model"]["found"].startswith("http://127.0.0.1:1/v1 (with a key)")
     assert "secret" not in json.dumps(found)
+
+
+def test_what_it_found_stands_in_its_column() -> None:
+    found = lines_of(Finding("packages", "good", ", ".join(["some-package 1.2.3"] * 9), "do this"), 80)
+    assert found[-1] == "do this"
+    assert len(found) > 3
+    assert max(map(len, found)) < 80 - 13
+    assert lines_of(Finding("packages", "good", "a b " * 50), 0) == ["a b " * 50]

@@ -35,7 +35,7 @@ from .paint import Painter, is_terminal, size_of
 from .places import shown, state_folder, store_url
 from .shows import compact, pretty
 
-__all__ = ["doctor"]
+__all__ = ["Finding", "doctor", "lines_of"]
 
 _PACKAGES = (
     "msgspec", "apsw", "starlette", "uvicorn", "httptools", "uvloop", "httpx2", "stamina", "cyclopts", "rich",
@@ -72,13 +72,13 @@ def _print(findings: list[Finding]) -> None:
     signs = {"good": (painter.marks.good, "green"), "warning": (painter.marks.warning, "yellow")}
     for finding in findings:
         mark, style = signs.get(finding.status, (painter.marks.bad, "red"))
-        first, *others = _lines(finding, painter.columns() if is_terminal(sys.stdout) else 0)
+        first, *others = lines_of(finding, painter.columns() if is_terminal(sys.stdout) else 0)
         print(f"{painter.paint(mark, style=style)} {finding.check:11}{first}")
         for line in others:
             print(f"{'':13}{line}")
 
 
-def _lines(finding: Finding, columns: int) -> list[str]:
+def lines_of(finding: Finding, columns: int) -> list[str]:
     """What was found and the advice, each broken between words to stand in its column. `columns`: 0 for uncut lines."""
     said = [text for text in (finding.found, finding.advice) if text]
     if not columns:
