@@ -433,3 +433,106 @@ async def test_who_stops_waiting_disturbs_nobody(store: FaultStore, writer: Writ
     await turns()
     held.let_go()
     await staying
+
+
+# --- a store that needs no waiting -----------------------------------------------------------------------------------
+
+
+class AtOnce(MemoryStore):
+    """Remembers what is appended, refuses when told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.appended: list[tuple[int, int]] = []
+        self.refusals: list[Exception] = []
+
+    def append_nowait(self, run: str, batch: Batch, *, end: bool = False) -> bool:
+        self.appended.append((batch.first, batch.last))
+        if self.refusals:
+            raise self.refusals.pop(0)
+        return super().append_nowait(run, batch, end=end)
+
+
+@pytest.fixture
+async def at_once() -> AtOnce:
+    return AtOnce()
+
+
+@pytest.fixture
+async def quick(at_once: AtOnce) -> AsyncIterator[Writer]:
+    """A writer that has said `start`, and rests."""
+    writer = await writer_of(at_once)
+    await turns()
+    at_once.appended.clear()
+    yield writer
+    await writer.aclose()
+
+
+async def test_the_first_chunk_is_stored_when_it_was_put(at_once: AtOnce, quick: Writer) -> None:
+    for value in range(3):
+        quick.put(data(value))
+        assert (quick.acknowledged, at_once.appended[-1]) == (2 + value, (2 + value, 2 + value))
+        await turns(1)
+    assert data_in(await chunks_in(at_once)) == [0, 1, 2]
+
+
+async def test_what_follows_in_the_same_turn_is_the_next_batch(at_once: AtOnce, quick: Writer) -> None:
+    for value in range(100):
+        quick.put(data(value))
+    assert at_once.appended == [(2, 2)]
+    await turns(1)
+    assert at_once.appended == [(2, 2), (3, 101)]
+    for value in range(100, 200):
+        quick.put(data(value))
+    await quick.flush()
+    assert at_once.appended == [(2, 2), (3, 101), (102, 201)]
+    assert data_in(await chunks_in(at_once)) == list(range(200))
+
+
+async def test_a_busy_producer_gives_way_before_the_batch_is_full(at_once: AtOnce, quick: Writer) -> None:
+    said = 0
+    for value in range(10 * limits.YIELD_EVERY):
+        said += 1
+        if quick.put(data(value)):
+            assert said <= limits.YIELD_EVERY + 1
+            said = 0
+            await quick.room()
+    await quick.end(COMPLETE)
+    assert data_in(await chunks_in(at_once)) == list(range(10 * limits.YIELD_EVERY))
+
+
+@pytest.mark.parametrize("error", [OutcomeUnknown("?"), Unavailable("out"), StoreFull("full")])
+async def test_what_could_not_be_stored_at_once_is_stored_later_in_order(
+    at_once: AtOnce, quick: Writer, error: LoomError
+) -> None:
+    at_once.refusals += [error] * 3
+    quick.put(data(0))
+    assert quick.acknowledged == 1
+    quick.put(data(1))
+    await until(lambda: not at_once.refusals)
+    quick.put(data(2))
+    await quick.end(COMPLETE)
+    assert data_in(await chunks_in(at_once)) == [0, 1, 2]
+    assert (await at_once.head("run")).ended
+
+
+@pytest.mark.parametrize("error", [*STOPPING, ZeroDivisionError("a bug")], ids=lambda error: type(error).__name__)
+async def test_a_refusal_at_once_stops_it_too(at_once: AtOnce, quick: Writer, error: Exception) -> None:
+    at_once.refusals.append(error)
+    quick.put(data(0))
+    broken = quick.on_broken.result()
+    assert broken is error or "a bug" in str(broken)
+    with pytest.raises(type(broken)):
+        quick.put(data(1))
+    await turns()
+    assert at_once.appended == [(2, 2)]
+
+
+async def test_once_closed_it_stores_nothing_more(at_once: AtOnce, quick: Writer) -> None:
+    quick.put(data(0))
+    quick.put(data(1))
+    await quick.aclose()
+    await turns()
+    assert data_in(await chunks_in(at_once)) in ([0], [0, 1])
+    with pytest.raises(HandleClosed):
+        quick.put(data(2))

@@ -173,6 +173,9 @@ class FaultStore:
         self.appended.append((batch, end))
         return await self._do("append", lambda: self.store.append(run, batch, end=end))
 
+    def append_nowait(self, run: str, batch: Batch, *, end: bool = False) -> bool:
+        return False
+
     async def end_unstarted(self, run: str, line: bytes) -> bool:
         return await self._do("end_unstarted", lambda: self.store.end_unstarted(run, line))
 

@@ -145,7 +145,7 @@ class Feed:
         self._bytes += len(batch.payload)
         while self._bytes > limits.FEED_BYTES and len(self._batches) > 1:
             self._bytes -= len(self._batches.popleft().payload)
-        self._tail = batch.cursor
+        self._tail = Cursor(batch.epoch, batch.last)
 
     def _forget(self) -> None:
         self._batches.clear()

@@ -1,7 +1,7 @@
 """The writer: the one holder of the right to append to a run's outbox. Batches without waiting, ends the log.
 
-The first chunk goes out at once; whatever is said while an append is in flight is the next batch. There is no timer:
-an idle stream has no added latency, a busy one batches by itself.
+The first chunk goes out at once; whatever is said while an append is in flight, or in the same turn of the loop, is the
+next batch. There is no timer: an idle stream has no added latency, a busy one batches by itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from .tasks import cancel_and_wait, spawn
 
 __all__ = ["Line", "Writer", "encode_line"]
 
-_OPEN = State.OPEN  # looked at once a chunk
+_OPEN, _ENDED = State.OPEN, State.ENDED  # looked at once a chunk
+
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 """Data that holds nothing else: no `msgspec.Raw` either."""
 
@@ -56,6 +57,8 @@ class Writer:
         self._bytes = 0
         self._bound = limits.YIELD_EVERY  # of lines: then who puts is to give way, long before the batch is full
         self._taken = time.monotonic()
+        self._resting = True  # nothing is in flight, and nothing went out in this turn of the loop
+        self._at_once = True  # whether the store needs no waiting, as far as is known
         self._broken: LoomError | None = None
         self._idle: asyncio.Future[None] | None = None
         self._settled: asyncio.Future[None] | None = None
@@ -102,9 +105,9 @@ class Writer:
             self._state = self._admit(type)
         self._lines.append(json)
         self._bytes += len(json) + 1
-        if self._idle is not None:
-            self._idle.set_result(None)
-            self._idle = None
+        if self._resting:
+            self._resting = False
+            self._send()
         return len(self._lines) >= self._bound or self._bytes >= limits.BATCH_BYTES
 
     def _admit(self, type: str) -> State:
@@ -121,14 +124,14 @@ class Writer:
         if not self.full:
             await asyncio.sleep(0)
         while self.full:
-            await self._settle()
+            await self._settling()
         self._bound = min(len(self._lines) + limits.YIELD_EVERY, limits.BATCH_CHUNKS)
 
     async def flush(self) -> None:
         """Wait until all that was put is acknowledged. Raises what broke the writer."""
         target = self.seq
         while self._acked < target:
-            await self._settle()
+            await self._settling()
 
     async def end(self, chunk: Chunk[Any]) -> None:
         """Say the last chunk (`complete` or `error`), ending the log in the same atomic act, and wait for it."""
@@ -139,7 +142,7 @@ class Writer:
         """Stop. What was not acknowledged by now may or may not be stored."""
         await cancel_and_wait(self._task)
 
-    async def _settle(self) -> None:
+    async def _settling(self) -> None:
         if self._broken is not None:
             raise self._broken
         if self._settled is None:
@@ -147,6 +150,49 @@ class Writer:
         await asyncio.shield(self._settled)
         if self._broken is not None:
             raise self._broken
+
+    # --- at once, if the store can ---
+
+    def _send(self) -> None:
+        """What is pending goes out: here and now, or by the pump."""
+        if self._at_once and self._append_nowait():
+            self._loop.call_soon(self._turn)
+        elif self._idle is not None:
+            self._idle.set_result(None)
+            self._idle = None
+
+    def _append_nowait(self) -> bool:
+        """Whether that was possible, or broke the writer."""
+        batch, end = self._take()
+        try:
+            self._at_once = self._logs.append_nowait(self._run, batch, end=end)
+        except REPEATABLE:
+            self._put_back(batch)
+            return False
+        except Exception as error:  # a store's own fault: whoever waits on us must hear of it
+            self._break(error)
+            return True
+        if not self._at_once:
+            self._put_back(batch)
+            return False
+        self._acked = batch.last
+        if self._settled is not None:
+            self._wake()
+        return True
+
+    def _put_back(self, batch: Batch) -> None:
+        self._lines = batch.lines()
+        self._first = batch.first
+        self._bytes = len(batch.payload)
+
+    def _turn(self) -> None:
+        """A turn of the loop has passed since something went out."""
+        if self._lines and self._broken is None:
+            self._send()
+        else:
+            self._resting = True
+
+    # --- else a task waits for the store ---
 
     async def _pump(self) -> None:
         try:
@@ -164,20 +210,9 @@ class Writer:
                     await self._append_again(batch, end)
                 self._acked = batch.last
                 self._wake()
-        except LoomError as error:
-            self._break(error)
+                self._resting = not self._lines
         except Exception as error:  # a store's own fault: whoever waits on us must hear of it, not hang
-            self._break(LoomError(f"{type(error).__name__}: {error}"))
-
-    def _take(self) -> tuple[Batch, bool]:
-        """The pending batch, and whether it ends the log."""
-        lines, self._lines = self._lines, []
-        first, self._first = self._first, self._first + len(lines)
-        lines.append(b"")
-        self._bytes = 0
-        self._bound = limits.YIELD_EVERY
-        self._taken = time.monotonic()
-        return Batch(self._epoch, first, self._first - 1, b"\n".join(lines)), self._state is State.ENDED
+            self._break(error)
 
     async def _append_again(self, batch: Batch, end: bool) -> None:
         backoff = Backoff.of_store()
@@ -189,12 +224,27 @@ class Writer:
                 continue
             return
 
+    # --- both ---
+
+    def _take(self) -> tuple[Batch, bool]:
+        """What is pending, and whether it ends the log."""
+        lines, first = self._lines, self._first
+        self._lines = []
+        self._first = end = first + len(lines)
+        self._bytes = 0
+        self._bound = limits.YIELD_EVERY
+        self._taken = time.monotonic()
+        lines.append(b"")
+        return Batch(self._epoch, first, end - 1, b"\n".join(lines)), self._state is _ENDED
+
     def _wake(self) -> None:
         if self._settled is not None:
             self._settled.set_result(None)
             self._settled = None
 
-    def _break(self, error: LoomError) -> None:
+    def _break(self, error: Exception) -> None:
+        if not isinstance(error, LoomError):
+            error = LoomError(f"{type(error).__name__}: {error}")
         self._broken = error
         self._state = State.ENDED  # whatever is said from now on, `_admit` looks at it
         self.on_broken.set_result(error)

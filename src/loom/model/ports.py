@@ -87,6 +87,10 @@ class Logs(Protocol):
         """
         ...
 
+    def append_nowait(self, run: str, batch: Batch, *, end: bool = False) -> bool:
+        """`append`, if the store needs no waiting for it; False, and nothing has happened, if it does."""
+        ...
+
     async def end_unstarted(self, run: str, line: bytes) -> bool:
         """End a log that no attempt was made on with this one `error` chunk's JSON (no line end). True if the log is
         ended by such a call, now or before; False if an attempt was made. Raises `LogNotFound`."""

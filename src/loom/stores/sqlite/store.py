@@ -156,6 +156,9 @@ class SqliteStore:
         self._writing.submit(Append(future, run, batch))
         return await future
 
+    def append_nowait(self, run: str, batch: Batch, *, end: bool = False) -> bool:
+        return False
+
     async def send(self, run: str, message: bytes, *, sender: str, id: str) -> Cursor:
         return await self._write(partial(runs.send, run=run, message=message, sender=sender, id=id))
 

@@ -56,6 +56,26 @@ class WritingConformance(Suite):
         assert not (await store.head("run")).ended
         await author.say("data")
 
+    async def test_g1_without_waiting_a_store_appends_as_ever_or_does_nothing(self, store: Store) -> None:
+        """`append_nowait` is `append`, errors and all, where it returns True; else nothing has happened."""
+        old = await Author.start(store)
+        author = await Author.take(store, "run", "newer")
+        batch = make_batch(author.epoch, 2, [Chunk("data", 1), Chunk("data", 2)])
+        for _ in range(2):
+            done = store.append_nowait("run", batch)
+            assert (await store.head("run")).tail == (3 if done else 1)
+        for refused in (
+            make_batch(old.epoch, 4 if done else 2, [Chunk("data")]),
+            make_batch(author.epoch, 9, [Chunk("data")]),
+        ):
+            if done:
+                with pytest.raises((Fenced, Conflict)):
+                    store.append_nowait("run", refused)
+            else:
+                assert not store.append_nowait("run", refused)
+        await store.append("run", batch)
+        assert len(await read_all(store, "run")) == 3
+
     async def test_g1_concurrent_appends_to_one_place_leave_one(self, store: Store) -> None:
         """Of different batches for one place one is stored, the others are a `Conflict`."""
         author = await Author.start(store)
