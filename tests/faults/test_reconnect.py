@@ -163,6 +163,30 @@ async def test_each_chunk_in_time_over_a_slow_network() -> None:
                 assert await anext(values) == f"{i} é"
 
 
+async def test_a_reader_that_is_cut_keeps_its_one_mark() -> None:
+    """A run with `ahead` waits for the same reader on, whatever connections it comes over."""
+    app = loom.App()
+
+    @app.actor(ahead=3)
+    async def eager(n: int, ctx: loom.Context) -> AsyncIterator[int]:
+        await ctx.receive("go")
+        for i in range(n):
+            yield i
+
+    async with world(app) as w:
+        w.proxy.cut_after = lambda: 700
+        run = await w.near.start("eager", n=20)
+        readers: set[str] = set()
+        async for chunk in w.far.run(run.id).chunks():
+            if chunk.type == "start":
+                await run.send("go")
+            marks = await w.store.marks(run.id)
+            readers.update(mark.reader for mark in marks)
+            assert all(mark.seq < chunk.seq for mark in marks)
+        assert len(readers) == 1
+        assert w.proxy.hits > 0
+
+
 # --- silence ---------------------------------------------------------------------------------------------------------
 
 

@@ -62,6 +62,8 @@ class Scripted:
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
+        self.made = 0
+        """Connections that were made."""
         self.url = ""
         self.react: Callable[[Asked], Answer] = self._next
         self._answers: list[Answer] = []
@@ -85,6 +87,7 @@ class Scripted:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        self.made += 1
         try:
             while await self._answer(reader, writer):
                 pass

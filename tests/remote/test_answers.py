@@ -96,7 +96,7 @@ def test_a_fault_is_an_error_body() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"null", b'{"id":1}', b"<html>", b"\xff", b"[" * 100_000])
 def test_an_answer_that_is_none_names_the_server(data: bytes) -> None:
-    with pytest.raises(RemoteProtocolError, match=r"^(http://h gave|JSON nested)"):
+    with pytest.raises(RemoteProtocolError, match=r"^http://h gave"):
         decode_as(data, Accepted, PLACE)
 
 

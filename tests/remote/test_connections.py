@@ -136,7 +136,7 @@ async def test_a_connection_is_kept_for_the_next_request() -> None:
         connections = Connections(server.url)
         for _ in range(5):
             await ask(connections)
-            assert server.open == 1
+        assert server.made == 1
         await connections.aclose()
 
 
@@ -165,7 +165,18 @@ async def test_a_finished_stream_leaves_its_connection_to_the_next() -> None:
             exchange = await connections.request("GET", "/x", timeout=5)
             assert await exchange.read(5) == b"one"
             await exchange.finish()
-            assert server.open == 1
+        assert server.made == 1
+        await connections.aclose()
+
+
+async def test_a_connection_is_free_once_however_often_it_is_closed() -> None:
+    async with scripted() as server:
+        server.play(sized("200 OK", b"x"))
+        connections = Connections(server.url)
+        exchange = await connections.request("GET", "/x", timeout=5)
+        for _ in range(3):
+            await exchange.aclose()
+        assert repr(connections).endswith("0 in use, 1 idle>")
         await connections.aclose()
 
 
@@ -289,6 +300,18 @@ async def test_a_stream_nobody_was_reading_tells_that_it_was_closed() -> None:
         with pytest.raises(HandleClosed):
             await connections.request("GET", "/x")
         await server.until_closed()
+
+
+async def test_closing_again_at_any_moment() -> None:
+    """Also while what hangs is on its way out."""
+    lifetime = Lifetime()
+    task = spawn(lifetime.run(lambda: asyncio.sleep(3600)), "test")
+    await asyncio.sleep(0)
+    for _ in range(5):
+        lifetime.close()
+        await asyncio.sleep(0)
+    with pytest.raises(HandleClosed):
+        await task
 
 
 async def test_a_lifetime_leaves_other_cancellations_alone() -> None:

@@ -46,6 +46,7 @@ async def seqs_of(server: Scripted, after: Cursor | None = None, patience: Patie
                 for batch in page.batches:
                     seqs += range(batch.first, batch.last + 1)
     finally:
+        assert "0 in use" in repr(transport._connections)
         await transport.aclose()
     return seqs
 
@@ -82,7 +83,7 @@ async def test_what_is_asked() -> None:
         server.play(Answer(chunked(said(8, 9, end=True)), "keep"))
         assert await seqs_of(server, Cursor(EPOCH, 7)) == [8, 9]
     (asked,) = server.asked
-    assert (asked.method, asked.target) == ("GET", f"/runs/run/events?after={EPOCH}-7&attach=0")
+    assert (asked.method, asked.target) == ("GET", f"/runs/run/events?attach=0&after={EPOCH}-7")
     assert asked.headers["accept"] == "text/event-stream"
 
 
@@ -116,7 +117,8 @@ async def test_the_end_stays_the_end() -> None:
         for _ in range(2):
             with pytest.raises(StopAsyncIteration):
                 await anext(follower)
-        assert server.open == 1  # kept for the next request
+        assert (await anext(transport.follow("run"))).ended
+        assert server.made == 1  # the connection was kept
         await transport.aclose()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import msgspec
@@ -12,7 +13,7 @@ import pytest
 from loom.engine.registry import Registry, make_producer
 from loom.engine.tasks import spawn
 from loom.model import limits
-from loom.model.chunk import Chunk, Message
+from loom.model.chunk import Chunk, Message, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import (
     Conflict,
@@ -26,12 +27,11 @@ from loom.model.errors import (
     Unauthorized,
     Unavailable,
     UnknownProducer,
-    UsageError,
 )
 from loom.model.run import Head, Meta
 from loom.remote.http import HttpTransport, Patience
 from loom.wire.views import error_body, view_of
-from tests.server.harness import Rig, rig
+from tests.server.harness import rig
 
 from .scripted import Answer, scripted, sized
 
@@ -44,8 +44,13 @@ META = Meta(
 )  # fmt: skip
 
 
-def connected(r: Rig, **options: Any) -> HttpTransport:
-    return HttpTransport(r.address.url, patience=QUICK, **options)
+@asynccontextmanager
+async def transport_to(url: str, **options: Any) -> AsyncIterator[HttpTransport]:
+    """It holds no connection in the end."""
+    transport = HttpTransport(url, **{"patience": QUICK, **options})
+    yield transport
+    assert "0 in use" in repr(transport._connections)
+    await transport.aclose()
 
 
 def raw(value: Any) -> Any:
@@ -59,8 +64,7 @@ def raw(value: Any) -> Any:
 
 
 async def test_a_start_says_everything() -> None:
-    async with rig() as r:
-        transport = connected(r)
+    async with rig() as r, transport_to(r.address.url) as transport:
         head = await transport.start(META)
         stored = await r.store.head("r")
         assert raw(head) == raw(stored)
@@ -70,12 +74,10 @@ async def test_a_start_says_everything() -> None:
         assert raw(await transport.start(META)) == raw(stored)
         with pytest.raises(Conflict):
             await transport.start(Meta(run="r", actor="b"))
-        await transport.aclose()
 
 
 async def test_a_head_is_the_stores() -> None:
-    async with rig() as r:
-        transport = connected(r)
+    async with rig() as r, transport_to(r.address.url) as transport:
         await r.begin("r", input=msgspec.Raw(b'{"n":1}'), key="k")
         assert raw(await transport.head("r")) == raw(await r.store.head("r"))
         await r.end("r")
@@ -85,12 +87,10 @@ async def test_a_head_is_the_stores() -> None:
         assert head.latest == (await r.store.head("r")).latest
         with pytest.raises(LogNotFound):
             await transport.head("nobody")
-        await transport.aclose()
 
 
 async def test_heads_are_the_stores() -> None:
-    async with rig() as r:
-        transport = connected(r)
+    async with rig() as r, transport_to(r.address.url) as transport:
         for run in ("r1", "r2", "r3"):
             await r.begin(run, actor="b" if run == "r2" else "a")
         await r.end("r3")
@@ -99,7 +99,6 @@ async def test_heads_are_the_stores() -> None:
         assert [head.state for head in await transport.heads(limit=1)] == ["completed"]
         assert [head.meta.run for head in await transport.heads(before="r3", actor="a")] == ["r1"]
         assert [head.meta.run for head in await transport.heads(state="running", limit=10**6)] == ["r2", "r1"]
-        await transport.aclose()
 
 
 async def test_actors() -> None:
@@ -110,18 +109,15 @@ async def test_actors() -> None:
         return 2 * n
 
     registry.add(make_producer("double", double))
-    async with rig(registry) as r:
-        transport = connected(r)
+    async with rig(registry) as r, transport_to(r.address.url) as transport:
         (actor,) = await transport.actors()
         assert actor == registry.get("double").info()
         with pytest.raises(UnknownProducer):
             await transport.start(Meta(run="r", actor="treble"))
-        await transport.aclose()
 
 
 async def test_reading_pages() -> None:
-    async with rig() as r:
-        transport = connected(r)
+    async with rig() as r, transport_to(r.address.url) as transport:
         await r.begin()
         await r.say("r", *(Chunk("data", i) for i in range(5)))
         page = await transport.read("r", None, limit=4, wait=0.0)
@@ -131,17 +127,16 @@ async def test_reading_pages() -> None:
         last = await r.end()
         page = await transport.read("r", page.cursor, limit=10**6, wait=0.0)
         assert (len(page), page.cursor, page.caught_up, page.ended) == (3, last, True, True)
-        assert (await transport.read("r", last, limit=1, wait=5.0)).ended
+        async with asyncio.timeout(10):
+            assert (await transport.read("r", last, limit=1, wait=3600.0)).ended
         with pytest.raises(CursorExpired):
             await transport.read("r", Cursor(7, 7), limit=1, wait=0.0)
-        await transport.aclose()
 
 
 async def test_a_read_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Longer than the server would at a time: it is asked again."""
     monkeypatch.setattr(limits, "LONG_POLL", 0.02)
-    async with rig() as r:
-        transport = connected(r)
+    async with rig() as r, transport_to(r.address.url) as transport:
         cursor = await r.begin()
         empty = await transport.read("r", cursor, limit=1, wait=0.05)
         assert (len(empty), empty.cursor, empty.caught_up, empty.ended) == (0, cursor, True, False)
@@ -149,12 +144,35 @@ async def test_a_read_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.sleep(0.05)  # it has waited for more than one answer
         await r.say("r", Chunk("data", 1))
         assert len(await reading) == 1
-        await transport.aclose()
+
+
+async def test_a_read_waits_as_long_as_it_was_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is no missing answer, and no server is asked to wait for longer than it would."""
+    monkeypatch.setattr(limits, "LONG_POLL", 0.2)
+    async with rig() as r, transport_to(r.address.url, patience=Patience(answer=0.1)) as transport:
+        cursor = await r.begin()
+        assert not len(await transport.read("r", cursor, limit=1, wait=0.3))
+    empty = sized("200 OK", msgspec.json.encode(ANSWERS["read"]))
+    ended = sized("200 OK", msgspec.json.encode({"chunks": [], "ended": True}))
+    async with scripted() as server, transport_to(server.url) as transport:
+        server.play(empty, ended)
+        await transport.read("r", None, limit=1, wait=5.0)
+        assert [asked.target.partition("wait=")[2] for asked in server.asked] == ["0.200", "0.200"]
+
+
+async def test_a_reader_that_is_not_to_count_is_not_marked() -> None:
+    async with rig() as r, transport_to(r.address.url) as transport:
+        await r.begin(ahead=3)
+        for attach in (False, True):
+            follower = transport.follow("r", attach=attach)
+            assert len(await anext(follower)) == 1
+            assert len(await r.store.marks("r")) == attach
+            await follower.aclose()
+            assert await r.store.marks("r") == []
 
 
 async def test_a_message_and_a_cancel() -> None:
-    async with rig() as r:
-        transport = connected(r)
+    async with rig() as r, transport_to(r.address.url) as transport:
         await r.begin()
         for _ in range(2):
             await transport.send("r", Message("word", {"a": [1]}, "me", "1"))
@@ -170,66 +188,58 @@ async def test_a_message_and_a_cancel() -> None:
         for call in (transport.cancel("nobody"), transport.send("nobody", Message("a", sender="s", id="i"))):
             with pytest.raises(LogNotFound):
                 await call
-        await transport.aclose()
 
 
 async def test_the_owners_heartbeat() -> None:
-    async with rig() as r:
-        transport = connected(r)
+    async with rig() as r, transport_to(r.address.url) as transport:
         await r.begin(owner_lease=5.0)
         await transport.touch("r")
         await transport.touch("r")
         assert (await r.store.head("r")).beat == 2
-        await transport.aclose()
 
 
 async def test_a_readers_mark() -> None:
-    async with rig() as r:
-        transport = connected(r)
+    async with rig() as r, transport_to(r.address.url) as transport:
         await r.begin(ahead=3)
         await transport.mark("r", "me", 1)
         (mark,) = await r.store.marks("r")
         assert (mark.reader, mark.seq) == ("me", 1)
         await transport.mark("r", "me", None)
         assert await r.store.marks("r") == []
-        await transport.aclose()
 
 
 async def test_a_name_that_no_run_has() -> None:
-    async with rig() as r:
-        transport = connected(r)
+    async with rig() as r, transport_to(r.address.url) as transport:
         await r.begin("events")
         for name in ("?", "..", "a b", "é", "%2F", "#", "../events", "x/../../runs/events", "events?x"):
-            with pytest.raises((LogNotFound, UsageError)):
+            with pytest.raises(LogNotFound):
                 await transport.head(name)
-        await transport.aclose()
 
 
 async def test_keys() -> None:
     async with rig(keys=["right-key"]) as r:
         await r.begin()
         for key in (None, "wrong-key"):
-            transport = connected(r, api_key=key)
-            with pytest.raises(Unauthorized) as caught:
-                await transport.heads()
-            assert "wrong-key" not in repr(caught.value)
-            with pytest.raises(Unauthorized):
-                await anext(transport.follow("r"))
-            await transport.aclose()
-        transport = connected(r, api_key="right-key")
-        assert len(await transport.heads()) == 1
-        assert len(await anext(transport.follow("r"))) == 1
-        assert "right-key" not in repr(transport)
-        await transport.aclose()
+            async with transport_to(r.address.url, api_key=key) as transport:
+                with pytest.raises(Unauthorized) as caught:
+                    await transport.heads()
+                assert "wrong-key" not in repr(caught.value)
+                with pytest.raises(Unauthorized):
+                    await anext(transport.follow("r"))
+        async with transport_to(r.address.url, api_key="right-key") as transport:
+            assert len(await transport.heads()) == 1
+            follower = transport.follow("r")
+            assert len(await anext(follower)) == 1
+            await follower.aclose()
+            assert "right-key" not in repr(transport)
 
 
 async def test_it_may_be_mounted_below_a_path() -> None:
     async with scripted() as server:
         server.play(sized("200 OK", b'{"actors":[]}'))
-        transport = HttpTransport(f"{server.url}/loom/")
-        assert await transport.actors() == []
-        assert server.asked[0].target == "/loom/actors"
-        await transport.aclose()
+        async with transport_to(f"{server.url}/loom/") as transport:
+            assert await transport.actors() == []
+            assert server.asked[0].target == "/loom/actors"
 
 
 # --- a server in trouble ---------------------------------------------------------------------------------------------
@@ -275,11 +285,10 @@ async def test_every_call_is_made_again_the_same(call: str) -> None:
     async with scripted() as server:
         unknown = sized("503 Who Knows", error_body(OutcomeUnknown("?").info))
         server.play(b"", b"HTTP/1.1 200 OK\r\nContent-Le", unavailable(), unknown, answer_to(call))
-        transport = HttpTransport(server.url)
-        await CALLS[call](transport)
-        assert len(server.asked) == 5
-        assert len({(asked.method, asked.target, asked.body) for asked in server.asked}) == 1
-        await transport.aclose()
+        async with transport_to(server.url) as transport:
+            await CALLS[call](transport)
+            assert len(server.asked) == 5
+            assert len({(asked.method, asked.target, asked.body) for asked in server.asked}) == 1
 
 
 @pytest.mark.usefixtures("quick_calls")
@@ -287,26 +296,24 @@ async def test_every_call_is_made_again_the_same(call: str) -> None:
 async def test_but_not_for_ever(call: str) -> None:
     async with scripted() as server:
         server.play(unavailable())
-        transport = HttpTransport(server.url)
-        with pytest.raises(Unavailable, match="busy"):
-            await CALLS[call](transport)
-        assert len(server.asked) == limits.CALL_ATTEMPTS
-        await transport.aclose()
+        async with transport_to(server.url) as transport:
+            with pytest.raises(Unavailable, match="busy"):
+                await CALLS[call](transport)
+            assert len(server.asked) == limits.CALL_ATTEMPTS
 
 
 @pytest.mark.usefixtures("quick_calls")
 async def test_the_server_may_ask_for_a_pause_but_not_for_too_long_a_one() -> None:
     async with scripted() as server:
         server.play(unavailable({"retry_after": 0.05}), answer_to("actors"))
-        transport = HttpTransport(server.url)
-        began = asyncio.get_running_loop().time()
-        await transport.actors()
-        assert asyncio.get_running_loop().time() - began >= 0.05
-        server.play(unavailable({"retry_after": limits.CALL_WITHIN + 1}))
-        with pytest.raises(Unavailable):
+        async with transport_to(server.url) as transport:
+            began = asyncio.get_running_loop().time()
             await transport.actors()
-        assert len(server.asked) == 3
-        await transport.aclose()
+            assert asyncio.get_running_loop().time() - began >= 0.05
+            server.play(unavailable({"retry_after": limits.CALL_WITHIN + 1}))
+            with pytest.raises(Unavailable):
+                await transport.actors()
+            assert len(server.asked) == 3
 
 
 FINAL: dict[str, tuple[Answer, type[Exception]]] = {
@@ -324,18 +331,16 @@ async def test_what_is_final_is_raised_at_once(what: str) -> None:
     answer, kind = FINAL[what]
     async with scripted() as server:
         server.play(answer)
-        transport = HttpTransport(server.url)
-        with pytest.raises(kind):
-            await transport.heads()
-        assert len(server.asked) == 1
-        await transport.aclose()
+        async with transport_to(server.url) as transport:
+            with pytest.raises(kind):
+                await transport.heads()
+            assert len(server.asked) == 1
 
 
 async def test_calls_beyond_the_bound_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads that wait, and followers, are no calls: they hold up none."""
     monkeypatch.setattr(limits, "CALLS", 3)
-    async with rig() as r:
-        transport = connected(r)
+    async with rig() as r, transport_to(r.address.url) as transport:
         cursor = await r.begin()
         waiting = [spawn(transport.read("r", cursor, limit=1, wait=20.0), "test") for _ in range(5)]
         following = [transport.follow("r") for _ in range(5)]
@@ -346,7 +351,29 @@ async def test_calls_beyond_the_bound_wait_for_others(monkeypatch: pytest.Monkey
         assert [len(page) for page in await asyncio.gather(*waiting)] == [1] * 5
         for follower in following:
             assert (await anext(follower)).ended
+            await follower.aclose()
+
+
+async def test_no_more_calls_are_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CALLS", 3)
+    async with scripted() as server:
+        server.play(Answer(b"", "hold"))
+        transport = HttpTransport(server.url)
+        tasks = [spawn(transport.head("r"), "test") for _ in range(10)]
+        await server.until_asked(3)
+        follower = spawn(_page(transport), "test")  # which is no call
+        await server.until_asked(4)
+        assert len(server.asked) == 4
         await transport.aclose()
+        for task in tasks:
+            with pytest.raises(HandleClosed):
+                await task
+        with pytest.raises(HandleClosed):
+            await follower
+
+
+async def _page(transport: HttpTransport) -> Page:
+    return await anext(transport.follow("r"))
 
 
 async def test_closing_ends_calls() -> None:

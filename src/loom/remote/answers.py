@@ -15,17 +15,17 @@ from loom.model.errors import (
     RemoteProtocolError,
     Unauthorized,
     Unavailable,
+    code_of,
     revive,
 )
 from loom.wire.headers import retry_after
-from loom.wire.json import check_depth
 from loom.wire.views import ErrorBody
 
 __all__ = ["decode_as", "fault_of", "is_final", "refusal"]
 
 T = TypeVar("T")
 
-_FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # the last: nested too deeply
 _NOT_OFFERED = (501, 505)
 _PASSING = (408, 425)  # RFC 9110, section 15.5.9; RFC 8470, section 5.2: the same request may be sent again
 
@@ -33,17 +33,14 @@ _PASSING = (408, 425)  # RFC 9110, section 15.5.9; RFC 8470, section 5.2: the sa
 def decode_as(data: bytes, type: type[T], place: str) -> T:
     """An answer's body. Raises `RemoteProtocolError` naming `place`, the server."""
     try:
-        check_depth(data)
         return msgspec.json.decode(data, type=type)
     except _FAULTS as error:
         raise RemoteProtocolError(f"{place} gave an answer that is none of Loom's: {error}") from None
 
 
 def is_final(error: LoomError) -> bool:
-    """Whether asking the same again is of no use: everything but the server's own troubles and what it calls passing.
-    A code that is unknown here is final unless it is said to be passing."""
-    row = CODES.get(error.code)
-    return not error.retryable and (row is None or row.http < 500)
+    """Whether asking the same again is of no use: all but the server's own troubles and what it calls passing."""
+    return not error.retryable and code_of(error.code).http < 500
 
 
 def refusal(status: int, headers: Mapping[str, str], body: bytes, place: str) -> LoomError:
@@ -66,9 +63,8 @@ def fault_of(data: bytes) -> LoomError:
 def _told(body: bytes) -> ErrorInfo | None:
     """The error in a body of the one form; None when it is none, or of a code that we do not know."""
     try:
-        check_depth(body)
         info = msgspec.json.decode(body, type=ErrorBody).error
-    except (*_FAULTS, RemoteProtocolError):
+    except _FAULTS:
         return None
     return info if info.code in CODES else None
 

@@ -159,7 +159,7 @@ class Connections:
 
     async def _give(self, line: httpx2.AsyncClient) -> None:
         """The line is free again. What broke has closed its connection, and will make another."""
-        if self.lifetime.closed or len(self._idle) >= limits.IDLE_CONNECTIONS:
+        if len(self._idle) >= limits.IDLE_CONNECTIONS:
             self._all.discard(line)
             await line.aclose()
         else:
@@ -168,7 +168,6 @@ class Connections:
     async def aclose(self) -> None:
         """Close all at once. Idempotent; whatever is under way raises `HandleClosed`."""
         self.lifetime.close()
-        self._idle.clear()
         while self._all:
             await self._all.pop().aclose()
 

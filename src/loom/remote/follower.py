@@ -126,9 +126,9 @@ class Follower:
 
     async def _connect(self) -> Exchange | None:
         """A stream behind the cursor; None when nothing is left of the run."""
-        query = {} if self._cursor is None else {"after": str(self._cursor)}
-        if self._tell is not None:
-            query["attach"] = "0"  # the server would count what it has sent: we say what is read
+        query = {"attach": "0"}  # the server would count what it has sent: we say what is read
+        if self._cursor is not None:
+            query["after"] = str(self._cursor)
         exchange = await self._connections.request(
             "GET", self._path, query=query, accept="text/event-stream", timeout=self._patience.answer
         )

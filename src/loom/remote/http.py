@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import msgspec
 
@@ -14,8 +13,8 @@ from loom.engine.backoff import Backoff
 from loom.model import limits
 from loom.model.chunk import Message, Page
 from loom.model.cursor import Cursor
-from loom.model.errors import InvalidInput, OutcomeUnknown, Unavailable
-from loom.model.run import ActorInfo, Head, Meta, RunState
+from loom.model.errors import InvalidInput, LogNotFound, OutcomeUnknown, Unavailable
+from loom.model.run import ActorInfo, Head, Meta, RunState, check_id
 from loom.wire.json import check_depth, check_size, encode
 from loom.wire.views import ActorList, InboxBody, MarkBody, PageView, RunList, RunView, StartBody, head_of
 
@@ -141,7 +140,9 @@ class HttpTransport:
 
     async def mark(self, run: str, reader: str, seq: int | None) -> None:
         timeout = min(self._patience.answer, limits.READER_LEASE / limits.RENEW_FRACTION)
-        await self._call("POST", _path(run, f"readers/{_quoted(reader)}"), body=MarkBody(seq), timeout=timeout)
+        await self._call(
+            "POST", _path(run, f"readers/{check_id(reader, 'reader')}"), body=MarkBody(seq), timeout=timeout
+        )
 
     async def aclose(self) -> None:
         await self._connections.aclose()
@@ -202,8 +203,9 @@ class HttpTransport:
 
 
 def _path(run: str, under: str = "") -> str:
-    return f"/runs/{_quoted(run)}" + (f"/{under}" if under else "")
-
-
-def _quoted(name: str) -> str:
-    return quote(name, safe=":@~")
+    """Where a run is found. What is no id never becomes part of a path. Raises `LogNotFound`."""
+    try:
+        check_id(run)
+    except InvalidInput:
+        raise LogNotFound(f"there is no run {run[:80]!r}") from None
+    return f"/runs/{run}" + (f"/{under}" if under else "")
