@@ -150,6 +150,9 @@ BODY_TIME = 30.0
 HEAD_BYTES = 64 << 10
 """A request's line and headers: beyond what browsers and proxies send."""
 
+PIPELINED = 1000
+"""Requests that may wait behind the one that is being answered, some kilobytes each; no client sends so many."""
+
 HEAD_TIME = 10.0
 """A request's line and headers must have come within this time of its first byte, or of the connection."""
 

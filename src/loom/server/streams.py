@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import cast
 
 import msgspec
@@ -36,7 +36,7 @@ log = logging.getLogger("loom.server")
 CONNECTION = "loom.connection"
 """The ASGI extension that our own server offers, which has nothing between the app and the connection. `write(chunk)`:
 write an HTTP chunk now, or return False, having written nothing, while the connection is slow or gone. `abort()`: cut
-the connection, whose buffer will never be taken."""
+the connection, whose buffer will never be taken. Without `write` (HTTP/1.0) there are no chunks."""
 
 _HEADERS = [
     (b"content-type", b"text/event-stream"),  # no charset: it is always UTF-8 (HTML, section 9.2.4)
@@ -53,6 +53,10 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
     stalled: float = limits.STALLED_VIEWER
     long_poll: float = limits.LONG_POLL
     leave_grace: float = limits.LEAVE_GRACE
+
+
+class _ClientGone(Exception):
+    """A send failed: there is nobody to tell anything."""
 
 
 class Streams:
@@ -156,7 +160,7 @@ class EventStream:
             return
         connection = scope.get("extensions", {}).get(CONNECTION)
         self._send = send
-        self._write = connection and connection["write"]
+        self._write = connection and connection.get("write")
         self._audience = self._streams.audience(self._key)
         self._streams.open += 1
         self.follow_alone(None)
@@ -175,6 +179,13 @@ class EventStream:
         self._task = spawn(self._pump(after, self._task), f"loom-viewer {self._key.run}")
 
     async def _pump(self, after: Cursor | None, before: asyncio.Task[None] | None) -> None:
+        try:
+            await self._tell(after, before)
+        except _ClientGone as gone:  # the connection says so to who watches it, if it can
+            log.debug("a viewer of run %s has gone: %r", self._key.run, gone.__cause__)
+            self._ended = True
+
+    async def _tell(self, after: Cursor | None, before: asyncio.Task[None] | None) -> None:
         last = b""
         try:
             self._streams.enter()
@@ -187,8 +198,8 @@ class EventStream:
                 raise
         except LoomError as error:
             last = fault(error.info, named=self._key.named)
-        except OSError:  # some servers' `send` says so when the client has gone
-            return
+        except _ClientGone:
+            raise
         except Exception:  # a fault of ours or of the transport: told without its details, which go to the log
             log.exception("following run %s failed", self._key.run)
             last = fault(LoomError("internal error").info, named=self._key.named)
@@ -232,11 +243,15 @@ class EventStream:
             await asyncio.sleep(0)
 
     async def _send_slowly(self, data: bytes, *, more: bool = True) -> None:
-        """As ASGI has it, waiting while the connection takes nothing."""
+        """As ASGI has it, waiting while the connection takes nothing. Raises `_ClientGone`."""
         self._since = self._clock()
         self._sending = True
-        await self._send({"type": "http.response.body", "body": data, "more_body": more})
-        self._sending = False
+        try:
+            await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        except (OSError, RuntimeError) as error:  # so servers say it, and loops of a transport that is closed
+            raise _ClientGone from error
+        finally:
+            self._sending = False
 
     # --- as a member of the audience ---
 
@@ -277,7 +292,7 @@ class EventStream:
         try:
             async with asyncio.timeout(times.stalled):
                 await self._send_slowly(HEARTBEAT)
-        except TimeoutError:
+        except (TimeoutError, _ClientGone):
             return False
         return True
 
@@ -331,4 +346,6 @@ async def _cut(scope: Scope, receive: Receive) -> None:
     connection = scope.get("extensions", {}).get(CONNECTION)
     if connection is not None:
         connection["abort"]()
-        await _gone(receive)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limits.LINGER):
+                await _gone(receive)

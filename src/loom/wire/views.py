@@ -32,7 +32,8 @@ __all__ = [
 
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
-Count = Annotated[int, msgspec.Meta(gt=0)]
+_MOST = 10**18 - 1  # what a cursor can say, and every store can keep
+Count = Annotated[int, msgspec.Meta(gt=0, le=_MOST)]
 Id = Annotated[
     str,  # told here, checked with better words by `check_id`
     msgspec.Meta(extra_json_schema={"pattern": f"^{ID_PATTERN}$", "maxLength": limits.ID_LENGTH}),
@@ -90,7 +91,7 @@ class InboxBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class MarkBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of ``POST /runs/{id}/readers/{reader}``: all up to chunk `seq` is read; null: the reader has left."""
 
-    seq: Annotated[int, msgspec.Meta(ge=0)] | None
+    seq: Annotated[int, msgspec.Meta(ge=0, le=_MOST)] | None
 
 
 class Accepted(msgspec.Struct, frozen=True):
