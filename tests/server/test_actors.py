@@ -128,6 +128,18 @@ async def test_leaving_cancels_after_the_grace() -> None:
         assert (last.type, decode(last.data)["error"]["code"]) == ("error", "cancelled")
 
 
+async def test_leaving_with_requests_behind_the_stream_cancels_too() -> None:
+    times = Times(leave_grace=0.3)
+    async with rig(counting().registry, worker=True, times=times) as r:
+        async with r.viewer("/actors/forever/stream?input=null") as viewer:
+            await viewer.event()
+            viewer.writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        (run,) = await runs_of(r)
+        async with r.viewer(f"/runs/{run}/events") as watcher:
+            events = await watcher.rest()
+        assert events[-1].type == "error"
+
+
 async def test_staying_renews() -> None:
     async with rig(counting().registry, times=Times(leave_grace=0.06)) as r, r.viewer("/actors/forever/stream"):
         touched = [await asyncio.wait_for(r.transport.touched.get(), PATIENCE) for _ in range(4)]

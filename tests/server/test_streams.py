@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from starlette.types import Message, Send
 
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk
 from loom.model.errors import CursorExpired, Unavailable
 from loom.server import audience as module
 from loom.server.app import Times
+from loom.server.streams import CONNECTION
 from loom.wire.json import decode
 from loom.wire.sse import FAULT, HEARTBEAT, Framer
 
@@ -348,3 +350,52 @@ async def test_an_outage_before_the_first_byte_is_a_status() -> None:
         r.transport.trouble["head"] = Unavailable("the store is away")
         reply = await r.ask("GET", "/runs/r")
         assert (reply.status, reply.header("retry-after")) == (503, "1")
+
+
+# --- servers whose `send` fails --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), RuntimeError("the handler is closed")])
+async def test_a_send_that_fails_ends_the_stream(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """Though `receive` never says that the client has gone."""
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            raise error
+
+    scope = {
+        "type": "http", "method": "GET", "path": "/runs/r/events", "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+    }  # fmt: skip
+    async with rig(times=Times(heartbeat=0.05)) as r:
+        await r.begin()
+        async with asyncio.timeout(PATIENCE):
+            await r.app(scope, receive, send)
+        assert (r.transport.following, r.app.viewers) == (0, 0)
+    assert not caplog.records
+
+
+async def test_a_connection_that_cannot_even_be_cut_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LINGER", 0.05)
+    cut = asyncio.Event()
+
+    async def never(message: Message | None = None) -> Message:
+        if message is None or message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+        return {}
+
+    scope = {
+        "type": "http", "method": "GET", "path": "/runs/r/events", "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+        "extensions": {CONNECTION: {"write": lambda data: False, "abort": cut.set}},
+    }  # fmt: skip
+    async with rig(times=Times(stalled=0.05)) as r:
+        await r.begin()
+        async with asyncio.timeout(PATIENCE):
+            await r.app(scope, never, cast("Send", never))
+        assert cut.is_set()
+        assert (r.transport.following, r.app.viewers) == (0, 0)

@@ -239,8 +239,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._check_bounds()
 
     def _check_bounds(self) -> None:
+        answered = not self._in_head and self.cycle.response_complete
         if (self._head_bytes if self._in_head else self._framing_bytes) > limits.HEAD_BYTES:
-            self._refuse(_head_too_large())
+            self._drop() if answered else self._refuse(_head_too_large())
         elif len(self.pipeline) > limits.PIPELINED or max(self._waiting_bytes, self._discarded) > limits.DISCARD_BYTES:
             self._drop()
         elif self.pipeline and len(self.cycle.body) <= HIGH_WATER_LIMIT:
