@@ -202,6 +202,35 @@ async def test_an_ungrammatical_log_is_the_peer_s_fault() -> None:
         await gathered(Run(cast(Any, Wrong()), "run").chunks())
 
 
+class Stopping(StoreTransport):
+    """Its pages stop before the run's end."""
+
+    async def follow(self, run: str, after: Cursor | None = None, *, attach: bool = True) -> Any:
+        async with aclosing(cast(Any, super().follow(run, after, attach=attach))) as pages:
+            if after is None:
+                yield await anext(pages)
+
+
+async def test_pages_that_stop_before_the_end_are_no_end(place: Place) -> None:
+    await place.say("half")
+    transport = Stopping(place.store)
+    run: Run[Any, Any] = Run(transport, "run")
+    values = run.values()
+    assert await anext(values) == "half"
+    with pytest.raises(RemoteProtocolError, match="stopped before"):
+        await anext(values)
+    with pytest.raises(RemoteProtocolError, match="has not ended"):
+        await run.wait()
+    await transport.aclose()
+
+
+async def test_nothing_behind_the_end_is_an_end(place: Place) -> None:
+    await place.say("a")
+    await place.complete()
+    *_, last = await gathered(place.run().chunks())
+    assert await gathered(place.run().chunks(last.cursor)) == []
+
+
 async def test_leaving_the_iteration_lets_go_of_the_log(place: Place) -> None:
     await place.say("a", "b")
     assert len(await first(place.run().chunks(), 2)) == 2

@@ -29,7 +29,8 @@ class Asked(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Bytes; then the connection is closed, kept for another request, or held in silence until the test ends."""
+    """Bytes; then the connection is closed, kept for another request, held in silence ("hold"), or given one byte after
+    the other ("drip"), until the client goes."""
 
     data: bytes
     then: str = "close"
@@ -111,6 +112,10 @@ class Scripted:
         await writer.drain()
         if answer.then == "hold":
             await reader.read()
+        while answer.then == "drip" and not reader.at_eof():
+            writer.write(b" ")
+            await writer.drain()
+            await asyncio.sleep(0.01)
         return answer.then == "keep"
 
     async def until_closed(self) -> None:

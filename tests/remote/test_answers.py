@@ -81,6 +81,14 @@ def test_the_pause_that_the_answer_asks_for() -> None:
     assert refusal(429, {"retry-after": "1"}, said, PLACE).details == {"retry_after": 0.5}
 
 
+@pytest.mark.parametrize("pause", ['"abc"', "null", "true", "[]", "-1", "-1e9", "1" + "0" * 400])
+def test_a_pause_that_is_none_is_not_told(pause: str) -> None:
+    said = b'{"error":{"code":"unavailable","message":"","details":{"retry_after":%b,"x":1}}}' % pause.encode()
+    assert refusal(503, {}, said, PLACE).details == {"x": 1}
+    assert refusal(503, {"retry-after": "7"}, said, PLACE).details == {"x": 1, "retry_after": 7.0}
+    assert fault_of(said).details == {"x": 1}
+
+
 @pytest.mark.parametrize("code", CODES)
 def test_what_is_final(code: str) -> None:
     """The server's own troubles pass, and what is said to pass; asking again changes nothing else."""

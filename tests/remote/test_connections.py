@@ -245,6 +245,31 @@ async def test_silence_in_the_middle() -> None:
         await connections.aclose()
 
 
+async def test_an_answer_that_drips_is_given_up_in_time() -> None:
+    """One deadline over head and body: no byte buys time."""
+    async with scripted() as server:
+        server.play(Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n", "drip"))
+        connections = Connections(server.url)
+        exchange = await connections.request("GET", "/x", timeout=0.3)
+        async with asyncio.timeout(10):
+            with pytest.raises(Unavailable, match="did not finish its answer in time"):
+                await exchange.body()
+        await exchange.aclose()
+        await server.until_closed()
+        await connections.aclose()
+
+
+async def test_nobody_waits_for_a_stream_that_drips_behind_its_end() -> None:
+    async with scripted() as server:
+        server.play(Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n", "drip"))
+        connections = Connections(server.url)
+        exchange = await connections.request("GET", "/x", timeout=5)
+        async with asyncio.timeout(10):
+            await exchange.finish()
+        await server.until_closed()
+        await connections.aclose()
+
+
 async def test_an_endless_answer_is_not_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ANSWER_BYTES", 10)
     async with scripted() as server:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -105,6 +106,23 @@ async def test_nothing_left() -> None:
     async with scripted() as server:
         server.play(GONE)
         assert await seqs_of(server, Cursor(EPOCH, 5)) == []
+
+
+@pytest.mark.parametrize("after", [None, Cursor(EPOCH, 2)])
+async def test_an_end_that_no_chunk_has_told_is_none(after: Cursor | None) -> None:
+    """A 204 says that the caller has had the end: never to who begins, nor behind what was given since."""
+    async with scripted() as server:
+        server.play(*([] if after is None else [chunked(said(3, 4), ended=False)]), GONE)
+        with pytest.raises(RemoteProtocolError, match="no chunk has ended it"):
+            await seqs_of(server, after, QUICK)
+
+
+async def test_a_refusal_that_drips_is_given_up_in_time() -> None:
+    """However steadily its bytes come: the next answer is whole."""
+    refusal = Answer(b"HTTP/1.1 404 Not Found\r\nContent-Length: 999999\r\n\r\n", "drip")
+    async with scripted() as server:
+        server.play(refusal, WHOLE)
+        assert await seqs_of(server, patience=Patience(answer=0.3, reconnect=(0.002, 0.016))) == [1, 2, 3, 4, 5]
 
 
 async def test_the_end_stays_the_end() -> None:
@@ -240,6 +258,17 @@ ASKED_FOR: dict[str, Answer | bytes] = {
     "details": sized("503 Busy", error_body(Unavailable("busy", details={"retry_after": 0.04}).info)),
     "the stream's retry": TO_THE_CLOSE + retry(0.04),
 }
+
+
+@pytest.mark.parametrize("pause", ["abc", None, [], -1e9])
+async def test_what_is_no_pause_is_not_waited_for(pause: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "loom.client")
+    error = Unavailable("busy", details={"retry_after": pause}).info
+    busy = sized("503 Busy", error_body(error))
+    async with scripted() as server:
+        server.react = then_whole(server, [busy, chunked(fault(error))])
+        assert await seqs_of(server) == [1, 2, 3, 4, 5]
+    assert all(0 <= pause <= 0.016 for pause in pauses_of(caplog))
 
 
 @pytest.mark.parametrize("what", ASKED_FOR)

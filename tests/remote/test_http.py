@@ -303,6 +303,26 @@ async def test_but_not_for_ever(call: str) -> None:
 
 
 @pytest.mark.usefixtures("quick_calls")
+@pytest.mark.parametrize("pause", ["abc", None, -1e9])
+async def test_what_is_no_pause_is_not_waited_for(pause: Any) -> None:
+    async with scripted() as server:
+        server.play(unavailable({"retry_after": pause}), answer_to("actors"))
+        async with transport_to(server.url) as transport:
+            await CALLS["actors"](transport)
+        assert len(server.asked) == 2
+
+
+@pytest.mark.usefixtures("quick_calls")
+async def test_an_answer_that_drips_hangs_no_call() -> None:
+    async with scripted() as server:
+        server.play(Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n", "drip"))
+        async with transport_to(server.url, patience=Patience(answer=0.1)) as transport, asyncio.timeout(10):
+            with pytest.raises(Unavailable, match="in time"):
+                await transport.head("run")
+        assert len(server.asked) == limits.CALL_ATTEMPTS
+
+
+@pytest.mark.usefixtures("quick_calls")
 async def test_the_server_may_ask_for_a_pause_but_not_for_too_long_a_one() -> None:
     async with scripted() as server:
         server.play(unavailable({"retry_after": 0.05}), answer_to("actors"))

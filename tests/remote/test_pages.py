@@ -96,6 +96,31 @@ def test_what_does_not_continue_is_refused(data: bytes, after: Cursor | None) ->
         Pages(after).feed(data)
 
 
+@pytest.mark.parametrize(
+    ("type", "line"),
+    [
+        ("complete", '{"type":"data"}'),
+        ("data", '{"type":"complete"}'),
+        ("data", '{"type": "complete"}'),
+        ("data", '{"data":{"type":"data"},"type":"error"}'),
+        ("data", '{"data":1}'),
+        ("data", '{"type":1}'),
+        ("data", "{bad"),
+        ("data", "[" * 100_000),
+    ],
+)
+def test_an_event_is_of_its_chunk_s_type(type: str, line: str) -> None:
+    """Else the stream would end where the run does not, or go on where it has ended."""
+    with pytest.raises(RemoteProtocolError):
+        Pages(None).feed(encode_event(line, type=type, id=f"{EPOCH}-1"))
+
+
+def test_a_chunk_s_type_is_found_however_it_is_written() -> None:
+    page = Pages(None).feed(encode_event('{"data": 1, "type": "complete"}', type="complete", id=f"{EPOCH}-1"))
+    assert page is not None
+    assert page.ended
+
+
 def test_a_fault_follows_what_came_before_it() -> None:
     pages = Pages(None)
     told = fault(ErrorInfo("cursor_expired", "gone", details={"earliest": "1-4"}))

@@ -68,9 +68,11 @@ class Run(Generic[T, R]):
         over reconnects and restarts. Resume with the last chunk's `cursor`.
 
         Raises the `RunError` when the run ended with one (its `chunk` is the error chunk; `raise_errors=False` gives
-        the chunk instead), `CursorExpired` when the history at `after` is gone, `LogNotFound`.
+        the chunk instead), `CursorExpired` when the history at `after` is gone, `LogNotFound`, and
+        `RemoteProtocolError` when the chunks stop although none has ended the run.
         """
         cursor = Cursor.parse(after) if isinstance(after, str) else after
+        last = cursor
         state = State.NEW if cursor is None else State.OPEN
         typed = self._yields not in _PLAIN
         async with aclosing(cast(Any, self._transport.follow(self.id, cursor))) as pages:
@@ -84,6 +86,9 @@ class Run(Generic[T, R]):
                         elif typed and chunk.type == "data":
                             chunk = self._typed(chunk)
                         yield chunk
+                last = page.cursor
+        if state is not State.ENDED and (last is None or last != cursor):
+            raise RemoteProtocolError("the run's chunks stopped before one that ends it")
 
     def _typed(self, chunk: Chunk[Any]) -> Chunk[Any]:
         data = _converted(chunk.data, self._yields, "data")
@@ -154,10 +159,13 @@ class Run(Generic[T, R]):
             return head
         await self._follow_out(head.latest)
         try:
-            return await self.status()
+            head = await self.status()
         except Unavailable:  # it was there a moment ago: following waits until it is again
             await self._follow_out(head.latest)
-            return await self.status()
+            head = await self.status()
+        if not head.ended:
+            raise RemoteProtocolError("the run's chunks stopped, but it has not ended")
+        return head
 
     async def _follow_out(self, after: Cursor | None) -> None:
         async with aclosing(cast(Any, self._transport.follow(self.id, after))) as pages:

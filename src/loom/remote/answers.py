@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -21,11 +22,13 @@ from loom.model.errors import (
 from loom.wire.headers import retry_after
 from loom.wire.views import ErrorBody
 
-__all__ = ["decode_as", "fault_of", "is_final", "refusal"]
+__all__ = ["DECODING", "decode_as", "fault_of", "is_final", "refusal"]
 
 T = TypeVar("T")
 
-_FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # the last: nested too deeply
+DECODING = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are none of ours; the last: nested too deeply."""
+
 _NOT_OFFERED = (501, 505)
 _PASSING = (408, 425)  # RFC 9110, section 15.5.9; RFC 8470, section 5.2: the same request may be sent again
 
@@ -34,7 +37,7 @@ def decode_as(data: bytes, type: type[T], place: str) -> T:
     """An answer's body. Raises `RemoteProtocolError` naming `place`, the server."""
     try:
         return msgspec.json.decode(data, type=type)
-    except _FAULTS as error:
+    except DECODING as error:
         raise RemoteProtocolError(f"{place} gave an answer that is none of Loom's: {error}") from None
 
 
@@ -47,7 +50,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, place: str) ->
     """The error that an answer of `status` is: the server's own words, or what the status says when somebody else (a
     proxy, another program) has answered. `details["retry_after"]` in seconds, where the answer says it."""
     info = _told(body)
-    error = _foreign(status, headers, place) if info is None else revive(info)
+    error = _foreign(status, headers, place) if info is None else _revived(info)
     pause = retry_after(headers)
     if pause is not None:
         error.details = {"retry_after": pause, **error.details}
@@ -57,16 +60,28 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, place: str) ->
 def fault_of(data: bytes) -> LoomError:
     """The error that ends a stream before its run's end (`loom.wire.sse.FAULT`)."""
     info = _told(data)
-    return RemoteProtocolError("the stream broke off without a reason") if info is None else revive(info)
+    return RemoteProtocolError("the stream broke off without a reason") if info is None else _revived(info)
 
 
 def _told(body: bytes) -> ErrorInfo | None:
     """The error in a body of the one form; None when it is none, or of a code that we do not know."""
     try:
         info = msgspec.json.decode(body, type=ErrorBody).error
-    except _FAULTS:
+    except DECODING:
         return None
     return info if info.code in CODES else None
+
+
+def _revived(info: ErrorInfo) -> LoomError:
+    """The error with a `retry_after` that is a pause, in seconds, or none: who waits need not ask what it is."""
+    error = revive(info)
+    if not _is_pause(error.details.get("retry_after", 0.0)):
+        error.details = {name: value for name, value in error.details.items() if name != "retry_after"}
+    return error
+
+
+def _is_pause(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= sys.float_info.max
 
 
 def _foreign(status: int, headers: Mapping[str, str], place: str) -> LoomError:

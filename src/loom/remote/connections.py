@@ -106,9 +106,11 @@ class Connections:
     ) -> Exchange:
         """The head of the answer, whatever its status; close it. `path` is escaped already.
 
-        Raises `Unavailable` when there is none within `timeout` seconds, `HandleClosed`.
+        Raises `Unavailable` when there is none within `timeout` seconds (which bound `Exchange.body` as well),
+        `HandleClosed`.
         """
         self.lifetime.check()
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         line = self._idle.pop() if self._idle else self._make()
         try:
             request = self._build(line, method, path, query, body, accept)
@@ -120,7 +122,7 @@ class Connections:
             if isinstance(error, _BROKEN):
                 raise Unavailable(f"{self.place}: {_reason(error)}") from None
             raise
-        return Exchange(self, response, partial(self._give, line))
+        return Exchange(self, response, partial(self._give, line), deadline)
 
     def _build(
         self,
@@ -176,13 +178,18 @@ class Exchange:
     """The answer to one request. Its connection is free for the next when it is closed."""
 
     def __init__(
-        self, connections: Connections, response: httpx2.Response, release: Callable[[], Awaitable[None]]
+        self,
+        connections: Connections,
+        response: httpx2.Response,
+        release: Callable[[], Awaitable[None]],
+        deadline: float | None,
     ) -> None:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self._connections = connections
         self._response = response
         self._release = release
+        self._deadline = deadline
         self._blocks = response.aiter_bytes()
         self._closed = False
 
@@ -208,10 +215,18 @@ class Exchange:
                 return block
         return b""
 
-    async def body(self, timeout: float | None = None) -> bytes:
-        """All of it. Raises as `read`, and `LimitExceeded` beyond `limits.ANSWER_BYTES`."""
+    async def body(self) -> bytes:
+        """All of it. Raises as `read`, `Unavailable` when the request's time is over (however steadily bytes come), and
+        `LimitExceeded` beyond `limits.ANSWER_BYTES`."""
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await self._whole()
+        except TimeoutError:
+            raise Unavailable(f"{self.place} did not finish its answer in time") from None
+
+    async def _whole(self) -> bytes:
         body = bytearray()
-        while block := await self.read(timeout):
+        while block := await self.read():
             body += block
             if len(body) > limits.ANSWER_BYTES:
                 raise LimitExceeded(f"an answer larger than {limits.ANSWER_BYTES} bytes", code="too_large")
@@ -219,9 +234,10 @@ class Exchange:
 
     async def finish(self) -> None:
         """Close, but let the body's end come that is expected now: only then can the connection be used again."""
-        with contextlib.suppress(Unavailable, HandleClosed):
-            while await self.read(limits.CLOSING):
-                pass
+        with contextlib.suppress(Unavailable, HandleClosed, TimeoutError):
+            async with asyncio.timeout(limits.CLOSING):
+                while await self.read():
+                    pass
         await self.aclose()
 
     async def aclose(self) -> None:

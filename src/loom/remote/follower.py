@@ -61,6 +61,7 @@ class Follower:
         self._connections = connections
         self._path = path
         self._run = run
+        self._after = after
         self._cursor = after
         self._patience = patience
         self._outages = outages
@@ -150,14 +151,20 @@ class Follower:
     async def _admit(self, exchange: Exchange) -> bool:
         """Whether the run has ended and nothing is left. Raises what else an answer means that is no stream."""
         if exchange.status == 204:
+            self._check_end(exchange.place)
             return True
         if exchange.status != 200:
-            body = await exchange.body(self._patience.answer)
+            body = await exchange.body()
             raise refusal(exchange.status, exchange.headers, body, exchange.place)
         kind = exchange.headers.get("content-type", "nothing")
         if kind.partition(";")[0].strip().lower() != "text/event-stream":
             raise RemoteProtocolError(f"{exchange.place} answered with {kind[:80]!r}, not with an event stream")
         return False
+
+    def _check_end(self, place: str) -> None:
+        """An end is a chunk: nothing can be left only where the caller already had it. Raises `RemoteProtocolError`."""
+        if self._after is None or self._cursor != self._after:
+            raise RemoteProtocolError(f"{place} says that nothing is left of the run, but no chunk has ended it")
 
     async def _attach(self, exchange: Exchange) -> None:
         """Before anything is read: from here on the run waits for us."""

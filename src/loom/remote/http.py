@@ -191,7 +191,7 @@ class HttpTransport:
     ) -> bytes:
         exchange = await self._connections.request(method, path, query=query, body=data, timeout=timeout)
         try:
-            body = await exchange.body(timeout)
+            body = await exchange.body()
         finally:
             await exchange.aclose()
         if not 200 <= exchange.status < 300:

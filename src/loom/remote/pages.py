@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import LoomError, RemoteProtocolError, UsageError
 from loom.wire.sse import FAULT, Decoder, Event
 from loom.wire.views import PageView
 
-from .answers import fault_of
+from .answers import DECODING, fault_of
 
 __all__ = ["Assembler", "Pages", "page_of"]
 
 _ENDINGS = frozenset({"complete", "error"})
+
+
+class _Typed(msgspec.Struct):
+    """Of a chunk, its type."""
+
+    type: str
 
 
 class Assembler:
@@ -91,7 +99,23 @@ class Pages:
             self.fault = fault_of(event.data)
             return
         self._assembler.add(event.id, event.data)
+        _check_type(event)
         self._ended = event.type in _ENDINGS
+
+
+def _check_type(event: Event) -> None:
+    """What ends the stream must be what ends the run: the event's type is its chunk's.
+
+    Raises `RemoteProtocolError`. A chunk as Loom stores it is not decoded for that.
+    """
+    if event.data.startswith(b'{"type":"%b"' % event.type.encode()):
+        return
+    try:
+        type = msgspec.json.decode(event.data, type=_Typed).type
+    except DECODING as error:
+        raise RemoteProtocolError(f"a chunk came at {event.id} that is none: {error}") from None
+    if type != event.type:
+        raise RemoteProtocolError(f"a chunk of type {type[:80]!r} came at {event.id} as {event.type[:80]!r}")
 
 
 def page_of(view: PageView, after: Cursor | None) -> Page:
