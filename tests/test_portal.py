@@ -69,6 +69,14 @@ def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
     return join
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts, whatever the process that started the tests, or a test before, has made of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupting(event: threading.Event) -> Callable[[], None]:
     """Interrupts the main thread, as Ctrl-C does, once `event` is set."""
     main = threading.get_ident()
