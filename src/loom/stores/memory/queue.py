@@ -11,9 +11,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from math import inf
 
-from loom.model import limits
 from loom.model.errors import Fenced
-from loom.model.lease import patience
 from loom.model.run import Claim, Meta
 
 __all__ = ["Queue"]
@@ -32,7 +30,7 @@ class _Place(Enum):
 class _Entry:
     """A run in the queue."""
 
-    __slots__ = ("claim", "crashes", "doubted", "due", "lease", "meta", "number", "place", "timer")
+    __slots__ = ("claim", "crashes", "due", "lease", "meta", "number", "place", "timer")
 
     def __init__(self, meta: Meta, number: int) -> None:
         self.meta = meta
@@ -41,8 +39,6 @@ class _Entry:
         self.claim: Claim | None = None
         self.crashes = 0
         self.lease = 0.0
-        self.doubted = False
-        """Its lease was prolonged, as the queue had not been looked at for long."""
         self.due = inf
         """When its delay, or its claim's lease, is over."""
         self.timer = inf
@@ -54,7 +50,6 @@ class Queue:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._looked = clock()
         self._entries: dict[str, _Entry] = {}
         self._keys: dict[tuple[str, str], deque[_Entry]] = {}
         self._ready: dict[str, list[tuple[int, _Entry]]] = {}
@@ -98,7 +93,6 @@ class Queue:
 
     def renew(self, claim: Claim) -> None:
         entry = self._held(claim)
-        entry.doubted = False
         self._set_due(entry, self._clock() + entry.lease)
 
     def ack(self, claim: Claim) -> None:
@@ -149,7 +143,7 @@ class Queue:
 
     def _take(self, queues: Sequence[str], worker: str, lease: float) -> Claim | None:
         now = self._clock()
-        self._turn(now, worker)
+        self._turn(now)
         entry = self._oldest(queues)
         if entry is None:
             return None
@@ -159,7 +153,6 @@ class Queue:
         entry.place = _Place.CLAIMED
         entry.claim = claim
         entry.lease = lease
-        entry.doubted = False
         self._set_due(entry, now + lease)
         return claim
 
@@ -180,33 +173,18 @@ class Queue:
             entry.timer = due
             heapq.heappush(self._timers, (due, next(self._count), entry))
 
-    def _turn(self, now: float, worker: str) -> None:
-        """Make ready what is due: delays that are over, claims that `worker` may take over."""
-        passed, self._looked = now - self._looked, now
+    def _turn(self, now: float) -> None:
+        """Make ready what is due: delays that are over, claims whose lease lapsed."""
         while self._timers and self._timers[0][0] <= now:
             entry = heapq.heappop(self._timers)[-1]
             entry.timer = inf
-            if entry.place is _Place.CLAIMED and entry.due <= now:
-                self._judge(entry, now, passed, worker)
-            elif entry.due > now:  # renewed meanwhile, or no longer timed
+            if entry.due > now:  # renewed meanwhile, or no longer timed
                 if entry.due < inf:
                     self._set_due(entry, entry.due)
             elif entry.place is not _Place.GONE:
+                entry.crashes += entry.place is _Place.CLAIMED
+                entry.claim = None
                 self._make_ready(entry)
-
-    def _judge(self, entry: _Entry, now: float, passed: float, worker: str) -> None:
-        """A lease is over: of what stood still because everything did, the holder has half a lease to renew it."""
-        assert entry.claim is not None
-        if passed > entry.lease / 2 and not entry.doubted:
-            entry.doubted = True
-            self._set_due(entry, now + entry.lease / 2)
-        elif now - entry.due < patience(entry.lease, own=entry.claim.worker == worker) - entry.lease:
-            entry.timer = now + min(entry.lease, limits.OBSERVE)
-            heapq.heappush(self._timers, (entry.timer, next(self._count), entry))
-        else:
-            entry.crashes += 1
-            entry.claim = None
-            self._make_ready(entry)
 
     def _until_due(self) -> float:
         return self._timers[0][0] - self._clock() if self._timers else inf

@@ -17,7 +17,7 @@ from .calls import Session
 
 __all__ = ["Desk", "Taken", "ack", "put", "release", "renew"]
 
-_held = msgspec.json.Decoder(list[tuple[str, int, int, float, str | None, int, str]])
+_held = msgspec.json.Decoder(list[tuple[str, int, int, float, int, str]])
 _meta = msgspec.json.Decoder(Meta)
 
 Taken = tuple[Claim | None, float | None]
@@ -64,7 +64,7 @@ class Desk:
     def claim(self, session: Session, queues: Sequence[str], worker: str, lease: float) -> Taken:
         """The entry put first of those in `queues` that are free, or whose lease or delay has passed."""
         found = session.value(sql.FREE, encode(list(queues)).decode())
-        lapsed = self._lapsed(session, queues, worker) if found is None or self._time_to_look() else None
+        lapsed = self._lapsed(session, queues) if found is None or self._time_to_look() else None
         if lapsed is not None:
             found = lapsed if found is None else min(found, lapsed)
         if found is not None:
@@ -75,10 +75,10 @@ class Desk:
     def _time_to_look(self) -> bool:
         return self._clock() - self._looked >= limits.OBSERVE
 
-    def _lapsed(self, session: Session, queues: Sequence[str], worker: str) -> int | None:
+    def _lapsed(self, session: Session, queues: Sequence[str]) -> int | None:
         now = self._looked = self._clock()
         held = _held.decode(session.value(sql.HELD, limits.HELD))
-        lapsed = {beat.run for beat in self._observed.look([Beat(*entry[:5]) for entry in held], now, worker)}
+        lapsed = {beat.run for beat in self._observed.look([Beat(*entry[:4]) for entry in held], now)}
         return min((id for run, *_, id, queue in held if run in lapsed and queue in queues), default=None)
 
     @staticmethod
