@@ -8,12 +8,11 @@ from __future__ import annotations
 import asyncio
 import selectors
 import types
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-__all__ = ["VirtualLoop", "virtual_time"]
+__all__ = ["Clock", "VirtualLoop", "virtual_time"]
 
 _MODULES = ("engine.drive", "engine.writer", "engine.readers", "engine.runner", "engine.worker", "stores.memory.store")
 """Those that read clocks themselves."""
@@ -48,20 +47,29 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._virtual.now
 
 
+class Clock:
+    """The time of the loop that first asks, also for threads, which have none."""
+
+    def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def __call__(self) -> float:
+        if self.loop is None:
+            self.loop = asyncio.get_running_loop()
+        return self.loop.time()
+
+    def forget(self) -> None:
+        """The next loop that asks is meant from now on."""
+        self.loop = None
+
+
 @pytest.fixture
-def virtual_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
+def virtual_time(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The engine's clocks are the loop's; gives the monotonic one. The wall clock follows it.
 
     For tests whose `anyio_backend` is ``("asyncio", {"loop_factory": VirtualLoop})``.
     """
-
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    def now() -> float:
-        if not loops:  # producers' threads, which have no loop, come later
-            loops.append(asyncio.get_running_loop())
-        return loops[0].time()
-
+    now = Clock()
     clock: Any = types.SimpleNamespace(monotonic=now, time=lambda: 1_700_000_000.0 + now())
     for module in _MODULES:
         monkeypatch.setattr(f"loom.{module}.time", clock)

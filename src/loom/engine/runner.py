@@ -328,6 +328,8 @@ class _Attempt:
                     context._cancel()
                     await self._halt(task, voice)
         if writer.on_broken.done():
+            if task.done() and not task.cancelled():
+                task.exception()  # seen: it can no longer be told
             raise writer.on_broken.result()
         if not halted:
             return await self._finished(task, writer)
