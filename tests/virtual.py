@@ -46,6 +46,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._virtual.now
 
+    def stand_still(self, seconds: float) -> None:
+        """As if the process had been stopped, or its loop blocked: the time passes and nothing happens in it."""
+        self._virtual.now += seconds
+
 
 class Clock:
     """The time of the loop that first asks, also for threads, which have none."""

@@ -65,7 +65,7 @@ class Rig:
         await self.store.create(meta)
 
     async def claim(self, worker: str = "w") -> Claim:
-        claim = await self.store.claim(["default"], worker, lease=LEASE, wait=0.0)
+        claim = await self.store.claim(["default"], worker, lease=LEASE, wait=LEASE)
         assert claim is not None
         return claim
 

@@ -261,6 +261,29 @@ async def test_who_cannot_renew_stops_at_the_lease_s_end_and_another_takes_over(
     assert data_in(await chunks_in(place.store)) == ([1] if retry is None else [1, 2])
 
 
+@pytest.mark.parametrize("at", [0.0, 0.3, LEASE / 2, LEASE])
+async def test_workers_that_stood_still_together_keep_their_claims(place: Place, at: float) -> None:
+    """A machine that was suspended, a loop that was blocked: nobody is taken for lost, and no attempt is counted."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+
+    async def patient(ctx: Context) -> AsyncIterator[int]:
+        yield ctx.attempt
+        await asyncio.sleep(20 * LEASE)
+
+    place.actor(patient)
+    await place.worker("w1")
+    await place.worker("w2")
+    await place.start()
+    await asyncio.sleep(at)
+    for _ in range(3):
+        loop.stand_still(3 * LEASE)
+        await asyncio.sleep(LEASE)
+    head = await place.ended()
+    assert data_in(await chunks_in(place.store)) == [1]
+    assert head.error is None
+
+
 async def test_a_paused_worker_that_wakes_up_late_adds_nothing(place: Place) -> None:
     """The runner without its worker renews nothing and looks at no clock: it is the store that refuses."""
     gate, late = Gate(), asyncio.Event()

@@ -157,7 +157,9 @@ class Queue(Protocol):
         """The next run for this worker, waiting up to `wait` seconds for one.
 
         Takes over claims whose heartbeat this store object has seen unchanged for the claim's lease by its own
-        monotonic clock, counting a crash. An entry whose key has an earlier entry is not ready.
+        monotonic clock, counting a crash. Time in which nobody looked counts for half a lease at most, since what
+        stopped the observer may have stopped the holder too; while somebody looks, a claim that stands still is taken
+        over within one and a half leases. An entry whose key has an earlier entry is not ready.
         A claim whose reply was lost comes again, to this worker or, after its lease, to another.
         """
         ...

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from math import inf
 
+from loom.model import limits
 from loom.model.errors import Fenced
 from loom.model.run import Claim, Meta
 
@@ -30,7 +31,7 @@ class _Place(Enum):
 class _Entry:
     """A run in the queue."""
 
-    __slots__ = ("claim", "crashes", "due", "lease", "meta", "number", "place", "timer")
+    __slots__ = ("claim", "crashes", "doubted", "due", "lease", "meta", "number", "place", "timer")
 
     def __init__(self, meta: Meta, number: int) -> None:
         self.meta = meta
@@ -39,6 +40,8 @@ class _Entry:
         self.claim: Claim | None = None
         self.crashes = 0
         self.lease = 0.0
+        self.doubted = False
+        """Its lease was prolonged, for nobody had looked at the queue for long."""
         self.due = inf
         """When its delay, or its claim's lease, is over."""
         self.timer = inf
@@ -50,6 +53,7 @@ class Queue:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._looked = inf
         self._entries: dict[str, _Entry] = {}
         self._keys: dict[tuple[str, str], deque[_Entry]] = {}
         self._ready: dict[str, list[tuple[int, _Entry]]] = {}
@@ -83,7 +87,7 @@ class Queue:
         try:
             while claim is None and (left := end - loop.time()) > 0:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, self._until_due())):
+                    async with asyncio.timeout(min(left, self._until_due(), limits.OBSERVE)):
                         await changed.wait()
                 changed.clear()
                 claim = self._take(queues, worker, lease)
@@ -93,6 +97,7 @@ class Queue:
 
     def renew(self, claim: Claim) -> None:
         entry = self._held(claim)
+        entry.doubted = False
         self._set_due(entry, self._clock() + entry.lease)
 
     def ack(self, claim: Claim) -> None:
@@ -153,6 +158,7 @@ class Queue:
         entry.place = _Place.CLAIMED
         entry.claim = claim
         entry.lease = lease
+        entry.doubted = False
         self._set_due(entry, now + lease)
         return claim
 
@@ -175,12 +181,18 @@ class Queue:
 
     def _turn(self, now: float) -> None:
         """Make ready what is due: delays that are over, claims whose lease lapsed."""
+        passed = now - self._looked
+        self._looked = now
         while self._timers and self._timers[0][0] <= now:
             entry = heapq.heappop(self._timers)[-1]
             entry.timer = inf
             if entry.due > now:  # renewed meanwhile, or no longer timed
                 if entry.due < inf:
                     self._set_due(entry, entry.due)
+            elif entry.place is _Place.CLAIMED and passed > entry.lease / 2 and not entry.doubted:
+                # What stopped the queue may have stopped the holder too: half a lease to renew (as model/lease.py).
+                entry.doubted = True
+                self._set_due(entry, now + entry.lease / 2)
             elif entry.place is not _Place.GONE:
                 entry.crashes += entry.place is _Place.CLAIMED
                 entry.claim = None

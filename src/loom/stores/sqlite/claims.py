@@ -17,7 +17,7 @@ from .calls import Session
 
 __all__ = ["Desk", "Taken", "ack", "put", "release", "renew"]
 
-_held = msgspec.json.Decoder(list[tuple[str, int, int, float, int, str]])
+_held = msgspec.json.Decoder(list[tuple[str, int, int, float, bool, int, str]])
 _meta = msgspec.json.Decoder(Meta)
 
 Taken = tuple[Claim | None, float | None]
@@ -78,7 +78,7 @@ class Desk:
     def _lapsed(self, session: Session, queues: Sequence[str]) -> int | None:
         now = self._looked = self._clock()
         held = _held.decode(session.value(sql.HELD, limits.HELD))
-        lapsed = {beat.run for beat in self._observed.look([Beat(*entry[:4]) for entry in held], now)}
+        lapsed = {beat.run for beat in self._observed.look([Beat(*entry[:5]) for entry in held], now)}
         return min((id for run, *_, id, queue in held if run in lapsed and queue in queues), default=None)
 
     @staticmethod

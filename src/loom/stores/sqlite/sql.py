@@ -260,7 +260,8 @@ FROM json_each(?1) AS name
 
 # As one JSON array: a step, and so a change of threads, for all of them.
 HELD = """
-SELECT json_group_array(json_array(run, number, beat, hold, id, queue)) FROM (
+SELECT json_group_array(json_array(
+    run, number, beat, hold, json(iif(worker IS NULL, 'true', 'false')), id, queue)) FROM (
     SELECT * FROM queue WHERE worker IS NOT NULL OR hold > 0 ORDER BY id LIMIT ?1)
 """
 

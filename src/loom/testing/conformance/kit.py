@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import ErrorInfo, LoomError
 from loom.model.ports import Notice, Store
@@ -43,6 +44,14 @@ async def turns(count: int) -> None:
 async def claim(store: Store, worker: str = "w1", *, queues: Sequence[str] = QUEUES, wait: float = 0.0) -> Claim | None:
     """A claim with the suite's lease."""
     return await store.claim(queues, worker, lease=LEASE, wait=wait)
+
+
+async def stand_still(store: Store, clock: ManualClock, seconds: float) -> None:
+    """Let `seconds` pass, in which somebody looks at the queue as often as a waiting worker does."""
+    end = clock.now + seconds
+    while clock.now < end:
+        clock.advance(min(limits.OBSERVE, end - clock.now))
+        assert await claim(store, "observer", queues=["nobody's"]) is None
 
 
 async def must_claim(store: Store, worker: str = "w1", *, queues: Sequence[str] = QUEUES, wait: float = 0.0) -> Claim:

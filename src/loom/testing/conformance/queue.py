@@ -14,7 +14,7 @@ from loom.model.ports import Store
 from loom.testing.author import Author
 from loom.testing.clock import ManualClock, StoreFactory
 
-from .kit import CANCELLED, LEASE, QUEUES, WAIT, Suite, claim, meta, must_claim, turns
+from .kit import CANCELLED, LEASE, QUEUES, WAIT, Suite, claim, meta, must_claim, stand_still, turns
 
 
 class QueueConformance(Suite):
@@ -89,9 +89,9 @@ class QueueConformance(Suite):
         await store.put(meta())
         lost = await must_claim(store, "w1")
         assert await claim(store, "w2") is None
-        clock.advance(LEASE * 0.99)
+        await stand_still(store, clock, LEASE * 0.99)
         assert await claim(store, "w2") is None
-        clock.advance(LEASE * 0.02)
+        await stand_still(store, clock, LEASE * 0.02)
         heir = await must_claim(store, "w2")
         assert (heir.run, heir.worker, heir.crashes) == ("run", "w2", 1)
         assert heir.number > lost.number
@@ -100,6 +100,31 @@ class QueueConformance(Suite):
                 await call
         await store.renew(heir)
         assert await claim(store, "w3") is None
+
+    async def test_g9_a_worker_that_stood_still_keeps_its_claims(self, store: Store, clock: ManualClock) -> None:
+        """Neither it nor another that stood still with it takes them over before it had time to renew them."""
+        await store.put(meta())
+        held = await must_claim(store, "w1")
+        assert await claim(store, "w2") is None
+        clock.advance(LEASE * 100)
+        assert await claim(store, "w1") is None
+        assert await claim(store, "w2") is None
+        await stand_still(store, clock, LEASE * 0.4)
+        assert await claim(store, "w1") is None
+        assert await claim(store, "w2") is None
+        await store.renew(held)
+
+    async def test_g9_a_claim_that_its_living_worker_does_not_renew_comes_again(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        """To that very worker too: it may be the only one."""
+        await store.put(meta())
+        lost = await must_claim(store, "w1")
+        assert await claim(store, "w1") is None
+        await stand_still(store, clock, LEASE * 1.1)
+        again = await must_claim(store, "w1")
+        assert again.crashes == 1
+        assert again.number > lost.number
 
     async def test_g9_a_worker_is_fenced_from_its_own_earlier_claim(self, store: Store, clock: ManualClock) -> None:
         """The claim's number counts, not the worker's name alone."""
@@ -122,7 +147,7 @@ class QueueConformance(Suite):
             clock.advance(LEASE * 0.9)
             await store.renew(held)
         assert await claim(store, "w2") is None
-        clock.advance(LEASE * 1.1)
+        await stand_still(store, clock, LEASE * 1.1)
         assert (await must_claim(store, "w2")).crashes == 1
 
     async def test_g9_each_lapse_counts_a_crash(self, store: Store, clock: ManualClock) -> None:
@@ -136,7 +161,7 @@ class QueueConformance(Suite):
             crashes.append(claimed.crashes)
             numbers.append(claimed.number)
             assert await claim(store, "other") is None
-            clock.advance(LEASE * 1.1)
+            await stand_still(store, clock, LEASE * 1.1)
         assert crashes == [0, 1, 2]
         assert numbers == sorted(set(numbers))
 
@@ -147,7 +172,7 @@ class QueueConformance(Suite):
         for lease in (100.0, 1.0):
             assert await store.claim(QUEUES, "w1", lease=lease, wait=0) is not None
         assert await claim(store, "w2") is None
-        clock.advance(1.1)
+        await stand_still(store, clock, 1.1)
         assert (await must_claim(store, "w2")).run == "short"
         assert await claim(store, "w2") is None
 
@@ -172,7 +197,7 @@ class QueueConformance(Suite):
             again = await claim(store, "w1")
             if again is None:
                 assert await claim(store, "w2") is None
-                clock.advance(LEASE * 1.1)
+                await stand_still(store, clock, LEASE * 1.1)
                 again = await must_claim(store, "w2")
             assert again.run == f"run-{number}"
             assert await claim(store, "w3") is None
@@ -228,7 +253,7 @@ class QueueConformance(Suite):
         held = await must_claim(store, "w1", queues=both)
         assert held.run == "run-0"
         assert await claim(store, "w2", queues=both) is None
-        clock.advance(LEASE * 1.1)
+        await stand_still(store, clock, LEASE * 1.1)
         held = await must_claim(store, "w2", queues=both)
         assert held.run == "run-0"
         for number in range(1, 4):

@@ -16,7 +16,7 @@ from loom.model.run import inbox_of
 from loom.testing.author import Author, read_all
 from loom.testing.clock import ManualClock, StoreFactory
 
-from .kit import LEASE, WAIT, Suite, Told, claim, meta, must_claim, outcome_of, turns
+from .kit import LEASE, WAIT, Suite, Told, claim, meta, must_claim, outcome_of, stand_still, turns
 
 
 class SharedConformance(Suite):
@@ -128,12 +128,12 @@ class SharedConformance(Suite):
         held = await must_claim(store, "w1")
         clock.advance(LEASE * 10)
         assert await claim(other, "w2") is None
-        clock.advance(LEASE * 0.9)
+        await stand_still(other, clock, LEASE * 0.9)
         await store.renew(held)
         assert await claim(other, "w2") is None
-        clock.advance(LEASE * 0.9)
+        await stand_still(other, clock, LEASE * 0.9)
         assert await claim(other, "w2") is None
-        clock.advance(LEASE * 0.2)
+        await stand_still(other, clock, LEASE * 0.2)
         heir = await must_claim(other, "w2")
         assert heir.crashes == 1
         with pytest.raises(Fenced):

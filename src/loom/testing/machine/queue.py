@@ -26,7 +26,7 @@ LEASE = 10.0
 RUNS = st.sampled_from(sorted(METAS))
 QUEUES = st.sampled_from([["q0"], ["q1"], ["q0", "q1"]])
 NUMBERS = st.integers(0, 50)
-SECONDS = st.sampled_from([0.0, 0.0, 1.0, LEASE / 2, LEASE / 2, LEASE])
+SECONDS = st.sampled_from([0.0, 0.0, 1.0, LEASE / 2, LEASE / 2, LEASE, 3 * LEASE])
 
 
 @dataclass
@@ -39,7 +39,9 @@ class Entry:
     beat: float = 0.0
     """When the heartbeat last counted up."""
     seen: float | None = None
-    """When the store, after that, first looked in vain for a claim: it must have seen the heartbeat by then."""
+    """When the store, after that, last looked in vain for a claim: it has seen the heartbeat then."""
+    stood: float = 0.0
+    """For how long the store must have seen it stand still by then: half a lease at most from look to look."""
     resting: bool = False
     """Released with a delay: it may come from now on, and once."""
 
@@ -47,7 +49,17 @@ class Entry:
         return self.held is not None and now - self.beat >= LEASE
 
     def must_lapse(self, now: float) -> bool:
-        return self.held is not None and self.seen is not None and now - self.seen >= LEASE
+        return self.held is not None and self._stood(now) >= 1.5 * LEASE
+
+    def _stood(self, now: float) -> float:
+        return 0.0 if self.seen is None else self.stood + min(now - self.seen, LEASE / 2)
+
+    def looked_at(self, now: float) -> None:
+        self.stood, self.seen = self._stood(now), now
+
+    def begin(self, now: float) -> None:
+        """Its lease, at the holder's word."""
+        self.beat, self.stood, self.seen = now, 0.0, None
 
 
 class QueueMachine(Machine):
@@ -89,7 +101,7 @@ class QueueMachine(Machine):
         if claim is None:
             assert must == []
             for entry in ready:
-                entry.seen = now if entry.seen is None else entry.seen
+                entry.looked_at(now)
         else:
             assert claim.run in may
             self._claimed(self.entries[claim.run], claim)
@@ -98,7 +110,8 @@ class QueueMachine(Machine):
         entry.crashes += entry.held is not None
         assert (claim.meta, claim.crashes) == (entry.meta, entry.crashes)
         assert all(claim.number > earlier.number for earlier in self.claims if earlier.run == claim.run)
-        entry.held, entry.beat, entry.seen, entry.resting = claim, self.clock(), None, False
+        entry.held, entry.resting = claim, False
+        entry.begin(self.clock())
         self.claims.append(claim)
 
     def _holder(self, which: int) -> tuple[Claim, Entry | None]:
@@ -129,7 +142,7 @@ class QueueMachine(Machine):
             self.refused(self.store.renew(claim), Fenced)
         elif not self._lost(entry, "renew", claim):
             self.do(self.store.renew(claim))
-            entry.beat, entry.seen = self.clock(), None
+            entry.begin(self.clock())
 
     @precondition(lambda self: self.claims)
     @rule(which=NUMBERS)
@@ -160,4 +173,4 @@ class QueueMachine(Machine):
         if self.reopens:
             self.do(self.restart())
             for entry in self.entries.values():
-                entry.seen = None
+                entry.stood, entry.seen = 0.0, None
