@@ -30,12 +30,21 @@ pytestmark = pytest.mark.anyio
 
 
 class Watcher:
-    """A viewer that is iterated in a task, and what it has seen."""
+    """A viewer that is iterated in a task, and what it has seen; which it took, if it takes `every` nth page."""
 
-    def __init__(self, hub: Hub, after: Cursor | None = None, run: str = "run") -> None:
+    def __init__(self, hub: Hub, after: Cursor | None = None, run: str = "run", *, every: int = 0) -> None:
         self.pages: list[Page] = []
-        self.viewer = hub.follow(run, after)
+        self.taken = 0
+        self._every = every
+        self.viewer = hub.follow(run, after, take=self._take if every else None)
         self.task = spawn(self._watch(), "watcher")
+
+    def _take(self, page: Page) -> bool:
+        if len(self.pages) % self._every:
+            return False
+        self.pages.append(page)
+        self.taken += 1
+        return True
 
     async def _watch(self) -> None:
         async for page in self.viewer:
@@ -72,8 +81,8 @@ async def hub(store: FaultStore) -> AsyncIterator[Hub]:
 async def watch(hub: Hub, author: Author) -> AsyncIterator[Callable[..., Watcher]]:
     watchers: list[Watcher] = []
 
-    def watch(after: Cursor | None = None) -> Watcher:
-        watchers.append(Watcher(hub, after))
+    def watch(after: Cursor | None = None, *, every: int = 0) -> Watcher:
+        watchers.append(Watcher(hub, after, every=every))
         return watchers[-1]
 
     yield watch
@@ -156,6 +165,77 @@ async def test_who_comes_late_is_served_from_what_is_there(
     late = watch()
     await late.saw(11)
     assert store.calls["read"] == reads
+
+
+# --- taking ----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_taken_is_taken_where_it_was_appended(author: Author, watch: Callable[..., Watcher]) -> None:
+    taker = watch(every=1)
+    await taker.saw(1)
+    await turns()
+    for seq in range(2, 10):
+        await author.say("data")
+        assert taker.seqs[-1] == seq, "no turn of the loop was needed"
+    await author.say("complete")
+    await taker.task
+    assert taker.seqs == list(range(1, 11))
+    assert taker.taken == 9
+
+
+async def test_what_is_not_taken_is_given_by_the_iterator(author: Author, watch: Callable[..., Watcher]) -> None:
+    taker = watch(every=2)
+    await taker.saw(1)
+    for _ in range(8):
+        await turns()
+        await author.say("data")
+    await author.say("complete")
+    await taker.task
+    assert taker.seqs == list(range(1, 11))
+    assert 0 < taker.taken < 9
+
+
+async def test_only_who_has_all_before_it_is_offered_a_page(
+    store: FaultStore, hub: Hub, author: Author, watch: Callable[..., Watcher]
+) -> None:
+    """Another viewer's read may bring the feed further than a notice has told."""
+    await author.say("data", "data")
+    taker = watch(every=1)
+    await taker.saw(3)
+    await turns()
+    store.deaf = True
+    cursor = await author.say("data")
+    other = watch(Cursor(cursor.epoch, 2))  # amid a batch: read from the log
+    await other.saw(2)
+    store.deaf = False
+    await author.say("data")
+    assert taker.seqs == [1, 2, 3]
+    await author.say("complete")
+    await taker.task
+    assert taker.seqs == list(range(1, 7))
+
+
+async def test_who_is_cancelled_is_offered_nothing_more(author: Author, watch: Callable[..., Watcher]) -> None:
+    taker = watch(every=1)
+    await taker.saw(1)
+    await turns()
+    taker.task.cancel()
+    await author.say("data")
+    assert taker.taken == 0
+
+
+async def test_a_run_that_waits_for_its_readers_knows_what_they_took(store: FaultStore, hub: Hub) -> None:
+    await store.create(Meta(run="slow", actor="a", created=1.0, ahead=1))
+    author = await Author.take(store, "slow", "t")
+    await author.say("start")
+    taker = Watcher(hub, run="slow", every=1)
+    await taker.saw(1)
+    for seq in range(2, 5):
+        await turns()
+        assert [mark.seq for mark in await store.marks("slow")] == [seq - 1]
+        await author.say("data")
+    assert taker.taken == 0
+    await cancel_and_wait(taker.task)
 
 
 # --- notices ---------------------------------------------------------------------------------------------------------
@@ -557,7 +637,7 @@ async def _act(steps: list[str], paced: bool) -> None:
     store = FaultStore(MemoryStore())
     author = await Author.start(store.store)
     hub = Hub(store)
-    watchers = [Watcher(hub)]
+    watchers = [Watcher(hub), Watcher(hub, every=1), Watcher(hub, every=3)]
     store.paced = paced
     for number, step in enumerate(steps):
         match step:
@@ -573,7 +653,7 @@ async def _act(steps: list[str], paced: bool) -> None:
                 author = await Author.take(store.store, "run", f"t{number}")
                 await author.say("start")
             case "view":
-                watchers.append(Watcher(hub))
+                watchers.append(Watcher(hub, every=number % 3))
             case _:
                 await turns(3)
     store.deaf = store.out = False

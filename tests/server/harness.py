@@ -13,7 +13,7 @@ from loom.engine.transport import StoreTransport
 from loom.engine.worker import Worker
 from loom.model.chunk import Chunk, Page
 from loom.model.cursor import Cursor
-from loom.model.ports import Fence
+from loom.model.ports import Fence, Take
 from loom.model.run import Meta
 from loom.server.app import Gateway, Times, create_app
 from loom.server.serve import Address, serving
@@ -36,13 +36,24 @@ class WatchedTransport(StoreTransport):
         self.trouble: dict[str, Exception] = {}
         self.pages: asyncio.Queue[Page] = asyncio.Queue()
 
-    def follow(self, run: str, after: Cursor | None = None, *, attach: bool = True) -> AsyncIterator[Page]:
-        return self._follow(run, after, attach)
+    def follow(
+        self, run: str, after: Cursor | None = None, *, attach: bool = True, take: Take | None = None
+    ) -> AsyncIterator[Page]:
+        return self._follow(run, after, attach, take)
 
-    async def _follow(self, run: str, after: Cursor | None, attach: bool) -> AsyncGenerator[Page, None]:
+    async def _follow(
+        self, run: str, after: Cursor | None, attach: bool, take: Take | None
+    ) -> AsyncGenerator[Page, None]:
         self.following += 1
+
+        def taking(page: Page) -> bool:
+            if take is None or "follow" in self.trouble or not take(page):
+                return False
+            self.pages.put_nowait(page)
+            return True
+
         try:
-            following = cast("AsyncGenerator[Page, None]", super().follow(run, after, attach=attach))
+            following = cast("AsyncGenerator[Page, None]", super().follow(run, after, attach=attach, take=taking))
             async with aclosing(following) as pages:
                 async for page in pages:
                     self._stumble("follow")

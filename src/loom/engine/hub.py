@@ -15,7 +15,7 @@ from loom.model import limits
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed
-from loom.model.ports import Logs, Notice
+from loom.model.ports import Logs, Notice, Take
 
 from .backoff import REPEATABLE, Backoff
 from .readers import Reader
@@ -48,7 +48,7 @@ class Feed:
         self._newest: Page | None = None  # the last batch, as nearly every viewer is given it
         self._before: Cursor | None = None  # what it continues
         self._version = 0
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiting: list[Viewer] = []
         self._reads: dict[Cursor | None, asyncio.Task[Page]] = {}
         self._tasks = TaskSet()
         self._unwatch = logs.watch(run, self._notice)
@@ -91,15 +91,15 @@ class Feed:
         """Whether a viewer at `after` has all there is; then `wait` tells of more."""
         return self._anchored and after == self._tail
 
-    async def wait(self) -> None:
-        """Until something may have changed."""
-        waiter = self._loop.create_future()
-        self._waiters.append(waiter)
+    async def wait(self, viewer: Viewer) -> None:
+        """Until something may have changed that `viewer` did not take."""
+        woken = viewer.woken = self._loop.create_future()
+        self._waiting.append(viewer)
         try:
-            await waiter
+            await woken
         except asyncio.CancelledError:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            if viewer in self._waiting:
+                self._waiting.remove(viewer)
             raise
 
     async def read(self, after: Cursor | None) -> Page:
@@ -166,7 +166,9 @@ class Feed:
             self._keep(batch)
             self.ended = notice.ended
             self._newest = Page((batch,), self._tail, True, notice.ended)
-        elif batch is None or self._is_news(batch):
+            self._offer(self._newest)
+            return
+        if batch is None or self._is_news(batch):
             self._lose_anchor()
         self._wake()
 
@@ -183,11 +185,25 @@ class Feed:
             return batch.first == 1
         return batch.first == tail.seq + 1 and batch.epoch == tail.epoch
 
+    def _offer(self, page: Page) -> None:
+        """Give `page` to whoever takes it here and now, and wake the others."""
+        before, tail = self._before, self._tail
+        waiting, self._waiting = self._waiting, []
+        for viewer in waiting:
+            if viewer.woken.done():
+                continue
+            if viewer.take is not None and viewer.cursor == before and viewer.take(page):
+                viewer.cursor = tail
+                if not page.ended:
+                    self._waiting.append(viewer)
+                    continue
+            viewer.woken.set_result(None)
+
     def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        waiting, self._waiting = self._waiting, []
+        for viewer in waiting:
+            if not viewer.woken.done():
+                viewer.woken.set_result(None)
 
     async def aclose(self) -> None:
         self.closed = True
@@ -204,12 +220,16 @@ class Viewer:
     it was given counts as read when it asks for more. Close it, or iterate it to its end.
     """
 
-    def __init__(self, hub: Hub, run: str, after: Cursor | None, *, attach: bool = True) -> None:
+    def __init__(
+        self, hub: Hub, run: str, after: Cursor | None, *, attach: bool = True, take: Take | None = None
+    ) -> None:
         self._hub = hub
         self._logs = hub.logs
         self._run = run
-        self._cursor = after
         self._attached = attach
+        self.cursor = after
+        self.take = take
+        self.woken: asyncio.Future[None]
         self._feed: Feed | None = None
         self._ended = False
         self._closed = False
@@ -228,10 +248,10 @@ class Viewer:
         feed = self._feed or await self._attach()
         try:
             if self._reader is not None:
-                await self._reader.read_through(self._cursor)
-            while (page := feed.page(self._cursor)) is None:
-                if feed.at_tail(self._cursor):
-                    await feed.wait()
+                await self._reader.read_through(self.cursor)
+            while (page := feed.page(self.cursor)) is None:
+                if feed.at_tail(self.cursor):
+                    await feed.wait(self)
                 elif (page := await self._read(feed)) is not None:
                     break
         except BaseException:
@@ -240,7 +260,7 @@ class Viewer:
         if not page.batches:
             await self.aclose()
             raise StopAsyncIteration
-        self._cursor = page.cursor
+        self.cursor = page.cursor
         self._ended = page.ended
         return page
 
@@ -249,7 +269,7 @@ class Viewer:
         if feed.closed:
             raise closed()
         try:
-            page = await feed.read(self._cursor)
+            page = await feed.read(self.cursor)
         except REPEATABLE:
             await self._backoff.pause()
             return None
@@ -263,6 +283,7 @@ class Viewer:
         feed = self._feed = self._hub.attach(self._run)
         if self._attached and head.meta.ahead is not None and not head.ended:
             self._reader = Reader(self._logs.mark, self._run)
+            self.take = None  # what it takes would not count as read
         return feed
 
     async def aclose(self) -> None:
@@ -289,9 +310,9 @@ class Hub:
     def __len__(self) -> int:
         return len(self._feeds)
 
-    def follow(self, run: str, after: Cursor | None = None, *, attach: bool = True) -> Viewer:
+    def follow(self, run: str, after: Cursor | None = None, *, attach: bool = True, take: Take | None = None) -> Viewer:
         """A viewer of `run`; no I/O until it is iterated."""
-        return Viewer(self, run, after, attach=attach)
+        return Viewer(self, run, after, attach=attach, take=take)
 
     def attach(self, run: str) -> Feed:
         """The run's feed, with one viewer more. Raises `HandleClosed`."""

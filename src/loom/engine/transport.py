@@ -12,7 +12,7 @@ from loom.model import limits
 from loom.model.chunk import CANCEL, Chunk, Message, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import Conflict, ErrorInfo, InvalidInput, LimitExceeded, LogEnded, RemoteProtocolError, StoreFull
-from loom.model.ports import Store
+from loom.model.ports import Store, Take
 from loom.model.run import ActorInfo, Head, Meta, RunState, check_id
 from loom.wire.json import check_depth, check_size, encode, sound
 
@@ -95,8 +95,10 @@ class StoreTransport:
     async def actors(self) -> list[ActorInfo]:
         return [] if self._registry is None else sorted((p.info() for p in self._registry), key=lambda info: info.name)
 
-    def follow(self, run: str, after: Cursor | None = None, *, attach: bool = True) -> AsyncIterator[Page]:
-        return self.hub.follow(run, after, attach=attach)
+    def follow(
+        self, run: str, after: Cursor | None = None, *, attach: bool = True, take: Take | None = None
+    ) -> AsyncIterator[Page]:
+        return self.hub.follow(run, after, attach=attach, take=take)
 
     async def read(self, run: str, after: Cursor | None, *, limit: int, wait: float) -> Page:
         return await self.store.read(run, after, limit=min(limit, limits.READ_LIMIT), wait=wait)

@@ -17,7 +17,20 @@ from .cursor import Cursor
 from .parts import ChatMessage, Part, ToolSpec
 from .run import ActorInfo, Claim, Head, Mark, Meta, RunState
 
-__all__ = ["AI", "Durability", "Fence", "Logs", "Notice", "Notify", "Queue", "Store", "Swept", "Transport", "Unwatch"]
+__all__ = [
+    "AI",
+    "Durability",
+    "Fence",
+    "Logs",
+    "Notice",
+    "Notify",
+    "Queue",
+    "Store",
+    "Swept",
+    "Take",
+    "Transport",
+    "Unwatch",
+]
 
 Durability = Literal["memory", "process", "disk", "replica"]
 """What an acknowledged append survives: nothing but calls, kill -9, a power cut, the loss of the primary."""
@@ -39,6 +52,9 @@ class Notice(msgspec.Struct, frozen=True, gc=False):
 
 Notify = Callable[[Notice], None]
 Unwatch = Callable[[], None]
+
+Take = Callable[[Page], bool]
+"""Takes a page right where it was appended; never waits, never raises. False: it did not, and the iterator gives it."""
 
 
 class Fence(msgspec.Struct, frozen=True):
@@ -210,11 +226,14 @@ class Transport(Protocol):
 
     async def actors(self) -> list[ActorInfo]: ...
 
-    def follow(self, run: str, after: Cursor | None = None, *, attach: bool = True) -> AsyncIterator[Page]:
+    def follow(
+        self, run: str, after: Cursor | None = None, *, attach: bool = True, take: Take | None = None
+    ) -> AsyncIterator[Page]:
         """Non-empty pages from `after` to the log's end, as they come, over reconnects and outages of the store.
 
         An iterator with `aclose`. Every page continues the one before; raises `CursorExpired` or `LogNotFound`. A run
-        with `ahead` waits for this reader, unless `attach` is False: then whoever reads on says `mark`.
+        with `ahead` waits for this reader, unless `attach` is False: then whoever reads on says `mark`. While it is
+        waited for, pages may be given to `take` instead.
         """
         ...
 

@@ -14,6 +14,7 @@ from loom.model import limits
 from loom.model.chunk import Message, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import InvalidInput, LogNotFound, OutcomeUnknown, Unavailable
+from loom.model.ports import Take
 from loom.model.run import ActorInfo, Head, Meta, RunState, check_id
 from loom.wire.json import check_depth, check_size, encode
 from loom.wire.views import ActorList, InboxBody, MarkBody, PageView, RunList, RunView, StartBody, head_of
@@ -90,7 +91,9 @@ class HttpTransport:
     async def actors(self) -> list[ActorInfo]:
         return self._read_as(await self._call("GET", "/actors"), ActorList).actors
 
-    def follow(self, run: str, after: Cursor | None = None, *, attach: bool = True) -> Follower:
+    def follow(
+        self, run: str, after: Cursor | None = None, *, attach: bool = True, take: Take | None = None
+    ) -> Follower:
         return Follower(
             self._connections,
             _path(run, "events"),

@@ -82,6 +82,16 @@ class Audience:
         if not self._viewers:
             self._forget()
 
+    @property
+    def alone(self) -> bool:
+        """Whether there is but one viewer."""
+        return self._viewers < 2
+
+    def chunk(self, batches: tuple[Batch, ...]) -> bytes | None:
+        """Their frames as one HTTP chunk; None if they are too much for one send."""
+        data = self._render(batches)
+        return http_chunk(data) if len(data) <= limits.SEND_BYTES else None
+
     def parts(self, batches: tuple[Batch, ...]) -> Iterable[bytes]:
         """Their frames, to be sent one after the other: `limits.SEND_BYTES` each at most, rendered as they are asked
         for, so that a slow viewer holds little."""
@@ -103,7 +113,7 @@ class Audience:
     def join(self, viewer: Viewer, at: Cursor | None) -> bool:
         """Make a viewer that was sent everything up to `at` a member, if it is not alone and the history behind `at`
         is still to come here."""
-        if self._viewers < 2:
+        if self.alone:
             return False
         if self._task is None:
             self._cursor = at

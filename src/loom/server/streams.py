@@ -1,8 +1,9 @@
 """A run's pages as an event stream: raw ASGI, everything that is ready in one send.
 
 Alone, a viewer costs two tasks: one moves pages to the connection, one watches the connection. It holds a cursor (the
-iterator's), one page, and what the server below buffers; while its `send` waits, nothing more is read for it. Caught up
-and in company, it is left to the audience to move its pages.
+iterator's), one page, and what the server below buffers; while its `send` waits, nothing more is read for it. For a
+viewer that is caught up no task is woken: what is said is written right where it was appended. Caught up and in
+company, it is left to the audience to move its pages.
 """
 
 from __future__ import annotations
@@ -221,7 +222,8 @@ class EventStream:
             after = page.cursor
             if self._joins(after):
                 return True
-        pages = self._streams.transport.follow(self._key.run, after, attach=self._key.attach)
+        take = None if self._write is None else self._take
+        pages = self._streams.transport.follow(self._key.run, after, attach=self._key.attach, take=take)
         async with aclosing(cast("AsyncGenerator[Page, None]", pages)) as follower:
             async for page in follower:
                 await self._say(page)
@@ -241,6 +243,16 @@ class EventStream:
                 await self._send_slowly(data)
         if not page.caught_up:  # far behind, neither reading nor sending may ever wait: others must run, too
             await asyncio.sleep(0)
+
+    def _take(self, page: Page) -> bool:
+        """Write the page here and now, if the connection takes it and there is no audience to join."""
+        if self._sending or not self._audience.alone:
+            return False
+        try:
+            chunk = self._audience.chunk(page.batches)
+            return chunk is not None and self.take(chunk, self._clock())
+        except Exception:  # a fault of ours is not its writer's: the iterator gives the page, and meets it again
+            return False
 
     async def _send_slowly(self, data: bytes, *, more: bool = True) -> None:
         """As ASGI has it, waiting while the connection takes nothing. Raises `_ClientGone`."""
