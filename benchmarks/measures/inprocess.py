@@ -66,6 +66,7 @@ async def measure(scale: float) -> dict[str, float]:
             "in step": await run("in_step", 50_000, gate.open),
             "ahead": await run("ready", 20_000, ahead=1),
             "queue": await through_a_queue(int(300_000 * scale)),
+            "by hand": await hand_to_hand(int(50_000 * scale)),
         }
 
 
@@ -82,6 +83,29 @@ async def through_a_queue(n: int) -> float:
     task = asyncio.create_task(produce())
     while await queue.get() is not None:
         pass
+    await task
+    return (time.process_time() - before) / n * 1e6
+
+
+async def hand_to_hand(n: int) -> float:
+    """What two tasks cost that wait for each other, a value at a time: a future each way, and nothing else."""
+    loop = asyncio.get_running_loop()
+    value: asyncio.Future[str | None] = loop.create_future()
+    taken: asyncio.Future[None] = loop.create_future()
+
+    async def produce() -> None:
+        nonlocal taken
+        for i in range(n):
+            taken = loop.create_future()
+            value.set_result(f"token {i}")
+            await taken
+        value.set_result(None)
+
+    before = time.process_time()
+    task = asyncio.create_task(produce())
+    while await value is not None:
+        value = loop.create_future()
+        taken.set_result(None)
     await task
     return (time.process_time() - before) / n * 1e6
 
