@@ -104,7 +104,10 @@ class Logs(Protocol):
         ...
 
     def append_nowait(self, run: str, batch: Batch, *, end: bool = False) -> bool:
-        """`append`, if the store needs no waiting for it; False, and nothing has happened, if it does."""
+        """`append`, if the store needs no waiting for it; False, and nothing has happened, if it does.
+
+        Raises what `append` raises; what is `retryable` of it may be tried again by either.
+        """
         ...
 
     async def end_unstarted(self, run: str, line: bytes) -> bool:
