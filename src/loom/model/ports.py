@@ -87,7 +87,10 @@ class Logs(Protocol):
     async def heads(
         self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
     ) -> list[Head]:
-        """Heads without results, newest first; `before`: those older than this run (`LogNotFound` if it is gone)."""
+        """Heads without inputs and results, newest first; `before`: those older than this run.
+
+        Raises `LogNotFound` when `before` is gone.
+        """
         ...
 
     async def fence(self, run: str, token: str) -> Fence:

@@ -13,6 +13,7 @@ from .errors import ErrorInfo, InvalidInput
 
 __all__ = [
     "ID_PATTERN",
+    "NO_INPUT",
     "ActorInfo",
     "Claim",
     "Head",
@@ -33,6 +34,9 @@ ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.:@~-]*"
 
 _ID = re.compile(ID_PATTERN, re.ASCII)
 _INBOX = "/in"
+
+NO_INPUT = msgspec.Raw(b"null")
+"""The input of a run that was given none, and of every run in lists: they leave inputs out."""
 
 
 def check_id(text: str, field: str = "id") -> str:
@@ -64,7 +68,7 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
 
     run: str
     actor: str
-    input: msgspec.Raw = msgspec.Raw(b"null")
+    input: msgspec.Raw = NO_INPUT
     queue: str = "default"
     key: str | None = None
     """Runs of one actor and key go one at a time, in the order they were started."""
@@ -84,7 +88,7 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True):
-    """What a store knows of an outbox without reading it.
+    """What a store knows of an outbox without reading it. In lists `meta.input` and `result` are left out.
 
     `epochs` are (epoch, its first seq), in order; chunks of an epoch reach to the next epoch's first seq - 1.
     `first` is the first seq still kept (1 if nothing was trimmed), `tail` the last one (0 if empty).
@@ -98,7 +102,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_o
     state: RunState = "queued"
     error: ErrorInfo | None = None
     result: msgspec.Raw | None = None
-    """The `complete` chunk's data. Left out in lists."""
+    """The `complete` chunk's data."""
     started: float | None = None
     ended_at: float | None = None
     beat: int = 0

@@ -44,6 +44,17 @@ async def test_a_newer_file_is_refused_and_left_as_it_is(path: Path) -> None:
     assert path.read_bytes() == before
 
 
+async def test_a_file_of_before_the_first_release_is_refused_and_left_as_it_is(path: Path) -> None:
+    async with SqliteStore(path) as store:
+        await store.create(Meta(run="run", actor="actor"))
+    db = apsw.Connection(str(path))
+    db.execute(f"PRAGMA user_version = {VERSION - 1}")
+    db.close()
+    before = path.read_bytes()
+    assert "before the first release" in await refused(path)
+    assert path.read_bytes() == before
+
+
 async def test_another_programs_database_is_refused_and_left_as_it_is(path: Path) -> None:
     db = apsw.Connection(str(path))
     db.execute("CREATE TABLE t(x); INSERT INTO t VALUES (1)")

@@ -8,11 +8,13 @@ from bisect import bisect_left
 from math import inf
 from operator import attrgetter
 
+from msgspec.structs import replace
+
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import EPOCH_DIGITS, Cursor, make_epoch
 from loom.model.errors import ErrorInfo
 from loom.model.history import add_epoch, newest, page_of, start_after
-from loom.model.run import Head, Mark, Meta, RunState, state_of
+from loom.model.run import NO_INPUT, Head, Mark, Meta, RunState, state_of
 from loom.wire.json import ending_of
 
 __all__ = ["BATCH_BYTES", "RUN_BYTES", "Log", "Run", "size_of"]
@@ -105,12 +107,12 @@ class Run:
         self.kept_since = now
 
     def head(self, *, full: bool = True) -> Head:
-        """The head; its result only if `full`."""
+        """The head; its input and result only if `full`."""
         log = self.outbox
         # The last batch is never trimmed, so the result need not be kept twice.
         result = ending_of(log.batches[-1])[1] if full and log.ended else None
         return Head(
-            meta=self.meta,
+            meta=self.meta if full else replace(self.meta, input=NO_INPUT),
             epochs=log.epochs,
             first=log.first,
             tail=log.tail,

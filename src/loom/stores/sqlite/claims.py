@@ -14,18 +14,18 @@ from loom.wire.json import encode
 
 from . import sql
 from .calls import Session
+from .metas import join, split
 
 __all__ = ["Desk", "Taken", "ack", "put", "release", "renew"]
 
 _held = msgspec.json.Decoder(list[tuple[str, int, int, float, bool, int, str]])
-_meta = msgspec.json.Decoder(Meta)
 
 Taken = tuple[Claim | None, float | None]
 """A claim, and how many seconds from now the next held entry may become claimable."""
 
 
 def put(session: Session, meta: Meta) -> None:
-    session.run(sql.PUT, meta.run, meta.queue, meta.actor, meta.key, encode(meta))
+    session.run(sql.PUT, meta.run, meta.queue, meta.actor, meta.key, *split(meta))
 
 
 def renew(session: Session, claim: Claim) -> None:
@@ -85,5 +85,5 @@ class Desk:
     def _take(session: Session, id: int, worker: str, lease: float) -> Claim:
         row = session.one(sql.CLAIM, id, worker, lease)
         assert row is not None, "the entry was seen in this very transaction"
-        number, crashes, meta = row
-        return Claim(meta=_meta.decode(meta), worker=worker, number=number, crashes=crashes)
+        number, crashes, meta, input = row
+        return Claim(meta=join(meta, input), worker=worker, number=number, crashes=crashes)

@@ -139,6 +139,11 @@ def _check(db: apsw.Connection, path: str) -> bool:
         raise UsageError(
             f"{path} was written by a newer Loom (format {version}, this one knows {sql.VERSION}): upgrade this one"
         )
+    if version < sql.VERSION:
+        raise UsageError(
+            f"{path} was written by a Loom from before the first release (format {version}, this one reads"
+            f" {sql.VERSION}): give another file, or delete this one"
+        )
     return True
 
 

@@ -18,6 +18,7 @@ from loom.wire.json import check_size, encode, ending_of
 
 from . import sql
 from .calls import Session
+from .metas import join, split
 from .upkeep import clear
 
 __all__ = [
@@ -38,7 +39,6 @@ __all__ = [
 
 _epochs = msgspec.json.Decoder(tuple[tuple[int, int], ...])
 _error = msgspec.json.Decoder(ErrorInfo)
-_meta = msgspec.json.Decoder(Meta)
 
 
 class _State(NamedTuple):
@@ -64,7 +64,7 @@ class _State(NamedTuple):
 
 def create(session: Session, meta: Meta) -> Head:
     inbox_epoch = make_epoch(1, _digits())
-    if session.run(sql.CREATE, meta.run, meta.actor, meta.queue, meta.key, inbox_epoch, encode(meta)):
+    if session.run(sql.CREATE, meta.run, meta.actor, meta.queue, meta.key, inbox_epoch, *split(meta)):
         session.run(sql.ADD_CHANGE, sql.LOOK, meta.run)
     return head(session, meta.run)
 
@@ -222,9 +222,9 @@ def _state(session: Session, run: str) -> _State:
 
 
 def _head(row: tuple[Any, ...]) -> Head:
-    meta, epochs, first, tail, state, error, started, ended, beat, ending = row
+    meta, epochs, first, tail, state, error, started, ended, beat, input, ending = row
     return Head(
-        meta=_meta.decode(meta),
+        meta=join(meta, input),
         epochs=_epochs.decode(epochs),
         first=first,
         tail=tail or 0,

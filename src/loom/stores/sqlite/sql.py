@@ -14,8 +14,8 @@ from loom.model.run import inbox_of
 __all__ = ["APPLICATION_ID", "LOOK", "MARKS", "QUEUE", "SCHEMA", "VERSION", "appends", "heads"]
 
 APPLICATION_ID = 0x4C4F4F4D  # "LOOM"
-VERSION = 1
-"""The file's format, as its `user_version` tells it."""
+VERSION = 2
+"""The file's format, as its `user_version` tells it. No release wrote an older one."""
 
 LOOK, MARKS, QUEUE = range(3)
 """What a row of `change` says: look at this log; its readers' marks changed; somebody may claim."""
@@ -36,7 +36,8 @@ CREATE TABLE run (
     started     REAL,                       -- Unix seconds
     ended       REAL,
     error       BLOB,                       -- ErrorInfo, JSON
-    meta        BLOB NOT NULL               -- Meta, JSON
+    meta        BLOB NOT NULL,              -- Meta but for its input, JSON
+    input       BLOB NOT NULL               -- the last column: who reads the others never loads it
 ) STRICT;
 CREATE INDEX run_state ON run(state, id);
 CREATE INDEX run_actor ON run(actor, id);
@@ -90,7 +91,8 @@ CREATE TABLE queue (
     beat    INTEGER NOT NULL,               -- its heartbeat
     hold    REAL NOT NULL,                  -- lease or delay: claimable when (number, beat) stood still for so long
     crashes INTEGER NOT NULL,
-    meta    BLOB NOT NULL
+    meta    BLOB NOT NULL,                  -- as in run
+    input   BLOB NOT NULL
 ) STRICT;
 CREATE INDEX queue_key ON queue(actor, key, id) WHERE key IS NOT NULL;
 CREATE INDEX queue_free ON queue(queue, id) WHERE ready AND worker IS NULL AND hold = 0;
@@ -142,8 +144,8 @@ ROLLBACK = "ROLLBACK"
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 CREATE = """
-INSERT INTO run(name, actor, queue, key, state, epoch, epochs, inbox_epoch, first, beat, meta)
-VALUES (?1, ?2, ?3, ?4, 'queued', -1, x'5b5d', ?5, 1, 0, ?6) ON CONFLICT(name) DO NOTHING
+INSERT INTO run(name, actor, queue, key, state, epoch, epochs, inbox_epoch, first, beat, meta, input)
+VALUES (?1, ?2, ?3, ?4, 'queued', -1, x'5b5d', ?5, 1, 0, ?6, ?7) ON CONFLICT(name) DO NOTHING
 """
 
 _HEAD = """
@@ -151,7 +153,7 @@ SELECT meta, epochs, first, (SELECT max(last) FROM batch WHERE log = 2 * run.id)
 """
 
 HEAD = f"""
-{_HEAD}, iif(ended IS NULL, NULL, (SELECT payload FROM batch WHERE log = 2 * run.id ORDER BY last DESC LIMIT 1))
+{_HEAD}, input, iif(ended IS NULL, NULL, (SELECT payload FROM batch WHERE log = 2 * run.id ORDER BY last DESC LIMIT 1))
 FROM run WHERE name = ?1
 """
 
@@ -159,9 +161,10 @@ RUN_ID = "SELECT id FROM run WHERE name = ?1"
 
 
 def heads(*, before: bool, state: bool, actor: bool) -> str:
-    """Heads, newest first; with those of (before which id, state, actor) that are named, and ?4 for how many."""
+    """Heads without input and result, newest first; with those of (before which id, state, actor) that are named, and
+    ?4 for how many."""
     given = [" AND id < ?1" * before, " AND state = ?2" * state, " AND actor = ?3" * actor]
-    return f"{_HEAD}, NULL FROM run WHERE 1{''.join(given)} ORDER BY id DESC LIMIT ?4"
+    return f"{_HEAD}, NULL, NULL FROM run WHERE 1{''.join(given)} ORDER BY id DESC LIMIT ?4"
 
 
 STATE = """
@@ -248,8 +251,8 @@ MARKS_OF = "SELECT reader, seq, mark.beat FROM run LEFT JOIN mark ON mark.run = 
 # --- the queue -------------------------------------------------------------------------------------------------------
 
 PUT = """
-INSERT INTO queue(run, queue, actor, key, ready, number, beat, hold, crashes, meta)
-VALUES (?1, ?2, ?3, ?4, 0, 0, 0, 0, 0, ?5) ON CONFLICT(run) DO NOTHING
+INSERT INTO queue(run, queue, actor, key, ready, number, beat, hold, crashes, meta, input)
+VALUES (?1, ?2, ?3, ?4, 0, 0, 0, 0, 0, ?5, ?6) ON CONFLICT(run) DO NOTHING
 """
 
 FREE = """
@@ -269,7 +272,7 @@ SELECT json_group_array(json_array(
 CLAIM = """
 UPDATE queue SET crashes = crashes + (worker IS NOT NULL), worker = ?2, hold = ?3, beat = 0,
     number = max(number, id << 20) + 1
-WHERE id = ?1 RETURNING number, crashes, meta
+WHERE id = ?1 RETURNING number, crashes, meta, input
 """
 
 HOLDER = "SELECT worker, number FROM queue WHERE run = ?1"
@@ -298,8 +301,8 @@ DATA_VERSION = "PRAGMA data_version"
 # --- upkeep ----------------------------------------------------------------------------------------------------------
 
 REQUEUE = """
-INSERT INTO queue(run, queue, actor, key, ready, number, beat, hold, crashes, meta)
-SELECT name, queue, actor, key, 0, 0, 0, 0, 0, meta FROM run
+INSERT INTO queue(run, queue, actor, key, ready, number, beat, hold, crashes, meta, input)
+SELECT name, queue, actor, key, 0, 0, 0, 0, 0, meta, input FROM run
 WHERE state IN ('queued', 'running') AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.run = run.name)
 ORDER BY id LIMIT ?1
 """

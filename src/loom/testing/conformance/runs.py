@@ -103,15 +103,18 @@ class RunConformance(Suite):
                 assert msgspec.json.decode(head.result) == chunk.data
 
     async def test_heads_lists_the_newest_first(self, store: Store) -> None:
-        """Pages of heads, newest first, by `before`, each run once; without results."""
+        """Pages of heads, newest first, by `before`, each run once; without inputs and results."""
         names = [f"run-{number}" for number in range(7)]
         for name in names:
+            started = meta(name, input=msgspec.Raw(b'{"a":1}'), key="k", timeout=1.5)
+            assert (await store.create(started)).meta == started
             await (await Author.start(store, name)).say(Chunk("complete", "a result"))
         listed: list[str] = []
         before = None
         while page := await store.heads(limit=3, before=before):
             assert len(page) <= 3
-            assert all(head.result is None for head in page)
+            assert all((bytes(head.meta.input), head.result) == (b"null", None) for head in page)
+            assert all((head.meta.key, head.meta.timeout) == ("k", 1.5) for head in page)
             listed += [head.meta.run for head in page]
             before = listed[-1]
         assert listed == names[::-1]
