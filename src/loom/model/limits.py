@@ -298,6 +298,10 @@ EVENT_BYTES = 4 << 20
 POLL = 0.005
 """How often SQLite's data_version is looked at while somebody waits (6 us a look): the latency between processes."""
 
+PLACE = 0.1
+"""How often SQLite's file is looked for in its place (2 us, and a change of threads): what is written after it was
+deleted or replaced is lost for so long, and then refused."""
+
 BUSY = 5.0
 """How long a call waits for another process's write lock before it is `Unavailable`."""
 

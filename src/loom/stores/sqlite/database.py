@@ -20,6 +20,7 @@ __all__ = ["fault_of", "open_for_reading", "open_for_writing", "transaction"]
 
 _SYNCHRONOUS: dict[Durability, str] = {"disk": "FULL", "process": "NORMAL"}
 _CACHE = f"PRAGMA cache_size = -{limits.CACHE_BYTES >> 10}"  # negative: in KiB
+_MAKE = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _OUT_OF_REACH = (
     apsw.BusyError,
@@ -47,8 +48,8 @@ def open_for_writing(path: str, durability: Durability, busy: float) -> apsw.Con
 
 
 def open_for_reading(path: str, busy: float) -> apsw.Connection:
-    """A connection to a store that is open for writing already."""
-    with _opening(path, busy) as db:
+    """A connection to a store that is open for writing already; the file is never made here."""
+    with _opening(path, busy, apsw.SQLITE_OPEN_READWRITE) as db:
         db.execute(f"PRAGMA query_only = ON; PRAGMA temp_store = MEMORY; {_CACHE}")
     return db
 
@@ -84,9 +85,9 @@ def _errno(db: apsw.Connection | None) -> int:
 
 
 @contextmanager
-def _opening(path: str, busy: float) -> Iterator[apsw.Connection]:
+def _opening(path: str, busy: float, flags: int = _MAKE) -> Iterator[apsw.Connection]:
     """A connection, closed again if it cannot be set up."""
-    db = _connect(path, busy)
+    db = _connect(path, busy, flags)
     try:
         yield db
     except BaseException as error:
@@ -95,12 +96,12 @@ def _opening(path: str, busy: float) -> Iterator[apsw.Connection]:
         raise refusal from error
 
 
-def _connect(path: str, busy: float) -> apsw.Connection:
+def _connect(path: str, busy: float, flags: int) -> apsw.Connection:
     # SQLite gives these names to databases of one connection alone, which is no store.
     if path == ":memory:" or not path:
         raise UsageError(f"{path!r} names no file; for a store in memory use memory://")
     try:
-        db = apsw.Connection(path, statementcachesize=2 * limits.GROUP_ROWS + 100)
+        db = apsw.Connection(path, flags, statementcachesize=2 * limits.GROUP_ROWS + 100)
     except apsw.Error as error:
         raise _refusal(error, path, None) from error
     db.set_busy_handler(_Patience(busy))

@@ -10,6 +10,7 @@ from loom.model.errors import LoomError
 
 from .calls import Call, Session
 from .database import fault_of, open_for_reading
+from .place import Guard, Place
 
 __all__ = ["Reader"]
 
@@ -19,13 +20,14 @@ class Reader:
 
     pause: float | None = None
 
-    def __init__(self, path: str, busy: float, deliver: Callable[[Sequence[Call]], None]) -> None:
-        self._path = path
+    def __init__(self, place: Place, busy: float, deliver: Callable[[Sequence[Call]], None]) -> None:
+        self._place = place
+        self._guard = Guard(place)
         self._busy = busy
         self._deliver = deliver
 
     def open(self) -> None:
-        self._db = open_for_reading(self._path, self._busy)
+        self._db = open_for_reading(self._place.path, self._busy)
 
     def close(self) -> None:
         self._db.close()
@@ -40,6 +42,9 @@ class Reader:
         self._deliver(group)
 
     def _outcome(self, call: Call) -> object:
+        fault = self._guard.fault()
+        if fault is not None:
+            return fault
         try:
             return call.act(Session(self._db))
         except LoomError as refusal:

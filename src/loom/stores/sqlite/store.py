@@ -24,6 +24,7 @@ from .claims import Desk, Taken
 from .lane import Lane
 from .lender import Lender
 from .news import QUEUE, News
+from .place import Place
 from .reader import Reader
 from .upkeep import KEEP, Retention
 from .writer import Append, Writer
@@ -42,7 +43,8 @@ class SqliteStore:
     `wall`, in Unix seconds.
 
     Opening raises `UsageError` for what is no Loom store, a newer one's, or cannot be opened. Calls raise `Unavailable`
-    when another process holds the write lock for `busy` seconds, `StoreFull` when the disk is full, and `HandleClosed`
+    when another process holds the write lock for `busy` seconds, or the file was deleted or replaced (noticed within
+    `limits.PLACE`; it is never made anew), `StoreFull` when the disk is full, and `HandleClosed`
     before the store is opened and after it is closed.
     """
 
@@ -66,10 +68,10 @@ class SqliteStore:
         self._untold: list[Claim] = []
         self._lender = Lender()
         self._begun = self._open = False
-        path = os.fspath(path)
-        writer = Writer(path, durability, busy, self._watched, self._written)
+        place = Place(os.fspath(path))
+        writer = Writer(place, durability, busy, self._watched, self._written)
         self._writing = Lane("loom-sqlite-writer", writer)
-        self._reading = Lane("loom-sqlite-reader", Reader(path, busy, self._was_read))
+        self._reading = Lane("loom-sqlite-reader", Reader(place, busy, self._was_read))
 
     async def __aenter__(self) -> Self:
         if self._begun:

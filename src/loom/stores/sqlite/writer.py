@@ -16,13 +16,14 @@ import apsw
 from loom.model import limits
 from loom.model.chunk import Batch
 from loom.model.cursor import Cursor
-from loom.model.errors import LoomError
+from loom.model.errors import LoomError, Unavailable
 from loom.model.ports import Durability, Notice
 
 from . import runs, sql
 from .calls import Call, Session
 from .database import fault_of, open_for_writing, transaction
 from .news import Changes, News
+from .place import Guard, Place
 
 __all__ = ["Append", "Writer"]
 
@@ -55,21 +56,24 @@ class Writer:
     """
 
     def __init__(
-        self, path: str, durability: Durability, busy: float, watched: Callable[[], bool], deliver: Deliver
+        self, place: Place, durability: Durability, busy: float, watched: Callable[[], bool], deliver: Deliver
     ) -> None:
-        self._path = path
+        self._place = place
+        self._guard = Guard(place)
         self._durability = durability
         self._busy = busy
         self._watched = watched
         self._deliver = deliver
         self._looked = 0.0
+        self._told = False
 
     def open(self) -> None:
-        self._db = open_for_writing(self._path, self._durability, self._busy)
+        self._db = open_for_writing(self._place.path, self._durability, self._busy)
         try:
+            self._place.remember()
             self._changes = Changes(Session(self._db))
-        except apsw.Error as error:
-            fault = fault_of(error, self._db)
+        except (apsw.Error, Unavailable) as error:
+            fault = fault_of(error, self._db) if isinstance(error, apsw.Error) else None
             self._db.close()
             if fault is None:
                 raise
@@ -84,14 +88,30 @@ class Writer:
 
     def idle(self) -> None:
         """Look for what other processes committed."""
-        news = self._look(ours=False)
+        news = self._look(ours=False) if self._fault() is None else self._tell_once()
         if news is None or news:
             self._deliver((), news)
 
     def perform(self, group: Sequence[Call]) -> None:
         """All of it: also a call whose caller was cancelled meanwhile, so that it does not depend on the moment."""
-        self._try(group)
-        self._deliver(group, self._news(group))
+        fault = self._fault()
+        if fault is None:
+            self._try(group)
+            news = self._news(group)
+        else:
+            self._fail(group, fault)
+            news = self._tell_once()
+        self._deliver(group, news)
+
+    def _fault(self) -> Unavailable | None:
+        fault = self._guard.fault()
+        self._told = self._told and fault is not None
+        return fault
+
+    def _tell_once(self) -> News | None:
+        """Of a lost file nothing new is ever told: who waits has to look, and is told of the fault."""
+        told, self._told = self._told, True
+        return [] if told else None
 
     def _news(self, calls: Sequence[Call]) -> News | None:
         ours = any(not isinstance(call, Append) for call in calls)
