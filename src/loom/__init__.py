@@ -18,6 +18,7 @@ from loom.model.cursor import Cursor
 from loom.model.errors import (
     Conflict,
     CursorExpired,
+    Damaged,
     ErrorInfo,
     Fenced,
     HandleClosed,
@@ -66,6 +67,7 @@ __all__ = [
     "Context",
     "Cursor",
     "CursorExpired",
+    "Damaged",
     "ErrorInfo",
     "Fenced",
     "FinishReasonPart",

@@ -21,6 +21,7 @@
     ├── LimitExceeded           size, rate or quota
     ├── Unauthorized            no key, a wrong one, or a foreign Host or Origin
     ├── StoreFull               the store has no room: nothing was changed
+    ├── Damaged                 what is stored cannot be read; ``details`` name run and seq where they are known
     ├── OutcomeUnknown          the call may or may not have happened
     └── Unavailable             store or peer out of reach: send the same again
 
@@ -41,6 +42,7 @@ __all__ = [
     "Code",
     "Conflict",
     "CursorExpired",
+    "Damaged",
     "ErrorInfo",
     "Fenced",
     "HandleClosed",
@@ -223,6 +225,12 @@ class StoreFull(LoomError):
     default_code = "store_full"
 
 
+class Damaged(LoomError):
+    """What is stored cannot be read: it is not what was written. `details` name `run` and `seq` where known."""
+
+    default_code = "damaged"
+
+
 class OutcomeUnknown(LoomError):
     """The call may or may not have happened."""
 
@@ -277,6 +285,7 @@ CODES: dict[str, Code] = {
     "unauthorized": Code(Unauthorized, 401, 4401, 77),
     "forbidden": Code(Unauthorized, 403, 4403, 77),
     "store_full": Code(StoreFull, 507, 4507, 73, retryable=True),
+    "damaged": Code(Damaged, 500, 1011, 74),
     "outcome_unknown": Code(OutcomeUnknown, 503, 1013, 75),
     "unavailable": Code(Unavailable, 503, 1013, 69, retryable=True),
 }

@@ -314,6 +314,9 @@ OBSERVE = 0.5
 HELD = 10_000
 """Claims that are watched for lapsing at a time, oldest first: a hundred workers' worth."""
 
+HELD_BACK = 1000
+"""Queue entries that cannot be read and are stepped over; a file with more of them is past that, and says so."""
+
 GROUP_ROWS = 64
 """Appends in one statement: each number of them is a statement of its own to prepare and keep."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from loom.model.errors import HandleClosed, LogNotFound, LoomError, StoreFull, Unavailable, UsageError
+from loom.model.errors import Damaged, HandleClosed, LogNotFound, LoomError, StoreFull, Unavailable, UsageError
 from loom.model.run import Meta
 from loom.stores.sqlite import SqliteStore
 from loom.stores.sqlite.database import fault_of
@@ -132,7 +132,7 @@ async def test_a_damaged_file_is_told(path: Path) -> None:
         file.write(b"\xa5" * (size - 8192))
     outcomes.append(await outcome_of(SqliteStore(path).__aenter__()))
     told = [outcome for outcome in outcomes if isinstance(outcome, LoomError)]
-    assert {(type(error), error.code, error.retryable) for error in told} == {(LoomError, "internal", False)}
+    assert {(type(error), error.code, error.retryable) for error in told} == {(Damaged, "damaged", False)}
     assert outcomes[-1] in told
     assert len(told) > 2
 
@@ -144,7 +144,7 @@ async def test_a_damaged_file_is_told(path: Path) -> None:
         (apsw.BusyError, Unavailable),
         (apsw.IOError, Unavailable),
         (apsw.CantOpenError, Unavailable),
-        (apsw.CorruptError, LoomError),
+        (apsw.CorruptError, Damaged),
         (apsw.ConstraintError, None),
         (apsw.SQLError, None),
     ],

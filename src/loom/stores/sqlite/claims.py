@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
 from loom.model import limits
-from loom.model.errors import Fenced
+from loom.model.errors import Damaged, Fenced
 from loom.model.lease import Beat, Observed
 from loom.model.run import Claim, Meta
 from loom.wire.json import encode
 
 from . import sql
 from .calls import Session
-from .metas import join, split
+from .rows import join, split
 
 __all__ = ["Desk", "Taken", "ack", "put", "release", "renew"]
 
+_log = logging.getLogger("loom.store")
 _held = msgspec.json.Decoder(list[tuple[str, int, int, float, bool, int, str]])
 
 Taken = tuple[Claim | None, float | None]
@@ -60,17 +63,32 @@ class Desk:
         self._clock = clock
         self._observed = Observed()
         self._looked = float("-inf")
+        self._damaged: set[int] = set()
+        """Entries that cannot be read. Left as they are: a newer Loom, or a repaired file, may be read again."""
 
     def claim(self, session: Session, queues: Sequence[str], worker: str, lease: float) -> Taken:
-        """The entry put first of those in `queues` that are free, or whose lease or delay has passed."""
-        found = session.value(sql.FREE, encode(list(queues)).decode())
-        lapsed = self._lapsed(session, queues) if found is None or self._time_to_look() else None
-        if lapsed is not None:
-            found = lapsed if found is None else min(found, lapsed)
-        if found is not None:
-            return self._take(session, found, worker, lease), None
+        """The entry put first of those in `queues` that are free, or whose lease or delay has passed.
+
+        One that cannot be read is held back, with what stands behind it in its key's line: the others go on.
+        """
+        while (found := self._next(session, queues)) is not None:
+            claim = self._take(session, found, worker, lease)
+            if claim is not None:
+                return claim, None
         due = self._observed.due
         return None, None if due is None else max(due - self._clock(), 0.0)
+
+    def _next(self, session: Session, queues: Sequence[str]) -> int | None:
+        found: int | None = self._free(session, encode(list(queues)).decode())
+        lapsed = self._lapsed(session, queues) if found is None or self._time_to_look() else None
+        if found is None or lapsed is None:
+            return lapsed if found is None else found
+        return min(found, lapsed)
+
+    def _free(self, session: Session, queues: str) -> Any:
+        if not self._damaged:
+            return session.value(sql.FREE, queues)
+        return session.value(sql.FREE_BUT, queues, encode(sorted(self._damaged)).decode())
 
     def _time_to_look(self) -> bool:
         return self._clock() - self._looked >= limits.OBSERVE
@@ -79,11 +97,19 @@ class Desk:
         now = self._looked = self._clock()
         held = _held.decode(session.value(sql.HELD, limits.HELD))
         lapsed = {beat.run for beat in self._observed.look([Beat(*entry[:5]) for entry in held], now)}
-        return min((id for run, *_, id, queue in held if run in lapsed and queue in queues), default=None)
+        claimable = (id for run, *_, id, queue in held if run in lapsed and queue in queues and id not in self._damaged)
+        return min(claimable, default=None)
 
-    @staticmethod
-    def _take(session: Session, id: int, worker: str, lease: float) -> Claim:
+    def _take(self, session: Session, id: int, worker: str, lease: float) -> Claim | None:
         row = session.one(sql.CLAIM, id, worker, lease)
         assert row is not None, "the entry was seen in this very transaction"
-        number, crashes, meta, input = row
-        return Claim(meta=join(meta, input), worker=worker, number=number, crashes=crashes)
+        run, number, crashes, meta, input = row
+        try:
+            return Claim(meta=join(run, meta, input), worker=worker, number=number, crashes=crashes)
+        except Damaged as damage:
+            if len(self._damaged) >= limits.HELD_BACK:
+                raise
+            session.run(sql.PUT_BACK, id)
+            self._damaged.add(id)
+            _log.error("held back from every worker of this process: %s", damage)
+            return None

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import apsw
 
 from loom.model import limits
-from loom.model.errors import LoomError, StoreFull, Unavailable, UsageError
+from loom.model.errors import Damaged, LoomError, StoreFull, Unavailable, UsageError
 from loom.model.ports import Durability
 
 from . import sql
@@ -76,7 +76,7 @@ def fault_of(error: apsw.Error, db: apsw.Connection | None) -> LoomError | None:
     if isinstance(error, _OUT_OF_REACH):
         return Unavailable(f"the store's file is out of reach: {error}")
     if isinstance(error, apsw.CorruptError | apsw.NotADBError):
-        return LoomError(f"the store's file is damaged: {error}")
+        return Damaged(f"the store's file is damaged: {error}")
     return None
 
 

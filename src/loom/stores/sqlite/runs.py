@@ -5,8 +5,6 @@ from __future__ import annotations
 import secrets
 from typing import Any, NamedTuple
 
-import msgspec
-
 from loom.model import limits
 from loom.model.chunk import CANCEL, Batch, Page
 from loom.model.cursor import EPOCH_DIGITS, Cursor, attempt_of, make_epoch
@@ -18,7 +16,7 @@ from loom.wire.json import check_size, encode, ending_of
 
 from . import sql
 from .calls import Session
-from .metas import join, split
+from .rows import batch_of, epochs_of, error_of, join, result_of, split
 from .upkeep import clear
 
 __all__ = [
@@ -36,9 +34,6 @@ __all__ = [
     "touch",
     "trim",
 ]
-
-_epochs = msgspec.json.Decoder(tuple[tuple[int, int], ...])
-_error = msgspec.json.Decoder(ErrorInfo)
 
 
 class _State(NamedTuple):
@@ -158,11 +153,11 @@ def read(session: Session, log: str, after: Cursor | None, limit: int) -> Page:
     behind = after.seq if after else 0
     limit = min(max(limit, 1), limits.READ_LIMIT)
     row = _found(session.one(sql.READ, run, inbox, behind, limit, limits.PAGE_BYTES), run)
-    epochs, inbox_epoch, first, ended, tail, epoch, edge, payload = row
-    known = ((inbox_epoch, 1),) if inbox else _epochs.decode(epochs)
+    epochs, inbox_epoch, first, ended, tail, epoch, edge, stored = row
+    known = ((inbox_epoch, 1),) if inbox else epochs_of(run, epochs)
     tail = tail or 0
     start = start_after(after, epochs=known, first=1 if inbox else first, tail=tail)
-    batches = () if payload is None else (Batch(epoch, edge, edge + payload.count(b"\n") - 1, payload),)
+    batches = () if stored is None else (batch_of(run, epoch, edge, stored, inbox=inbox),)
     return page_of(batches, start, after=after, tail=tail, ended=bool(ended), limit=limit)
 
 
@@ -218,20 +213,20 @@ def _id(session: Session, run: str) -> int:
 
 def _state(session: Session, run: str) -> _State:
     number, epoch, epochs, ended, *last = _found(session.one(sql.STATE, run), run)
-    return _State(number, epoch, _epochs.decode(epochs), bool(ended), None if last[0] is None else Batch(*last))
+    return _State(number, epoch, epochs_of(run, epochs), bool(ended), None if last[0] is None else Batch(*last))
 
 
 def _head(row: tuple[Any, ...]) -> Head:
-    meta, epochs, first, tail, state, error, started, ended, beat, input, ending = row
+    run, meta, epochs, first, tail, state, error, started, ended, beat, input, ending = row
     return Head(
-        meta=join(meta, input),
-        epochs=_epochs.decode(epochs),
+        meta=join(run, meta, input),
+        epochs=epochs_of(run, epochs),
         first=first,
         tail=tail or 0,
         ended=ended is not None,
         state=state,
-        error=None if error is None else _error.decode(error),
-        result=None if ending is None else ending_of(Batch(0, 1, 1, ending))[1],
+        error=error_of(run, error),
+        result=result_of(run, tail or 0, ending),
         started=started,
         ended_at=ended,
         beat=beat,

@@ -149,7 +149,8 @@ VALUES (?1, ?2, ?3, ?4, 'queued', -1, x'5b5d', ?5, 1, 0, ?6, ?7) ON CONFLICT(nam
 """
 
 _HEAD = """
-SELECT meta, epochs, first, (SELECT max(last) FROM batch WHERE log = 2 * run.id), state, error, started, ended, beat
+SELECT name, meta, epochs, first, (SELECT max(last) FROM batch WHERE log = 2 * run.id), state, error, started, ended,
+    beat
 """
 
 HEAD = f"""
@@ -208,12 +209,12 @@ VALUES (?1, ?2, ?3, ?4, ifnull((SELECT upto FROM batch WHERE log = ?1 AND last =
 """
 
 # Chunk by chunk or at once, what was stored together need not be read together: whole batches of one epoch, up to a
-# page, come as one value, because each row that is stepped to costs a change of threads.
+# page, come as one value, because each row that is stepped to costs a change of threads. Behind it stands the last seq.
 READ = """
 SELECT run.epochs, run.inbox_epoch, run.first, run.ended IS NOT NULL,
     (SELECT max(last) FROM batch WHERE log = 2 * run.id + ?2), edge.epoch, edge.first,
-    (SELECT CAST(group_concat(payload, '') AS BLOB) FROM (
-        SELECT payload FROM batch
+    (SELECT CAST(group_concat(payload, '') || max(last) AS BLOB) FROM (
+        SELECT payload, last FROM batch
         WHERE log = edge.log AND last >= edge.last AND epoch = edge.epoch
             AND last <= ifnull((SELECT last FROM batch WHERE log = edge.log AND last >= ?3 + ?4 ORDER BY last LIMIT 1),
                 edge.last + ?4)
@@ -255,11 +256,13 @@ INSERT INTO queue(run, queue, actor, key, ready, number, beat, hold, crashes, me
 VALUES (?1, ?2, ?3, ?4, 0, 0, 0, 0, 0, ?5, ?6) ON CONFLICT(run) DO NOTHING
 """
 
-FREE = """
+_FREE = """
 SELECT min((
-    SELECT id FROM queue WHERE queue = name.value AND ready AND worker IS NULL AND hold = 0 ORDER BY id LIMIT 1))
+    SELECT id FROM queue WHERE queue = name.value AND ready AND worker IS NULL AND hold = 0{} ORDER BY id LIMIT 1))
 FROM json_each(?1) AS name
 """
+FREE = _FREE.format("")
+FREE_BUT = _FREE.format(" AND id NOT IN (SELECT value FROM json_each(?2))")
 
 # As one JSON array: a step, and so a change of threads, for all of them.
 HELD = """
@@ -272,8 +275,10 @@ SELECT json_group_array(json_array(
 CLAIM = """
 UPDATE queue SET crashes = crashes + (worker IS NOT NULL), worker = ?2, hold = ?3, beat = 0,
     number = max(number, id << 20) + 1
-WHERE id = ?1 RETURNING number, crashes, meta, input
+WHERE id = ?1 RETURNING run, number, crashes, meta, input
 """
+
+PUT_BACK = "UPDATE queue SET worker = NULL, hold = 0 WHERE id = ?1"
 
 HOLDER = "SELECT worker, number FROM queue WHERE run = ?1"
 RENEW = "UPDATE queue SET beat = beat + 1 WHERE run = ?1 AND worker = ?2 AND number = ?3"

@@ -1,0 +1,220 @@
+"""What rows hold: taken apart and joined again, and told by name where it was damaged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import apsw
+import msgspec
+import pytest
+
+from loom.model import limits
+from loom.model.chunk import Chunk
+from loom.model.errors import Damaged, LoomError
+from loom.model.run import NO_INPUT, Claim, Meta, inbox_of
+from loom.stores.sqlite import SqliteStore
+from loom.stores.sqlite.rows import batch_of, join, split
+from loom.testing.author import Author, read_all
+from loom.testing.clock import ManualClock
+from loom.testing.conformance.kit import outcome_of
+
+pytestmark = pytest.mark.anyio
+
+STARTED = Meta(run="run", actor="actor", input=msgspec.Raw(b'{"prompt":"secret"}'), key="k", ahead=3, timeout=1.5)
+LEASE = 10.0
+
+
+def test_what_was_taken_apart_is_joined_byte_for_byte() -> None:
+    meta, input = split(STARTED)
+    assert b"secret" not in meta
+    assert input == bytes(STARTED.input)
+    assert join("run", meta, input) == STARTED
+
+
+def test_without_its_input_it_is_as_in_lists() -> None:
+    meta, _ = split(STARTED)
+    assert join("run", meta, None) == msgspec.structs.replace(STARTED, input=NO_INPUT)
+
+
+LINE = b'{"type":"data"}\n'
+
+
+@pytest.mark.parametrize(
+    ("stored", "seq"),
+    [
+        (LINE * 3 + b"9", 5),  # a line is missing
+        (LINE * 3 + b"6", 5),  # one too many
+        (LINE + b'{"type":"da\n' + LINE + b"7", 6),
+        (LINE + b"\n" + LINE + b"7", 5),
+        (LINE * 2 + b'{"data":1}\n7', 7),
+        (LINE * 2 + b"[1]\n7", 7),
+        (LINE * 2 + b'{"type":"data"}7', 7),
+        (b"7", 5),
+        (b"", 5),
+        (LINE * 2 + b'{"type":"\xff"}\n7', 7),
+    ],
+)
+def test_a_batch_that_is_not_what_was_written(stored: bytes, seq: int) -> None:
+    """Is told by the chunk, or the batch's first where lines do not tell."""
+    with pytest.raises(Damaged) as caught:
+        batch_of("run", 1, 5, stored, inbox=False)
+    assert caught.value.details == {"run": "run", "seq": seq}
+
+
+def test_a_batch_that_is() -> None:
+    batch = batch_of("run", 1, 5, LINE * 3 + b"7", inbox=False)
+    assert (batch.first, batch.last, batch.payload) == (5, 7, LINE * 3)
+
+
+# --- in the file -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def store(path: Path, clock: ManualClock) -> AsyncIterator[SqliteStore]:
+    async with SqliteStore(path, clock=clock) as store:
+        yield store
+
+
+def damage(path: Path, change: str) -> None:
+    """As a bad sector does it, only more to the point."""
+    db = apsw.Connection(str(path))
+    db.execute(change)
+    assert db.changes()
+    db.close()
+
+
+async def claim(store: SqliteStore, worker: str = "w1", wait: float = 0.0) -> Claim | None:
+    return await store.claim(["default"], worker, lease=LEASE, wait=wait)
+
+
+async def test_an_entry_that_cannot_be_read_is_stepped_over(
+    store: SqliteStore, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And told of once, by its run."""
+    for number in range(1, 5):
+        await store.put(Meta(run=f"run-{number}", actor="actor"))
+    damage(path, "UPDATE queue SET meta = x'7b2272' WHERE run IN ('run-1', 'run-3')")
+    with caplog.at_level(logging.ERROR, "loom.store"):
+        claims = [await claim(store) for _ in range(4)]
+    assert [each and each.run for each in claims] == ["run-2", "run-4", None, None]
+    assert ["run-1" in record.getMessage() for record in caplog.records] == [True, False]
+
+
+async def test_an_entry_that_was_repaired_is_claimed_by_who_opens_the_file(store: SqliteStore, path: Path) -> None:
+    """It was left as it was, not thrown away."""
+    await store.put(Meta(run="run", actor="actor"))
+    damage(path, "UPDATE queue SET meta = x'00' WHERE run = 'run'")
+    assert await claim(store) is None
+    damage(path, """UPDATE queue SET meta = CAST('{"run":"run","actor":"actor"}' AS BLOB)""")
+    assert await claim(store) is None
+    async with SqliteStore(path) as other:
+        taken = await claim(other)
+        assert taken is not None
+        assert taken.meta == Meta(run="run", actor="actor")
+
+
+async def test_a_lapsed_claim_of_an_entry_that_cannot_be_read_holds_up_nobody(
+    store: SqliteStore, path: Path, clock: ManualClock
+) -> None:
+    for number in range(2):
+        await store.put(Meta(run=f"run-{number}", actor="actor"))
+        assert await claim(store) is not None
+    assert await claim(store, "w2") is None
+    damage(path, "UPDATE queue SET meta = x'00' WHERE run = 'run-0'")
+    clock.advance(LEASE * 1.1)
+    taken = await claim(store, "w2")
+    assert taken is not None
+    assert (taken.run, taken.crashes) == ("run-1", 1)
+    assert await claim(store, "w2") is None
+
+
+async def test_a_waiting_claim_gets_what_comes_behind_it(store: SqliteStore, path: Path) -> None:
+    await store.put(Meta(run="run-1", actor="actor"))
+    damage(path, "UPDATE queue SET meta = x'00'")
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(claim(store, wait=20.0))
+        await claim(store, "w2")
+        await store.put(Meta(run="run-2", actor="actor"))
+    taken = waiting.result()
+    assert taken is not None
+    assert taken.run == "run-2"
+
+
+async def test_a_file_with_too_many_of_them_says_so(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "HELD_BACK", 2)
+    for number in range(4):
+        await store.put(Meta(run=f"run-{number}", actor="actor"))
+    damage(path, "UPDATE queue SET meta = x'00'")
+    outcome = await outcome_of(claim(store))
+    assert isinstance(outcome, Damaged)
+    assert outcome.details == {"run": "run-2"}
+
+
+async def test_a_batch_that_cannot_be_read_is_told_by_run_and_seq(store: SqliteStore, path: Path) -> None:
+    """By every read that would pass it on; what lies before it is read."""
+    author = await Author.start(store)
+    await author.say("data")
+    await author.say("data", "data")
+    damage(path, "UPDATE batch SET payload = substr(payload, 1, 20) WHERE first = 3")
+    for after in (None, (await store.read("run", limit=1)).cursor):
+        outcome = await outcome_of(store.read("run", after))
+        assert isinstance(outcome, Damaged)
+        assert outcome.details == {"run": "run", "seq": 3}
+        assert "'run'" in outcome.message
+        assert not outcome.retryable
+    assert len(await store.read("run", limit=2)) == 2
+
+
+async def test_a_chunk_that_is_missing_is_told(store: SqliteStore, path: Path) -> None:
+    """Sound lines are not enough: those behind it would be read under other numbers."""
+    author = await Author.start(store)
+    await author.say("data", "data")
+    await author.say("data")
+    damage(path, "UPDATE batch SET payload = substr(payload, 1, instr(payload, x'0a')) WHERE first = 2")
+    outcome = await outcome_of(read_all(store, "run"))
+    assert isinstance(outcome, Damaged)
+
+
+async def test_a_message_that_cannot_be_read_is_told(store: SqliteStore, path: Path) -> None:
+    await Author.start(store)
+    for number in range(3):
+        await store.send("run", b'{"type":"x"}', sender="s", id=str(number))
+    damage(path, "UPDATE batch SET payload = x'7b0a' WHERE log & 1 AND first = 2")
+    outcome = await outcome_of(store.read(inbox_of("run")))
+    assert isinstance(outcome, Damaged)
+    assert outcome.details == {"run": "run", "seq": 2}
+
+
+@pytest.mark.parametrize("column", ["meta", "epochs", "error"])
+async def test_a_head_that_cannot_be_read_is_told_by_its_run(store: SqliteStore, path: Path, column: str) -> None:
+    for run in ("sound", "run"):
+        await (await Author.start(store, run)).say("complete")
+    damage(path, f"UPDATE run SET {column} = x'5b' WHERE name = 'run'")
+    for call in (store.head("run"), store.heads()):
+        outcome = await outcome_of(call)
+        assert isinstance(outcome, Damaged)
+        assert outcome.details == {"run": "run"}
+    assert (await store.head("sound")).ended
+
+
+async def test_a_result_that_cannot_be_read_is_told_by_its_run(store: SqliteStore, path: Path) -> None:
+    await (await Author.start(store)).say("data", Chunk("complete", 42))
+    damage(path, "UPDATE batch SET payload = x'00' WHERE last = 3")
+    outcome: LoomError = await outcome_of(store.head("run"))
+    assert isinstance(outcome, Damaged)
+    assert outcome.details == {"run": "run", "seq": 3}
