@@ -47,6 +47,9 @@ IDEMPOTENCY_KEY_LENGTH = 255
 INBOX_MESSAGES = 10_000
 """Messages one run may be sent: each attempt reads them from the start."""
 
+INBOX_BYTES = 16 << 20
+"""The same in bytes, line ends included: a running attempt holds them all in memory, and a worker drives a hundred."""
+
 MESSAGE_BYTES = 256 << 10
 """One message's JSON."""
 

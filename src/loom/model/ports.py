@@ -121,8 +121,8 @@ class Logs(Protocol):
     async def send(self, run: str, message: bytes, *, sender: str, id: str) -> Cursor:
         """Add a message's JSON to the run's inbox; once for each (sender, id), however often it is sent.
 
-        Raises `LogNotFound`, `LimitExceeded` (too large, or the inbox is full: only the `CANCEL` finds room then),
-        `LogEnded` when the outbox has ended; a message that is already there is success all the same.
+        Raises `LogNotFound`, `LimitExceeded` (too large; or the inbox is full, in messages or bytes: only the `CANCEL`
+        finds room then), `LogEnded` when the outbox has ended; a message that is already there is success all the same.
         """
         ...
 

@@ -17,14 +17,14 @@ from operator import attrgetter
 from typing import Self
 
 from loom.model import limits
-from loom.model.chunk import CANCEL, Batch, Page
+from loom.model.chunk import Batch, Page
 from loom.model.cursor import EPOCH_DIGITS, Cursor, make_epoch
-from loom.model.errors import Fenced, LimitExceeded, LogEnded, LogNotFound, StoreFull
+from loom.model.errors import Fenced, LogEnded, LogNotFound, StoreFull
 from loom.model.history import check_repeat, next_epoch
 from loom.model.ports import Durability, Fence, Notice, Notify, Swept, Unwatch
 from loom.model.run import Claim, Head, Mark, Meta, RunState, inbox_of, run_of
+from loom.stores.inbox import check_room
 from loom.stores.watchers import Watchers
-from loom.wire.json import check_size
 
 from .queue import Queue
 from .runs import BATCH_BYTES, RUN_BYTES, Log, Run, size_of
@@ -182,9 +182,7 @@ class MemoryStore:
         log = known.inbox
         if log.ended:
             raise LogEnded("the run has ended: nothing reads its inbox")
-        check_size(message, limits.MESSAGE_BYTES, "a message")
-        if log.tail >= limits.INBOX_MESSAGES and sender != CANCEL:
-            raise LimitExceeded(f"the inbox is full: {log.tail} messages")
+        check_room(message, sender, messages=log.tail, size=log.size - log.tail * BATCH_BYTES)
         batch = Batch(log.epoch, log.tail + 1, log.tail + 1, message + b"\n")
         self._add(log, batch)
         known.sent[sender, id] = batch.cursor

@@ -6,13 +6,14 @@ import secrets
 from typing import Any, NamedTuple
 
 from loom.model import limits
-from loom.model.chunk import CANCEL, Batch, Page
+from loom.model.chunk import Batch, Page
 from loom.model.cursor import EPOCH_DIGITS, Cursor, attempt_of, make_epoch
-from loom.model.errors import ErrorInfo, Fenced, LimitExceeded, LogEnded, LogNotFound
+from loom.model.errors import ErrorInfo, Fenced, LogEnded, LogNotFound
 from loom.model.history import Epochs, add_epoch, check_repeat, continues, next_epoch, page_of, start_after
 from loom.model.ports import Fence, Notice
 from loom.model.run import Head, Mark, Meta, RunState, inbox_of, run_of, state_of
-from loom.wire.json import check_size, encode, ending_of
+from loom.stores.inbox import check_room
+from loom.wire.json import encode, ending_of
 
 from . import sql
 from .calls import Session
@@ -130,16 +131,14 @@ def append(session: Session, run: str, batch: Batch, end: bool, now: float) -> C
 
 
 def send(session: Session, run: str, message: bytes, sender: str, id: str) -> Cursor:
-    number, epoch, ended, tail = _found(session.one(sql.INBOX, run), run)
+    number, epoch, ended, tail, size = _found(session.one(sql.INBOX, run), run)
     seq = session.value(sql.SEQ_OF_MESSAGE, number, sender, id)
     if seq is not None:
         return Cursor(epoch, seq)
     if ended:
         raise LogEnded("the run has ended: nothing reads its inbox")
-    check_size(message, limits.MESSAGE_BYTES, "a message")
-    place = (tail or 0) + 1
-    if place > limits.INBOX_MESSAGES and sender != CANCEL:
-        raise LimitExceeded(f"the inbox is full: {tail} messages")
+    check_room(message, sender, messages=tail, size=size)
+    place = tail + 1
     batch = Batch(epoch, place, place, message + b"\n")
     session.run(sql.ADD_MESSAGE, number, sender, id, place)
     _store(session, 2 * number + 1, batch)

@@ -226,8 +226,10 @@ WHERE run.name = ?1
 """
 
 INBOX = """
-SELECT id, inbox_epoch, ended IS NOT NULL, (SELECT max(last) FROM batch WHERE log = 2 * run.id + 1)
-FROM run WHERE name = ?1
+SELECT run.id, run.inbox_epoch, run.ended IS NOT NULL, ifnull(last.last, 0), ifnull(last.upto, 0)
+FROM run LEFT JOIN batch AS last
+    ON last.id = (SELECT id FROM batch WHERE log = 2 * run.id + 1 ORDER BY last DESC LIMIT 1)
+WHERE name = ?1
 """
 SEQ_OF_MESSAGE = "SELECT seq FROM sent WHERE run = ?1 AND sender = ?2 AND id = ?3"
 ADD_MESSAGE = "INSERT INTO sent VALUES (?1, ?2, ?3, ?4)"

@@ -202,8 +202,26 @@ class RunConformance(Suite):
         page = await store.read(inbox_of("run"))
         assert (len(page), page.caught_up, page.ended) == (1, True, True)
 
+    async def test_inbox_is_bounded_in_bytes(self, store: Store) -> None:
+        """Together, line ends included, to the byte; what is there stays sent, and the cancel finds room."""
+        await store.create(meta())
+        large = b'"%b"' % (b"x" * (limits.MESSAGE_BYTES - 3))
+        most = limits.INBOX_BYTES // (len(large) + 1)
+        for number in range(most - 1):
+            await store.send("run", large, sender="s", id=str(number))
+        await store.send("run", large.replace(b"xx", b"", 1), sender="s", id="two bytes less")
+        with pytest.raises(LimitExceeded) as caught:
+            await store.send("run", b"12", sender="s", id="does not fit")
+        assert not caught.value.retryable
+        await store.send("run", b"1", sender="s", id="fits")
+        with pytest.raises(LimitExceeded):
+            await store.send("run", b"1", sender="s", id="one more")
+        assert (await store.send("run", large, sender="s", id="0")).seq == 1
+        await store.send("run", b"1", sender=CANCEL, id=CANCEL)
+        assert len(await read_all(store, inbox_of("run"))) == most + 2
+
     async def test_inbox_is_bounded(self, store: Store) -> None:
-        """In messages, and in one message's size; nothing is changed by what is refused."""
+        """In messages, and in each one's size; nothing is changed by what is refused."""
         await store.create(meta())
         with pytest.raises(LimitExceeded):
             await store.send("run", b'"%b"' % (b"x" * limits.MESSAGE_BYTES), sender="s", id="large")
