@@ -324,6 +324,94 @@ async def test_starting_twice_with_one_id_is_starting_once(connected: Connected)
         assert caught.value.details == {"field": "id"}
 
 
+def noting() -> tuple[loom.App, list[Any], dict[str, Any]]:
+    """Actors of each kind of input, what they were called with, and themselves."""
+    app = loom.App()
+    ran: list[Any] = []
+
+    @app.actor
+    async def note(n: int) -> None:
+        ran.append(n)
+
+    @app.actor
+    async def measure(n: float) -> None:
+        ran.append(n)
+
+    @app.actor
+    async def pair(a: int, b: int = 2) -> None:
+        ran.append((a, b))
+
+    @app.actor
+    async def nothing() -> None:
+        ran.append(None)
+
+    @app.actor
+    async def approve(what: Approval) -> None:
+        ran.append(what)
+
+    @app.actor
+    async def consider(what: Approval | None = None) -> None:
+        ran.append(what)
+
+    @app.actor
+    async def anything(what: Any) -> None:
+        ran.append(what)
+
+    return app, ran, {each.name: each for each in (note, measure, pair, nothing, approve, consider, anything)}
+
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+SAME: list[tuple[str, list[Call], list[Call]]] = [
+    ("note", [((1,), {}), ((), {"n": 1})], [((1,), {}), ((), {"n": 1}), (({"n": 1},), {})]),
+    ("measure", [((1.0,), {}), ((1,), {})], [((1,), {}), ((1.0,), {}), (({"n": 1},), {})]),
+    ("pair", [((1, 3), {}), ((1,), {"b": 3})], [((), {"b": 3, "a": 1}), (({"a": 1, "b": 3},), {})]),
+    ("nothing", [((), {})], [((), {}), (({},), {}), ((None,), {})]),
+    (
+        "approve",
+        [((Approval(True),), {}), ((), {"what": Approval(True, "nobody")})],
+        [(({"granted": True},), {}), ((), {"granted": True, "by": "nobody"})],
+    ),
+    (
+        "consider",
+        [((Approval(True),), {})],
+        [(({"granted": True},), {}), ((), {"what": {"granted": True}}), ((Approval(True),), {})],
+    ),
+    ("consider", [((), {})], [((), {}), (({},), {})]),
+    ("anything", [(([1],), {})], [(([1],), {}), ((), {"what": [1]})]),
+]
+
+
+@pytest.mark.parametrize(("actor", "called", "named"), SAME)
+async def test_starting_twice_is_starting_once_however_the_input_is_given(
+    connected: Connected, actor: str, called: list[Call], named: list[Call]
+) -> None:
+    """By the function or by name, by position, by name or as one object: the same meaning is the same request."""
+    app, ran, actors = noting()
+    async with connected(app) as client:
+        ways = [(actors[actor], call) for call in called] + [(actor, call) for call in named]
+        for id, order in (("mine", ways), ("yours", ways[::-1])):
+            for what, (args, kwargs) in order:
+                run: loom.Run[Any, Any] = await client.start(what, *args, id=id, **kwargs)
+            await run.wait(timeout=20)
+        assert len(ran) == len(await client.runs()) == 2
+        assert ran[0] == ran[1]
+
+
+@pytest.mark.parametrize(
+    ("actor", "first", "second"),
+    [("note", 1, 2), ("anything", 1, True), ("anything", 1, "1"), ("anything", [1], [1, None]), ("anything", 0, None)],
+)
+async def test_another_input_is_another_request(connected: Connected, actor: str, first: Any, second: Any) -> None:
+    """Also where Python takes both for equal."""
+    app, ran, _ = noting()
+    async with connected(app) as client:
+        run = await client.start(actor, first, id="mine")
+        with pytest.raises(loom.Conflict):
+            await client.start(actor, second, id="mine")
+        await run.wait(timeout=20)
+        assert ran == [first]
+
+
 async def test_runs_of_one_key_go_one_at_a_time_in_order(connected: Connected) -> None:
     app = loom.App()
     notes: list[str] = []

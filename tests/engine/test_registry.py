@@ -446,6 +446,50 @@ def test_a_call_gives_an_object_by_names() -> None:
     assert producer(keyword_only).bind((1,), {"b": 3}) == {"a": 1, "b": 3}
 
 
+@pytest.mark.parametrize(
+    ("made", "given", "settled"),
+    [
+        (taking(n=int), 1, {"n": 1}),
+        (taking(n=int), {"n": 1}, {"n": 1}),
+        (taking(n=(int, 1)), None, {}),
+        (taking(data=dict[str, int]), {"a": 1}, {"data": {"a": 1}}),
+        (taking(a=int, b=(int, 5)), {"b": 1, "a": 2}, {"a": 2, "b": 1}),
+        (taking(a=(int, 5), b=(int, 5)), None, {}),
+        (taking(), None, {}),
+        (taking(item=Item), {"name": "x"}, {"name": "x"}),
+        (taking(item=(Item, Item("default"))), None, None),
+        (taking(item=Item | None), {"name": "x"}, {"item": {"name": "x"}}),
+    ],
+)
+def test_an_input_has_one_form(made: Producer[..., Any], given: Any, settled: Any) -> None:
+    """That of a call of the function, whatever short form it came in; settled again it stays as it is."""
+    once = made.settled(encode_input(given))
+    assert bytes(once) == bytes(encode_input(settled))
+    assert made.settled(once) is once
+
+
+def test_an_input_that_does_not_fit_is_not_settled() -> None:
+    with pytest.raises(InvalidInput):
+        taking(n=int).settled(encode_input("x"))
+
+
+@pytest.mark.parametrize(
+    ("made", "one", "other", "same"),
+    [
+        (taking(n=float), 1, {"n": 1.0}, True),
+        (taking(n=int), 1, 2, False),
+        (taking(n=Any), 1, True, False),
+        (taking(item=Item), {"name": "x"}, msgspec.to_builtins(Item("x")), True),
+        (taking(item=Item), {"name": "x"}, {"name": "y"}, False),
+        (taking(n=(int, 5)), None, 5, False),
+        (taking(n=int), "x", "x", False),
+    ],
+)
+def test_inputs_are_the_same_if_they_mean_the_same(made: Producer[..., Any], one: Any, other: Any, same: bool) -> None:
+    """As their types; what cannot be read is not known to be. A default of the function may change: it is no value."""
+    assert made.same(encode_input(one), encode_input(other)) is same
+
+
 class Angry(msgspec.Struct):
     n: int
 

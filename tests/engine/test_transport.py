@@ -101,6 +101,27 @@ async def test_starting_again_the_same_is_starting_once(store: FaultStore, trans
     assert await store.claim(["default"], "w", lease=1, wait=0) is None
 
 
+async def test_starting_again_the_same_in_other_words_is_starting_once(
+    store: FaultStore, transport: StoreTransport
+) -> None:
+    """Kept in one form, so that it is found again by who does not know the producer, as far as he can."""
+    first = await transport.start(meta(input=b"1"))
+    assert bytes(first.meta.input) == b'{"n":1}'
+    assert await transport.start(meta(input=b'{"n":1}')) == first
+    assert await StoreTransport(store).start(meta(input=b'{"n":1}')) == first
+
+
+async def test_what_was_started_by_who_does_not_know_the_producer_is_found_again(
+    store: FaultStore, transport: StoreTransport
+) -> None:
+    first = await StoreTransport(store).start(meta(input=b"1"))
+    assert await transport.start(meta(input=b'{"n":1}')) == first
+    with pytest.raises(Conflict):
+        await transport.start(meta(input=b"2"))
+    with pytest.raises(Conflict):
+        await transport.start(meta(input=b"1", key="k"))
+
+
 @pytest.mark.parametrize(
     "other", [meta(input=b'{"n":2}'), meta(key="k"), meta(actor="other")], ids=["input", "key", "actor"]
 )

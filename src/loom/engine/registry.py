@@ -176,6 +176,9 @@ class Producer(Generic[P, Out]):
                 raise InvalidInput(f"{name}: given twice", details={"field": name})
             values[name] = value
         self._check_names(values)
+        return self._input_of(values)
+
+    def _input_of(self, values: dict[str, Any]) -> Any:
         if len(self.parameters) == 1 and _is_model(self.parameters[0].type):
             return next(iter(values.values()), None)  # None: its default, which is not the same as an empty object
         return values
@@ -185,10 +188,31 @@ class Producer(Generic[P, Out]):
 
         Raises `InvalidInput` naming the field; nothing was run.
         """
-        values = self._by_name(decode(data))
+        return self._typed(self._by_name(decode(data)))
+
+    def _typed(self, values: dict[str, Any]) -> dict[str, Any]:
         self._check_names(values)
         types = {parameter.name: parameter.type for parameter in self.parameters}
         return {name: _converted(name, value, types[name]) for name, value in values.items()}
+
+    def settled(self, input: msgspec.Raw) -> msgspec.Raw:
+        """The input, checked, in the one form that `bind` gives: whoever starts by name may write it in several.
+
+        Raises as `decode`.
+        """
+        given = decode(bytes(input))
+        values = self._by_name(given)
+        self._typed(values)
+        settled = self._input_of(values)
+        return input if settled is given else msgspec.Raw(canonical(settled))
+
+    def same(self, one: msgspec.Raw, other: msgspec.Raw) -> bool:
+        """Whether two inputs mean the same, read as the parameters' types: within a model, what is left out is its
+        default."""
+        try:
+            return canonical(self.decode(bytes(one))) == canonical(self.decode(bytes(other)))
+        except Exception:  # user code: what its models cannot read, or write again, is not known to be the same
+            return False
 
     def _by_name(self, value: Any) -> dict[str, Any]:
         """An object by parameter names; a bare value is short for the sole parameter, a sole model takes the object."""

@@ -17,7 +17,7 @@ from loom.model.run import ActorInfo, Head, Meta, RunState, check_id
 from loom.wire.json import check_depth, check_size, encode, sound
 
 from .hub import Hub, closed
-from .registry import Registry, seconds
+from .registry import Producer, Registry, seconds
 
 __all__ = ["StoreTransport"]
 
@@ -43,24 +43,25 @@ class StoreTransport:
 
     async def start(self, meta: Meta) -> Head:
         """Queue before log: a crash between the two leaves an entry whose claimer makes the log."""
-        meta = self._with_defaults(meta)
-        self._check(meta)
+        producer = None if self._registry is None else self._registry.get(meta.actor)
+        meta = self._settled(self._with_defaults(meta, producer), producer)
         await self.store.put(meta)
         try:
             head = await self.store.create(meta)
         except StoreFull:
             await self.store.drop(meta.run)  # a start that was refused must not run after all
             raise
-        if not head.meta.same_request(meta):
+        if not _same_request(head.meta, meta, producer):
             raise Conflict(f"run {meta.run!r} was started with another actor, key or input", details={"run": meta.run})
         return head
 
-    def _with_defaults(self, meta: Meta) -> Meta:
+    @staticmethod
+    def _with_defaults(meta: Meta, producer: Producer[..., Any] | None) -> Meta:
         """What the start leaves open, as the producer declares it; a server's callers start by name."""
         meta = replace(meta, created=meta.created or time.time())
-        if self._registry is None:
+        if producer is None:
             return meta
-        declared = self._registry.get(meta.actor).options
+        declared = producer.options
         return replace(
             meta,
             queue=declared.queue or meta.queue if meta.queue == "default" else meta.queue,
@@ -69,7 +70,9 @@ class StoreTransport:
             ahead=declared.ahead if meta.ahead is None else meta.ahead,
         )
 
-    def _check(self, meta: Meta) -> None:
+    @staticmethod
+    def _settled(meta: Meta, producer: Producer[..., Any] | None) -> Meta:
+        """Checked, with its input in the one form in which the same start always has the same bytes."""
         check_id(meta.run)
         check_id(meta.queue, "queue")
         if meta.key is not None:
@@ -79,10 +82,10 @@ class StoreTransport:
             if value is not None and not (isinstance(value, (int, float)) and value > 0):
                 raise InvalidInput(f"{field}: must be a number, more than 0, not {value!r}", details={"field": field})
         check_size(bytes(meta.input), limits.INPUT_BYTES, "an input")
-        if self._registry is not None:
-            self._registry.get(meta.actor).decode(bytes(meta.input))
-        else:
+        if producer is None:
             check_id(meta.actor, "actor")
+            return meta
+        return replace(meta, input=producer.settled(meta.input))
 
     async def head(self, run: str) -> Head:
         return await self.store.head(run)
@@ -151,3 +154,11 @@ class StoreTransport:
     async def aclose(self) -> None:
         self._closed = True
         await self.hub.aclose()
+
+
+def _same_request(there: Meta, asked: Meta, producer: Producer[..., Any] | None) -> bool:
+    """Also when the inputs mean the same in other words, or one was stored by who did not know the producer."""
+    if there.same_request(asked):
+        return True
+    same_but_input = there.same_request(replace(asked, input=there.input))
+    return same_but_input and producer is not None and producer.same(there.input, asked.input)
