@@ -6,8 +6,9 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -147,6 +148,33 @@ async def test_a_client_is_told(path: Path) -> None:
             await client.start(speak)
         with pytest.raises(Unavailable, match="deleted"):
             await run.status()
+
+
+async def test_a_run_that_goes_on_is_stopped_at_its_leases_end(path: Path) -> None:
+    """By its worker, which can write nothing more; the file does not come again."""
+    app = loom.App()
+    gone = asyncio.Event()
+
+    @app.actor
+    async def speak(ctx: loom.Context) -> AsyncIterator[int]:
+        number = 0
+        try:
+            while True:
+                yield number
+                number += 1
+                await asyncio.sleep(0.01)  # as what it waits for would
+        finally:
+            gone.set()
+
+    async with loom.connect(f"sqlite:///{path}", app=app, worker=True, lease=0.5, drain=0) as client:
+        run = await client.start(speak)
+        async with aclosing(cast(Any, run.values())) as values:
+            assert [await anext(values) for _ in range(3)] == [0, 1, 2]
+        for name in os.listdir(path.parent):
+            (path.parent / name).unlink()
+        async with asyncio.timeout(20):
+            await gone.wait()
+    assert os.listdir(path.parent) == []
 
 
 async def test_a_reader_makes_no_file(path: Path) -> None:
