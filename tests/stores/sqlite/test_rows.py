@@ -160,9 +160,10 @@ async def test_a_file_with_too_many_of_them_says_so(
     for number in range(4):
         await store.put(Meta(run=f"run-{number}", actor="actor"))
     damage(path, "UPDATE queue SET meta = x'00'")
-    outcome = await outcome_of(claim(store))
-    assert isinstance(outcome, Damaged)
-    assert outcome.details == {"run": "run-2"}
+    for _ in range(2):
+        outcome = await outcome_of(claim(store))
+        assert isinstance(outcome, Damaged)
+        assert outcome.details == {"run": "run-2"}
 
 
 async def test_a_batch_that_cannot_be_read_is_told_by_run_and_seq(store: SqliteStore, path: Path) -> None:

@@ -107,9 +107,9 @@ class Desk:
         try:
             return Claim(meta=join(run, meta, input), worker=worker, number=number, crashes=crashes)
         except Damaged as damage:
+            session.run(sql.PUT_BACK, id)
             if len(self._damaged) >= limits.HELD_BACK:
                 raise
-            session.run(sql.PUT_BACK, id)
             self._damaged.add(id)
             _log.error("held back from every worker of this process: %s", damage)
             return None
