@@ -112,7 +112,10 @@ def default_ai() -> AI:
 
 
 def _scheme(url: str) -> str:
-    return urlsplit(url).scheme
+    try:
+        return urlsplit(url).scheme
+    except ValueError as error:  # the URL is not shown: a password may stand in it
+        raise UsageError(f"no URL: {error}") from None
 
 
 def _sqlite_path(url: str) -> tuple[str, dict[str, Any]]:
@@ -120,13 +123,16 @@ def _sqlite_path(url: str) -> tuple[str, dict[str, Any]]:
     parts = urlsplit(url)
     if parts.netloc or len(parts.path) < 2:
         raise UsageError(f"{url!r}: a SQLite URL has three slashes and a path, as sqlite:///runs.db")
+    path = os.path.expanduser(unquote(parts.path[1:]))
+    if "\0" in path:
+        raise UsageError(f"{url!r}: no path has a NUL in it")
     options = dict(parse_qsl(parts.query))
     unknown = options.keys() - {"durability"}
     if unknown:
         raise UsageError(f"{url!r}: unknown option {sorted(unknown)[0]!r} (there is: durability)")
     if options.get("durability", "disk") not in ("disk", "process"):
         raise UsageError(f"{url!r}: durability is 'disk' or 'process'")
-    return os.path.expanduser(unquote(parts.path[1:])), options
+    return path, options
 
 
 def _redacted(url: str) -> str:

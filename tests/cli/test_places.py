@@ -57,6 +57,26 @@ def test_what_contradicts_itself_is_refused(url: str | None, store: str | None, 
         place_of(url, store, app, env={})
 
 
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://h]x", "http://[zz]/", "http://\u2100.com", "http://h:x", "http://h:99999", "http://"]
+)
+def test_what_is_no_url_is_told_by_the_name_it_was_given_by(url: str) -> None:
+    with pytest.raises(UsageError, match=r"^--url"):
+        place_of(url, None, None, env={})
+    with pytest.raises(UsageError, match=r"^LOOM_URL"):
+        place_of(None, None, None, env={"LOOM_URL": url})
+    with pytest.raises(UsageError, match=r"^--store"):
+        store_url(url, {})
+    with pytest.raises(UsageError, match=r"^LOOM_STORE"):
+        store_url(None, {"LOOM_STORE": url})
+
+
+def test_a_malformed_url_is_not_shown() -> None:
+    with pytest.raises(UsageError) as caught:
+        place_of("http://user:secret@[::1", None, None, env={})
+    assert "secret" not in str(caught.value)
+
+
 def test_a_server_is_no_store() -> None:
     with pytest.raises(UsageError, match="name it by --url"):
         store_url(None, {"LOOM_STORE": "http://x"})

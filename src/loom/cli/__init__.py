@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -16,7 +15,17 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns its exit code, which is of the one table (`loom.model.errors.CODES`)."""
+    """Run a command. Returns its exit code, which is of the one table (`loom.model.errors.CODES`), or of `blame`."""
+    from .standard import finish, prepare
+
+    prepare()
+    try:
+        return _run(arguments)
+    finally:
+        finish()
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     from cyclopts import CycloptsError  # what imports Loom as a library needs none of this
 
     from .blame import report
@@ -28,9 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except CycloptsError as error:
         return report(_usage(error, sys.argv[1:] if arguments is None else arguments))
-    except BrokenPipeError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
-        return report(error)
     except KeyboardInterrupt:
         return 130
     except Interrupted as interrupted:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import traceback
+from typing import TypeGuard
 
 from loom.model.errors import LoomError, RunError, code_of
 
 from .clean import clean
+from .standard import INPUT, OUTPUT, symbol
 
 __all__ = ["debugging", "hush", "line_of", "report"]
 
 _PIPE = 141  # 128 + SIGPIPE: the reader of our output left, as shells tell it
+_FAILED = 74  # sysexits.h, EX_IOERR
 
 _LOGGERS = ("loom", "stamina", "httpx2", "httpcore2")
 
@@ -45,25 +49,47 @@ def hush() -> None:
 
 def report(error: BaseException) -> int:
     """Tell people of `error`; the exit code that programs are told."""
-    if isinstance(error, BrokenPipeError):
-        return _PIPE
+    with contextlib.suppress(OSError):  # nobody can be told: the exit code is right all the same
+        _tell(error)
+    return _exit_of(error)
+
+
+def _tell(error: BaseException) -> None:
+    if _exit_of(error) == _PIPE:
+        return
     if debugging() and not isinstance(error, RunError):  # of a run, the producer's own traceback is in the log
         traceback.print_exception(error)
-    if not isinstance(error, LoomError):
-        error = LoomError(f"{type(error).__name__}: {error}")
     print(line_of(error), file=sys.stderr)
     if hint := _hint_of(error):
         print(f"hint: {hint}", file=sys.stderr)
-    return code_of(error.code).exit
 
 
-def line_of(error: LoomError) -> str:
-    """As ``error: no actor is named 'x' (unknown_producer)``."""
+def _exit_of(error: BaseException) -> int:
+    if _is_ours(error):
+        return _PIPE if isinstance(error, BrokenPipeError) else _FAILED
+    return code_of(error.code if isinstance(error, LoomError) else "internal").exit
+
+
+def _is_ours(error: BaseException) -> TypeGuard[OSError]:
+    """Whether standard input or output failed."""
+    return isinstance(error, OSError) and error.filename in (INPUT, OUTPUT)
+
+
+def line_of(error: BaseException) -> str:
+    """As ``error: no actor is named 'x' (unknown_producer)``, ``error: standard output: File too large (EFBIG)``."""
+    if _is_ours(error):
+        return f"error: {error.filename}: {error.strerror} ({symbol(error)})"
+    if not isinstance(error, LoomError):
+        error = LoomError(f"{type(error).__name__}: {error}")
     message = " ".join(clean(error.message).split()) or type(error).__name__
     return f"error: {message} ({error.code})"
 
 
-def _hint_of(error: LoomError) -> str | None:
+def _hint_of(error: BaseException) -> str | None:
+    if _is_ours(error):
+        return None
+    if not isinstance(error, LoomError):
+        return _HINTS["internal"]
     hint = error.details.get("hint")
     if isinstance(hint, str):
         return hint

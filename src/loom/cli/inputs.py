@@ -9,6 +9,8 @@ from loom.model.errors import InvalidInput, RemoteProtocolError, UsageError
 from loom.model.run import ActorInfo
 from loom.wire.json import check_size, decode
 
+from .standard import INPUT, named
+
 __all__ = ["check_once", "guessed", "read_input", "read_piped"]
 
 
@@ -51,8 +53,11 @@ def check_once(text: str | None, json: str | None, stdin: bool) -> None:
 
 
 def read_piped(file: BinaryIO) -> str:
-    """All of `file` as text. Raises `InvalidInput` (not UTF-8), `LimitExceeded`."""
-    data = file.read(limits.INPUT_BYTES + 1)
+    """Standard input as text. Raises `InvalidInput` (not UTF-8), `LimitExceeded`, `OSError` that names it."""
+    try:
+        data = file.read(limits.INPUT_BYTES + 1)
+    except OSError as error:
+        raise named(error, INPUT) from None
     check_size(data, limits.INPUT_BYTES, "standard input, read so far:")
     try:
         return data.decode()

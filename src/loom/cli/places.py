@@ -7,13 +7,15 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import platformdirs
 
 from loom.model.errors import UsageError
 
 __all__ = ["Place", "place_of", "shown", "state_folder", "store_url"]
+
+_SERVERS = ("http", "https")
 
 
 class Place(NamedTuple):
@@ -26,11 +28,7 @@ class Place(NamedTuple):
 
     @property
     def remote(self) -> bool:
-        return is_server(self.url)
-
-
-def is_server(url: str) -> bool:
-    return urlsplit(url).scheme in ("http", "https")
+        return urlsplit(self.url).scheme in _SERVERS
 
 
 def place_of(
@@ -42,26 +40,39 @@ def place_of(
     """
     if url and (store or app):
         raise UsageError(f"--url and --{'store' if store else 'app'} contradict each other: a server has its own")
-    if not url and not store and not app:
-        url = env.get("LOOM_URL") or None
-        flags = ""
-    else:
-        flags = f" --url {shlex.quote(url)}" if url else f" --store {shlex.quote(store)}" if store else ""
     if url:
-        if not is_server(url):
-            raise UsageError(f"--url {url!r}: a server's URL, as http://127.0.0.1:8700 (a store is named by --store)")
-        return Place(url, None, flags)
+        return Place(_checked_server(url, "--url"), None, f" --url {shlex.quote(url)}")
+    if not store and not app and (named := env.get("LOOM_URL")):
+        return Place(_checked_server(named, "LOOM_URL"))
+    flags = f" --store {shlex.quote(store)}" if store else ""
     return Place(store_url(store, env), app or env.get("LOOM_APP") or default_app, flags)
 
 
 def store_url(given: str | None, env: Mapping[str, str]) -> str:
     """The store to use: as given, by LOOM_STORE, or SQLite in the state folder, which is made if it is not there."""
-    url = given or env.get("LOOM_STORE") or None
-    if url is None:
+    name, url = ("--store", given) if given else ("LOOM_STORE", env.get("LOOM_STORE"))
+    if not url:
         return "sqlite:///" + quote(str(state_folder() / "runs.db"))
-    if is_server(url):
-        raise UsageError(f"--store {url!r} is a server: name it by --url")
+    if _parts_of(url, name).scheme in _SERVERS:
+        raise UsageError(f"{name} {url!r} is a server: name it by --url")
     return url
+
+
+def _checked_server(url: str, name: str) -> str:
+    parts = _parts_of(url, name)
+    if parts.scheme not in _SERVERS or not parts.hostname:
+        raise UsageError(f"{name} {url!r}: a server's URL, as http://127.0.0.1:8700 (a store is named by --store)")
+    return url
+
+
+def _parts_of(url: str, name: str) -> SplitResult:
+    """Raises `UsageError` naming the option or variable; what is no URL is not shown, for a key may stand in it."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  # computed, and checked, when it is asked for
+    except ValueError as error:
+        raise UsageError(f"{name}: no URL: {error}") from None
+    return parts
 
 
 def shown(url: str) -> str:

@@ -10,6 +10,8 @@ from typing import Self
 
 from loom.engine.tasks import cancel_and_wait, spawn
 
+from .standard import OUTPUT, named
+
 __all__ = ["Pump", "write_all"]
 
 
@@ -72,7 +74,10 @@ class Pump:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of `data`, blocking. Raises `OSError`."""
+    """Write all of `data` to standard output, blocking. Raises `OSError` that names it."""
     view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    try:
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except OSError as error:
+        raise named(error, OUTPUT) from None
