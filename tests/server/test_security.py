@@ -72,6 +72,57 @@ async def test_a_malformed_host_is_400(lines: bytes) -> None:
         assert (reply.status, reply.error["code"]) == (400, "protocol_error")
 
 
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        (b"http://localhost/runs", b"evil.example", 200),
+        (b"http://localhost:1/runs?limit=1", b"localhost", 200),
+        (b"HTTPS://[::1]/runs", b"localhost", 200),
+        (b"http://LOCALHOST/runs", b"localhost", 200),
+        (b"http://evil.example/runs", b"localhost", 403),
+        (b"http://evil.example?/runs", b"localhost", 403),
+        (b"http://evil.example", b"localhost", 403),
+        (b"http://localhost.evil.example:80/runs", b"localhost", 403),
+        (b"http://localhost@evil.example/runs", b"localhost", 400),
+        (b"http://evil.example@localhost/runs", b"localhost", 400),
+        (b"http:///runs", b"localhost", 400),
+        (b"http://localhost/runs", b"localhost\r\nHost: localhost", 400),
+        (b"ftp://evil.example/runs", b"localhost", 403),
+    ],
+)
+async def test_the_host_of_an_absolute_target_counts(target: bytes, host: bytes, status: int) -> None:
+    """And Host does not (RFC 9112, section 3.2.2)."""
+    async with rig() as r:
+        reply = await ask_raw(r.address, b"GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % (target, host))
+        assert reply.status == status
+
+
+async def test_an_absolute_target_needs_a_host_header_too() -> None:
+    """RFC 9112, section 3.2."""
+    async with rig() as r:
+        assert (
+            await ask_raw(r.address, b"GET http://localhost/runs HTTP/1.1\r\nConnection: close\r\n\r\n")
+        ).status == 400
+
+
+@pytest.mark.parametrize("target", [b"http://localhost", b"http://localhost?"])
+async def test_an_absolute_target_without_a_path_is_the_root(target: bytes) -> None:
+    async with rig() as r:
+        replies = [
+            await ask_raw(r.address, b"GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % where)
+            for where in (target, b"/")
+        ]
+        assert replies[0].status == replies[1].status
+        assert replies[0].body == replies[1].body
+
+
+@pytest.mark.parametrize("target", [b"//evil.example/runs", b"/http://evil.example/runs"])
+async def test_a_path_that_looks_like_a_host_is_a_path(target: bytes) -> None:
+    async with rig() as r:
+        reply = await ask_raw(r.address, b"GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % target)
+        assert (reply.status, reply.error["code"]) == (404, "route_not_found")
+
+
 async def test_configured_hosts() -> None:
     async with rig(allowed_hosts=["Loom.Example.com", "other.example:9000"]) as r:
         for host, status in (

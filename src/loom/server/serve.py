@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -269,7 +270,20 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > limits.HEAD_BYTES:
             self._refusal = _head_too_large()
             raise self._refusal  # the parser turns it into its own error, which ends in `send_400_response`
+        if not self.url.startswith(b"/") and b"://" in self.url:
+            self._resolve_target()
         super().on_headers_complete()
+
+    def _resolve_target(self) -> None:
+        """The host of an absolute target counts, and the header's does not (RFC 9112, section 3.2.2), so that whoever
+        looks at Host looks at the one that is meant. None, or two, stay what they are: malformed (section 3.2)."""
+        rest = self.url.partition(b"://")[2]
+        authority = re.split(rb"[/?#]", rest, maxsplit=1)[0]
+        path = rest[len(authority) :]
+        self.url = path if path.startswith(b"/") else b"/" + path
+        for place, (name, _) in enumerate(self.headers):
+            if name == b"host":
+                self.headers[place] = (name, authority)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
