@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 import loom
-from loom.demo.app import app, chat, wordcount
+from loom.demo.app import app, chat, local, wordcount
 from loom.demo.wordcount import Count
 from loom.producers.llm import MarkovWriter, OpenAICompatible
 from loom.testing.client import client
@@ -95,7 +95,7 @@ async def test_cancelling_chat_closes_the_connection_to_its_model() -> None:
 async def test_wordcount_counts_files(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("some words\n")
-    async with client(app) as runs:
+    async with client(local) as runs:
         run = await runs.start(wordcount, [str(path)])
         assert await run.result(timeout=10) == Count("total", 1, 2, 11)
         assert [value async for value in run.values()] == [Count(str(path), 1, 2, 11)]
@@ -103,19 +103,45 @@ async def test_wordcount_counts_files(tmp_path: Path) -> None:
 
 
 async def test_wordcount_counts_a_text() -> None:
-    async with client(app) as runs:
+    async with client(local) as runs:
         assert await runs.execute(wordcount, "a b c") == Count("total", 0, 3, 5)
 
 
 async def test_wordcount_tells_a_bad_path() -> None:
-    async with client(app) as runs:
+    async with client(local) as runs:
         run = await runs.start(wordcount, ["/nowhere/at-all"])
         with pytest.raises(loom.RunFailed, match=r"source\[0\]: No such file or directory: '/nowhere/at-all'"):
             await run.result(timeout=10)
 
 
-async def test_wordcount_takes_no_number() -> None:
+async def test_wordcount_that_is_served_reads_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("some words\n")
     async with client(app) as runs:
+        with pytest.raises(loom.RunFailed, match="source: no files are read here: LOOM_FILES"):
+            await runs.execute("wordcount", [str(path)])
+        assert await runs.execute("wordcount", "a text") == {"name": "total", "lines": 0, "words": 2, "bytes": 6}
+
+
+async def test_wordcount_that_is_served_reads_below_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "files").mkdir()
+    monkeypatch.setenv("LOOM_FILES", str(tmp_path / "files"))
+    for path in (tmp_path / "files" / "a.txt", tmp_path / "b.txt"):
+        path.write_text("some words\n")
+    async with client(app) as runs:
+        assert (await runs.execute("wordcount", ["a.txt"]))["words"] == 2
+        with pytest.raises(loom.RunFailed, match=r"source\[0\]: outside the folder"):
+            await runs.execute("wordcount", [str(tmp_path / "b.txt")])
+        assert (await runs.execute("wordcount", "a text"))["words"] == 2
+
+
+def test_both_apps_have_the_same_actors() -> None:
+    inputs = [{producer.name: producer.info().input_schema for producer in each.registry} for each in (app, local)]
+    assert inputs[0] == inputs[1]
+
+
+async def test_wordcount_takes_no_number() -> None:
+    async with client(local) as runs:
         with pytest.raises(loom.InvalidInput, match="source"):
             await runs.start("wordcount", 7)
 

@@ -94,6 +94,24 @@ def test_a_bad_path_is_told_before_anything_is_counted(tmp_path: Path) -> None:
         assert caught.value.details == {"field": "source[1]"}
 
 
+def test_below_a_folder_nothing_else_is_read(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "inside-out"
+    for folder in (inside, outside):
+        folder.mkdir()
+        (folder / "file").write_text("x y")
+    (inside / "in-link").symlink_to(inside / "file")
+    (inside / "out-link").symlink_to(outside / "file")
+    (inside / "up").symlink_to(tmp_path)
+    for good in ("file", "in-link", "../in/file", str(inside / "file"), "up/in/file"):
+        assert Count(good, 0, 2, 3) in count_words([good], below=inside)
+    for bad in ("../inside-out/file", str(outside / "file"), "out-link", "up/inside-out/file", "/nowhere", "..", "/"):
+        with pytest.raises(InvalidInput, match=r"source\[1\]: outside the folder"):
+            next(count_words(["file", bad], below=inside))
+    for bad in ("nowhere", "", ".", "with\0nul"):
+        with pytest.raises(InvalidInput, match=r"source\[0\]"):
+            next(count_words([bad], below=inside))
+
+
 def test_a_file_that_grows_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wordcount, "BLOCK_BYTES", 4)
     path = tmp_path / "log"

@@ -368,6 +368,7 @@ WRONG: list[tuple[str, str, Any, dict[str, str], int, str]] = [
     ("POST", "/runs", {**START, "id": "a/in"}, {}, 422, "invalid_input"),
     ("POST", "/runs", {**START, "key": "\n"}, {}, 422, "invalid_input"),
     ("POST", "/runs", {**START, "queue": ""}, {}, 422, "invalid_input"),
+    ("POST", "/runs", {**START, "queue": "cli.1234abcd.1"}, {}, 422, "invalid_input"),
     ("POST", "/runs", {**START, "timeout": 0}, {}, 422, "invalid_input"),
     ("POST", "/runs", {**START, "timeout": "1s"}, {}, 422, "invalid_input"),
     ("POST", "/runs", {**START, "ahead": -1}, {}, 422, "invalid_input"),

@@ -37,7 +37,7 @@ from .session import end_orphans, session
 from .shows import Show, make_show
 from .tables import print_rows, run_text
 from .tally import Tally
-from .target import BUILT_IN, load_app
+from .target import OWN, load_app
 from .watch import Watch, watching
 
 __all__ = ["list_actors", "run"]
@@ -50,7 +50,7 @@ def list_actors(
     output: Listing = "table",
 ) -> None:
     """What can be run: the actors of an app or of a server."""
-    place = Where(url).place(app, default_app=BUILT_IN)
+    place = Where(url).place(app, default_app=OWN)
 
     async def ask(_: Signals) -> list[ActorInfo]:
         if place.app is not None:
@@ -104,7 +104,7 @@ def run(
     output: Streaming = "text",
 ) -> int:
     """Run an actor. The run is ours: Ctrl-C cancels it."""
-    place = (where or Where()).place(app, default_app=BUILT_IN)
+    place = (where or Where()).place(app, default_app=OWN)
     check_once(text, input, stdin)
     piped = read_piped(sys.stdin.buffer) if stdin else None
     request = _Request(name, text, input, piped, stream, output, Options(id=id, key=key))

@@ -20,12 +20,11 @@ from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import ErrorInfo, LoomError
 from loom.model.ports import Store
-from loom.model.run import Head, RunState
+from loom.model.run import PRIVATE, Head, RunState
 from loom.wire.json import encode
 
 __all__ = ["Session", "end_orphans", "session"]
 
-_PREFIX = "cli."
 _OPEN: tuple[RunState, ...] = ("running", "queued")
 
 
@@ -41,10 +40,10 @@ class Session:
 def session(folder: Path) -> Iterator[Session]:
     """A queue of our own, marked alive by a locked file in `folder` for as long as the block lasts."""
     try:
-        queue = f"{_PREFIX}{_identity(folder)}.{secrets.token_hex(6)}"
+        queue = f"{PRIVATE}{_identity(folder)}.{secrets.token_hex(6)}"
         descriptor = _mark(folder / queue)
     except OSError:  # read-only: should we be killed, nobody can tell
-        yield Session(f"{_PREFIX}{secrets.token_hex(6)}", ())
+        yield Session(f"{PRIVATE}{secrets.token_hex(6)}", ())
         return
     try:
         yield Session(queue, tuple(_dead_queues(folder)))
@@ -101,7 +100,7 @@ def _identity(folder: Path) -> str:
 
 def _is_dead(folder: Path, queue: str) -> bool:
     try:
-        ours = queue.startswith(f"{_PREFIX}{(folder / 'id').read_text('ascii')}.")
+        ours = queue.startswith(f"{PRIVATE}{(folder / 'id').read_text('ascii')}.")
     except OSError:
         return False
     return ours and not _is_locked(folder / queue)
@@ -123,7 +122,7 @@ def _is_locked(path: Path) -> bool:
 
 def _dead_queues(folder: Path) -> Iterator[str]:
     """Queues whose claims may still be unsettled. Their marks go when no claim of theirs can matter any more."""
-    for path in sorted(folder.glob(f"{_PREFIX}*"))[: limits.DEAD_SESSIONS]:
+    for path in sorted(folder.glob(f"{PRIVATE}*"))[: limits.DEAD_SESSIONS]:
         if not _is_locked(path):
             if time.time() - path.stat().st_mtime > limits.RETENTION:
                 path.unlink(missing_ok=True)

@@ -13,10 +13,13 @@ from pathlib import Path
 from loom.app import App
 from loom.model.errors import UsageError
 
-__all__ = ["BUILT_IN", "load_app", "target_of"]
+__all__ = ["BUILT_IN", "OWN", "load_app", "target_of"]
 
 BUILT_IN = "loom.demo:app"
 """The app that is used when none is named."""
+
+OWN = "loom.demo:local"
+"""The same, where a command drives the run of its own user: it may read that user's files."""
 
 
 def target_of(given: str | None, env: Mapping[str, str]) -> str:

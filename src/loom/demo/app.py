@@ -1,18 +1,26 @@
-"""The app that is used when none is named: something to stream within the first minute, without key or set-up."""
+"""The apps that are used when none is named: something to stream within the first minute, without key or set-up.
+
+`app` is for whoever may ask: it reads files below the folder that LOOM_FILES names, and without it none. `local` is for
+a command that drives its own user's run: it reads what that user may read.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import loom
 
 from .wordcount import Count, count_words
 
-__all__ = ["app", "chat", "wordcount"]
+__all__ = ["app", "chat", "local", "wordcount"]
 
 app = loom.App()
+local = loom.App()
+_shared = loom.App()
 
 _CONTINUE = (
     "The last message is the beginning of your own answer, which was interrupted."
@@ -22,7 +30,7 @@ _CONTINUE = (
 _HINT = "check OPENAI_BASE_URL; loom doctor says what can be reached from here"
 
 
-@app.actor("chat-agent", retry=loom.Retry(mode="continue", on=(loom.Unavailable,)))
+@_shared.actor("chat-agent", retry=loom.Retry(mode="continue", on=(loom.Unavailable,)))
 async def chat(prompt: str, ctx: loom.Context) -> AsyncIterator[str]:
     """Answers a prompt with the model that OPENAI_BASE_URL names, else with a small built-in Markov-chain writer."""
     said = "".join(chunk.data for chunk in ctx.previous if chunk.type == "data")
@@ -46,7 +54,23 @@ def _messages(prompt: str, said: str) -> list[dict[str, Any]]:
     return [{"role": "system", "content": _CONTINUE}, asked, {"role": "assistant", "content": said}]
 
 
-@app.actor
-def wordcount(source: list[str] | str) -> Iterator[Count | loom.Progress | loom.Result[Count]]:
+local.include(_shared)
+app.include(_shared)
+
+Counted = Iterator[Count | loom.Progress | loom.Result[Count]]
+
+
+@local.actor
+def wordcount(source: list[str] | str) -> Counted:
     """Counts lines, words and bytes: of a list of files, or of a text."""
     yield from count_words(source)
+
+
+@app.actor("wordcount")
+def wordcount_below(source: list[str] | str) -> Counted:
+    """Counts lines, words and bytes: of a list of files below the server's LOOM_FILES, or of a text."""
+    folder = os.environ.get("LOOM_FILES")
+    if not folder and not isinstance(source, str):
+        refusal = "no files are read here: LOOM_FILES names the folder whose files may be; a text is counted anywhere"
+        raise loom.InvalidInput(f"source: {refusal}", details={"field": "source"})
+    yield from count_words(source, below=Path(folder) if folder else None)

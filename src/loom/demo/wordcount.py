@@ -7,6 +7,7 @@ import io
 import os
 import stat
 from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
@@ -62,18 +63,22 @@ class Counter:
         return Count(name, self.lines, self.words, self.bytes)
 
 
-def count_words(source: Sequence[str] | str) -> Iterator[Count | Progress | Result[Count]]:
+def count_words(
+    source: Sequence[str] | str, *, below: Path | None = None
+) -> Iterator[Count | Progress | Result[Count]]:
     """A `Count` for each file (for a text: one), with the bytes done in between as `Progress`; the total as result.
 
-    Raises `InvalidInput` naming the path, before anything is counted, for one that is no readable file.
+    `below`: the folder that all files must lie in, links followed, and that paths are relative to. Raises
+    `InvalidInput` naming the path, before anything is counted, for one that is no readable file, or lies elsewhere.
     """
     if isinstance(source, str):
         text = source.encode("utf-8", "replace")
         sizes = [len(text)]
         files: Iterator[tuple[str, BinaryIO]] = iter([("-", io.BytesIO(text))])
     else:
-        sizes = [_size(path, place) for place, path in enumerate(source)]
-        files = ((path, _open(path)) for path in source)
+        found = [_find(path, place, below) for place, path in enumerate(source)]
+        sizes = [_size(path, place, real) for place, (path, real) in enumerate(zip(source, found, strict=True))]
+        files = ((path, _open(real)) for path, real in zip(source, found, strict=True))
     total = Count("total", 0, 0, 0)
     meter = _Meter(sum(sizes))
     for name, file in files:
@@ -109,16 +114,33 @@ class _Meter:
         return Progress(self._done, max(self._total, self._done), name)  # a file may grow meanwhile
 
 
-def _size(path: str, place: int) -> int:
+def _find(path: str, place: int, below: Path | None) -> str:
+    """The path to open. What lies elsewhere is refused unseen: whether it is there is told to nobody."""
+    if below is None:
+        return path
+    folder = os.path.realpath(below)
     try:
-        status = os.stat(path)
+        real = os.path.realpath(os.path.join(folder, path))
+    except (OSError, ValueError) as error:  # a path with NUL, or too long
+        raise _unreadable(path, place, getattr(error, "strerror", None) or error) from None
+    if os.path.commonpath([folder, real]) != folder:
+        raise _unreadable(path, place, "outside the folder whose files may be read")
+    return real
+
+
+def _size(path: str, place: int, real: str) -> int:
+    try:
+        status = os.stat(real)
         if not stat.S_ISREG(status.st_mode):
-            raise InvalidInput(f"source[{place}]: not a file: {path!r}", details={"field": f"source[{place}]"})
-        with _open(path):
+            raise _unreadable(path, place, "not a file")
+        with _open(real):
             return status.st_size
     except (OSError, ValueError) as error:  # ValueError: a path with NUL
-        why = getattr(error, "strerror", None) or error
-        raise InvalidInput(f"source[{place}]: {why}: {path!r}", details={"field": f"source[{place}]"}) from None
+        raise _unreadable(path, place, getattr(error, "strerror", None) or error) from None
+
+
+def _unreadable(path: str, place: int, why: object) -> InvalidInput:
+    return InvalidInput(f"source[{place}]: {why}: {path!r}", details={"field": f"source[{place}]"})
 
 
 def _open(path: str) -> BinaryIO:

@@ -14,6 +14,7 @@ from .errors import ErrorInfo, InvalidInput
 __all__ = [
     "ID_PATTERN",
     "NO_INPUT",
+    "PRIVATE",
     "ActorInfo",
     "Claim",
     "Head",
@@ -31,6 +32,9 @@ RunState = Literal["queued", "running", "completed", "failed", "cancelled", "los
 
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.:@~-]*"
 """What an id, an actor's name, a key looks like: it stands in URLs and log lines as it is."""
+
+PRIVATE = "cli."
+"""A queue whose name begins so is one command's own: it drives its user's run there, and a server puts none."""
 
 _ID = re.compile(ID_PATTERN, re.ASCII)
 _INBOX = "/in"

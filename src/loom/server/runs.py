@@ -13,8 +13,8 @@ from loom.engine.client import new_id
 from loom.model import limits
 from loom.model.chunk import Message, Page
 from loom.model.cursor import Cursor
-from loom.model.errors import UsageError
-from loom.model.run import ID_PATTERN, Meta, RunState, check_id
+from loom.model.errors import InvalidInput, UsageError
+from loom.model.run import ID_PATTERN, PRIVATE, Meta, RunState, check_id
 from loom.wire.json import check_size, decode
 from loom.wire.views import (
     Accepted,
@@ -240,13 +240,19 @@ def meta_of(request: Request, actor: str, body: StartBody | StreamBody, *, owner
         run=new_id() if run is None else check_id(run),
         actor=actor,
         input=canonical_json(body.input),
-        queue=check_id(body.queue, "queue"),
+        queue=_checked_queue(body.queue),
         key=None if body.key is None else check_id(body.key, "key"),
         timeout=body.timeout,
         idle_timeout=body.idle_timeout,
         ahead=body.ahead,
         owner_lease=owner_lease,
     )
+
+
+def _checked_queue(name: str) -> str:
+    if name.startswith(PRIVATE):
+        raise InvalidInput(f"queue: names that begin with {PRIVATE!r} are private", details={"field": "queue"})
+    return check_id(name, "queue")
 
 
 def location_of(request: Request, run: str) -> str:
