@@ -13,13 +13,12 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from loom.connect import connect
 from loom.engine.client import Client
-from loom.engine.hub import closed
 from loom.engine.registry import Bound, Producer
 from loom.engine.run import OwnedRun, Run
 from loom.engine.tasks import spawn
 from loom.model.chunk import Chunk
 from loom.model.cursor import Cursor
-from loom.model.errors import HandleClosed, UsageError
+from loom.model.errors import HandleClosed, UsageError, closed
 from loom.model.run import ActorInfo, Head, RunState
 
 __all__ = ["Portal", "SyncClient", "SyncOwnedRun", "SyncRun", "connect_sync"]

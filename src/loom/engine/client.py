@@ -9,11 +9,10 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from msgspec.structs import replace
 
-from loom.model.errors import UsageError
+from loom.model.errors import UsageError, closed
 from loom.model.ports import Transport
 from loom.model.run import ActorInfo, Head, Meta, RunState, check_id
 
-from .hub import closed
 from .registry import Bound, Options, Producer, encode_input, seconds
 from .run import OwnedRun, Run
 

@@ -14,19 +14,14 @@ from typing import Self
 from loom.model import limits
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor
-from loom.model.errors import HandleClosed
+from loom.model.errors import HandleClosed, closed
 from loom.model.ports import Logs, Notice, Take
 
 from .backoff import REPEATABLE, Backoff
 from .readers import Reader
 from .tasks import TaskSet
 
-__all__ = ["Feed", "Hub", "Viewer", "closed"]
-
-
-def closed() -> HandleClosed:
-    """What whoever uses a client is told once it is closed."""
-    return HandleClosed("this client was closed: its `connect` block has been left")
+__all__ = ["Feed", "Hub", "Viewer"]
 
 
 def _cancelling() -> bool:

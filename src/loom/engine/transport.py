@@ -11,12 +11,21 @@ from msgspec.structs import replace
 from loom.model import limits
 from loom.model.chunk import CANCEL, Chunk, Message, Page
 from loom.model.cursor import Cursor
-from loom.model.errors import Conflict, ErrorInfo, InvalidInput, LimitExceeded, LogEnded, RemoteProtocolError, StoreFull
+from loom.model.errors import (
+    Conflict,
+    ErrorInfo,
+    InvalidInput,
+    LimitExceeded,
+    LogEnded,
+    RemoteProtocolError,
+    StoreFull,
+    closed,
+)
 from loom.model.ports import Store, Take
 from loom.model.run import ActorInfo, Head, Meta, RunState, check_id
 from loom.wire.json import check_depth, check_size, encode, sound
 
-from .hub import Hub, closed
+from .hub import Hub
 from .registry import Producer, Registry, seconds
 
 __all__ = ["StoreTransport"]

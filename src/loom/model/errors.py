@@ -65,6 +65,7 @@ __all__ = [
     "Unavailable",
     "UnknownProducer",
     "UsageError",
+    "closed",
     "code_of",
     "revive",
 ]
@@ -299,3 +300,8 @@ def code_of(code: str) -> Code:
 def revive(info: ErrorInfo) -> LoomError:
     """The error that `info` was, as the same class, by its code alone: no class is ever named by data."""
     return code_of(info.code).error(info.message, code=info.code, retryable=info.retryable, details=info.details)
+
+
+def closed() -> HandleClosed:
+    """What whoever uses a client is told once it is closed."""
+    return HandleClosed("this client was closed: its `connect` block has been left")

@@ -12,9 +12,8 @@ from typing import TypeVar
 
 import httpx2
 
-from loom.engine.hub import closed
 from loom.model import limits
-from loom.model.errors import HandleClosed, LimitExceeded, Unavailable, UsageError
+from loom.model.errors import HandleClosed, LimitExceeded, Unavailable, UsageError, closed
 
 __all__ = ["Connections", "Exchange", "Lifetime"]
 
