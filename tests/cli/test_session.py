@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from loom.cli.session import end_orphans, session
+from loom.model import limits
 from loom.model.run import Meta
 from loom.stores.memory import MemoryStore
 
@@ -76,6 +77,22 @@ async def test_what_dead_commands_left_is_ended_and_what_lives_is_not(store: Mem
     assert (await store.head("begun")).error is not None
     assert await end_orphans(store, tmp_path) == []
     living.die()
+
+
+async def test_no_orphan_is_too_old_to_be_found(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LIST_LIMIT", 2)
+    dead = Other(tmp_path)
+    for place in range(3):
+        await put(store, f"begun-{place}", dead.queue, started=True)
+        await put(store, f"queued-{place}", dead.queue, started=False)
+    for place in range(5):
+        await put(store, f"other-{place}", "default", started=place % 2 == 0)
+    dead.die()
+    orphans = [f"{state}-{place}" for state in ("begun", "queued") for place in range(3)]
+    assert sorted(await end_orphans(store, tmp_path)) == orphans
+    assert await states(store, *orphans) == ["lost"] * 6
 
 
 async def test_the_queues_of_dead_commands_are_served_until_their_claims_cannot_matter(tmp_path: Path) -> None:

@@ -12,12 +12,11 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from loom.engine.writer import Writer
+from loom.engine.ending import end_run, error_chunk
 from loom.model import limits
-from loom.model.chunk import Chunk
 from loom.model.errors import ErrorInfo, LoomError
 from loom.model.ports import Store
 from loom.model.run import PRIVATE, Head, RunState
@@ -64,29 +63,26 @@ def _mark(path: Path) -> int:
 async def end_orphans(store: Store, folder: Path) -> list[str]:
     """End the open runs of dead commands of this `folder`, as lost. Returns their ids."""
     ended = []
-    for state in _OPEN:
-        for head in await store.heads(limit=limits.LIST_LIMIT, state=state):
-            if _is_dead(folder, head.meta.queue):
-                with contextlib.suppress(LoomError):  # somebody else is at it, too; or the next command will be
-                    await _end(store, head)
-                    ended.append(head.meta.run)
+    for run in [head.meta.run async for head in _open_runs(store) if _is_dead(folder, head.meta.queue)]:
+        with contextlib.suppress(LoomError):  # somebody else is at it, too; or the next command will be
+            await _end(store, run)
+            ended.append(run)
     return ended
 
 
-async def _end(store: Store, head: Head) -> None:
-    run = head.meta.run
+async def _open_runs(store: Store) -> AsyncIterator[Head]:
+    for state in _OPEN:
+        before = None
+        while heads := await store.heads(limit=limits.LIST_LIMIT, before=before, state=state):
+            for head in heads:
+                yield head
+            before = heads[-1].meta.run
+
+
+async def _end(store: Store, run: str) -> None:
     info = ErrorInfo("run_lost", "the run was lost: the command that drove it was killed")
-    chunk = Chunk("error", None, None, info, None, time.time())
-    if await store.end_unstarted(run, encode(chunk)):
-        return
-    fence = await store.fence(run, f"orphan:{secrets.token_hex(8)}")
-    if fence.ended:
-        return
-    writer = Writer(store, run, fence)
-    try:
-        await writer.end(chunk)
-    finally:
-        await writer.aclose()
+    if not await store.end_unstarted(run, encode(error_chunk(info))):
+        await end_run(store, run, await store.fence(run, f"orphan:{secrets.token_hex(8)}"), info)
 
 
 def _identity(folder: Path) -> str:
@@ -99,6 +95,8 @@ def _identity(folder: Path) -> str:
 
 
 def _is_dead(folder: Path, queue: str) -> bool:
+    if not queue.startswith(PRIVATE):
+        return False
     try:
         ours = queue.startswith(f"{PRIVATE}{(folder / 'id').read_text('ascii')}.")
     except OSError:

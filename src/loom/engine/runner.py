@@ -29,7 +29,8 @@ from loom.wire.json import convert
 from .backoff import REPEATABLE, Backoff
 from .context import Context, Previous
 from .drive import Voice, drive
-from .failure import bounded, info_of, is_of
+from .ending import end_run, error_chunk
+from .failure import info_of, is_of
 from .history import History, Plan, plan
 from .inbox import Inbox
 from .readers import Readers
@@ -144,14 +145,7 @@ class Runner:
 
     async def _refuse(self, error: ErrorInfo) -> Ending:
         """End the run before the producer is touched."""
-        fence = await self._fence(0)
-        if fence.ended:
-            return Ending.ENDED
-        writer = Writer(self._store, self._meta.run, fence)
-        try:
-            await writer.end(_error(bounded(error)))
-        finally:
-            await writer.aclose()
+        await end_run(self._store, self._meta.run, await self._fence(0), error)
         return Ending.ENDED
 
     def _watch(self, tasks: TaskSet, head: Head) -> None:
@@ -255,7 +249,7 @@ class _Attempt:
             return await self._stopped(writer, stop.result(), spoke=False)
         verdict = self._plan()
         if verdict.act == "lost":
-            return await self._end(writer, _error(ErrorInfo("run_lost", f"the run was lost: {verdict.reason}")))
+            return await self._end(writer, error_chunk(ErrorInfo("run_lost", f"the run was lost: {verdict.reason}")))
         writer.put(self._start(verdict))
         readers = self._readers()
         voice = Voice(writer, readers)
@@ -387,7 +381,7 @@ class _Attempt:
             _log.info("run %s: %s; trying again", self._runner._meta.run, info.message)
             return None
         _log.warning("run %s failed: %s", self._runner._meta.run, info.message, exc_info=error)
-        return await self._end(writer, _error(info))
+        return await self._end(writer, error_chunk(info))
 
     def _may_retry(self, error: BaseException) -> bool:
         retry = self._producer.retry
@@ -417,12 +411,8 @@ class _Attempt:
                 info = ErrorInfo("deadline_exceeded", f"{why.value}: {self._runner._meta.timeout} s", details=details)
             case Stop.IDLE:
                 info = ErrorInfo("idle_timeout", f"{why.value}: {self._runner._meta.idle_timeout} s", details=details)
-        return await self._end(writer, _error(info))
+        return await self._end(writer, error_chunk(info))
 
     async def _end(self, writer: Writer, chunk: Chunk[Any]) -> Ending:
         await writer.end(chunk)
         return Ending.ENDED
-
-
-def _error(info: ErrorInfo) -> Chunk[Any]:
-    return Chunk("error", None, None, info, None, time.time())

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from loom.model import limits
-from loom.model.chunk import CANCEL, Chunk, Message, Page
+from loom.model.chunk import CANCEL, Message, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import (
     Conflict,
@@ -25,6 +25,7 @@ from loom.model.ports import Store, Take
 from loom.model.run import ActorInfo, Head, Meta, RunState, check_id
 from loom.wire.json import check_depth, check_size, encode, sound
 
+from .ending import error_chunk
 from .hub import Hub
 from .registry import Producer, Registry, seconds
 
@@ -138,8 +139,7 @@ class StoreTransport:
 
     async def cancel(self, run: str) -> None:
         info = ErrorInfo("cancelled", "the run was cancelled before it began")
-        line = encode(Chunk("error", None, None, info, None, time.time()))
-        if await self.store.end_unstarted(run, line):
+        if await self.store.end_unstarted(run, encode(error_chunk(info))):
             return
         try:
             await self._send(run, Message(CANCEL, sender=CANCEL, id=CANCEL))
