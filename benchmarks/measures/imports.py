@@ -8,7 +8,7 @@ import time
 
 from figures import LOOM, Figure
 
-_HEAVY = ("starlette", "uvicorn", "httpx2", "apsw", "rich", "cyclopts", "pydantic", "stamina", "uvloop", "ssl")
+_HEAVY = ("starlette", "uvicorn", "httpx2", "apsw", "rich", "cyclopts", "pydantic", "uvloop", "ssl")
 
 
 def measure(rounds: int) -> tuple[list[Figure], list[str]]:

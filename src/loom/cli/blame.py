@@ -19,7 +19,7 @@ __all__ = ["debugging", "hush", "line_of", "report"]
 _PIPE = 141  # 128 + SIGPIPE: the reader of our output left, as shells tell it
 _FAILED = 74  # sysexits.h, EX_IOERR
 
-_LOGGERS = ("loom", "stamina", "httpx2", "httpcore2")
+_LOGGERS = ("loom", "httpx2", "httpcore2")
 
 _HINTS = {
     "unknown_producer": "loom actor list shows what there is",

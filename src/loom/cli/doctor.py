@@ -38,8 +38,7 @@ from .shows import compact, pretty
 __all__ = ["Finding", "doctor", "lines_of"]
 
 _PACKAGES = (
-    "msgspec", "apsw", "starlette", "uvicorn", "httptools", "uvloop", "httpx2", "stamina", "cyclopts", "rich",
-    "platformdirs",
+    "msgspec", "apsw", "starlette", "uvicorn", "httptools", "uvloop", "httpx2", "cyclopts", "rich", "platformdirs",
 )  # fmt: skip
 _OPTIONAL = frozenset({"uvloop"})
 

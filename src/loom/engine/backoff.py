@@ -1,16 +1,17 @@
-"""Pauses between tries: doubling, jittered, bounded. Inside a run a library's retry loop would hide the reasons."""
+"""Pauses between tries: doubling, jittered, bounded. Why they are no library's: `docs/adr/0016`."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from loom.model import limits
-from loom.model.errors import OutcomeUnknown, StoreFull, Unavailable
+from loom.model.errors import LoomError, OutcomeUnknown, StoreFull, Unavailable
 
-__all__ = ["REPEATABLE", "Backoff"]
+__all__ = ["REPEATABLE", "Backoff", "repeated"]
 
 T = TypeVar("T")
 
@@ -54,3 +55,32 @@ class Backoff:
             else:
                 self.reset()
                 return result
+
+
+async def repeated(
+    call: Callable[[], Awaitable[T]],
+    may: Callable[[LoomError], bool],
+    *,
+    attempts: int,
+    within: float,
+    backoff: tuple[float, float],
+    log: logging.Logger,
+) -> T:
+    """`call`, made again after an error that `may` be repeated: at most `attempts` times in all, none later than
+    `within` seconds after the first.
+
+    A pause that the other side asks for (``details["retry_after"]``) comes before ours, whole. Raises the last error.
+    """
+    pauses = Backoff(*backoff)
+    clock = asyncio.get_running_loop().time
+    end = clock() + within
+    for _ in range(attempts - 1):
+        try:
+            return await call()
+        except LoomError as error:
+            pause = float(error.details.get("retry_after", 0.0)) + pauses.draw()
+            if not may(error) or clock() + pause > end:
+                raise
+            log.info("%s; asking again in %.2f s", error, pause)
+        await asyncio.sleep(pause)
+    return await call()

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from loom.engine.backoff import Backoff
+from loom.engine.backoff import repeated
 from loom.model import limits
 from loom.model.chunk import Message, Page
 from loom.model.cursor import Cursor
@@ -175,19 +175,14 @@ class HttpTransport:
         return await self._connections.lifetime.run(lambda: self._repeated(once))
 
     async def _repeated(self, once: Callable[[], Awaitable[bytes]]) -> bytes:
-        backoff = Backoff(*limits.CALL_BACKOFF)
-        clock = asyncio.get_running_loop().time
-        end = clock() + limits.CALL_WITHIN
-        for _ in range(limits.CALL_ATTEMPTS - 1):
-            try:
-                return await once()
-            except (Unavailable, OutcomeUnknown) as error:
-                pause = float(error.details.get("retry_after", 0.0)) + backoff.draw()
-                if clock() + pause > end:
-                    raise
-                _log.info("%s; asking again in %.2f s", error, pause)
-            await asyncio.sleep(pause)
-        return await once()
+        return await repeated(
+            once,
+            lambda error: isinstance(error, (Unavailable, OutcomeUnknown)),
+            attempts=limits.CALL_ATTEMPTS,
+            within=limits.CALL_WITHIN,
+            backoff=limits.CALL_BACKOFF,
+            log=_log,
+        )
 
     async def _once(
         self, method: str, path: str, query: Mapping[str, str] | None, data: bytes | None, timeout: float

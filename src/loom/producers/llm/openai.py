@@ -6,14 +6,14 @@ What is said on the line is in `completions` and `refusals`.
 from __future__ import annotations
 
 import asyncio
-import random
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from urllib.parse import urlsplit
 
 import httpx2
-import stamina
 
+from loom.engine.backoff import repeated
 from loom.model import limits
 from loom.model.errors import (
     HandleClosed,
@@ -34,6 +34,8 @@ from .refusals import Fault, fault_of, refusal
 __all__ = ["OPENAI_URL", "OpenAICompatible"]
 
 OPENAI_URL = "https://api.openai.com/v1"
+
+_log = logging.getLogger("loom.llm")
 
 
 class OpenAICompatible(Model):
@@ -92,29 +94,19 @@ class OpenAICompatible(Model):
 
     async def _begin(self, ask: Ask) -> tuple[list[Part], AsyncGenerator[list[Part], None]]:
         """The first parts of an answer, and what follows them. Up to here, and no further, calls are repeated."""
-        first, longest = self._backoff
-        async for attempt in stamina.retry_context(
-            on=self._pause,
-            attempts=self._attempts,
-            timeout=limits.AI_RETRY_WITHIN,
-            wait_initial=first,
-            wait_max=longest,
-            wait_jitter=first,
-        ):
-            with attempt:
-                more = self._attempt(ask)
-                return await anext(more), more
-        raise AssertionError("stamina raises the last attempt's error")
 
-    def _pause(self, error: Exception) -> bool | float:
-        """Whether to call again after this error; a number: after so many seconds."""
-        if not isinstance(error, LoomError) or not error.retryable:
-            return False
-        asked: float | None = error.details.get("retry_after")
-        if asked is None:
-            return True
-        jittered = asked + random.uniform(0, self._backoff[0])
-        return jittered if asked <= limits.AI_RETRY_AFTER else False
+        async def once() -> tuple[list[Part], AsyncGenerator[list[Part], None]]:
+            more = self._attempt(ask)
+            return await anext(more), more
+
+        return await repeated(
+            once,
+            _may_pass,
+            attempts=self._attempts,
+            within=limits.AI_RETRY_WITHIN,
+            backoff=self._backoff,
+            log=_log,
+        )
 
     async def _attempt(self, ask: Ask) -> AsyncGenerator[list[Part], None]:
         """One call: the parts of its answer as they come, several together where they arrived so; the end last."""
@@ -225,6 +217,11 @@ class OpenAICompatible(Model):
         except (RemoteProtocolError, InvalidInput, LookupError, TypeError):
             raise UsageError(f"{unnamed}; {self._place} lists none") from None
         return self._model
+
+
+def _may_pass(error: LoomError) -> bool:
+    """Whether to call again after it."""
+    return error.retryable and float(error.details.get("retry_after", 0.0)) <= limits.AI_RETRY_AFTER
 
 
 def _is_stream(response: httpx2.Response) -> bool:
