@@ -6,6 +6,8 @@ import pytest
 
 import loom
 from loom.connect import open_store
+from tests.remote.scripted import scripted, sized
+from tests.remote.test_follower import then_whole
 
 
 @pytest.mark.parametrize(
@@ -21,3 +23,13 @@ def test_what_names_no_store_is_refused(url: str) -> None:
 def test_what_is_no_url_is_refused_before_anything_is_opened() -> None:
     with pytest.raises(loom.UsageError, match="no URL"):
         loom.connect("http://[::1")
+
+
+@pytest.mark.anyio
+async def test_an_outage_of_a_server_is_told_and_that_it_is_over() -> None:
+    told: list[bool] = []
+    async with scripted() as server:
+        server.react = then_whole(server, [sized("503 Service Unavailable")] * 2)
+        async with loom.connect(server.url, on_outage=told.append) as client:
+            assert [chunk.type async for chunk in client.run("run").chunks()][-1] == "complete"
+    assert told == [True, False]

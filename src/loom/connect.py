@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,8 @@ class connect:
     `url`: ``memory://``, ``sqlite:///relative.db``, ``sqlite:////absolute.db`` (``?durability=process``), or
     ``http://host:port``. `app` makes its producers known (their inputs are checked before anything is sent).
     `worker=True` runs a worker for `app` in this process for as long as the block lasts; leaving drains it within
-    `drain` seconds. `api_key` is for servers (default: ``LOOM_API_KEY``).
+    `drain` seconds. For servers: `api_key` (default: ``LOOM_API_KEY``); `on_outage` is called with True when the server
+    is out of reach, and with False when it answers again, and must not raise or wait.
 
     Raises `UsageError` for a URL that names no store, and on entering `Unavailable` when the store cannot be opened.
     """
@@ -40,6 +41,7 @@ class connect:
         app: App | None = None,
         worker: bool = False,
         api_key: str | None = None,
+        on_outage: Callable[[bool], object] | None = None,
         queues: Sequence[str] = ("default",),
         concurrency: int = limits.CONCURRENCY,
         lease: float = limits.LEASE,
@@ -48,6 +50,7 @@ class connect:
         self._url = url
         self._app = app
         self._api_key = api_key
+        self._on_outage = on_outage
         self._worker: dict[str, Any] | None = None
         if _scheme(url) == "memory" and not worker:
             raise UsageError("memory:// is this process's alone: without app= and worker=True nothing would ever run")
@@ -75,7 +78,8 @@ class connect:
         if _scheme(self._url) in ("http", "https"):
             from loom.remote.http import HttpTransport
 
-            return HttpTransport(self._url, api_key=self._api_key or os.environ.get("LOOM_API_KEY"))
+            api_key = self._api_key or os.environ.get("LOOM_API_KEY")
+            return HttpTransport(self._url, api_key=api_key, told=self._on_outage)
         store = await stack.enter_async_context(open_store(self._url))
         registry = self._app.registry if self._app is not None else None
         if self._worker is not None:

@@ -143,7 +143,7 @@ async def _opened(place: Place, watch: Watch) -> AsyncIterator[tuple[Client, App
     """A client; with a store also the app, and the private queue that a worker of ours serves."""
     async with AsyncExitStack() as stack:
         if place.app is None:
-            yield await stack.enter_async_context(watch.client_of(place.url)), None, None
+            yield await stack.enter_async_context(watch.connected(place.url)), None, None
             return
         app = load_app(place.app)
         store = await stack.enter_async_context(open_store(place.url))

@@ -180,7 +180,7 @@ def _call(where: Where | None, ask: Callable[[Client], Awaitable[T]]) -> T:
 async def _client(place: Place, watch: Watch | None = None) -> AsyncIterator[Client]:
     """A client. Runs whose command was killed are ended first: nobody waits for them."""
     if place.remote:
-        async with connect(place.url) if watch is None else watch.client_of(place.url) as client:
+        async with connect(place.url) if watch is None else watch.connected(place.url) as client:
             yield client
         return
     async with open_store(place.url) as store:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import sys
 import threading
 import time
@@ -12,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TextIO
 
-from loom.engine.client import Client
+from loom.connect import connect
 from loom.engine.run import Run
 from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model import limits
@@ -82,16 +81,14 @@ class Watch:
             self._show.note = text
             self._pump.nudge()
 
-    def client_of(self, url: str) -> Client:
+    def connected(self, url: str) -> connect:
         """A client of a server, to be entered; when that is out of reach, whoever watches is told."""
 
-        from loom.remote.http import HttpTransport  # 0.1 s, which a store needs not
-
-        def told(lost: bool) -> None:
+        def outage(lost: bool) -> None:
             self._show.outage(shown(url) if lost else None, time.monotonic())
             self._pump.nudge()
 
-        return Client(HttpTransport(url, api_key=os.environ.get("LOOM_API_KEY"), told=told))
+        return connect(url, on_outage=outage)
 
     def result(self, value: Any) -> None:
         self._show.result(value)
