@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Any, cast
@@ -439,6 +439,11 @@ async def test_a_handle_shows_its_id(place: Place) -> None:
     assert repr(place.run()) == "<Run run>"
 
 
+async def read_out(run: Run[Any, Any]) -> None:
+    async for _ in run.chunks():
+        pass
+
+
 # --- owned -----------------------------------------------------------------------------------------------------------
 
 
@@ -477,6 +482,31 @@ class TestOwned:
             await author.say("start", Chunk("complete", 1))
             assert await run.result() == 1
         assert (await run.status()).state == "completed"
+
+    @pytest.mark.parametrize(
+        "look", [read_out, lambda run: run.result(), lambda run: run.wait(), lambda run: run.status()]
+    )
+    async def test_leaving_what_was_seen_to_end_sends_no_cancel(
+        self,
+        place: Place,
+        owned: Callable[[], OwnedRun[Any, Any]],
+        monkeypatch: pytest.MonkeyPatch,
+        look: Callable[[Run[Any, Any]], Awaitable[Any]],
+    ) -> None:
+        cancelled: list[str] = []
+
+        async def cancel(run: str) -> None:
+            cancelled.append(run)
+
+        monkeypatch.setattr(place.transport, "cancel", cancel)
+        async with owned() as run:
+            author = await Author.take(place.store, "owned")
+            await author.say(Chunk("start"), Chunk("complete", "done"))
+            await look(run)
+        assert cancelled == []
+        async with owned():
+            pass  # nobody looked
+        assert cancelled == ["owned"]
 
     async def test_its_heart_beats(self, place: Place, owned: Callable[[], OwnedRun[Any, Any]]) -> None:
         async with owned() as run:

@@ -52,6 +52,7 @@ class Run(Generic[T, R]):
         self._transport = transport
         self._yields = yields
         self._returns = returns
+        self._over = False  # whether this handle has seen the end
 
     def __repr__(self) -> str:
         return f"<Run {self.id}>"
@@ -81,6 +82,7 @@ class Run(Generic[T, R]):
                     for chunk in decode_batch(batch):
                         if state is not _OPEN or chunk.type in RESERVED:
                             state = advance(state, chunk.type, ours=False)
+                            self._over = self._over or state is State.ENDED
                             if chunk.type == "error" and raise_errors:
                                 raise _raised(chunk.error, chunk)
                         elif typed and chunk.type == "data":
@@ -174,7 +176,9 @@ class Run(Generic[T, R]):
 
     async def status(self) -> Head:
         """What is known of the run now. Raises `LogNotFound`."""
-        return await self._transport.head(self.id)
+        head = await self._transport.head(self.id)
+        self._over = self._over or head.ended
+        return head
 
     async def send(self, type: str, data: Any = None, *, id: str | None = None) -> None:
         """Tell the running producer something; it takes it with `ctx.receive`. Durable when this returns.
@@ -216,6 +220,9 @@ class OwnedRun(Generic[T, R]):
     async def __aexit__(self, *exc: object) -> None:
         assert self._run is not None
         assert self._beat is not None
+        if self._run._over:  # there is nothing to cancel
+            await cancel_and_wait(self._beat)
+            return
         leave = spawn(self._leave(self._run.id), f"loom-leave {self._run.id}")
         try:
             await cancel_and_wait(self._beat)
