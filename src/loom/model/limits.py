@@ -210,7 +210,8 @@ IDLE_CONNECTIONS = 20
 """Connections that a client keeps open between requests."""
 
 CLOSING = 0.1
-"""After a stream's last event: how long the body's end may take, before the connection is given up instead of kept."""
+"""After a stream's last event, a server's or a provider's: how long the body's end may take, before the connection is
+given up instead of kept."""
 
 RETRY_AFTER = 60.0
 """The longest pause before a reconnect that a server can ask for: a wrong header shall not stop a reader for good."""
@@ -266,9 +267,6 @@ AI_SILENCE = 300.0
 
 AI_TRAILER = 5.0
 """After the finish reason: how long the usage count may take to follow."""
-
-AI_CLOSING = 0.1
-"""After the last event: how long the body's end may take, before the connection is given up instead of kept."""
 
 AI_ATTEMPTS = 4
 """Calls of a provider for one answer, the first included, as long as nothing was said."""

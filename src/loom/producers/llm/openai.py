@@ -133,7 +133,7 @@ class OpenAICompatible(Model):
         """The next bytes; b"" at the end, and whenever an answer that is finished does not go on."""
         patience = limits.AI_TRAILER if answer.finished else None
         try:
-            async with asyncio.timeout(limits.AI_CLOSING if answer.done else patience):
+            async with asyncio.timeout(limits.CLOSING if answer.done else patience):
                 async for block in blocks:
                     if block:
                         return block
