@@ -1,14 +1,38 @@
-"""What the docs draw from tables in the code is what the code says now."""
+"""What the docs draw from tables in the code is what the code says now; what they point to is there."""
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import inspect
+import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+import loom
+from loom.engine.registry import Options
+
 ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def prose_of(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors_of(page: Path) -> set[str]:
+    """What its headings can be linked by, as GitHub makes it."""
+    headings = re.findall(r"^#+ (.+)$", prose_of(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def generator() -> ModuleType:
@@ -23,3 +47,64 @@ def generator() -> ModuleType:
 @pytest.mark.parametrize("page", ["concepts.md", "errors.md"])
 def test_drawn_pages_are_up_to_date(page: str) -> None:
     assert generator().drawn(page) == (ROOT / "docs" / page).read_text(), "run python docs/generate.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(page)):
+        if re.match(r"[a-z]+:", target):
+            continue  # elsewhere
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), target
+        assert there.is_relative_to(ROOT), target
+        assert not anchor or anchor in anchors_of(there), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_file_that_is_named_is_there(page: Path) -> None:
+    """What a page names in code from the project's root on, perhaps with a test behind it: ``tests/a.py::test_b``."""
+    for named in re.findall(r"`((?:tests|docs|benchmarks|examples|src)(?:/[\w./-]*)?(?:::\w+)*)`", prose_of(page)):
+        path, *functions = named.split("::")
+        there = ROOT / path
+        assert there.exists() or list(there.parent.glob(f"{there.name}*")), named
+        for function in functions:
+            assert re.search(rf"(def|class) {function}\b", there.read_text()), named
+
+
+def test_every_promise_is_shown_by_a_test_that_is_there() -> None:
+    text = (ROOT / "docs" / "guarantees.md").read_text()
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if re.match(r"\| P\d", line)]
+    assert [row[0].strip() for row in rows] == [f"P{number}" for number in range(1, len(rows) + 1)]
+    suite = "".join(path.read_text() for path in (ROOT / "src/loom/testing/conformance").glob("*.py"))
+    for *_, shown in rows:
+        assert re.search(r"`tests/|conformance", shown), shown
+    for number in re.findall(r"^- G(\d+) ", text, re.MULTILINE):
+        assert f"def test_g{number}_" in suite, f"G{number}"
+
+
+def test_every_option_of_starting_is_described() -> None:
+    text = (ROOT / "docs" / "client.md").read_text()
+    assert [name for name in Options.__struct_fields__ if f"| `{name}=" not in text] == []
+
+
+@pytest.mark.anyio
+async def test_the_notebook_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = loom.App()
+
+    @app.actor
+    async def count(n: int) -> AsyncIterator[int]:
+        for i in range(n):
+            yield i
+
+    monkeypatch.chdir(tmp_path)
+    section = (ROOT / "docs" / "client.md").read_text().partition("## In a notebook")[2]
+    names: dict[str, Any] = {"loom": loom, "app": app}
+    for cell in re.findall(r"^```python\n(.*?)^```", section, re.DOTALL | re.MULTILINE):
+        code = compile(cell, "cell", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        value = eval(code, names)
+        if inspect.isawaitable(value):
+            await value
+    assert capsys.readouterr().out == "0\n1\n2\n"
