@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from itertools import combinations
 
 import pytest
@@ -40,6 +41,14 @@ def test_what_is_closed_is_missed_only_where_it_is_needed(loom_command: Loom, cl
     assert ('"words":2' in read.stdout) == (not closed & {0, 1})
     told = f"error: standard {'input' if 0 in closed else 'output'}: Bad file descriptor (EBADF)\n"
     assert read.stderr == (told if closed & {0, 1} and 2 not in closed else "")
+
+
+def test_what_was_closed_is_there_for_our_children_too() -> None:
+    program = (
+        "import os; from loom.cli.standard import prepare; prepare(); os._exit(sum(map(os.get_inheritable, range(3))))"
+    )
+    done = subprocess.run(["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", program], check=False)
+    assert done.returncode == 3
 
 
 def test_a_closed_descriptor_is_no_stores_file(loom_command: Loom) -> None:

@@ -24,7 +24,8 @@ def prepare() -> None:
     """
     for number, mode in enumerate(_STAND_INS):
         if not _is_open(number):
-            os.open(os.devnull, mode)  # POSIX: the lowest number that is free
+            given = os.open(os.devnull, mode)  # POSIX: the lowest number that is free
+            os.set_inheritable(given, True)  # our own children's, too
     if sys.stdin is None:
         sys.stdin = os.fdopen(0, closefd=False)
     if sys.stderr is None:
