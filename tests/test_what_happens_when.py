@@ -342,9 +342,11 @@ async def test_log_trimmed_below_the_cursor_or_dropped(store: Store, how: str) -
     """`CursorExpired`, or `LogNotFound`: loud."""
     async with a_client(store) as client, a_worker(store):
         reader = Reader(await client.start("count", 5))
-        for number in range(5):
+        said = []
+        for number in range(5):  # one by one: what is said at once is one batch, which is trimmed as a whole
             await reader.run.send("go", id=f"{number}")
-        cursor = (await reader.until(lambda chunk: chunk.data == 1)).cursor
+            said.append(await reader.until(lambda chunk, number=number: chunk.data == number))  # type: ignore[misc]
+        cursor = said[1].cursor
         await reader.aclose()
         await reader.run.wait(PATIENCE)
         if how == "trimmed":
