@@ -35,6 +35,9 @@ from .kit import chunks_in, grammatical, until
 PATIENCE = 1000.0
 """Virtual seconds after which something hangs."""
 
+THREAD_EXIT = 5.0
+"""Seconds for a thread's last step on a busy machine."""
+
 CONTINUE = loom.Retry(mode="continue", backoff=(0.5, 0.5))
 
 app = loom.App()
@@ -208,7 +211,9 @@ def played(clock: Clock | None, complaints: Complaints, part: Part, actor: Any, 
     with asyncio.Runner(loop_factory=None if clock is None else VirtualLoop) as runner:
         runner.get_loop().set_exception_handler(lambda loop, context: complaints.append(context))
         hit = runner.run(play())
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("loom-")] == []
+    for thread in [thread for thread in threading.enumerate() if thread.name.startswith("loom-")]:
+        thread.join(THREAD_EXIT)  # it has told all, and may still be at its last step
+        assert not thread.is_alive()
     return hit
 
 
