@@ -196,8 +196,10 @@ class _Thread:
             with self._gate:
                 self._stopped = True
                 self._gate.notify_all()
-            await wait_out(self._done)
-            self._done.exception()  # seen: the stop is what counts
+            try:
+                await wait_out(self._done)
+            finally:
+                self._done.exception()  # seen: the stop is what counts, also when it comes twice
             raise
         return self._done.result()
 
