@@ -344,7 +344,7 @@ async def test_no_wake_up_is_lost_behind_a_read_that_came_too_early(
 ) -> None:
     """The page is empty, and what it misses was told before it came."""
     watcher = watch(Cursor(author.epoch, 1))
-    store.paced = True
+    store.pace = 1
     for n in range(1, 30):
         await turns(n % 5)
         await author.say("data")
@@ -638,7 +638,7 @@ async def _act(steps: list[str], paced: bool) -> None:
     author = await Author.start(store.store)
     hub = Hub(store)
     watchers = [Watcher(hub), Watcher(hub, every=1), Watcher(hub, every=3)]
-    store.paced = paced
+    store.pace = int(paced)
     for number, step in enumerate(steps):
         match step:
             case "say":

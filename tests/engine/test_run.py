@@ -560,7 +560,7 @@ class TestOwned:
         before = asyncio.all_tasks()
         block = owned()
         await block.__aenter__()
-        place.store.paced = True
+        place.store.pace = 1
         leaving = spawn(block.__aexit__(None, None, None), "leave")
         await turns(moment)
         await cancel_and_wait(leaving)

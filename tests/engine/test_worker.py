@@ -545,7 +545,7 @@ async def test_a_drain_that_is_cancelled_leaves_nothing_behind(place: Place, mom
     await place.start("one", actor="kept")
     await place.start("two", actor="lost")
     await gate.runs(2)
-    store.paced = True
+    store.pace = 1
     draining = spawn(worker.drain(5.0), "drain")
     await turns(moment)
     await cancel_and_wait(draining)

@@ -72,8 +72,8 @@ class FaultStore:
         """Every (batch, end) that somebody tried to append, refused or not, in order."""
         self.out = False
         """While true every call raises `Unavailable`, and the notices of others' doings are kept back."""
-        self.paced = False
-        """While true every call suspends before and after its work, as a store behind a thread or a socket does."""
+        self.pace = 0
+        """How many turns of the loop every call takes before and after its work, as a store behind a thread does."""
         self.deaf = False
         """While true notices are kept back."""
         self._faults: list[_Fault] = []
@@ -127,8 +127,7 @@ class FaultStore:
     async def _do(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
         self.calls[name] += 1
         fault = next(iter([fault for fault in self._faults if fault.hits(name)]), None)
-        if self.paced:
-            await asyncio.sleep(0)
+        await self._pass()
         if fault is not None and fault.held is not None:
             await fault.held.stand()
         if self.out:
@@ -138,9 +137,12 @@ class FaultStore:
         result = await work()
         if fault is not None and fault.loss is not None:
             raise fault.loss
-        if self.paced:
-            await asyncio.sleep(0)
+        await self._pass()
         return result
+
+    async def _pass(self) -> None:
+        for _ in range(self.pace):
+            await asyncio.sleep(0)
 
     # --- the store's calls -------------------------------------------------------------------------------------------
 
