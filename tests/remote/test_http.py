@@ -31,7 +31,7 @@ from loom.model.errors import (
 from loom.model.run import Head, Meta
 from loom.remote.http import HttpTransport, Patience
 from loom.wire.views import error_body, view_of
-from tests.server.harness import rig
+from tests.server.harness import PATIENCE, rig
 
 from .scripted import Answer, scripted, sized
 
@@ -140,8 +140,10 @@ async def test_a_read_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         cursor = await r.begin()
         empty = await transport.read("r", cursor, limit=1, wait=0.05)
         assert (len(empty), empty.cursor, empty.caught_up, empty.ended) == (0, cursor, True, False)
+        asked = r.transport.reads.qsize()
         reading = spawn(transport.read("r", cursor, limit=1, wait=20.0), "test")
-        await asyncio.sleep(0.05)  # it has waited for more than one answer
+        for _ in range(asked + 2):  # it has waited for more than one answer
+            await asyncio.wait_for(r.transport.reads.get(), PATIENCE)
         await r.say("r", Chunk("data", 1))
         assert len(await reading) == 1
 

@@ -35,6 +35,7 @@ class WatchedTransport(StoreTransport):
         self.released = asyncio.Event()
         self.trouble: dict[str, Exception] = {}
         self.pages: asyncio.Queue[Page] = asyncio.Queue()
+        self.reads: asyncio.Queue[str] = asyncio.Queue()
 
     def follow(
         self, run: str, after: Cursor | None = None, *, attach: bool = True, take: Take | None = None
@@ -67,6 +68,10 @@ class WatchedTransport(StoreTransport):
         self._stumble("touch")
         self.touched.put_nowait(run)
         await super().touch(run)
+
+    async def read(self, run: str, after: Cursor | None, *, limit: int, wait: float) -> Page:
+        self.reads.put_nowait(run)
+        return await super().read(run, after, limit=limit, wait=wait)
 
     async def heads(self, **options: Any) -> list[Any]:
         self._stumble("heads")
