@@ -16,7 +16,7 @@ from loom.producers.llm import MarkovWriter, OpenAICompatible
 from loom.testing.client import client
 from loom.testing.context import context
 from loom.testing.fake_ai import FakeAI
-from tests.producers.llm.provider import Play, Provider, events, head, said
+from tests.producers.llm.provider import PATIENCE, Play, Provider, events, head, said
 
 pytestmark = pytest.mark.anyio
 
@@ -88,7 +88,7 @@ async def test_cancelling_chat_closes_the_connection_to_its_model() -> None:
             await run.cancel()
             with pytest.raises(loom.RunCancelled):
                 await run.result(timeout=10)
-            await asyncio.wait_for(provider.left.wait(), 1)
+            await asyncio.wait_for(provider.left.wait(), PATIENCE)
     assert len(provider.requests) == 1
 
 

@@ -154,7 +154,7 @@ async def test_there_is_room_while_a_full_batch_is_under_way(store: FaultStore, 
     held = store.hold("append")
     while not writer.full:
         writer.put(data("x" * 1000))
-    await asyncio.wait_for(writer.room(), 1)
+    await asyncio.wait_for(writer.room(), 10)
     assert held.arrived.is_set()
     assert not writer.full
     assert writer.acknowledged == 1
@@ -162,7 +162,7 @@ async def test_there_is_room_while_a_full_batch_is_under_way(store: FaultStore, 
 
 async def test_room_with_room_does_not_wait(writer: Writer) -> None:
     writer.put(data(1))
-    await asyncio.wait_for(writer.room(), 1)
+    await asyncio.wait_for(writer.room(), 10)
 
 
 @pytest.mark.parametrize("value", ["x" * limits.CHUNK_BYTES, nested(limits.JSON_DEPTH), nested(100_000)])

@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
+PATIENCE = 10.0
+"""Seconds: whatever a test waits for comes within this time, or the test fails."""
+
 
 @dataclass(frozen=True)
 class Request:

@@ -26,7 +26,7 @@ from loom.model.errors import (
 from loom.model.parts import ChatMessage, FinishReasonPart, Part, ReasoningPart, TextPart, ToolSpec
 from loom.producers.llm.openai import OPENAI_URL, OpenAICompatible
 
-from .provider import Play, Provider, Request, chunked, events, head, said, sized, until_close
+from .provider import PATIENCE, Play, Provider, Request, chunked, events, head, said, sized, until_close
 from .recordings import CLOUDFLARE, NOT_STREAMED, OPENAI, OPENAI_TOOLS, RECORDINGS, Recording
 
 pytestmark = pytest.mark.anyio
@@ -172,7 +172,7 @@ async def test_an_answer_that_is_finished_is_not_waited_on(provider: Provider, m
     provider.play(Play(head() + events(said("Hi"), said("", "stop")), stay=True))
     async with aclosing(ai_of(provider)) as ai:
         assert await outcome(ai) == ([TextPart("Hi"), FinishReasonPart("stop")], None)
-        await asyncio.wait_for(provider.left.wait(), 1)
+        await asyncio.wait_for(provider.left.wait(), PATIENCE)
 
 
 # --- asking ----------------------------------------------------------------------------------------------------------
@@ -359,7 +359,7 @@ async def test_a_server_that_falls_silent(provider: Provider) -> None:
         assert parts == [TextPart("Hel")]
         assert isinstance(error, Unavailable)
         assert "silent for 0.05 s" in error.message
-        await asyncio.wait_for(provider.left.wait(), 1)
+        await asyncio.wait_for(provider.left.wait(), PATIENCE)
 
 
 # --- refusing --------------------------------------------------------------------------------------------------------
@@ -467,7 +467,7 @@ async def test_an_event_without_end_is_refused(provider: Provider, monkeypatch: 
         parts, error = await outcome(ai)
         assert parts == [TextPart("Hel")]
         assert isinstance(error, LimitExceeded)
-        await asyncio.wait_for(provider.left.wait(), 1)
+        await asyncio.wait_for(provider.left.wait(), PATIENCE)
 
 
 async def test_a_document_without_end_is_refused(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -498,7 +498,7 @@ async def test_cancelling_the_task_closes_the_connection_at_once(provider: Provi
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(provider.left.wait(), 1)
+        await asyncio.wait_for(provider.left.wait(), PATIENCE)
     assert len(provider.requests) == 1
 
 
@@ -507,7 +507,7 @@ async def test_closing_the_iterator_closes_the_connection_at_once(provider: Prov
     async with aclosing(ai_of(provider)) as ai:
         async with aclosing(ai.stream_completion("hi")) as texts:
             assert await anext(texts) == "Hel"
-        await asyncio.wait_for(provider.left.wait(), 1)
+        await asyncio.wait_for(provider.left.wait(), PATIENCE)
 
 
 async def test_cancelling_while_it_waits_to_repeat(provider: Provider) -> None:
@@ -532,4 +532,4 @@ async def test_closing_ends_what_still_streams(provider: Provider) -> None:
     await ai.aclose()
     with pytest.raises(HandleClosed):
         await ai.complete("hi")
-    await asyncio.wait_for(provider.left.wait(), 1)
+    await asyncio.wait_for(provider.left.wait(), PATIENCE)
