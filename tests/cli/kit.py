@@ -29,6 +29,11 @@ COMMAND = [sys.executable, "-m", "loom"]
 CTRL_C = b"\x03"
 
 
+def _heed_hang_ups() -> None:
+    """Also where these tests are run by nohup, whose children, rightly, do not."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def environment(state: Path, **more: str) -> dict[str, str]:
     """As a user's, with a state folder of its own and nothing of ours in it."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("LOOM_", "OPENAI_", "NO_COLOR"))}
@@ -93,6 +98,7 @@ class Loom:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
+                preexec_fn=_heed_hang_ups,  # noqa: PLW1509 - no lock is taken in there
             )
         )
 

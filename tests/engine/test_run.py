@@ -205,8 +205,8 @@ async def test_an_ungrammatical_log_is_the_peer_s_fault() -> None:
 class Stopping(StoreTransport):
     """Its pages stop before the run's end."""
 
-    async def follow(self, run: str, after: Cursor | None = None, *, attach: bool = True) -> Any:
-        async with aclosing(cast(Any, super().follow(run, after, attach=attach))) as pages:
+    async def follow(self, run: str, after: Cursor | None = None, **options: Any) -> Any:
+        async with aclosing(cast(Any, super().follow(run, after, **options))) as pages:
             if after is None:
                 yield await anext(pages)
 
