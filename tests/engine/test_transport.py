@@ -179,6 +179,16 @@ async def test_a_start_that_a_full_store_refuses_does_not_run_after_all(
     assert (await transport.start(meta())).state == "queued"
 
 
+async def test_a_start_that_a_full_store_refuses_leaves_the_run_that_was_there(
+    store: FaultStore, transport: StoreTransport
+) -> None:
+    await transport.start(meta())
+    store.refuse("create", StoreFull("full"))
+    with pytest.raises(StoreFull):
+        await transport.start(meta())
+    assert (await transport.head("run")).state == "queued"
+
+
 @pytest.mark.parametrize("call", ["put", "create"])
 async def test_a_start_that_failed_may_be_repeated(store: FaultStore, transport: StoreTransport, call: str) -> None:
     store.refuse(call, Unavailable("out"))

@@ -17,6 +17,7 @@ from loom.model.errors import (
     InvalidInput,
     LimitExceeded,
     LogEnded,
+    LogNotFound,
     RemoteProtocolError,
     StoreFull,
     closed,
@@ -59,11 +60,18 @@ class StoreTransport:
         try:
             head = await self.store.create(meta)
         except StoreFull:
-            await self.store.drop(meta.run)  # a start that was refused must not run after all
+            await self._take_back(meta.run)
             raise
         if not _same_request(head.meta, meta, producer):
             raise Conflict(f"run {meta.run!r} was started with another actor, key or input", details={"run": meta.run})
         return head
+
+    async def _take_back(self, run: str) -> None:
+        """A start that was refused must not run after all; what an earlier start made stays."""
+        try:
+            await self.store.head(run)
+        except LogNotFound:
+            await self.store.drop(run)
 
     @staticmethod
     def _with_defaults(meta: Meta, producer: Producer[..., Any] | None) -> Meta:
