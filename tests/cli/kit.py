@@ -29,9 +29,10 @@ COMMAND = [sys.executable, "-m", "loom"]
 CTRL_C = b"\x03"
 
 
-def _heed_hang_ups() -> None:
-    """Also where these tests are run by nohup, whose children, rightly, do not."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def _heed_signals() -> None:
+    """Also where these tests are run by nohup, or in the background of a script, whose children do not."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def environment(state: Path, **more: str) -> dict[str, str]:
@@ -98,7 +99,7 @@ class Loom:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
-                preexec_fn=_heed_hang_ups,  # noqa: PLW1509 - no lock is taken in there
+                preexec_fn=_heed_signals,  # noqa: PLW1509 - no lock is taken in there
             )
         )
 
