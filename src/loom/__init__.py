@@ -5,6 +5,7 @@ Public names, grouped; nothing else is imported here until it is used.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from loom.app import App
@@ -54,7 +55,10 @@ from loom.model.parts import (
 )
 
 if TYPE_CHECKING:
+    from loom.mounted import asgi
     from loom.portal import connect_sync
+    from loom.server.response import EventSourceResponse, error_response
+    from loom.wsgi import per_process, sse_events
 
 __version__ = "0.1.0"
 
@@ -69,6 +73,7 @@ __all__ = [
     "CursorExpired",
     "Damaged",
     "ErrorInfo",
+    "EventSourceResponse",
     "Fenced",
     "FinishReasonPart",
     "HandleClosed",
@@ -103,15 +108,27 @@ __all__ = [
     "UnknownProducer",
     "UsageError",
     "UsagePart",
+    "asgi",
     "connect",
     "connect_sync",
+    "error_response",
     "open_store",
+    "per_process",
+    "sse_events",
 ]
+
+_LATE = {
+    "EventSourceResponse": "loom.server.response",
+    "asgi": "loom.mounted",
+    "connect_sync": "loom.portal",
+    "error_response": "loom.server.response",
+    "per_process": "loom.wsgi",
+    "sse_events": "loom.wsgi",
+}
+"""What only some need, and where it is: threads, and a web framework."""
 
 
 def __getattr__(name: str) -> Any:
-    if name == "connect_sync":  # its thread machinery is only for those who block
-        from loom.portal import connect_sync
-
-        return connect_sync
+    if name in _LATE:
+        return getattr(import_module(_LATE[name]), name)
     raise AttributeError(f"module 'loom' has no attribute {name!r}")

@@ -158,6 +158,11 @@ class SyncRun(Generic[T, R]):
     def id(self) -> str:
         return self._run.id
 
+    @property
+    def behind(self) -> tuple[Portal, Run[T, R]]:
+        """The portal, and the run that lives there: for who works with it on the loop."""
+        return self._portal, self._run
+
     def __iter__(self) -> Iterator[Chunk[T]]:
         return self.chunks()
 
@@ -198,6 +203,11 @@ class SyncOwnedRun(Generic[T, R]):
 
     def __exit__(self, *exc: object) -> None:
         self._portal.call(self._owned.__aexit__(*exc))
+
+    @property
+    def behind(self) -> tuple[Portal, OwnedRun[T, R]]:
+        """See `SyncRun.behind`."""
+        return self._portal, self._owned
 
     def __iter__(self) -> Iterator[Chunk[T]]:
         return self._portal.iterate(self._owned.__aiter__())

@@ -41,6 +41,11 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client on {self._transport!r}{' (closed)' if self._closed else ''}>"
 
+    @property
+    def transport(self) -> Transport:
+        """How runs are reached: for who serves them on."""
+        return self._transport
+
     @overload
     async def start(
         self, producer: Producer[P, AsyncIterator[T]] | Bound[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs

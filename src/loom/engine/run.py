@@ -57,6 +57,11 @@ class Run(Generic[T, R]):
     def __repr__(self) -> str:
         return f"<Run {self.id}>"
 
+    @property
+    def transport(self) -> Transport:
+        """How the run is reached: for who passes its pages on as they are."""
+        return self._transport
+
     def __aiter__(self) -> AsyncIterator[Chunk[T]]:
         return self.chunks()
 
@@ -210,6 +215,11 @@ class OwnedRun(Generic[T, R]):
         self._transport = transport
         self._run: Run[T, R] | None = None
         self._beat: asyncio.Task[None] | None = None
+
+    @property
+    def transport(self) -> Transport:
+        """How the run is reached, once it is started."""
+        return self._transport
 
     async def __aenter__(self) -> Run[T, R]:
         run = await self._begin(limits.OWNER_LEASE)

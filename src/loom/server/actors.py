@@ -6,23 +6,20 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from loom.model import limits
-from loom.model.chunk import Page
 from loom.model.cursor import Cursor
 from loom.model.errors import InvalidInput, LogNotFound, UnknownProducer, UsageError
 from loom.model.run import check_id
 from loom.wire.sse import bookmark
 from loom.wire.views import ActorList, StreamBody
 
-from .answers import empty, json_answer
+from .answers import json_answer
 from .operations import Answer, Operation, Parameter
 from .requests import accepts_events, query_flag, query_name, read_body
 from .runs import EVENTS, FLAG, ID, IDEMPOTENCY_KEY, LAST_EVENT_ID, NAMED, location_of, meta_of
-from .streams import EventStream, Streams
+from .streams import BEGINNING, EventStream, Streams, open_events
 
 __all__ = ["Actors"]
 
-_BEGINNING = Page((), None, caught_up=True, ended=False)
 _NAME = Parameter("path", "name", "The actor.", ID)
 _KEY = Parameter("query", "key", "Runs of one actor and key go one at a time, in order.", ID)
 _INPUT = Parameter("query", "input", "The input, as JSON; null if left out.", {}, json=True)
@@ -78,7 +75,16 @@ class Actors:
         lease = self._streams.times.leave_grace if owned else None
         meta = meta_of(request, _name_in_path(request), body, owner_lease=lease)
         await self._transport.start(meta)
-        return self._follow(request, meta.run, _BEGINNING, owned, bookmark(f"{meta.run}:"))
+        return EventStream(
+            self._streams,
+            meta.run,
+            BEGINNING,
+            named=query_flag(request, "named", True),
+            prefix=f"{meta.run}:".encode(),
+            opening=bookmark(f"{meta.run}:"),
+            location=location_of(request, meta.run),
+            owned=owned,
+        )
 
     async def _resume(self, request: Request, last: str, owned: bool) -> ASGIApp:
         run, after = _parse_event_id(last)
@@ -86,21 +92,14 @@ class Actors:
         head = await self._transport.head(run)
         if head.meta.actor != name:
             raise LogNotFound(f"no run {run!r} of actor {name!r}")
-        page = await self._transport.read(run, after, limit=limits.PAGE_CHUNKS, wait=0.0)
-        if page.ended and not page.batches:
-            return empty()
-        return self._follow(request, run, page, owned and head.meta.owner_lease is not None, b"")
-
-    def _follow(self, request: Request, run: str, page: Page, owned: bool, opening: bytes) -> EventStream:
-        return EventStream(
+        return await open_events(
             self._streams,
             run,
-            page,
+            after,
             named=query_flag(request, "named", True),
             prefix=f"{run}:".encode(),
-            opening=opening,
             location=location_of(request, run),
-            owned=owned,
+            owned=owned and head.meta.owner_lease is not None,
         )
 
     async def _describe(self, request: Request) -> ASGIApp:
@@ -109,7 +108,7 @@ class Actors:
         known = {actor.name for actor in await self._transport.actors()}
         if known and name not in known:
             raise UnknownProducer(f"no actor {name!r}")
-        return EventStream(self._streams, name, _BEGINNING)
+        return EventStream(self._streams, name, BEGINNING)
 
 
 def _name_in_path(request: Request) -> str:

@@ -107,7 +107,7 @@ class Gateway:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
             return
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = _path_in_app(scope)
         admission = self._guard.admit(scope, path)
         if admission.headers:
             send = _adding(send, admission.headers)
@@ -131,6 +131,17 @@ class Gateway:
                 scope["path_params"] = parameters
                 return await endpoint.answer(scope, receive)
         return error_answer(UsageError(f"nothing is found at {path[:80]!r}", code="route_not_found"))
+
+
+def _path_in_app(scope: Scope) -> str:
+    """The path below where the app is mounted. `root_path` is all of that; its outer part, which a proxy may have taken
+    off the path already (``FastAPI(root_path=…)``), is `app_root_path`, as Starlette says."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    for prefix in (root, root.removeprefix(scope.get("app_root_path", "").rstrip("/"))):
+        if prefix and (path == prefix or path.startswith(f"{prefix}/")):
+            return path[len(prefix) :] or "/"
+    return path
 
 
 def _adding(send: Send, headers: Iterable[tuple[bytes, bytes]]) -> Send:

@@ -59,7 +59,8 @@ class Probes:
         return json_answer(Status("ready"))
 
     async def openapi(self, request: Request) -> ASGIApp:
-        return json_answer(self._description)
+        """Paths are relative to where the app is mounted, which is told as the server (OpenAPI 3.2, section 4.5)."""
+        return json_answer({**self._description, "servers": [{"url": request.scope.get("root_path", "") or "/"}]})
 
     @cached_property
     def _description(self) -> dict[str, Any]:

@@ -34,6 +34,7 @@ __all__ = [
     "query_int",
     "query_name",
     "read_body",
+    "resume_at",
     "run_in_path",
 ]
 
@@ -224,6 +225,17 @@ def query_duration(request: Request, name: str, most: float) -> float:
 def query_cursor(request: Request) -> Cursor | None:
     """``?after=``; None is the beginning. Raises `UsageError`."""
     text = request.query_params.get("after")
+    return Cursor.parse(text) if text else None
+
+
+def resume_at(request: Request, run: str, after: str | None) -> Cursor | None:
+    """Where a reader of `run` goes on, which asked for what is behind `after`. Raises `UsageError`.
+
+    The header wins: an EventSource repeats its URL, with `after` as it was, and tells there what it has seen since. Ids
+    that name the run (``<run>:<cursor>``) are understood, too.
+    """
+    last = request.headers.get("last-event-id")
+    text = last.removeprefix(f"{run}:") if last else after
     return Cursor.parse(text) if text else None
 
 

@@ -12,7 +12,6 @@ from starlette.types import ASGIApp
 from loom.engine.client import new_id
 from loom.model import limits
 from loom.model.chunk import Message, Page
-from loom.model.cursor import Cursor
 from loom.model.errors import InvalidInput, UsageError
 from loom.model.run import ID_PATTERN, PRIVATE, Meta, RunState, check_id
 from loom.wire.json import check_size, decode
@@ -41,9 +40,10 @@ from .requests import (
     query_int,
     query_name,
     read_body,
+    resume_at,
     run_in_path,
 )
-from .streams import EventStream, LongPoll, Streams
+from .streams import LongPoll, Streams, open_events
 
 __all__ = [
     "AFTER",
@@ -187,13 +187,10 @@ class Runs:
         accepts_events(request)
         self._streams.check_open()
         named = query_flag(request, "named", True)
-        page = await self._transport.read(run, _resume_at(request, run), limit=limits.PAGE_CHUNKS, wait=0.0)
-        if page.ended and not page.batches:
-            return empty()
-        if query_flag(request, "attach", True):
-            return EventStream(self._streams, run, page, named=named)
-        head = await self._transport.head(run)
-        return EventStream(self._streams, run, page, named=named, attach=False, ahead=head.meta.ahead)
+        attach = query_flag(request, "attach", True)
+        after = resume_at(request, run, request.query_params.get("after"))
+        ahead = None if attach else (await self._transport.head(run)).meta.ahead
+        return await open_events(self._streams, run, after, named=named, attach=attach, ahead=ahead)
 
     async def chunks(self, request: Request) -> ASGIApp:
         run = run_in_path(request)
@@ -258,16 +255,6 @@ def _checked_queue(name: str) -> str:
 def location_of(request: Request, run: str) -> str:
     """Where the run is found, as this server is mounted."""
     return f"{request.scope.get('root_path', '')}/runs/{run}"
-
-
-def _resume_at(request: Request, run: str) -> Cursor | None:
-    """The header wins: an EventSource repeats its URL, with `after` as it was, and tells here what it has seen since.
-    Ids of ``/actors/{name}/stream`` (``<run>:<cursor>``) are understood, too."""
-    last = request.headers.get("last-event-id")
-    if not last:
-        return query_cursor(request)
-    text = last.removeprefix(f"{run}:")
-    return Cursor.parse(text) if text else None
 
 
 def _page_view(page: Page) -> PageView:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing, suppress
 from typing import cast
 
@@ -21,16 +21,16 @@ from loom.engine.tasks import TaskSet, cancel_and_wait, spawn
 from loom.model import limits
 from loom.model.chunk import Page
 from loom.model.cursor import Cursor
-from loom.model.errors import LoomError, Unavailable
+from loom.model.errors import HandleClosed, LoomError, Unavailable
 from loom.model.ports import Transport
 from loom.wire.headers import AHEAD
 from loom.wire.sse import HEARTBEAT, fault
 
-from .answers import error_answer
+from .answers import empty, error_answer
 from .audience import Audience, Key, http_chunk
 from .operations import answer_of
 
-__all__ = ["CONNECTION", "EventStream", "LongPoll", "Streams", "Times"]
+__all__ = ["BEGINNING", "CONNECTION", "EVENT_HEADERS", "EventStream", "LongPoll", "Streams", "Times", "open_events"]
 
 log = logging.getLogger("loom.server")
 
@@ -39,12 +39,16 @@ CONNECTION = "loom.connection"
 write an HTTP chunk now, or return False, having written nothing, while the connection is slow or gone. `abort()`: cut
 the connection, whose buffer will never be taken. Without `write` (HTTP/1.0) there are no chunks."""
 
-_HEADERS = [
+EVENT_HEADERS = (
     (b"content-type", b"text/event-stream"),  # no charset: it is always UTF-8 (HTML, section 9.2.4)
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
     (b"x-content-type-options", b"nosniff"),
-]
+)
+"""Of every event stream. Nothing of HTTP/1.1's framing: it is the server's, and HTTP/2 forbids it."""
+
+BEGINNING = Page((), None, caught_up=True, ended=False)
+"""What is read of a run that has only just been started."""
 
 
 class Times(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,12 +142,15 @@ class EventStream:
         owned: bool = False,
         attach: bool = True,
         ahead: int | None = None,
+        headers: Iterable[tuple[bytes, bytes]] = EVENT_HEADERS,
     ) -> None:
         self._streams = streams
         self._key = Key(run, named, prefix, attach)
         self._first: Page | None = first
         self._opening = opening
-        self._headers = [*_HEADERS, (b"location", location.encode())] if location else _HEADERS
+        self._headers = headers
+        if location is not None:
+            self._headers = [*self._headers, (b"location", location.encode())]
         if ahead is not None:
             self._headers = [*self._headers, (AHEAD.encode(), b"%d" % ahead)]
         self._owned = owned
@@ -197,6 +204,8 @@ class EventStream:
         except asyncio.CancelledError:
             if not self._streams.closing:
                 raise
+        except HandleClosed:  # what is served from was closed before its server: the end of a server that stops
+            log.debug("following run %s ended: the client was closed", self._key.run)
         except LoomError as error:
             last = fault(error.info, named=self._key.named)
         except _ClientGone:
@@ -317,6 +326,40 @@ class EventStream:
             except LoomError as error:  # out of reach for now; if for long, the run is cancelled, as it should be
                 log.debug("renewing run %s: %s", run, error)
             await asyncio.sleep(self._streams.times.leave_grace / limits.RENEW_FRACTION)
+
+
+async def open_events(
+    streams: Streams,
+    run: str,
+    after: Cursor | None,
+    *,
+    named: bool = True,
+    prefix: bytes = b"",
+    location: str | None = None,
+    owned: bool = False,
+    attach: bool = True,
+    ahead: int | None = None,
+    headers: Iterable[tuple[bytes, bytes]] = EVENT_HEADERS,
+) -> ASGIApp:
+    """What answers who follows `run` from `after`: its events, or 204 when it has ended and nothing is left.
+
+    Raises what the read raises: `LogNotFound`, `CursorExpired`, `Unavailable`.
+    """
+    page = await streams.transport.read(run, after, limit=limits.PAGE_CHUNKS, wait=0.0)
+    if page.ended and not page.batches:
+        return empty()
+    return EventStream(
+        streams,
+        run,
+        page,
+        named=named,
+        prefix=prefix,
+        location=location,
+        owned=owned,
+        attach=attach,
+        ahead=ahead,
+        headers=headers,
+    )
 
 
 class LongPoll:

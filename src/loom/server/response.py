@@ -1,0 +1,138 @@
+"""A run as the answer of somebody else's route: our own event stream, behind their address and their login."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from datetime import timedelta
+from typing import Any
+
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from loom.engine.registry import seconds
+from loom.engine.run import OwnedRun, Run
+from loom.model import limits
+from loom.model.cursor import Cursor
+from loom.model.errors import HandleClosed, LoomError, RemoteProtocolError, Unauthorized, Unavailable, UsageError
+from loom.wire.sse import bookmark
+
+from .answers import empty, error_answer
+from .operations import answer_of, fit
+from .requests import accepts_events, resume_at
+from .streams import BEGINNING, EVENT_HEADERS, EventStream, Streams, Times, open_events
+
+__all__ = ["EventSourceResponse", "error_response"]
+
+log = logging.getLogger("loom.server")
+
+
+class EventSourceResponse(Response):
+    """``return loom.EventSourceResponse(run, request)`` from a Starlette or FastAPI route: the run's events.
+
+    Byte for byte what ``GET /runs/{id}/events`` of our own server sends, of a client of any kind. `request` says where
+    a reader goes on that was here before (`Last-Event-ID`), and wins over `after`, a cursor or its text. `named=False`
+    leaves the `event:` lines out. `heartbeat`: a comment after so many seconds of silence. `headers` are added.
+
+    A `run` (`client.start`, `client.run(id)`) goes on when its viewer leaves. An owned one (`client.stream`, not yet
+    entered) is started by this answer, which alone it belongs to: it is cancelled when the viewer leaves, and the
+    viewer's reconnect is answered 204, so that it never starts another.
+
+    Nothing is raised to the route: what goes wrong before the first byte is a JSON answer with its status (404, 410,
+    503 …), later an event `!error`. Making one does no I/O and may be done in any thread. Raises `UsageError` for what
+    is no run of an async client.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        run: Run[Any, Any] | OwnedRun[Any, Any],
+        request: Request,
+        *,
+        after: Cursor | str | None = None,
+        named: bool = True,
+        heartbeat: float | timedelta = limits.HEARTBEAT,
+        headers: Mapping[str, str] | None = None,
+        background: BackgroundTask | None = None,
+    ) -> None:
+        if not isinstance(run, (Run, OwnedRun)):
+            raise UsageError(f"{run!r} is no run of a loom.Client (loom.sse_events takes those of connect_sync)")
+        self._run = run
+        self._request = request
+        self._after = None if after is None else str(after)
+        self._named = named
+        self._times = Times(heartbeat=_checked(heartbeat))
+        self.status_code = 200
+        self.background = background
+        self.init_headers({**{name.decode(): value.decode() for name, value in EVENT_HEADERS}, **(headers or {})})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with AsyncExitStack() as owning:
+            answer = await answer_of(self._open(owning), scope)
+            await fit(answer, scope)(scope, receive, send)
+        if self.background is not None:
+            await self.background()
+
+    async def _open(self, owning: AsyncExitStack) -> ASGIApp:
+        accepts_events(self._request)
+        streams = Streams(self._run.transport, self._times)
+        if isinstance(self._run, OwnedRun):
+            return await self._begin(self._run, streams, owning)
+        after = resume_at(self._request, self._run.id, self._after)
+        with _blaming():
+            return await open_events(streams, self._run.id, after, named=self._named, headers=self.raw_headers)
+
+    async def _begin(self, owned: OwnedRun[Any, Any], streams: Streams, owning: AsyncExitStack) -> ASGIApp:
+        if self._request.headers.get("last-event-id"):
+            return empty()
+        if self._request.method == "HEAD":  # safe: it starts nothing
+            return EventStream(streams, "-", BEGINNING, headers=self.raw_headers)
+        with _blaming():
+            run = await owning.enter_async_context(owned)
+        mark = f"{run.id}:"  # from the first byte on a reconnect says that it is one
+        return EventStream(
+            streams,
+            run.id,
+            BEGINNING,
+            named=self._named,
+            prefix=mark.encode(),
+            opening=bookmark(mark),
+            headers=self.raw_headers,
+        )
+
+
+async def error_response(request: Request, error: Exception) -> Response:
+    """For ``api.add_exception_handler(loom.LoomError, loom.error_response)``: what a route's own calls raise becomes
+    the JSON answer, with the status, that our own server gives."""
+    assert isinstance(error, LoomError)
+    return error_answer(_blamed(error))
+
+
+@contextmanager
+def _blaming() -> Iterator[None]:
+    try:
+        yield
+    except LoomError as error:
+        raise _blamed(error) from error
+
+
+def _blamed(error: LoomError) -> LoomError:
+    """What is told of it to a client of an app that is itself a client: a server behind the app that takes no key of
+    the app's, or speaks something else, is not this client's fault, nor is an app that stops."""
+    if isinstance(error, HandleClosed):
+        return Unavailable("the server is stopping")
+    if isinstance(error, (Unauthorized, RemoteProtocolError)):
+        log.error("what this app is a client of refuses it: %s", error)
+        return LoomError("internal error")
+    return error
+
+
+def _checked(heartbeat: float | timedelta) -> float:
+    every = seconds(heartbeat)
+    if every is None or every <= 0:
+        raise UsageError(f"heartbeat: {heartbeat!r} is not more than 0 seconds")
+    return every
