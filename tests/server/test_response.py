@@ -1,4 +1,4 @@
-"""A run as the answer of somebody else's route, under plain uvicorn: as our own route, at every place a client can be."""
+"""A run as the answer of somebody else's route, under plain uvicorn: as on our own, wherever the client is."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
-import fastapi
 import pytest
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -99,7 +98,7 @@ async def test_bytes_and_headers_are_those_of_our_own_route(place: Connected) ->
         await run.send("say", "b")
         await run.send("stop")
         head = await run.wait(20)
-        first = [chunk async for chunk in run][0].cursor
+        first = (await anext(aiter(run))).cursor
         own = create_app(client.transport)
         async with (
             serving(own, port=0) as ours,
@@ -216,10 +215,12 @@ async def test_silence_is_filled_with_heartbeats() -> None:
     async with loom.connect("memory://", app=told.app, worker=True, drain=0) as client:
         run = await client.start(told.actor)
         every = timedelta(milliseconds=50)
-        async with serve(lambda request: loom.EventSourceResponse(run, request, heartbeat=every)) as address:
-            async with view(address) as viewer:
-                pieces = [await viewer.piece() for _ in range(5)]
-                assert pieces.count(HEARTBEAT) >= 3
+        async with (
+            serve(lambda request: loom.EventSourceResponse(run, request, heartbeat=every)) as address,
+            view(address) as viewer,
+        ):
+            pieces = [await viewer.piece() for _ in range(5)]
+            assert pieces.count(HEARTBEAT) >= 3
 
 
 async def test_without_event_names() -> None:
@@ -227,9 +228,11 @@ async def test_without_event_names() -> None:
     async with loom.connect("memory://", app=told.app, worker=True) as client:
         run = await client.start(told.actor)
         await run.send("stop")
-        async with serve(lambda request: loom.EventSourceResponse(run, request, named=False)) as address:
-            async with view(address) as viewer:
-                assert {type for type, _, _ in await rest_of(viewer)} == {"message"}
+        async with (
+            serve(lambda request: loom.EventSourceResponse(run, request, named=False)) as address,
+            view(address) as viewer,
+        ):
+            assert {type for type, _, _ in await rest_of(viewer)} == {"message"}
 
 
 # --- leaving ---------------------------------------------------------------------------------------------------------
@@ -257,16 +260,18 @@ def watchers(run: str) -> list[asyncio.Task[Any]]:
 
 async def test_leaving_an_owned_run_cancels_it(place: Connected) -> None:
     told = Told()
-    async with place(told.app) as client:
-        async with serve(lambda request: loom.EventSourceResponse(client.stream(told.actor), request)) as address:
-            async with view(address) as viewer:
-                event = await viewer.event()
-                run = client.run(event.id.rpartition(":")[0])
-                await run.send("say", 1)
-                assert decode((await viewer.event()).data)["data"] == 1
-            assert (await run.wait(20)).state == "cancelled"
-            assert told.gone.is_set()
-            assert len(await client.runs()) == 1
+    async with (
+        place(told.app) as client,
+        serve(lambda request: loom.EventSourceResponse(client.stream(told.actor), request)) as address,
+    ):
+        async with view(address) as viewer:
+            event = await viewer.event()
+            run = client.run(event.id.rpartition(":")[0])
+            await run.send("say", 1)
+            assert decode((await viewer.event()).data)["data"] == 1
+        assert (await run.wait(20)).state == "cancelled"
+        assert told.gone.is_set()
+        assert len(await client.runs()) == 1
 
 
 async def test_an_owned_run_that_is_seen_to_its_end_is_completed(place: Connected) -> None:
@@ -278,9 +283,11 @@ async def test_an_owned_run_that_is_seen_to_its_end_is_completed(place: Connecte
             yield index
 
     async with place(app) as client:
-        async with serve(lambda request: loom.EventSourceResponse(client.stream(three), request)) as address:
-            async with view(address) as viewer:
-                events = await rest_of(viewer)
+        async with (
+            serve(lambda request: loom.EventSourceResponse(client.stream(three), request)) as address,
+            view(address) as viewer,
+        ):
+            events = await rest_of(viewer)
         assert [data for type, _, data in events if type == "data"] == [0, 1, 2]
         assert [head.state for head in await client.runs()] == ["completed"]
 
@@ -313,10 +320,12 @@ async def test_an_owned_run_that_cannot_be_started_is_a_status(place: Connected)
     async def count(n: int) -> AsyncIterator[int]:
         yield n
 
-    async with place(app) as client:
-        async with serve(lambda request: loom.EventSourceResponse(client.stream("count", "x"), request)) as address:
-            reply = await harness.ask(address, "GET", "/page")
-            assert (reply.status, reply.error["code"]) == (422, "invalid_input")
+    async with (
+        place(app) as client,
+        serve(lambda request: loom.EventSourceResponse(client.stream("count", "x"), request)) as address,
+    ):
+        reply = await harness.ask(address, "GET", "/page")
+        assert (reply.status, reply.error["code"]) == (422, "invalid_input")
 
 
 # --- in a stack ------------------------------------------------------------------------------------------------------
@@ -388,54 +397,6 @@ async def test_headers_cookies_and_background() -> None:
             assert viewer.reply.header("cache-control") == "no-store"
             assert "seen=yes" in (viewer.reply.header("set-cookie") or "")
             await asyncio.wait_for(done.wait(), PATIENCE)
-
-
-async def test_fastapi_takes_it_for_what_it_is() -> None:
-    """No response model is made of it, and the description says what it is; a plain `def` makes it in a thread."""
-    told = Told()
-    async with loom.connect("memory://", app=told.app, worker=True) as client:
-        run = await client.start(told.actor, id="mine")
-        await run.send("stop")
-        api = fastapi.FastAPI()
-
-        def user(token: Annotated[str, fastapi.Header()] = "") -> str:
-            if token != "secret":
-                raise fastapi.HTTPException(401)
-            return "ada"
-
-        async def annotated(
-            id: str, request: fastapi.Request, name: Annotated[str, fastapi.Depends(user)]
-        ) -> loom.EventSourceResponse:
-            return loom.EventSourceResponse(client.run(id), request)
-
-        def sync(id: str, request: fastapi.Request) -> Any:
-            return loom.EventSourceResponse(client.run(id), request)
-
-        api.get("/annotated/{id}", response_class=loom.EventSourceResponse)(resolved(annotated))
-        api.get("/sync/{id}")(resolved(sync))
-        async with served_by_uvicorn(api) as address:
-            assert (await harness.ask(address, "GET", "/annotated/mine")).status == 401
-            for path, headers in (("/annotated/mine", {"Token": "secret"}), ("/sync/mine", {})):
-                async with view(address, path, headers=headers) as viewer:
-                    assert [type for type, _, _ in await rest_of(viewer)] == ["start", "complete"]
-            document = (await harness.ask(address, "GET", "/openapi.json")).json
-        answers = document["paths"]["/annotated/{id}"]["get"]["responses"]
-        assert list(answers["200"]["content"]) == ["text/event-stream"]
-
-
-def resolved(function: Callable[..., Any]) -> Callable[..., Any]:
-    """FastAPI looks annotations that are text up in the module; these name what the test made."""
-    import typing
-
-    function.__annotations__ = typing.get_type_hints(
-        function, {**globals(), "loom": loom}, {"user": function_named(function, "user")}, include_extras=True
-    )
-    return function
-
-
-def function_named(function: Callable[..., Any], name: str) -> Any:
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    return {free: cell.cell_contents for free, cell in cells}.get(name)
 
 
 # --- faults ----------------------------------------------------------------------------------------------------------

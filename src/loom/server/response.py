@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -30,12 +30,18 @@ __all__ = ["EventSourceResponse", "error_response"]
 log = logging.getLogger("loom.server")
 
 
+class _Head(TypedDict):
+    headers: list[tuple[bytes, bytes]]
+    status: int
+
+
 class EventSourceResponse(Response):
     """``return loom.EventSourceResponse(run, request)`` from a Starlette or FastAPI route: the run's events.
 
     Byte for byte what ``GET /runs/{id}/events`` of our own server sends, of a client of any kind. `request` says where
     a reader goes on that was here before (`Last-Event-ID`), and wins over `after`, a cursor or its text. `named=False`
-    leaves the `event:` lines out. `heartbeat`: a comment after so many seconds of silence. `headers` are added.
+    leaves the `event:` lines out. `heartbeat`: a comment after so many seconds of silence. `headers` are added. An
+    `EventSource` takes no other `status_code` than 200.
 
     A `run` (`client.start`, `client.run(id)`) goes on when its viewer leaves. An owned one (`client.stream`, not yet
     entered) is started by this answer, which alone it belongs to: it is cancelled when the viewer leaves, and the
@@ -56,6 +62,7 @@ class EventSourceResponse(Response):
         after: Cursor | str | None = None,
         named: bool = True,
         heartbeat: float | timedelta = limits.HEARTBEAT,
+        status_code: int = 200,
         headers: Mapping[str, str] | None = None,
         background: BackgroundTask | None = None,
     ) -> None:
@@ -66,9 +73,10 @@ class EventSourceResponse(Response):
         self._after = None if after is None else str(after)
         self._named = named
         self._times = Times(heartbeat=_checked(heartbeat))
-        self.status_code = 200
+        self.status_code = status_code
         self.background = background
-        self.init_headers({**{name.decode(): value.decode() for name, value in EVENT_HEADERS}, **(headers or {})})
+        self.raw_headers = list(EVENT_HEADERS)
+        self.headers.update(headers or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with AsyncExitStack() as owning:
@@ -84,13 +92,13 @@ class EventSourceResponse(Response):
             return await self._begin(self._run, streams, owning)
         after = resume_at(self._request, self._run.id, self._after)
         with _blaming():
-            return await open_events(streams, self._run.id, after, named=self._named, headers=self.raw_headers)
+            return await open_events(streams, self._run.id, after, named=self._named, **self._head)
 
     async def _begin(self, owned: OwnedRun[Any, Any], streams: Streams, owning: AsyncExitStack) -> ASGIApp:
         if self._request.headers.get("last-event-id"):
             return empty()
         if self._request.method == "HEAD":  # safe: it starts nothing
-            return EventStream(streams, "-", BEGINNING, headers=self.raw_headers)
+            return EventStream(streams, "-", BEGINNING, **self._head)
         with _blaming():
             run = await owning.enter_async_context(owned)
         mark = f"{run.id}:"  # from the first byte on a reconnect says that it is one
@@ -101,8 +109,12 @@ class EventSourceResponse(Response):
             named=self._named,
             prefix=mark.encode(),
             opening=bookmark(mark),
-            headers=self.raw_headers,
+            **self._head,
         )
+
+    @property
+    def _head(self) -> _Head:
+        return {"headers": self.raw_headers, "status": self.status_code}
 
 
 async def error_response(request: Request, error: Exception) -> Response:

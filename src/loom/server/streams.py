@@ -126,7 +126,7 @@ class EventStream:
 
     __slots__ = (
         "_audience", "_clock", "_ended", "_first", "_headers", "_key", "_opening", "_owned", "_send", "_sending",
-        "_since", "_streams", "_task", "_write",
+        "_since", "_status", "_streams", "_task", "_write",
     )  # fmt: skip
 
     def __init__(
@@ -143,11 +143,13 @@ class EventStream:
         attach: bool = True,
         ahead: int | None = None,
         headers: Iterable[tuple[bytes, bytes]] = EVENT_HEADERS,
+        status: int = 200,
     ) -> None:
         self._streams = streams
         self._key = Key(run, named, prefix, attach)
         self._first: Page | None = first
         self._opening = opening
+        self._status = status
         self._headers = headers
         if location is not None:
             self._headers = [*self._headers, (b"location", location.encode())]
@@ -162,7 +164,7 @@ class EventStream:
         self._ended = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+        await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
@@ -340,6 +342,7 @@ async def open_events(
     attach: bool = True,
     ahead: int | None = None,
     headers: Iterable[tuple[bytes, bytes]] = EVENT_HEADERS,
+    status: int = 200,
 ) -> ASGIApp:
     """What answers who follows `run` from `after`: its events, or 204 when it has ended and nothing is left.
 
@@ -359,6 +362,7 @@ async def open_events(
         attach=attach,
         ahead=ahead,
         headers=headers,
+        status=status,
     )
 
 
