@@ -31,7 +31,8 @@ class connect:
     `drain` seconds. For servers: `api_key` (default: ``LOOM_API_KEY``); `on_outage` is called with True when the server
     is out of reach, and with False when it answers again, and must not raise or wait.
 
-    Raises `UsageError` for a URL that names no store, and on entering `Unavailable` when the store cannot be opened.
+    Raises `UsageError` at once for a URL that names no store, and on entering `Unavailable` when the store cannot be
+    opened.
     """
 
     def __init__(
@@ -52,6 +53,8 @@ class connect:
         self._api_key = api_key
         self._on_outage = on_outage
         self._worker: dict[str, Any] | None = None
+        if _scheme(url) not in ("http", "https"):
+            open_store(url)  # no I/O yet: a URL that names none is told here, not when it is entered
         if _scheme(url) == "memory" and not worker:
             raise UsageError("memory:// is this process's alone: without app= and worker=True nothing would ever run")
         if worker:
