@@ -285,18 +285,18 @@ def test_a_wrong_url_is_told_at_once() -> None:
         loom.per_process("nowhere")
 
 
-def test_a_forked_process_has_a_client_of_its_own(tmp_path: Path) -> None:
+def test_forked_processes_have_a_client_each(tmp_path: Path) -> None:
     script = tmp_path / "forks.py"
     script.write_text(FORKS)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", script, tmp_path / "runs.db"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "child: ['parent', 'child']\nparent: ['parent', 'child', 'parent']\n"
+    command = [sys.executable, "-W", "error", script, tmp_path / "runs.db"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert done.stdout.splitlines() == [
+        "first: ['first']",
+        "second: ['first', 'second']",
+        "parent: ['first', 'second', 'parent']",
+        "late: this process was forked after its parent had connected to the store",
+    ]
 
 
 FORKS = """
@@ -314,20 +314,27 @@ def say(word: str) -> Iterator[str]:
 
 clients = loom.per_process(f"sqlite:///{sys.argv[1]}", app=app, worker=True, drain=0)
 
-def words():
-    return [client.run(head.meta.run).result(20) for head in reversed(client.runs())]
+def speak(word):
+    client = clients()
+    assert clients() is client
+    client.execute(say, word)
+    said = [client.run(head.meta.run).result(20) for head in reversed(client.runs())]
+    print(f"{word}: {said}", flush=True)
 
-client = clients()
-client.execute(say, "parent")
-child = os.fork()
-if not child:
-    parents, client = client, clients()
-    assert client is not parents
-    client.execute(say, "child")
-    print("child:", words(), flush=True)
-    sys.exit()
-assert os.waitpid(child, 0)[1] == 0
-assert clients() is client
-client.execute(say, "parent")
-print("parent:", words())
+def refused(word):
+    try:
+        clients()
+    except loom.UsageError as error:
+        print(f"{word}: {error.message.partition(':')[0]}", flush=True)
+
+def forked(work, word):
+    if not os.fork():
+        work(word)
+        sys.exit()
+    assert os.wait()[1] == 0
+
+forked(speak, "first")
+forked(speak, "second")
+speak("parent")
+forked(refused, "late")
 """

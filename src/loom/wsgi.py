@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Scope
 from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model import limits
 from loom.model.cursor import Cursor
-from loom.model.errors import HandleClosed
+from loom.model.errors import HandleClosed, UsageError
 from loom.portal import Portal, SyncClient, SyncOwnedRun, SyncRun, connect_sync
 from loom.server.response import EventSourceResponse
 from loom.wire.sse import HEARTBEAT
@@ -144,9 +144,10 @@ class _Exchange:
 class per_process:
     """``clients = loom.per_process(url, app=app)``, at the top of a module; ``clients()`` is this process's client.
 
-    For servers that fork: each process connects when it first asks, and closes at its exit. What a process has opened
-    before it forks is never used by its children. The arguments are those of `connect_sync`. Safe to use from several
-    threads. Raises `UsageError` at once for a URL that names no store; calling it raises as entering `connect_sync`.
+    For servers that fork: each process connects when it first asks, and closes at its exit. The arguments are those of
+    `connect_sync`. Safe to use from several threads. Raises `UsageError` at once for a URL that names no store; calling
+    it raises as entering `connect_sync`, and `UsageError` in a child of a process that had already asked for a store:
+    SQLite, for one, would take its parent's locks for its own (sqlite.org/howtocorrupt.html, section 2.6).
     """
 
     def __init__(self, url: str, **options: Any) -> None:
@@ -160,8 +161,16 @@ class per_process:
         process = os.getpid()
         with self._gate:
             if process not in self._clients:
+                self._check_forked()
                 self._clients[process] = self._connect(process)
             return self._clients[process]
+
+    def _check_forked(self) -> None:
+        if self._clients and not self._url.startswith("http"):
+            raise UsageError(
+                "this process was forked after its parent had connected to the store: ask for the client in views and"
+                " tasks, not while modules are imported (gunicorn --preload)"
+            )
 
     def _connect(self, process: int) -> SyncClient:
         connection = connect_sync(self._url, **self._options)
