@@ -1,0 +1,154 @@
+"""The examples in other people's frameworks: each in its real server, over a real socket."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+import loom
+from loom.wire.json import decode
+from loom.wire.sse import Decoder, Event
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ADA = {"Authorization": "Bearer for-ada"}
+BOB = {"Authorization": "Bearer for-bob"}
+STORY = "Once there was an owl whose story could be left and taken up again, at every word. "
+
+UVICORN = ["uvicorn", "--fd", "{fd}", "--timeout-graceful-shutdown", "5"]
+GUNICORN = ["gunicorn", "--bind", "fd://{fd}", "--workers", "2", "--threads", "8", "--graceful-timeout", "5"]
+SERVERS = {
+    "fastapi_app:api": UVICORN,
+    "starlette_app:app": UVICORN,
+    "flask_app:app": GUNICORN,
+    "django_app:application": GUNICORN,
+}
+
+
+class App:
+    """An example that is served, and the store behind it."""
+
+    def __init__(self, url: str, store: str) -> None:
+        self.url = url
+        self.store = store
+        self.http = httpx2.Client(base_url=url, headers=ADA, timeout=20, trust_env=False)
+
+    def begin(self) -> str:
+        started = self.http.post("/stories", params={"about": "an owl"})
+        assert started.status_code == 201, started.text
+        where: str = started.json()["events"]
+        return where
+
+
+@pytest.fixture(scope="module", params=list(SERVERS))
+def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    folder = tmp_path_factory.mktemp("stories")
+    store = f"sqlite:///{folder / 'stories.db'}"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        served = App(url, store)
+        with served.http, process(request.param, listener, store, folder / "log"):
+            yield served
+
+
+@contextmanager
+def process(target: str, listener: socket.socket, store: str, log: Path) -> Iterator[None]:
+    """Who connects before the server is there waits in the socket's queue. The server ends in order when told to."""
+    command = [part.format(fd=listener.fileno()) for part in SERVERS[target]]
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", *command, target],
+            cwd=EXAMPLES,
+            env={**os.environ, "STORIES": store, "PYTHONDONTWRITEBYTECODE": "1"},
+            pass_fds=[listener.fileno()],
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            yield
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(30)
+    said = log.read_text()
+    assert "Traceback" not in said, said
+    assert "rror" not in said, said
+
+
+def words_of(events: list[Event]) -> str:
+    return "".join(decode(event.data)["data"] for event in events if event.type == "data")
+
+
+def read(response: httpx2.Response) -> Iterator[Event]:
+    decoder = Decoder()
+    for piece in response.iter_raw():
+        yield from decoder.feed(piece)
+
+
+def test_its_own_login_guards_every_route(app: App) -> None:
+    where = app.begin()
+    for method, path in (("POST", "/stories?about=x"), ("GET", where), ("GET", "/whispers?about=x")):
+        assert app.http.request(method, path, headers={"Authorization": "Bearer nobody"}).status_code == 401
+    assert app.http.get(where, headers=BOB).status_code == 404
+    reply = app.http.get("/stories/ada.none/events")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_words_arrive_in_time_and_a_reader_comes_back(app: App) -> None:
+    """What comes before the next is said was not held back on the way (on a busy machine: mostly)."""
+    where = app.begin()
+    before, lags = [], []
+    with app.http.stream("GET", where) as response:
+        assert response.headers["content-type"] == "text/event-stream"
+        assert "content-encoding" not in response.headers
+        for event in read(response):
+            before.append(event)
+            lags.append(time.time() - decode(event.data)["time"])
+            if len(before) == 8:
+                break
+    assert sum(lag < 0.1 for lag in lags) > len(lags) / 2, lags
+    with app.http.stream("GET", where, headers={"Last-Event-ID": before[-1].id}) as response:
+        after = list(read(response))
+    assert words_of(before + after) == STORY
+    assert [event.type for event in before + after if event.type != "data"] == ["start", "complete"]
+    assert app.http.get(where, headers={"Last-Event-ID": after[-1].id}).status_code == 204
+    reply = app.http.get(where, headers={"Last-Event-ID": "7-1"})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (410, "cursor_expired")
+
+
+def test_leaving_a_whisper_ends_it(app: App) -> None:
+    with app.http.stream("GET", "/whispers", params={"about": "a secret " * 100}) as response:
+        event = next(read(response))
+    run = event.id.rpartition(":")[0]
+    with loom.connect_sync(app.store) as client:
+        assert client.run(run).wait(20).state == "cancelled"
+    assert app.http.get("/whispers?about=x", headers={"Last-Event-ID": event.id}).status_code == 204
+
+
+def test_many_readers_of_one_run_on_all_processes(app: App) -> None:
+    where = app.begin()
+    with loom.connect_sync(app.store) as client:
+        client.run(where.split("/")[2]).wait(20)
+    answers = [app.http.get(where).text for _ in range(6)]
+    assert len({text.replace(":\n\n", "") for text in answers}) == 1
+
+
+def test_the_mounted_server_has_keys_of_its_own(app: App, request: Any) -> None:
+    if "starlette" not in request.node.name and "fastapi" not in request.node.name:
+        return
+    app.begin()
+    assert app.http.get("/loom/runs").status_code == 401
+    key = {"Authorization": "Bearer for-operators"}
+    assert app.http.get("/loom/runs", headers=key).json()["runs"]
+    assert app.http.get("/loom/openapi.json", headers=key).json()["servers"] == [{"url": "/loom"}]
+    with loom.connect_sync(f"{app.url}/loom", api_key="for-operators") as client:
+        assert client.execute("tell", "an owl") == STORY
