@@ -288,7 +288,7 @@ def test_a_wrong_url_is_told_at_once() -> None:
 def test_forked_processes_have_a_client_each(tmp_path: Path) -> None:
     script = tmp_path / "forks.py"
     script.write_text(FORKS)
-    command = [sys.executable, "-W", "error", script, tmp_path / "runs.db"]
+    command = [sys.executable, "-W", "error", str(script), str(tmp_path / "runs.db")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert done.stdout.splitlines() == [
