@@ -15,6 +15,7 @@ from loom.engine.client import Client
 from loom.model.errors import LoomError, UsageError
 from loom.server.answers import error_answer
 from loom.server.app import Gateway, Times, create_app
+from loom.server.hosts import told_to_stop
 from loom.server.security import LOOPBACK_HOSTS, Guard
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ class asgi:
         if self._gateway is not None:
             raise UsageError("this Loom app is open already: one lifespan at a time")
         async with connect(self._url, **self._options) as client:
-            gateway = self._gateway = create_app(client.transport, times=self._times, **self._guarded)
+            gateway = self._gateway = create_app(
+                client.transport, times=self._times, stops=told_to_stop, **self._guarded
+            )
             try:
                 yield client
             finally:

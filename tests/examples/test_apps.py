@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
@@ -25,8 +24,8 @@ ADA = {"Authorization": "Bearer for-ada"}
 BOB = {"Authorization": "Bearer for-bob"}
 STORY = "Once there was an owl whose story could be left and taken up again, at every word. "
 
-UVICORN = ["uvicorn", "--fd", "{fd}", "--timeout-graceful-shutdown", "5"]
-GUNICORN = ["gunicorn", "--bind", "fd://{fd}", "--workers", "2", "--threads", "8", "--graceful-timeout", "5"]
+UVICORN = ["uvicorn", "--fd", "{fd}"]
+GUNICORN = ["gunicorn", "--bind", "fd://{fd}", "--workers", "2", "--threads", "8"]
 SERVERS = {
     "fastapi_app:api": UVICORN,
     "starlette_app:app": UVICORN,
@@ -52,17 +51,21 @@ class App:
 
 @pytest.fixture(scope="module", params=list(SERVERS))
 def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    folder = tmp_path_factory.mktemp("stories")
-    store = f"sqlite:///{folder / 'stories.db'}"
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        served = App(url, store)
-        with served.http, process(request.param, listener, store, folder / "log"):
-            yield served
+    with running(request.param, tmp_path_factory.mktemp("stories")) as (app, _):
+        yield app
 
 
 @contextmanager
-def process(target: str, listener: socket.socket, store: str, log: Path) -> Iterator[None]:
+def running(target: str, folder: Path) -> Iterator[tuple[App, subprocess.Popen[bytes]]]:
+    store = f"sqlite:///{folder / 'stories.db'}"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        app = App(f"http://127.0.0.1:{listener.getsockname()[1]}", store)
+        with app.http, process(target, listener, store, folder / "log") as server:
+            yield app, server
+
+
+@contextmanager
+def process(target: str, listener: socket.socket, store: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Who connects before the server is there waits in the socket's queue. The server ends in order when told to."""
     command = [part.format(fd=listener.fileno()) for part in SERVERS[target]]
     with log.open("w") as output:
@@ -75,7 +78,7 @@ def process(target: str, listener: socket.socket, store: str, log: Path) -> Iter
             stderr=output,
         )
         try:
-            yield
+            yield server
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait(30)
@@ -142,9 +145,23 @@ def test_many_readers_of_one_run_on_all_processes(app: App) -> None:
     assert len({text.replace(":\n\n", "") for text in answers}) == 1
 
 
-def test_the_mounted_server_has_keys_of_its_own(app: App, request: Any) -> None:
-    if "starlette" not in request.node.name and "fastapi" not in request.node.name:
-        return
+@pytest.mark.parametrize("target", SERVERS)
+def test_told_to_stop_it_ends_what_is_followed_in_order_and_at_once(target: str, tmp_path: Path) -> None:
+    """No server has an option set for that, and the story would go on for long."""
+    with running(target, tmp_path) as (app, server):
+        with app.http.stream("GET", "/whispers", params={"about": "a long, " * 200 + "story"}) as response:
+            assert response.status_code == 200
+            events = read(response)
+            next(events)
+            since = time.monotonic()
+            server.terminate()
+            assert "complete" not in {event.type for event in events}
+        server.wait(30)
+        assert time.monotonic() - since < 15, "less than gunicorn's patience"
+
+
+@pytest.mark.parametrize("app", ["fastapi_app:api", "starlette_app:app"], indirect=True)
+def test_the_mounted_server_has_keys_of_its_own(app: App) -> None:
     app.begin()
     assert app.http.get("/loom/runs").status_code == 401
     key = {"Authorization": "Bearer for-operators"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import timedelta
 from typing import Any, cast
 
@@ -397,6 +397,29 @@ async def test_headers_cookies_and_background() -> None:
             assert viewer.reply.header("cache-control") == "no-store"
             assert "seen=yes" in (viewer.reply.header("set-cookie") or "")
             await asyncio.wait_for(done.wait(), PATIENCE)
+
+
+# --- the server's end ------------------------------------------------------------------------------------------------
+
+
+async def test_a_server_that_is_told_to_stop_ends_streams_in_order_and_viewers_resume() -> None:
+    """uvicorn would wait for them for ever."""
+    told = Told()
+    async with loom.connect("memory://", app=told.app, worker=True, drain=0) as client:
+        run = await client.start(told.actor)
+
+        def answer(request: Request) -> Response:
+            return loom.EventSourceResponse(run, request)
+
+        server = AsyncExitStack()
+        async with view(await server.enter_async_context(serve(answer))) as viewer:
+            last = (await viewer.event()).id
+            stopping = asyncio.ensure_future(server.aclose())
+            assert await rest_of(viewer) == []
+            await asyncio.wait_for(stopping, PATIENCE)
+        await run.send("stop")
+        async with serve(answer) as address, view(address, headers={"Last-Event-ID": last}) as viewer:
+            assert [type for type, _, _ in await rest_of(viewer)] == ["complete"]
 
 
 # --- faults ----------------------------------------------------------------------------------------------------------

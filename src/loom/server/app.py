@@ -34,12 +34,14 @@ def create_app(
     allowed_origins: Iterable[str] = (),
     lifespan: Lifespan | None = None,
     times: Times | None = None,
+    stops: Callable[[], bool] | None = None,
 ) -> Gateway:
     """The ASGI app. It may be mounted in another one, which then closes `transport` and opens what `lifespan` would.
 
     `keys`: with any, every route but the probes needs ``Authorization: Bearer <key>``. `allowed_hosts`: names of this
     server, at any port unless one is given (default: this machine's own; ``*``: any). `allowed_origins`: pages of
-    these exact origins may use it from a browser. Raises `UsageError` for what is none of these.
+    these exact origins may use it from a browser. `stops`: asked now and then by event streams, which end in order
+    when it says so; where the server cannot call `end_streams`. Raises `UsageError` for what is none of these.
     """
     return Gateway(
         transport,
@@ -48,6 +50,7 @@ def create_app(
         allowed_origins=tuple(allowed_origins),
         lifespan=lifespan,
         times=times or Times(),
+        stops=stops,
     )
 
 
@@ -63,8 +66,9 @@ class Gateway:
         allowed_origins: tuple[str, ...],
         lifespan: Lifespan | None,
         times: Times,
+        stops: Callable[[], bool] | None,
     ) -> None:
-        self._streams = Streams(transport, times)
+        self._streams = Streams(transport, times, stops)
         native = (*Runs(self._streams).operations(), *Actors(self._streams).operations())
         self.operations: tuple[Operation, ...] = (*native, *Probes(self._streams, native).operations())
         public = [operation.path for operation in self.operations if operation.public]

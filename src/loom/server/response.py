@@ -21,6 +21,7 @@ from loom.model.errors import HandleClosed, LoomError, RemoteProtocolError, Unau
 from loom.wire.sse import bookmark
 
 from .answers import empty, error_answer
+from .hosts import told_to_stop
 from .operations import answer_of, fit
 from .requests import accepts_events, resume_at
 from .streams import BEGINNING, EVENT_HEADERS, EventStream, Streams, Times, open_events
@@ -87,7 +88,8 @@ class EventSourceResponse(Response):
 
     async def _open(self, owning: AsyncExitStack) -> ASGIApp:
         accepts_events(self._request)
-        streams = Streams(self._run.transport, self._times)
+        streams = Streams(self._run.transport, self._times, told_to_stop)
+        streams.check_open()
         if isinstance(self._run, OwnedRun):
             return await self._begin(self._run, streams, owning)
         after = resume_at(self._request, self._run.id, self._after)

@@ -65,11 +65,16 @@ class _ClientGone(Exception):
 
 
 class Streams:
-    """The connections of one server that last, which end together, and what they share."""
+    """The connections of one server that last, which end together, and what they share.
 
-    def __init__(self, transport: Transport, times: Times) -> None:
+    `stops` says whether the server around them was told to stop, where nobody calls `end` (see `hosts.told_to_stop`).
+    """
+
+    def __init__(self, transport: Transport, times: Times, stops: Callable[[], bool] | None = None) -> None:
         self.transport = transport
         self.times = times
+        self.look_every = times.stalled if stops is None else min(times.stalled, limits.STOP_LOOK)
+        self._stops = stops
         self.closing = False
         self.open = 0
         """Event streams and long polls."""
@@ -84,6 +89,11 @@ class Streams:
             task.cancel()
         for audience in self._audiences.values():
             audience.end()
+
+    def look(self) -> None:
+        """End them all if the server stops."""
+        if not self.closing and self._stops is not None and self._stops():
+            self.end()
 
     async def wait_ended(self) -> None:
         """Until nothing of them is left, but what each connection's own request waits for."""
@@ -103,6 +113,7 @@ class Streams:
 
     def check_open(self) -> None:
         """Raise `Unavailable` once the server stops."""
+        self.look()
         if self.closing:
             raise Unavailable("the server is stopping")
 
@@ -290,13 +301,15 @@ class EventStream:
 
     async def _watch(self, scope: Scope, receive: Receive) -> None:
         """Until the client has gone, or was sent all (ASGI: then `receive` says that it has gone, too)."""
-        times = self._streams.times
+        streams, times = self._streams, self._streams.times
         while self._sending or not self._ended:
             due = self._since + (times.stalled if self._sending else times.heartbeat)
+            look = self._clock() + streams.look_every  # also, as a send may begin meanwhile
             try:
-                async with asyncio.timeout_at(min(due, self._clock() + times.stalled)):  # a send may begin meanwhile
+                async with asyncio.timeout_at(min(due, look)):
                     message = await receive()
             except TimeoutError:
+                streams.look()
                 if not await self._nudge():
                     await _cut(scope, receive)
                     return
