@@ -5,9 +5,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, assert_type
 
 import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Mount
 
 import loom
 from loom.portal import SyncRun
@@ -143,6 +147,29 @@ async def errors(run: loom.Run[str, Any]) -> None:
     except loom.RunCancelled as error:
         assert_type(error.chunk, loom.Chunk[Any] | None)
         assert_type(error.retryable, bool)
+
+
+async def in_a_route(client: loom.Client, request: Request) -> loom.EventSourceResponse:
+    if request.query_params.get("owned"):
+        return loom.EventSourceResponse(client.stream(chat, "hi"), request, headers={"X-Mine": "1"})
+    return loom.EventSourceResponse(
+        await client.start(chat, "hi"), request, after="1-1", heartbeat=timedelta(seconds=5)
+    )
+
+
+async def mounted() -> None:
+    loom_app = loom.asgi("memory://", app=app, worker=True, keys=["secret"])
+    api = Starlette(routes=[Mount("/loom", loom_app)], exception_handlers={loom.LoomError: loom.error_response})
+    api.add_exception_handler(loom.LoomError, loom.error_response)
+    async with loom_app.lifespan() as client:
+        assert_type(client, loom.Client)
+
+
+def in_a_view(last_event_id: str | None) -> tuple[int, dict[str, str], Iterator[bytes]]:
+    client = loom.per_process("sqlite:///runs.db", app=app)
+    events = loom.sse_events(client().start(chat, "hi"), last_event_id, named=False)
+    loom.sse_events(client().stream(chat, "hi")).close()
+    return events.status, events.headers, events
 
 
 def blocking(url: str) -> None:

@@ -31,11 +31,15 @@ REFUSED = [
     "await client.run(7).status()",
     "await client.run('r').result(timeout='30 s')",
     "client.run('r').chunks(after=7)",
+    "loom.EventSourceResponse('r', cast(Request, None))",
+    "loom.sse_events(client.run('r'))",
 ]
 """One line each; each is an error of its own."""
 
 TEMPLATE = """
 import loom
+from starlette.requests import Request
+from typing import cast
 from tests.typing.examples import chat, context_first, context_last, double, square
 
 async def wrong(client: loom.Client) -> None:
@@ -79,7 +83,7 @@ def test_pyright_accepts_the_examples() -> None:
 
 def test_mypy_refuses_each_wrong_line(refused: list[Path]) -> None:
     output = run_mypy(*refused)
-    wrong = {match[1] for match in re.finditer(r"(wrong_\d+)\.py:6: error", output)}
+    wrong = {match[1] for match in re.finditer(r"(wrong_\d+)\.py:8: error", output)}
     assert wrong == {file.stem for file in refused}, output
 
 

@@ -99,8 +99,9 @@ LONG_POLL = 30.0
 STALLED_VIEWER = 60.0
 """A connection that takes no byte for this long is closed; its viewer resumes from its cursor."""
 
-STOP_LOOK = 0.5
-"""How often an event stream in somebody else's app looks whether its server was told to stop: 15 us a look."""
+STOP_LOOK = 1.0
+"""How often an event stream in somebody else's app looks whether its server was told to stop: 60 us a look, the turn of
+the loop for it included."""
 
 LEAVE_GRACE = 10.0
 """A viewer of an owned endpoint may be away this long (a reconnect) before its run is cancelled."""
