@@ -131,7 +131,9 @@ def _blaming() -> Iterator[None]:
     try:
         yield
     except LoomError as error:
-        raise _blamed(error) from error
+        if (told := _blamed(error)) is error:
+            raise
+        raise told from error
 
 
 def _blamed(error: LoomError) -> LoomError:
