@@ -49,12 +49,25 @@ async def test_chat_continues_what_was_said() -> None:
     assert [token async for token in chat("rivers", ctx)] == whole[20:]
 
 
-async def test_chat_tells_another_model_to_continue() -> None:
+async def test_chat_has_another_model_go_on_too() -> None:
     ai = FakeAI(["lo"])
     assert [token async for token in chat("hi", context(ai=ai, previous=["He", "l"]))] == ["lo"]
-    system, user, begun = ai.calls[0].messages
-    assert system["role"] == "system"
+    user, begun = ai.calls[0].messages
     assert (user["content"], begun) == ("hi", {"role": "assistant", "content": "Hel"})
+
+
+async def test_chat_begins_anew_with_a_model_that_does_not_go_on() -> None:
+    assert chat.retry is not None
+    ai = FakeAI([["Hel", loom.Unavailable("gone")], ["never said"], ["Hi ", "there"]], continues=False)
+    prompt = loom.App(ai=ai)
+    prompt.actor("chat", retry=structs.replace(chat.retry, backoff=(0.001, 0.001)))(chat.target)
+    async with client(prompt) as runs:
+        run = await runs.start("chat", "hi")
+        assert await run.result() == "Hi there"
+        starts = [chunk async for chunk in run.chunks() if chunk.type == "start"]
+    assert [start.data["kept_through"] for start in starts] == [0, 2, 0]
+    assert [start.error.code if start.error else None for start in starts] == [None, "run_failed", "start_over"]
+    assert [call.begun for call in ai.calls] == ["", "Hel", ""]
 
 
 async def test_chat_goes_on_when_its_model_broke_off() -> None:

@@ -93,6 +93,12 @@ class Context:
             raise LocalProtocolError("this run has no ctx.ai: give App(ai=...)")
         return self._ai()
 
+    def said(self) -> str:
+        """The text that earlier attempts said and that still stands; "" in a first attempt. What a model is to go on
+        from: ``ctx.ai.stream_completion(prompt, continue_from=ctx.said())``."""
+        texts = (chunk.data for chunk in self.previous if chunk.type in ("data", "text-delta"))
+        return "".join(text for text in texts if isinstance(text, str))
+
     @property
     def cancelled(self) -> bool:
         """Whether the run is to stop. For sync producers that work long without yielding: look at it now and then."""

@@ -7,7 +7,9 @@ from typing import Any, Literal
 import msgspec
 
 from loom.model.chunk import Batch, Chunk, Page
+from loom.model.errors import StartOver
 from loom.model.grammar import is_output, kept_through
+from loom.model.parts import Usage
 from loom.wire.json import decode_chunk, type_of
 
 from .registry import Retry
@@ -23,6 +25,8 @@ class History:
         self.standing: list[Batch] = []
         self.failures = 0
         """Attempts that ended by the producer's own error."""
+        self.usage: Usage | None = None
+        """What the attempts up to the last start had used, as far as it was told."""
         self.said = False
         """Whether any output was ever said."""
 
@@ -45,7 +49,8 @@ class History:
             self.standing.append(batch.slice(first, last))
 
     def _restart(self, chunk: Chunk[Any]) -> None:
-        self.failures += chunk.error is not None
+        self.failures += chunk.error is not None and chunk.error.code != StartOver.default_code
+        self.usage = chunk.usage or self.usage
         kept = kept_through(chunk) or 0
         while self.standing and self.standing[-1].last > kept:
             batch = self.standing.pop()
@@ -61,12 +66,21 @@ class Plan(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-def plan(*, tail: int, said: bool, failed: bool, crashes: int, max_crashes: int, retry: Retry | None) -> Plan:
+def plan(
+    *,
+    tail: int,
+    said: bool,
+    failed: bool,
+    crashes: int,
+    max_crashes: int,
+    retry: Retry | None,
+    starts_over: bool = False,
+) -> Plan:
     """Too many crashes end a run; one that has said nothing is simply tried again; after output it is the author's
-    choice. `failed`: the attempt before ended by an error that may be retried."""
+    choice. `failed`: the attempt before ended by an error that may be retried; `starts_over`: by `StartOver`."""
     if crashes > max_crashes:
         return Plan("lost", reason=f"its worker was lost {crashes} times (max_crashes={max_crashes})")
-    if retry is not None and retry.mode == "continue":
+    if retry is not None and retry.mode == "continue" and not starts_over:
         return Plan("go", kept_through=tail)
     if retry is not None or failed or not said:
         return Plan("go")

@@ -155,6 +155,11 @@ class Producer(Generic[P, Out]):
         """Whether a new attempt goes on from what was said."""
         return self.retry is not None and self.retry.mode == "continue"
 
+    @property
+    def takes_model(self) -> bool:
+        """Whether its input is one model, whose fields are not the parameters'."""
+        return len(self.parameters) == 1 and _is_model(self.parameters[0].type)
+
     def info(self) -> ActorInfo:
         """What others are told of it. The schema is best-effort: a type without one is open."""
         doc = inspect.getdoc(self.target) or ""
@@ -179,7 +184,7 @@ class Producer(Generic[P, Out]):
         return self._input_of(values)
 
     def _input_of(self, values: dict[str, Any]) -> Any:
-        if len(self.parameters) == 1 and _is_model(self.parameters[0].type):
+        if self.takes_model:
             return next(iter(values.values()), None)  # None: its default, which is not the same as an empty object
         return values
 

@@ -24,6 +24,7 @@ from loom.model.errors import (
     revive,
 )
 from loom.model.grammar import RESERVED, State, advance, kept_through
+from loom.model.parts import Usage
 from loom.model.ports import Transport
 from loom.model.run import Head
 from loom.wire.json import convert, decode, decode_batch
@@ -154,6 +155,13 @@ class Run(Generic[T, R]):
         return cast(
             R, value if value is None or self._returns in _PLAIN else _converted(value, self._returns, "result")
         )
+
+    async def usage(self) -> Usage | None:
+        """What the models that the run asked have used, once it has ended, however it ended; None if it asked none.
+        What an attempt used whose worker was lost is not known, and not in it."""
+        head = await self._ended()
+        page = await self._transport.read(self.id, head.cursor_at(head.tail - 1), limit=1, wait=0.0)
+        return decode_batch(page.batches[-1])[-1].usage
 
     async def wait(self, timeout: float | timedelta | None = None) -> Head:
         """Wait for the end, however it ends. Raises `TimeoutError` (the run goes on)."""

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
+import msgspec
+
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.cursor import attempt_of
@@ -21,7 +23,9 @@ from loom.model.errors import (
     LogNotFound,
     LoomError,
     RunFailed,
+    StartOver,
 )
+from loom.model.parts import Usage
 from loom.model.ports import AI, Fence, Store
 from loom.model.run import Claim, Head
 from loom.wire.json import convert
@@ -36,6 +40,7 @@ from .inbox import Inbox
 from .readers import Readers
 from .registry import Producer, Registry
 from .tasks import TaskSet, cancel_and_wait, spawn, wait_out
+from .usage import Meter, metered
 from .writer import Writer
 
 __all__ = ["Ending", "Resources", "Runner", "Stop"]
@@ -88,6 +93,7 @@ class Runner:
         self._stop: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
         self._inbox = Inbox(store, claim.run, lambda: self.stop(Stop.CANCEL))
         self._backoff = Backoff.of_store()
+        self._meter = Meter()
         self._producer = registry.find(claim.meta.actor)
         self.following: asyncio.Task[None] | None = None
         """Reads the inbox; it ends only by an error (the run was dropped, or cannot be told anything any more)."""
@@ -215,6 +221,7 @@ class _Attempt:
         self._producer = producer
         self._fence = fence
         self._cause = failure
+        self._kept = 0
         self._history = History(keep=producer.continues)
         self.failure: ErrorInfo | None = None
 
@@ -241,7 +248,9 @@ class _Attempt:
             self._history.add(page)
             after = page.cursor
             if page.caught_up:
-                return
+                break
+        if self._cause is None and self._history.usage is not None:  # another worker's attempts
+            self._runner._meter.add(self._history.usage)
 
     async def _run(self, writer: Writer, arguments: dict[str, Any]) -> Ending | None:
         stop = self._runner._stop
@@ -251,15 +260,16 @@ class _Attempt:
         if verdict.act == "lost":
             return await self._end(writer, error_chunk(ErrorInfo("run_lost", f"the run was lost: {verdict.reason}")))
         writer.put(self._start(verdict))
+        self._kept = verdict.kept_through
         readers = self._readers()
         voice = Voice(writer, readers)
         context = self._context(voice, verdict)
         if self._producer.context is not None:
             arguments = {**arguments, self._producer.context: context}
         try:
-            task = spawn(
-                drive(self._producer, arguments, voice, self._runner._threads), f"loom-run {self._runner._meta.run}"
-            )
+            run = drive(self._producer, arguments, voice, self._runner._threads)
+            with metered(self._runner._meter):
+                task = spawn(run, f"loom-run {self._runner._meta.run}")
             return await self._supervise(task, writer, voice, context)
         finally:
             if readers is not None:
@@ -273,6 +283,7 @@ class _Attempt:
             crashes=self._runner._claim.crashes,
             max_crashes=self._producer.max_crashes,
             retry=self._producer.retry,
+            starts_over=_starts_over(self._cause),
         )
 
     def _start(self, verdict: Plan) -> Chunk[Any]:
@@ -281,7 +292,13 @@ class _Attempt:
             "actor": self._producer.name,
             "kept_through": verdict.kept_through,
         }
-        return Chunk("start", data, None, self._cause, None, time.time())
+        return Chunk("start", data, None, self._cause, None, time.time(), usage=self._used)
+
+    @property
+    def _used(self) -> Usage | None:
+        """What the run's models have used by now."""
+        usage = self._runner._meter.usage
+        return usage if usage.calls else None
 
     def _readers(self) -> Readers | None:
         meta = self._runner._meta
@@ -385,9 +402,11 @@ class _Attempt:
 
     def _may_retry(self, error: BaseException) -> bool:
         retry = self._producer.retry
+        if isinstance(error, StartOver) and self._kept:
+            return True
         if retry is None or not is_of(error, retry.on):
             return False
-        failures = self._history.failures + (self._cause is not None)
+        failures = self._history.failures + (self._cause is not None and not _starts_over(self._cause))
         return failures + 1 < retry.attempts
 
     async def _stopped(self, writer: Writer, why: Stop, *, spoke: bool, abandoned: bool = False) -> Ending | None:
@@ -414,5 +433,9 @@ class _Attempt:
         return await self._end(writer, error_chunk(info))
 
     async def _end(self, writer: Writer, chunk: Chunk[Any]) -> Ending:
-        await writer.end(chunk)
+        await writer.end(msgspec.structs.replace(chunk, usage=self._used))
         return Ending.ENDED
+
+
+def _starts_over(cause: ErrorInfo | None) -> bool:
+    return cause is not None and cause.code == StartOver.default_code

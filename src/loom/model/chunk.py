@@ -9,6 +9,7 @@ import msgspec
 
 from .cursor import Cursor
 from .errors import ErrorInfo
+from .parts import Usage
 
 __all__ = ["CANCEL", "Batch", "Chunk", "Message", "Page", "Progress", "Result"]
 
@@ -34,6 +35,8 @@ class Chunk(msgspec.Struct, Generic[T], frozen=True, gc=False, omit_defaults=Tru
 
     `type` is an open word; `start`, `complete` and `error` are reserved for the life of the run.
     `time` is in Unix seconds. `seq` and `epoch` are its position, set by the reader: they are never stored.
+    `usage` stands in the chunk that ends the run, and in the `start` of later attempts: what the run's models have used
+    up to there; None if none was asked.
     """
 
     type: str
@@ -44,6 +47,7 @@ class Chunk(msgspec.Struct, Generic[T], frozen=True, gc=False, omit_defaults=Tru
     time: float = 0.0
     seq: int = 0
     epoch: int = 0
+    usage: Usage | None = None
 
     @property
     def cursor(self) -> Cursor:

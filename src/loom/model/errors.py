@@ -8,6 +8,7 @@
     │   └── LocalProtocolError      we were about to write what the grammar forbids
     ├── RunError                the run's result, or what was read of it, does not stand
     │   ├── RunFailed               the producer raised, or ran out of time
+    │   │   └── StartOver           what was said cannot be gone on from: the next attempt takes it back
     │   ├── RunCancelled            somebody cancelled it
     │   ├── RunLost                 its worker was lost and it may not be tried again
     │   └── RunRestarted            a value that was already given was taken back
@@ -60,6 +61,7 @@ __all__ = [
     "RunFailed",
     "RunLost",
     "RunRestarted",
+    "StartOver",
     "StoreFull",
     "Unauthorized",
     "Unavailable",
@@ -146,6 +148,15 @@ class RunFailed(RunError):
     """The producer raised, or a time-out of the run passed."""
 
     default_code = "run_failed"
+
+
+class StartOver(RunFailed):
+    """Raised by a producer that continues (``Retry(mode="continue")``) and cannot go on from what was said: the next
+    attempt takes everything back and finds nothing in `ctx.previous`. It does not count towards `Retry.attempts`.
+
+    With nothing to take back it is a failure as any other."""
+
+    default_code = "start_over"
 
 
 class RunCancelled(RunError):
@@ -265,6 +276,7 @@ CODES: dict[str, Code] = {
     "deadline_exceeded": Code(RunFailed, 504, 4504, 1),
     "idle_timeout": Code(RunFailed, 504, 4504, 1),
     "invalid_output": Code(RunFailed, 500, 4500, 1),
+    "start_over": Code(StartOver, 500, 4500, 1),
     "cancelled": Code(RunCancelled, 409, 4409, 130),
     "run_lost": Code(RunLost, 500, 4500, 1),
     "run_restarted": Code(RunRestarted, 409, 4409, 1),
@@ -283,6 +295,8 @@ CODES: dict[str, Code] = {
     "headers_too_large": Code(LimitExceeded, 431, 4431, 65),
     "limit_exceeded": Code(LimitExceeded, 429, 4429, 75, retryable=True),
     "too_large": Code(LimitExceeded, 413, 1009, 65),
+    "context_length": Code(LimitExceeded, 413, 4413, 65),
+    "content_filter": Code(InvalidInput, 422, 4422, 65),
     "unauthorized": Code(Unauthorized, 401, 4401, 77),
     "forbidden": Code(Unauthorized, 403, 4403, 77),
     "store_full": Code(StoreFull, 507, 4507, 73, retryable=True),

@@ -260,6 +260,18 @@ AI_TOOL_CALLS = 128
 AI_ARGUMENT_CHARACTERS = 1 << 20
 """The arguments of one answer's tool calls together, which are gathered until they are complete."""
 
+AI_ROUNDS = 16
+"""Answers of a model in one `run_tools`, unless the call says otherwise: a loop that does not end costs money."""
+
+AI_TOOLS_AT_ONCE = 16
+"""Tools of one round that run at the same time; sync ones take a thread each."""
+
+AI_TOOL_RESULT_CHARACTERS = 1 << 20
+"""What one tool may tell the model: more than any context window holds."""
+
+AI_MAX_TOKENS = 16_384
+"""The longest answer asked of a provider that must be told one: what every model since 2025 can give."""
+
 AI_CONNECTIONS = 1000
 """Connections to one provider; further calls wait for one. Ten workers' worth of runs, below descriptor limits."""
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 __all__ = [
     "ChatMessage",
     "FinishReasonPart",
+    "ObjectPart",
     "Part",
     "ReasoningPart",
     "TextPart",
     "ToolCallPart",
+    "ToolResultPart",
     "ToolSpec",
+    "Usage",
     "UsagePart",
 ]
+
+T = TypeVar("T")
 
 
 class ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -42,10 +47,16 @@ class TextPart(msgspec.Struct, frozen=True, tag_field="part", tag="text"):
     text: str
 
 
-class ReasoningPart(msgspec.Struct, frozen=True, tag_field="part", tag="reasoning"):
-    """A piece of the model's reasoning, where the provider shows it."""
+class ReasoningPart(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="part", tag="reasoning"):
+    """A piece of the model's reasoning, where the provider shows it.
+
+    A piece with a `signature` has no text: it seals the reasoning before it, which some providers want back, unchanged,
+    with the results of the tools that were called then. `redacted`: the signature is all that is shown.
+    """
 
     text: str
+    signature: str = ""
+    redacted: bool = False
 
 
 class ToolCallPart(msgspec.Struct, frozen=True, tag_field="part", tag="tool-call"):
@@ -57,8 +68,17 @@ class ToolCallPart(msgspec.Struct, frozen=True, tag_field="part", tag="tool-call
     index: int = 0
 
 
+class ToolResultPart(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="part", tag="tool-result"):
+    """What a tool gave, as the model is told it: text, or JSON. `is_error`: it raised, or could not be called so."""
+
+    id: str
+    name: str
+    content: str
+    is_error: bool = False
+
+
 class UsagePart(msgspec.Struct, frozen=True, tag_field="part", tag="usage"):
-    """Tokens used, as the provider counts them."""
+    """Tokens used by one answer, as the provider counts them; each replaces the one before."""
 
     input_tokens: int
     output_tokens: int
@@ -71,4 +91,37 @@ class FinishReasonPart(msgspec.Struct, frozen=True, tag_field="part", tag="finis
     reason: str
 
 
-Part = TextPart | ReasoningPart | ToolCallPart | UsagePart | FinishReasonPart
+Part = TextPart | ReasoningPart | ToolCallPart | ToolResultPart | UsagePart | FinishReasonPart
+
+
+class ObjectPart(msgspec.Struct, Generic[T], frozen=True, omit_defaults=True):
+    """A structured answer as far as it has come.
+
+    `partial` is JSON: what is in it stays, only its last string, list or object still grows. It is the receiver's own.
+    The last one is `done`, and its `value` is the whole, checked against the type that was asked for.
+    """
+
+    partial: Any
+    done: bool = False
+    value: T | None = None
+
+
+class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, repr_omit_defaults=True):
+    """What calls of models used together, as the providers count it.
+
+    `uncounted`: calls among `calls` that were cut before the provider told a final count, or never told one; of these
+    the tokens are those it had told by then, often none.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    calls: int = 0
+    uncounted: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.calls + other.calls,
+            self.uncounted + other.uncounted,
+        )

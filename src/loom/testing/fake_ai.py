@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from loom.model.errors import StartOver
 from loom.model.parts import FinishReasonPart, Part, TextPart, ToolCallPart
 from loom.producers.llm import Ask, Model
 
@@ -21,13 +22,18 @@ class FakeAI(Model):
 
     An answer ends with a `FinishReasonPart` (``stop``, or ``tool_calls`` behind one) unless the script has its own. A
     call beyond the script's last raises `AssertionError`. It gives way to the loop before each line, as a model does.
+
+    Each round of `run_tools` is a call, and so is each structured answer, whose JSON the script says. An answer that
+    was begun it goes on from, saying its lines; without `continues` it raises `StartOver`.
     """
 
-    def __init__(self, script: Sequence[Any]) -> None:
+    def __init__(self, script: Sequence[Any], *, continues: bool = True) -> None:
         self._script = script
+        self._continues = continues
         self._one_for_all = not script or not isinstance(script[0], list | tuple)
         self.calls: list[Ask] = []
-        """What it was asked, in order: `.prompt`, `.messages`, `.model`, `.temperature`, `.max_tokens`, `.tools`."""
+        """What it was asked, in order: `.prompt`, `.messages`, `.model`, `.temperature`, `.max_tokens`, `.tools`,
+        `.schema`, `.continues`."""
         self.stopped = 0
         """Answers that were cancelled, closed or failed before their end."""
         self.closed = False
@@ -36,6 +42,8 @@ class FakeAI(Model):
         self.calls.append(ask)
         finished = False
         try:
+            if ask.continues and not self._continues:
+                raise StartOver("this model does not go on from an answer that was begun")
             async with aclosing(_perform(self._lines())) as parts:
                 async for part in parts:
                     yield part

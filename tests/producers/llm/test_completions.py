@@ -89,8 +89,8 @@ def test_a_document_that_is_no_chat_completion() -> None:
     [
         ({"error": {"message": "busy", "type": "server_error", "code": None}}, Unavailable, "busy"),
         ({"error": {"message": "full", "type": "overloaded", "code": 503}}, Unavailable, "full"),
-        ({"error": {"message": "long", "type": "exceed_context_size_error", "code": 400}}, InvalidInput, "long"),
-        ({"error": {"message": "long", "code": "context_length_exceeded"}}, InvalidInput, "long"),
+        ({"error": {"message": "long", "type": "exceed_context_size_error", "code": 400}}, LimitExceeded, "long"),
+        ({"error": {"message": "long", "code": "context_length_exceeded"}}, LimitExceeded, "long"),
         ({"error": {"message": "slow", "code": "429"}}, LimitExceeded, "slow"),
         ({"error": {"message": "who", "type": "authentication_error"}}, Unauthorized, "key"),
         ({"error": "plain"}, Unavailable, "plain"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from loom.producers.llm.completions import OPENAI
 from loom.producers.llm.refusals import Fault, fault_of, refusal
 
 
@@ -27,9 +28,9 @@ from loom.producers.llm.refusals import Fault, fault_of, refusal
     ],
 )
 def test_faults_in_their_shapes(document: Any, fault: Fault) -> None:
-    assert fault_of(document) == fault
+    assert fault_of(document, OPENAI) == fault
 
 
 def test_a_placeholder_for_a_key_is_not_blotted_out() -> None:
-    assert "ollama says no" in refusal(400, Fault("ollama says no"), secret="ollama").message
-    assert "ollama" not in refusal(400, Fault("ollama-key says no"), secret="ollama-key").message
+    assert "ollama says no" in refusal(400, Fault("ollama says no"), OPENAI, secret="ollama").message
+    assert "ollama" not in refusal(400, Fault("ollama-key says no"), OPENAI, secret="ollama-key").message

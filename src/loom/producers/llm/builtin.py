@@ -10,10 +10,11 @@ from functools import cached_property
 from importlib import resources
 from itertools import chain, islice
 
-from loom.model.errors import HandleClosed
+from loom.model.errors import HandleClosed, UsageError
 from loom.model.parts import FinishReasonPart, Part, TextPart, UsagePart
 
-from .front import Ask, Model, text_of
+from .ask import Ask, text_of
+from .front import Model
 from .markov import ENDS, Chain, join, split
 
 __all__ = ["MarkovWriter"]
@@ -88,6 +89,8 @@ class MarkovWriter(Model):
     async def answer(self, ask: Ask) -> AsyncGenerator[Part, None]:
         if self._closed:
             raise HandleClosed("this model was closed")
+        if ask.schema is not None:
+            raise UsageError("the built-in writer only writes prose: name a model that gives structured answers")
         temperature = 1.0 if ask.temperature is None else ask.temperature
         tokens = self.tokens(ask.prompt, temperature=temperature, continue_from=ask.begun)
         count = 0

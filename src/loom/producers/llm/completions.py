@@ -7,29 +7,71 @@ compatible really send (Cloudflare Workers AI, vLLM, SGLang, Ollama, llama.cpp, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from loom.model import limits
-from loom.model.errors import InvalidInput, LimitExceeded, RemoteProtocolError, Unavailable
-from loom.model.parts import FinishReasonPart, Part, ReasoningPart, TextPart, ToolCallPart, UsagePart
+from loom.model.errors import InvalidInput, RemoteProtocolError, Unavailable
+from loom.model.parts import FinishReasonPart, Part, ReasoningPart, TextPart, UsagePart
 from loom.wire import json
 
-from .front import Ask
-from .refusals import fault_of, refusal
+from .ask import Ask
+from .calls import Call, Calls
+from .refusals import Refusals, fault_of, refusal
+from .schemas import strict_schema
 
-__all__ = ["Answer", "request_body"]
+__all__ = ["OPENAI", "Answer", "Prefix", "request_body"]
+
+OPENAI = Refusals(
+    key="OPENAI_API_KEY",
+    statuses={
+        "authentication_error": 401,
+        "invalid_api_key": 401,
+        "permission_error": 403,
+        "insufficient_quota": 429,
+        "rate_limit_error": 429,
+        "rate_limit_exceeded": 429,
+        "invalid_request_error": 400,
+        "context_length_exceeded": 400,
+        "exceed_context_size_error": 400,
+        "content_filter": 400,
+        "not_found_error": 404,
+        "model_not_found": 404,
+    },
+    phrases=(
+        ("context_length_exceeded|exceed_context_size|maximum context length|context window", "context_length"),
+        ("content_filter|content_policy|content management policy", "content_filter"),
+        ("insufficient_quota|billing_hard_limit", "quota"),
+    ),
+)
+"""Any other word is the provider's own fault, to be tried again. The phrases are OpenAI's, Azure's, llama.cpp's (code),
+and vLLM's and Cloudflare's, which have no code for them (message)."""
 
 
-def request_body(ask: Ask, model: str, *, limit_field: str) -> bytes:
+class Prefix(NamedTuple):
+    """How a server is told that the last message is the beginning of its answer, to be continued."""
+
+    message: dict[str, Any]
+    """Fields of that message."""
+    body: dict[str, Any]
+    """Fields of the request."""
+
+
+def request_body(ask: Ask, model: str, *, limit_field: str, prefix: Prefix | None = None) -> bytes:
     """The JSON of a streaming request. `limit_field` is what this server calls the bound on the answer's tokens."""
     body: dict[str, Any] = {
         "model": model,
-        "messages": ask.messages,
+        "messages": [_plain(message) for message in ask.messages],
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    if prefix is not None:
+        body["messages"][-1] |= prefix.message
+        body.update(prefix.body)
+    if ask.schema is not None:
+        strict = strict_schema(ask.schema)
+        form = {"name": "answer", "schema": strict or ask.schema, "strict": strict is not None}
+        body["response_format"] = {"type": "json_schema", "json_schema": form}
     if ask.temperature is not None:
         body["temperature"] = ask.temperature
     if ask.max_tokens is not None:
@@ -40,6 +82,11 @@ def request_body(ask: Ask, model: str, *, limit_field: str) -> bytes:
         return json.encode(body)
     except TypeError as error:
         raise InvalidInput(f"messages: {error}", details={"field": "messages"}) from None
+
+
+def _plain(message: dict[str, Any]) -> dict[str, Any]:
+    """Without what only Anthropic's wire can say: OpenAI refuses fields that it does not know."""
+    return {name: value for name, value in message.items() if name not in ("is_error", "thinking_blocks")}
 
 
 # --- what a provider sends -------------------------------------------------------------------------------------------
@@ -84,9 +131,6 @@ _event = msgspec.json.Decoder(_Event)
 _BROKEN_OFF = frozenset({"error", "abort"})
 """Finish reasons that say the answer is none: gateways' and vLLM's words for a failure on the way."""
 
-_CUT_SHORT = frozenset({"length", "content_filter"})
-"""Finish reasons that leave a tool call's arguments perhaps unfinished."""
-
 
 class Answer:
     """One answer as it comes in: `feed` it each event's data, read what it gives, ask for the `end`.
@@ -103,7 +147,7 @@ class Answer:
         self._tells_reason = False
         self._usage: dict[str, Any] | None = None
         self._counted = False
-        self._calls = _Calls()
+        self._calls = Calls()
 
     @property
     def finished(self) -> bool:
@@ -135,7 +179,7 @@ class Answer:
         if not self.finished:
             raise Unavailable("the provider's answer broke off before it was finished")
         reason = self._reason or "unknown"
-        parts: list[Part] = list(self._calls.take(complete_only=reason in _CUT_SHORT))
+        parts: list[Part] = list(self._calls.take(reason))
         parts.append(FinishReasonPart(reason))
         # Some send a running count in every event: only the one that comes alone, or before [DONE], is the last.
         if self._usage and (self._counted or self.done):
@@ -145,8 +189,8 @@ class Answer:
     def _read(self, data: bytes, *, is_error: bool = False) -> list[Part]:
         event = _decode(data)
         if event.error or event.errors or is_error or event.object == "error":
-            fault = fault_of(json.decode(data))
-            raise refusal(fault.status or 500, fault, secret=self._secret)
+            fault = fault_of(json.decode(data), OPENAI)
+            raise refusal(fault.status or 500, fault, OPENAI, secret=self._secret)
         if event.usage:
             self._usage, self._counted = event.usage, not event.choices
         # One answer was asked for; whatever else comes is not it.
@@ -167,7 +211,21 @@ class Answer:
         if delta.refusal:
             yield TextPart(delta.refusal)
         for piece in delta.tool_calls or ():
-            self._calls.add(piece)
+            self._add_piece(piece)
+
+    def _add_piece(self, piece: _CallPiece) -> None:
+        function = piece.function or _Function()
+        call = self._call_of(piece, function.name or "")
+        given = function.arguments
+        self._calls.add(call, given if isinstance(given, str) else "" if given is None else json.encode(given).decode())
+
+    def _call_of(self, piece: _CallPiece, name: str) -> Call:
+        index = piece.index
+        known = self._calls.last() if index is None else self._calls.at(index)
+        if known is None or _begins_another(known, piece.id or "", name, indexed=index is not None):
+            known = self._calls.begin(piece.id or "", name, index)
+        known.name = known.name or name
+        return known
 
 
 def _decode(data: bytes) -> _Event:
@@ -207,73 +265,7 @@ def _count(value: Any) -> int:
     return int(value) if isinstance(value, int | float) else 0
 
 
-class _Call:
-    """A tool call in the making."""
-
-    def __init__(self, id: str, name: str) -> None:
-        self.id = id
-        self.name = name
-        self.pieces: list[str] = []
-
-    @property
-    def arguments(self) -> str:
-        return "".join(self.pieces)
-
-    @property
-    def is_complete(self) -> bool:
-        try:
-            msgspec.json.decode(self.arguments)
-        except msgspec.DecodeError:
-            return False
-        return True
-
-
-class _Calls:
-    """Tool calls, gathered from their pieces in the order they began."""
-
-    def __init__(self) -> None:
-        self._calls: list[_Call] = []
-        self._by_index: dict[int, _Call] = {}
-        self._length = 0
-
-    def __len__(self) -> int:
-        return len(self._calls)
-
-    def add(self, piece: _CallPiece) -> None:
-        """Raises `LimitExceeded` beyond `limits.AI_TOOL_CALLS` and `limits.AI_ARGUMENT_CHARACTERS`."""
-        function = piece.function or _Function()
-        call = self._call_of(piece, function.name or "")
-        given = function.arguments
-        text = given if isinstance(given, str) else "" if given is None else json.encode(given).decode()
-        self._length += len(text)
-        if self._length > limits.AI_ARGUMENT_CHARACTERS:
-            raise LimitExceeded("the arguments of the model's tool calls are too long", code="too_large")
-        call.pieces.append(text)
-
-    def _call_of(self, piece: _CallPiece, name: str) -> _Call:
-        index = piece.index
-        known = self._by_index.get(index) if index is not None else self._calls[-1] if self._calls else None
-        if known is None or _begins_another(known, piece.id or "", name, indexed=index is not None):
-            known = self._begin(piece.id or "", name)
-        if index is not None:
-            self._by_index[index] = known
-        known.name = known.name or name
-        return known
-
-    def _begin(self, id: str, name: str) -> _Call:
-        if len(self._calls) == limits.AI_TOOL_CALLS:
-            raise LimitExceeded(f"the model made more than {limits.AI_TOOL_CALLS} tool calls", code="too_large")
-        call = _Call(id or f"call_{len(self._calls)}", name)
-        self._calls.append(call)
-        return call
-
-    def take(self, *, complete_only: bool) -> Iterator[ToolCallPart]:
-        for index, call in enumerate(self._calls):
-            if call.is_complete or not complete_only:
-                yield ToolCallPart(call.id, call.name, call.arguments or "{}", index)
-
-
-def _begins_another(known: _Call, id: str, name: str, *, indexed: bool) -> bool:
+def _begins_another(known: Call, id: str, name: str, *, indexed: bool) -> bool:
     """Whether a piece for the place of a known call begins another call after all.
 
     Ollama gives all calls of an answer the index 0, older ones none; Gemini's have neither index nor id. Others repeat

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -13,7 +13,23 @@ from loom.model.errors import InvalidInput, LimitExceeded, LoomError, RemoteProt
 from loom.wire import json
 from loom.wire.headers import retry_after
 
-__all__ = ["Fault", "fault_of", "refusal"]
+__all__ = ["Fault", "Refusals", "fault_of", "refusal"]
+
+
+class Refusals(NamedTuple):
+    """How one provider refuses: the table that stands beside its wire."""
+
+    key: str
+    """The variable that holds its key."""
+    statuses: Mapping[str, int]
+    """Its words (types, codes) and the HTTP status that each stands for: in mid-stream none is told."""
+    phrases: tuple[tuple[str, str], ...]
+    """(pattern, code of ours): what no status tells apart, found in its words or, where it has none, its messages."""
+
+    def code_of(self, fault: Fault) -> str | None:
+        """The code of ours that the fault stands for, if it is one that a status does not tell."""
+        said = f"{fault.code} {fault.message}"
+        return next((code for pattern, code in self.phrases if re.search(pattern, said, re.IGNORECASE)), None)
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -25,27 +41,12 @@ class Fault(msgspec.Struct, frozen=True):
     status: int | None = None
 
 
-_STATUS_OF = {
-    "authentication_error": 401,
-    "invalid_api_key": 401,
-    "permission_error": 403,
-    "insufficient_quota": 429,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-    "invalid_request_error": 400,
-    "context_length_exceeded": 400,
-    "exceed_context_size_error": 400,
-    "not_found_error": 404,
-    "model_not_found": 404,
-}
-"""The words that stand for a status where none is told; any other is the provider's own fault."""
-
-
-def fault_of(document: Any) -> Fault:
+def fault_of(document: Any, table: Refusals) -> Fault:
     """The fault in a decoded error body or event.
 
-    OpenAI and most say ``{"error": {message, type, code, param}}``, Ollama has said ``{"error": "text"}``, Cloudflare
-    ``{"errors": [{code, message}]}``, older vLLM ``{"object": "error", message, code}``, FastAPI ``{"detail": …}``.
+    OpenAI, Anthropic and most say ``{"error": {message, type, code, param}}``, Ollama has said ``{"error": "text"}``,
+    Cloudflare ``{"errors": [{code, message}]}``, older vLLM ``{"object": "error", message, code}``, FastAPI
+    ``{"detail": …}``.
     """
     error = document
     if isinstance(error, dict):
@@ -54,21 +55,25 @@ def fault_of(document: Any) -> Fault:
     if not isinstance(error, dict):
         return Fault(message=error if isinstance(error, str) else "")
     message = error.get("message") or error.get("detail") or ""
-    code = error.get("code") or error.get("type") or ""
     return Fault(
         message if isinstance(message, str) else json.encode(message).decode(),
-        str(code),
+        _word_of(error.get("code"), error.get("type")),
         error["param"] if isinstance(error.get("param"), str) else "",
-        _status_of(error.get("code"), error.get("type")),
+        _status_of(table, error.get("code"), error.get("type")),
     )
 
 
-def _status_of(*words: Any) -> int | None:
+def _word_of(code: Any, type: Any) -> str:
+    """The code, if it is a word, else the type: llama.cpp's code is the status."""
+    return str(type if type and (not code or str(code).isdigit()) else code or "")
+
+
+def _status_of(table: Refusals, *words: Any) -> int | None:
     for word in words:
         if re.fullmatch("[45][0-9][0-9]", str(word)):
             return int(word)
-        if word in _STATUS_OF:
-            return _STATUS_OF[word]
+        if word in table.statuses:
+            return table.statuses[word]
     return None
 
 
@@ -76,7 +81,9 @@ _SECRET_LENGTH = 8
 """Shorter keys are placeholders ("none", "ollama"): blotting them out would only garble messages."""
 
 
-def refusal(status: int, fault: Fault, headers: Mapping[str, str] | None = None, *, secret: str = "") -> LoomError:
+def refusal(
+    status: int, fault: Fault, table: Refusals, headers: Mapping[str, str] | None = None, *, secret: str = ""
+) -> LoomError:
     """The error that a provider's refusal is. Its `retryable` says whether the same question may be put again.
 
     408, 409, 425 and 5xx may, and 429 unless a quota is used up, as the provider's own SDKs do it; the header
@@ -88,24 +95,36 @@ def refusal(status: int, fault: Fault, headers: Mapping[str, str] | None = None,
         details["provider_code"] = _clean(fault.code, secret)
     if (wait := retry_after(headers or {})) is not None:
         details["retry_after"] = wait
-    error = _error_for(status, said, fault, details)
+    error = _error_for(status, said, fault, table, details)
     advice = (headers or {}).get("x-should-retry")
     if advice in ("true", "false"):
         error.retryable = advice == "true"
     return error
 
 
-def _error_for(status: int, said: str, fault: Fault, details: dict[str, Any]) -> LoomError:
+def _error_for(status: int, said: str, fault: Fault, table: Refusals, details: dict[str, Any]) -> LoomError:
     why = f" ({status}): {said}" if said else f" ({status})"
     if status == 401:
-        return Unauthorized("the provider refused the key (401): see OPENAI_API_KEY", details=details)
+        return Unauthorized(f"the provider refused the key (401): see {table.key}", details=details)
+    match table.code_of(fault):
+        case "context_length":
+            return LimitExceeded("longer than the model's context" + why, code="context_length", details=details)
+        case "content_filter":
+            return InvalidInput(
+                "the provider's content filter refused it" + why, code="content_filter", details=details
+            )
+        case "quota":
+            return LimitExceeded("the provider's quota is used up" + why, retryable=False, details=details)
+    return _by_status(status, why, fault, details)
+
+
+def _by_status(status: int, why: str, fault: Fault, details: dict[str, Any]) -> LoomError:
     if status == 403:
         return Unauthorized("the provider forbids it" + why, code="forbidden", details=details)
     if status == 413:
         return LimitExceeded("too large for the provider" + why, code="too_large", details=details)
     if status in (402, 429):
-        waiting_helps = status == 429 and fault.code != "insufficient_quota"
-        return LimitExceeded("the provider's limit is reached" + why, retryable=waiting_helps, details=details)
+        return LimitExceeded("the provider's limit is reached" + why, retryable=status == 429, details=details)
     if status in (408, 409, 425) or status >= 500:
         return Unavailable("the provider failed" + why, details=details)
     if status in (400, 404, 422):

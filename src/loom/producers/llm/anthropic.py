@@ -1,0 +1,110 @@
+"""Anthropic's Messages, and servers that speak them. What is said on the line is in `messages`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from loom.model import limits
+from loom.model.errors import InvalidInput, StartOver, UsageError
+from loom.model.parts import Part, TextPart
+
+from .ask import Ask
+from .http import Call, HttpModel
+from .messages import ANTHROPIC, FORMAT_REFUSED, PREFIX_REFUSED, MessageAnswer, message_body
+
+__all__ = ["ANTHROPIC_URL", "Anthropic"]
+
+ANTHROPIC_URL = "https://api.anthropic.com"
+
+_VERSION = "2023-06-01"
+
+
+class Anthropic(HttpModel):
+    """A model behind Anthropic's Messages. What `HttpModel` says holds.
+
+    `base_url` ends before ``/v1``, as in Anthropic's own clients. `max_tokens` is the longest answer of a call that
+    does not say: the interface wants a number. Structured answers are asked for in the model's own way, and of models
+    that have none as the arguments of a tool.
+    """
+
+    refusals = ANTHROPIC
+    base_hint = "base URLs of this kind end before /v1"
+
+    def __init__(
+        self,
+        base_url: str = ANTHROPIC_URL,
+        *,
+        api_key: str | None = None,
+        model: str | None = None,
+        max_tokens: int = limits.AI_MAX_TOKENS,
+        connect: float = limits.AI_CONNECT,
+        silence: float = limits.AI_SILENCE,
+        attempts: int = limits.AI_ATTEMPTS,
+        backoff: tuple[float, float] = limits.AI_BACKOFF,
+    ) -> None:
+        super().__init__(
+            base_url,
+            api_key=api_key,
+            model=model,
+            connect=connect,
+            silence=silence,
+            attempts=attempts,
+            backoff=backoff,
+        )
+        self._max_tokens = max_tokens
+        self._by_tool: set[str] = set()
+        """Models that gave no structured answer when they were asked for one in their own way."""
+
+    def _authority(self) -> dict[str, str]:
+        key = {"x-api-key": self._key} if self._key else {}
+        return {"anthropic-version": _VERSION, **key}
+
+    async def answer(self, ask: Ask) -> AsyncGenerator[Part, None]:
+        spaces = _trailing_space(ask.begun) if ask.continues else ""
+        async with aclosing(super().answer(ask)) as parts:
+            async for part in parts:
+                if spaces and isinstance(part, TextPart):
+                    part, spaces = _without(part, spaces)
+                    if not part.text:
+                        continue
+                yield part
+
+    async def _begin(self, ask: Ask) -> tuple[list[Part], AsyncGenerator[list[Part], None]]:
+        try:
+            return await super()._begin(ask)
+        except InvalidInput as error:
+            if ask.continues and PREFIX_REFUSED.search(error.message):
+                raise StartOver(f"{self._named(ask)} does not go on from an answer that was begun") from None
+            if ask.schema is None or self._named(ask) in self._by_tool or not FORMAT_REFUSED.search(error.message):
+                raise
+        self._by_tool.add(self._named(ask))
+        return await super()._begin(ask)
+
+    async def _question(self, ask: Ask) -> Call:
+        model = self._named(ask)
+        by_tool = ask.schema is not None and model in self._by_tool
+        body = message_body(ask, model, self._max_tokens, by_tool=by_tool)
+        return Call("v1/messages", body, MessageAnswer(self._key, by_tool=by_tool))
+
+    def _named(self, ask: Ask) -> str:
+        model = ask.model or self._model
+        if model is None:
+            raise UsageError(f"name a model: model=, or ANTHROPIC_MODEL; {self._place} has many")
+        return model
+
+
+def _trailing_space(text: str) -> str:
+    return text[len(text.rstrip()) :]
+
+
+def _without(part: TextPart, spaces: str) -> tuple[TextPart, str]:
+    """The part without the white space that the answer had reached already, and what of it is still to come.
+
+    It could not be sent (Anthropic refuses a beginning that ends in it), so the model says it once more.
+    """
+    same = 0
+    while same < min(len(part.text), len(spaces)) and part.text[same] == spaces[same]:
+        same += 1
+    whole = same == len(part.text)
+    return TextPart(part.text[same:]), spaces[same:] if whole else ""

@@ -1,0 +1,286 @@
+"""What providers over HTTP have in common, on httpx2: the connection, its time-outs, retries, refusals.
+
+It knows no provider: what one asks and how its answer reads is told by its subclass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import NamedTuple, Protocol
+
+import httpx2
+
+from loom.engine.backoff import repeated
+from loom.model import limits
+from loom.model.errors import (
+    HandleClosed,
+    LimitExceeded,
+    LoomError,
+    RemoteProtocolError,
+    Unavailable,
+    UsageError,
+)
+from loom.model.parts import Part
+from loom.wire import json, sse
+
+from .ask import Ask
+from .front import Model
+from .refusals import Fault, Refusals, fault_of, refusal
+
+__all__ = ["Call", "HttpModel", "Reading"]
+
+_log = logging.getLogger("loom.llm")
+
+
+class Reading(Protocol):
+    """One answer as it comes in: `feed` it each event's data, read what it gives, ask for the `end`."""
+
+    @property
+    def done(self) -> bool:
+        """The server has said that nothing follows."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """The answer is complete, whatever may follow."""
+        ...
+
+    def feed(self, data: bytes, type: str = "message") -> list[Part]:
+        """The parts that one event's data completes. Raises `RemoteProtocolError`, or what an error event means."""
+        ...
+
+    def whole(self, body: bytes) -> list[Part]:
+        """The parts of an answer that came as one JSON document, though a stream was asked for. Raises as `feed`."""
+        ...
+
+    def end(self) -> list[Part]:
+        """What is told last: tool calls, the finish reason, the usage. Raises `Unavailable` if the answer was cut."""
+        ...
+
+
+class Call(NamedTuple):
+    """What is sent for one answer, and what reads it."""
+
+    path: str
+    body: bytes
+    reading: Reading
+
+
+class HttpModel(Model):
+    """A model behind a provider's HTTP interface.
+
+    A failed call is repeated, with jittered pauses and minding ``Retry-After``, only while nothing was given on; an
+    answer that breaks off later raises `Unavailable`, and so does a provider silent for `silence` seconds. Cancelling
+    the task or closing the iterator closes the connection at once. The key appears in no message, log or repr.
+
+    Belongs to one event loop; connects when first asked. Raises `UsageError` for a URL or key that cannot be one.
+    """
+
+    refusals: Refusals
+    """How it refuses; also the name of its key's variable."""
+    base_hint: str
+    """What its base URLs look like, for who got it wrong."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        model: str | None = None,
+        connect: float = limits.AI_CONNECT,
+        silence: float = limits.AI_SILENCE,
+        attempts: int = limits.AI_ATTEMPTS,
+        backoff: tuple[float, float] = limits.AI_BACKOFF,
+    ) -> None:
+        self._url = _check_url(base_url, self.refusals.key)
+        self._key = _check_key(api_key)
+        self._model = model
+        self._timeout = httpx2.Timeout(silence, connect=connect)
+        self._silence = silence
+        self._attempts = attempts
+        self._backoff = backoff
+        self._client: httpx2.AsyncClient | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._place}>"
+
+    @abstractmethod
+    def _authority(self) -> dict[str, str]:
+        """The headers that go with each request; among them, if there is one, the key."""
+
+    @abstractmethod
+    async def _question(self, ask: Ask) -> Call:
+        """What is sent for `ask`. May ask the server something first."""
+
+    @property
+    def _place(self) -> str:
+        """The server as messages name it: without a query, which may hold secrets."""
+        return str(self._url.copy_with(query=None))
+
+    async def answer(self, ask: Ask) -> AsyncGenerator[Part, None]:
+        first, more = await self._begin(ask)
+        async with aclosing(more):
+            for part in first:
+                yield part
+            async for parts in more:
+                for part in parts:
+                    yield part
+
+    async def aclose(self) -> None:
+        self._closed = True
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def _begin(self, ask: Ask) -> tuple[list[Part], AsyncGenerator[list[Part], None]]:
+        """The first parts of an answer, and what follows them. Up to here, and no further, calls are repeated."""
+
+        async def once() -> tuple[list[Part], AsyncGenerator[list[Part], None]]:
+            more = self._attempt(ask)
+            return await anext(more), more
+
+        return await repeated(
+            once,
+            _may_pass,
+            attempts=self._attempts,
+            within=limits.AI_RETRY_WITHIN,
+            backoff=self._backoff,
+            log=_log,
+        )
+
+    async def _attempt(self, ask: Ask) -> AsyncGenerator[list[Part], None]:
+        """One call: the parts of its answer as they come, several together where they arrived so; the end last."""
+        path, body, answer = await self._question(ask)
+        async with self._call("POST", path, body) as response:
+            parts = self._stream(response, answer) if _is_stream(response) else self._whole(response, answer)
+            async with aclosing(parts):
+                async for some in parts:
+                    yield some
+        yield answer.end()
+
+    async def _stream(self, response: httpx2.Response, answer: Reading) -> AsyncGenerator[list[Part], None]:
+        decoder = sse.Decoder(limit=limits.AI_EVENT_BYTES)
+        blocks = response.aiter_bytes()
+        while not answer.done and (block := await self._next_block(blocks, answer)):
+            for event in decoder.feed(block):
+                if parts := answer.feed(event.data, event.type):
+                    yield parts
+        await self._next_block(blocks, answer)  # the body's end: only then can the connection be used again
+
+    async def _next_block(self, blocks: AsyncIterator[bytes], answer: Reading) -> bytes:
+        """The next bytes; b"" at the end, and whenever an answer that is finished does not go on."""
+        patience = limits.AI_TRAILER if answer.finished else None
+        try:
+            async with asyncio.timeout(limits.CLOSING if answer.done else patience):
+                async for block in blocks:
+                    if block:
+                        return block
+        except (httpx2.TransportError, httpx2.DecodingError, TimeoutError) as error:
+            if not (answer.finished or answer.done):
+                raise self._unreachable(error) from None
+        return b""
+
+    async def _whole(self, response: httpx2.Response, answer: Reading) -> AsyncGenerator[list[Part], None]:
+        kind = response.headers.get("content-type", "")
+        if "json" not in kind:
+            raise RemoteProtocolError(
+                f"{self._place} answered with {kind[:80]!r}, not an event stream: is the base URL right?"
+            )
+        if parts := answer.whole(await self._body(response, limits.AI_BODY_BYTES)):
+            yield parts
+
+    async def _body(self, response: httpx2.Response, most: int) -> bytes:
+        body = bytearray()
+        try:
+            async for block in response.aiter_bytes():
+                body += block
+                if len(body) > most:
+                    raise LimitExceeded(f"the provider's answer is larger than {most} bytes", code="too_large")
+        except (httpx2.TransportError, httpx2.DecodingError) as error:
+            raise self._unreachable(error) from None
+        return bytes(body)
+
+    @asynccontextmanager
+    async def _call(self, method: str, path: str, body: bytes | None = None) -> AsyncIterator[httpx2.Response]:
+        """A successful answer's head; its body is closed on the way out. Raises what the refusal or failure is."""
+        url = self._url.copy_with(path=f"{self._url.path.rstrip('/')}/{path}")
+        request = self._http().build_request(method, url, content=body)
+        try:
+            response = await self._http().send(request, stream=True)
+        except httpx2.TransportError as error:
+            raise self._unreachable(error) from None
+        try:
+            if not response.is_success:
+                raise await self._refused(response)
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _refused(self, response: httpx2.Response) -> LoomError:
+        if response.is_redirect:
+            return RemoteProtocolError(f"{self._place} redirects elsewhere: give the base URL that it redirects to")
+        try:
+            fault = fault_of(json.decode(await self._body(response, limits.AI_ERROR_BYTES)), self.refusals)
+        except LoomError:  # the status says enough
+            fault = Fault()
+        if response.status_code == 404 and not fault.message:
+            fault = Fault(f"there is no {response.request.url.path} at {self._url.host}: {self.base_hint}")
+        return refusal(response.status_code, fault, self.refusals, response.headers, secret=self._key)
+
+    def _unreachable(self, error: Exception) -> Unavailable:
+        if isinstance(error, httpx2.ReadTimeout):
+            return Unavailable(f"{self._place} was silent for {self._silence:g} s")
+        return Unavailable(f"{self._place}: {error or type(error).__name__}")
+
+    def _http(self) -> httpx2.AsyncClient:
+        if self._closed:
+            raise HandleClosed("this model was closed")
+        if self._client is None:
+            self._client = httpx2.AsyncClient(
+                headers={**_HEADERS, **self._authority()},
+                timeout=self._timeout,
+                limits=httpx2.Limits(max_connections=limits.AI_CONNECTIONS),
+            )
+        return self._client
+
+
+def _may_pass(error: LoomError) -> bool:
+    """Whether to call again after it."""
+    return error.retryable and float(error.details.get("retry_after", 0.0)) <= limits.AI_RETRY_AFTER
+
+
+def _is_stream(response: httpx2.Response) -> bool:
+    kind = response.headers.get("content-type", "text/event-stream")
+    return bool(kind.partition(";")[0].strip().lower() == "text/event-stream")
+
+
+_HEADERS = {
+    "accept": "application/json, text/event-stream",
+    "accept-encoding": "identity",  # a compressor would hold tokens back
+    "content-type": "application/json",
+    "user-agent": "loom-streams",
+}
+
+
+def _check_url(text: str, key: str) -> httpx2.URL:
+    try:
+        url = httpx2.URL(text.strip())
+    except httpx2.InvalidURL:
+        raise UsageError("the base URL of the model provider is no URL") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise UsageError("the base URL of the model provider must begin with http:// or https:// and a host")
+    if url.userinfo:
+        raise UsageError(f"the base URL of the model provider must not hold credentials: give the key as {key}")
+    return url
+
+
+def _check_key(key: str | None) -> str:
+    """Checked here, because a refused header would be shown whole in the error further down."""
+    key = (key or "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError("the model provider's key holds characters that no key has")
+    return key

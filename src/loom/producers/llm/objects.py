@@ -1,0 +1,88 @@
+"""Structured answers: JSON that comes in pieces, and in the end is what was asked for or an error. Pure but for the
+parts that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Generic, TypeVar, cast
+
+from loom.model import limits
+from loom.model.errors import InvalidInput, LimitExceeded, RemoteProtocolError
+from loom.model.parts import FinishReasonPart, ObjectPart, Part, TextPart
+from loom.wire import json
+from loom.wire.partial import UNKNOWN, PartialJson
+
+from .schemas import object_schema
+
+__all__ = ["Form", "read_object"]
+
+T = TypeVar("T")
+
+
+class Form(Generic[T]):
+    """The type of an answer, and the schema that asks for it. Raises `UsageError` for a type that has none."""
+
+    def __init__(self, type: type[T]) -> None:
+        self._type = type
+        self.schema, self._field = object_schema(type)
+
+    @property
+    def name(self) -> str:
+        return getattr(self._type, "__name__", str(self._type))
+
+    def partial(self, value: Any) -> Any:
+        """What is known of the answer, of what is known of the JSON; `UNKNOWN` if that is nothing."""
+        return value.get(self._field, UNKNOWN) if self._field and value is not UNKNOWN else value
+
+    def final(self, text: str) -> T:
+        """The whole answer. Raises `RemoteProtocolError` naming the field that does not fit."""
+        try:
+            value = self.partial(json.decode(text.encode()))
+            if value is UNKNOWN:
+                raise InvalidInput(f"{self._field}: missing", details={"field": self._field})
+            return cast(T, json.convert(value, self._type))
+        except (InvalidInput, RemoteProtocolError, UnicodeEncodeError) as error:
+            said = text[: limits.AI_ERROR_CHARACTERS]
+            details = {**getattr(error, "details", {}), "answer": said}
+            raise RemoteProtocolError(f"the model's answer is no {self.name}: {error}", details=details) from None
+
+
+async def read_object(parts: AsyncGenerator[Part, None], form: Form[T]) -> AsyncGenerator[ObjectPart[T], None]:
+    """The answer as far as it has come, each time that more of it is known; the last one is the whole, checked.
+
+    Raises `RemoteProtocolError` for an answer that does not fit, `LimitExceeded` for one that was cut at its longest,
+    `InvalidInput` (`content_filter`) for one that the provider held back.
+    """
+    partial, reason, length, before = PartialJson(), "", 0, UNKNOWN
+    async with aclosing(parts):
+        async for part in parts:
+            if isinstance(part, TextPart):
+                length += len(part.text)
+                _check_length(length)
+                partial.feed(part.text)
+                value = form.partial(partial.value)
+                if value is not UNKNOWN and value != before:
+                    before = value
+                    yield ObjectPart(value)
+            elif isinstance(part, FinishReasonPart):
+                reason = part.reason
+    _check_whole(partial, reason, form)
+    whole = form.final(partial.text)
+    yield ObjectPart(form.partial(partial.value), True, whole)
+
+
+def _check_length(length: int) -> None:
+    if length > limits.AI_ANSWER_CHARACTERS:
+        raise LimitExceeded(f"the answer is longer than {limits.AI_ANSWER_CHARACTERS} characters", code="too_large")
+
+
+def _check_whole(partial: PartialJson, reason: str, form: Form[Any]) -> None:
+    if partial.complete:
+        return
+    if reason == "length":
+        raise LimitExceeded(f"the model's {form.name} is cut: max_tokens did not suffice", code="too_large")
+    if reason == "content_filter":
+        raise InvalidInput(f"the model refused to give a {form.name}", code="content_filter")
+    said = partial.text[: limits.AI_ERROR_CHARACTERS]
+    raise RemoteProtocolError(f"the model's answer is no {form.name}: no whole JSON", details={"answer": said})
