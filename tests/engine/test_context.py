@@ -14,6 +14,7 @@ from loom.engine.context import Context, Previous
 from loom.engine.tasks import spawn
 from loom.model.chunk import Batch, Chunk, Message, Progress
 from loom.model.errors import InvalidInput, LocalProtocolError, RemoteProtocolError
+from loom.testing import context
 from loom.testing.fake_ai import FakeAI
 from loom.wire.json import convert, make_batch
 
@@ -105,6 +106,18 @@ def test_previous_is_decoded_when_it_is_looked_at_and_once() -> None:
         len(broken)
     found = previous()
     assert found[0] is found[0]
+
+
+def test_said_is_the_text_that_stands() -> None:
+    chunks = [
+        Chunk("data", "He"),
+        Chunk("progress"),
+        Chunk("data", {"a": 1}),
+        Chunk("text-delta", "l"),
+        Chunk("x", "y"),
+    ]
+    assert context(previous=chunks).said() == "Hel"
+    assert context().said() == ""
 
 
 # --- asynchronous ----------------------------------------------------------------------------------------------------

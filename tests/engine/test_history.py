@@ -15,6 +15,7 @@ from loom.engine.registry import Retry
 from loom.model.chunk import Batch, Chunk, Page
 from loom.model.errors import ErrorInfo
 from loom.model.grammar import fold
+from loom.model.parts import Usage
 from loom.wire.json import decode_batch, make_batch
 
 CONTINUE = Retry(mode="continue")
@@ -78,6 +79,14 @@ def test_without_keep_only_the_facts_are_kept() -> None:
     assert (history.standing, history.failures, history.said) == ([], 1, True)
 
 
+def test_starting_over_is_no_failure_and_the_last_usage_counts() -> None:
+    one, two = Usage(1, 2, 3), Usage(4, 5, 6)
+    over = Chunk("start", {}, error=ErrorInfo("start_over", ""), usage=one)
+    history = folded([start(1), over, Chunk("start", {}, usage=two), start(4)])
+    assert (history.failures, history.usage) == (0, two)
+    assert folded(LOG).usage is None
+
+
 def test_starts_alone_say_nothing() -> None:
     assert not folded([start(1), start(2), start(3)]).said
 
@@ -119,6 +128,7 @@ def test_it_is_the_fold_that_readers_make(chunks: list[Chunk[Any]], cuts: list[i
         ({"tail": 5, "said": True, "retry": RESTART}, "go", 0),
         ({"tail": 5, "said": True, "retry": CONTINUE}, "go", 5),
         ({"tail": 5, "said": False, "retry": CONTINUE}, "go", 5),
+        ({"tail": 5, "said": True, "retry": CONTINUE, "failed": True, "starts_over": True}, "go", 0),
         ({"crashes": 5}, "go", 0),
         ({"crashes": 6}, "lost", 0),
         ({"tail": 5, "said": True, "retry": CONTINUE, "crashes": 6}, "lost", 0),

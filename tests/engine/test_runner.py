@@ -21,8 +21,10 @@ from loom.model.errors import (
     LogNotFound,
     RemoteProtocolError,
     RunFailed,
+    StartOver,
     Unavailable,
 )
+from loom.model.parts import FinishReasonPart, Usage, UsagePart
 from loom.model.ports import Notice
 from loom.testing.author import Author
 from loom.testing.fake_ai import FakeAI
@@ -1221,3 +1223,78 @@ class TestThreads:
         assert await driving() is Ending.ENDED
         assert raised == ["cancelled"]
         assert driving.runner.abandoned is None
+
+
+# --- starting over ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_continuing_producer_may_start_over(rig: Rig) -> None:
+    async def stream(ctx: Context) -> AsyncIterator[str]:
+        if ctx.attempt == 1:
+            yield "a"
+            raise OSError
+        if ctx.said():
+            yield "in vain"
+            raise StartOver("cannot go on")
+        yield "b"
+
+    rig.actor(stream, retry=Retry(mode="continue", attempts=2, on=(OSError,), backoff=(0.001, 0.001)))
+    await rig.start()
+    assert await rig.go() is Ending.ENDED
+    assert await rig.story() == [
+        ("start", 1, 0), "a", ("start", 2, 2), "in vain", ("start", 3, 0), "b", ("complete", None),
+    ]  # fmt: skip
+    causes = [chunk.error.code if chunk.error else None for chunk in await rig.log() if chunk.type == "start"]
+    assert causes == [None, "run_failed", "start_over"]
+
+
+async def test_starting_over_with_nothing_to_take_back_is_a_failure(rig: Rig) -> None:
+    async def stream() -> AsyncIterator[str]:
+        raise StartOver("never content")
+        yield ""
+
+    rig.actor(stream, retry=Retry(mode="continue", attempts=3, on=(OSError,), backoff=(0.001, 0.001)))
+    await rig.start()
+    assert await rig.go() is Ending.ENDED
+    assert await rig.story() == [("start", 1, 0), ("error", "start_over")]
+
+
+async def test_starting_over_does_not_count_as_a_failure(rig: Rig) -> None:
+    async def stream(ctx: Context) -> AsyncIterator[str]:
+        if ctx.said():
+            raise StartOver("cannot go on")
+        yield "a"
+        if ctx.attempt < 5:
+            raise OSError
+
+    rig.actor(stream, retry=Retry(mode="continue", attempts=3, backoff=(0.001, 0.001)))
+    await rig.start()
+    assert await rig.go() is Ending.ENDED
+    story = await rig.story()
+    assert [entry for entry in story if entry[0] == "start"] == [
+        ("start", 1, 0), ("start", 2, 2), ("start", 3, 0), ("start", 4, 5), ("start", 5, 0),
+    ]  # fmt: skip
+    assert story[-1] == ("complete", None)
+
+
+# --- usage -----------------------------------------------------------------------------------------------------------
+
+
+async def test_it_is_summed_over_attempts_and_told_at_each_start(rig: Rig) -> None:
+    async def chat(prompt: str, ctx: Context) -> AsyncIterator[str]:
+        async for token in ctx.ai.stream_completion(prompt, continue_from=ctx.said()):
+            yield token
+
+    said: list[Any] = ["Hel", FinishReasonPart("stop"), UsagePart(10, 2)]
+    lost = asyncio.Event()
+    ai = FakeAI([[*said, Unavailable("gone")], ["x", lost], said])
+    rig.resources = Resources({}, {"actor": lambda: ai})
+    rig.actor(chat, retry=Retry(mode="continue", backoff=(0.001, 0.001)))
+    await rig.start({"prompt": "hi"})
+    driving = await rig.drive("first")
+    await rig.said("x")
+    await driving.lose()
+    await rig.go("second")
+    log = await rig.log()
+    assert [chunk.usage for chunk in log if chunk.type == "start"] == [None, Usage(10, 2, 1), Usage(10, 2, 1)]
+    assert log[-1].usage == Usage(20, 4, calls=2), "what the lost worker's attempt used is not known"

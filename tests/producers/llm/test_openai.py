@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
 import pytest
 
 from loom.model import limits
@@ -19,11 +21,12 @@ from loom.model.errors import (
     LimitExceeded,
     LoomError,
     RemoteProtocolError,
+    StartOver,
     Unauthorized,
     Unavailable,
     UsageError,
 )
-from loom.model.parts import ChatMessage, FinishReasonPart, Part, ReasoningPart, TextPart, ToolSpec
+from loom.model.parts import ChatMessage, FinishReasonPart, Part, ReasoningPart, TextPart, ToolResultPart, ToolSpec
 from loom.producers.llm.openai import OPENAI_URL, OpenAICompatible
 
 from .provider import PATIENCE, Play, Provider, Request, chunked, events, head, said, sized, until_close
@@ -253,6 +256,96 @@ async def test_openai_is_not_asked_which_of_its_models() -> None:
     async with aclosing(OpenAICompatible(api_key=KEY)) as ai:
         with pytest.raises(UsageError, match="OPENAI_MODEL"):
             await ai.complete("hi")
+
+
+# --- going on from a beginning ---------------------------------------------------------------------------------------
+
+
+def listed(owner: str | None) -> bytes:
+    return sized(json.dumps({"object": "list", "data": [{"id": "m", "owned_by": owner}]}).encode())
+
+
+async def gone_on(provider: Provider, **options: Any) -> Request:
+    async with aclosing(ai_of(provider, **options)) as ai:
+        assert "".join([text async for text in ai.stream_completion("hi", continue_from="Hm. ")]) == "Hello"
+    return provider.requests[-1]
+
+
+@pytest.mark.parametrize(
+    ("owner", "message", "body"),
+    [
+        ("llamacpp", {}, {}),
+        ("library", {}, {}),
+        ("vllm", {}, {"add_generation_prompt": False, "continue_final_message": True}),
+        ("sglang", {}, {"add_generation_prompt": False, "continue_final_message": True}),
+    ],
+)
+async def test_a_server_is_known_by_its_list(provider: Provider, owner: str, message: Any, body: Any) -> None:
+    provider.play(listed(owner), chunked(HELLO))
+    request = await gone_on(provider)
+    assert request.body["messages"][-1] == {"role": "assistant", "content": "Hm. ", **message}
+    assert request.body.items() >= body.items()
+    assert ("continue_final_message" in request.body) == bool(body)
+
+
+async def test_a_server_may_be_told_of(provider: Provider) -> None:
+    provider.play(chunked(HELLO))
+    request = await gone_on(provider, prefixing="prefix")
+    assert request.body["messages"][-1] == {"role": "assistant", "content": "Hm. ", "prefix": True}
+
+
+@pytest.mark.parametrize("answer", [listed("openai"), listed(None), sized(b"{}"), sized(b"", 404)])
+async def test_a_server_that_is_not_known_starts_over(provider: Provider, answer: bytes) -> None:
+    provider.play(answer)
+    async with aclosing(ai_of(provider)) as ai:
+        for _ in range(2):
+            with pytest.raises(StartOver):
+                await anext(ai.stream_completion("hi", continue_from="Hm"))
+    assert len(provider.requests) == 1
+
+
+async def test_openai_s_own_starts_over_and_is_not_asked() -> None:
+    async with aclosing(OpenAICompatible(api_key=KEY, model="m")) as ai:
+        with pytest.raises(StartOver, match="openai"):
+            await anext(ai.stream_completion("hi", continue_from="Hm"))
+
+
+# --- structured answers and tools ------------------------------------------------------------------------------------
+
+
+async def test_a_structured_answer_is_asked_for_by_its_schema(provider: Provider) -> None:
+    class Point(msgspec.Struct):
+        x: int
+        y: int = 0
+
+    class Open(msgspec.Struct):
+        fields: dict[str, int]
+
+    provider.play(chunked(events(said('{"x": 1,'), said(' "y": 2}', "stop"), b"[DONE]")))
+    async with aclosing(ai_of(provider)) as ai:
+        assert await ai.complete("hi", output=Point) == Point(1, 2)
+        with pytest.raises(RemoteProtocolError, match="no Open"):
+            await ai.complete("hi", output=Open)
+    form, advice = (request.body["response_format"]["json_schema"] for request in provider.requests)
+    assert provider.requests[0].body["response_format"]["type"] == "json_schema"
+    assert (form["name"], form["strict"]) == ("answer", True)
+    assert form["schema"]["required"] == ["x", "y"]
+    assert advice["strict"] is False
+
+
+async def test_what_only_anthropic_s_wire_says_is_not_sent(provider: Provider) -> None:
+    def broken() -> None:
+        raise OSError("no")
+
+    call = {"index": 0, "id": "a", "type": "function", "function": {"name": "broken", "arguments": "{}"}}
+    asked = {"choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]}
+    provider.play(chunked(events(asked, b"[DONE]")), chunked(HELLO))
+    async with aclosing(ai_of(provider)) as ai:
+        parts = [part async for part in ai.run_tools("hi", tools=[broken])]
+    assert parts[1] == ToolResultPart("a", "broken", "Error: OSError: no", is_error=True)
+    assert provider.requests[1].body["messages"][-1] == {
+        "role": "tool", "tool_call_id": "a", "content": "Error: OSError: no",
+    }  # fmt: skip
 
 
 # --- repeating -------------------------------------------------------------------------------------------------------

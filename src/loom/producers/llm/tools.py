@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import inspect
 import logging
+import re
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
@@ -36,6 +37,9 @@ from .schemas import parameters_schema, schema_of
 
 __all__ = ["Answering", "Tool", "Toolbox", "run_rounds"]
 
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What OpenAI and Anthropic take for a tool's name."""
+
 _log = logging.getLogger("loom.ai")
 
 Answering = Callable[[Ask], AsyncGenerator[Part, None]]
@@ -51,7 +55,9 @@ class Tool:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         name = getattr(function, "__name__", type(function).__name__)
-        self._producer = make_producer(name, function)
+        if _NAME.fullmatch(name) is None:
+            raise UsageError(f"{name}: a tool needs a name of letters, digits, _ and -, at most 64")
+        self._producer = make_producer(name.lstrip("_-") or "tool", function)
         if self._producer.kind not in ("coroutine", "function"):
             raise UsageError(f"{name}: a tool returns what it found, it does not yield")
         if self._producer.context is not None:
