@@ -19,6 +19,7 @@ from loom.engine.tasks import spawn
 from loom.model.chunk import Chunk
 from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed, UsageError, closed
+from loom.model.parts import Usage
 from loom.model.run import ActorInfo, Head, RunState
 
 __all__ = ["Portal", "SyncClient", "SyncOwnedRun", "SyncRun", "connect_sync"]
@@ -177,6 +178,9 @@ class SyncRun(Generic[T, R]):
 
     def result(self, timeout: float | timedelta | None = None) -> R:
         return self._portal.call(self._run.result(timeout))
+
+    def usage(self) -> Usage | None:
+        return self._portal.call(self._run.usage())
 
     def wait(self, timeout: float | timedelta | None = None) -> Head:
         return self._portal.call(self._run.wait(timeout))

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 import loom
+from loom.testing import FakeAI
 
 from .places import ConnectedSync
 
@@ -136,3 +137,15 @@ def test_after_leaving_everything_says_closed(connected_sync: ConnectedSync) -> 
     for call in (client.runs, run.status, run.result, lambda: list(run), lambda: client.start(note.count, 1)):
         with pytest.raises(loom.HandleClosed):
             cast(Any, call)()
+
+
+def test_what_the_models_used(connected_sync: ConnectedSync) -> None:
+    answer: list[Any] = ["Hi", loom.FinishReasonPart("stop"), loom.UsagePart(3, 1)]
+    app = loom.App(ai=FakeAI(answer))
+
+    @app.actor
+    async def chat(ctx: loom.Context) -> str:
+        return await ctx.ai.complete("hi")
+
+    with connected_sync(app) as client:
+        assert client.start(chat).usage() == loom.Usage(3, 1, calls=1)

@@ -11,6 +11,7 @@ import pydantic
 import pytest
 
 import loom
+from loom.testing import FakeAI
 
 from .places import Connected
 
@@ -268,3 +269,27 @@ async def test_what_is_no_actor_at_all(connected: Connected) -> None:
             await client.start("words", 1, 2)
         with pytest.raises(loom.InvalidInput):
             await client.start("words", object())
+
+
+async def test_what_the_models_used_comes_with_the_end(connected: Connected) -> None:
+    answer: list[Any] = ["Hi", loom.FinishReasonPart("stop"), loom.UsagePart(3, 1)]
+    app = loom.App(ai=FakeAI(answer))
+
+    @app.actor
+    async def chat(ctx: loom.Context, fail: bool) -> AsyncIterator[str]:
+        async for token in ctx.ai.stream_completion("hi"):
+            yield token
+        if fail:
+            raise ValueError
+
+    @app.actor
+    async def plain() -> int:
+        return 1
+
+    async with connected(app) as client:
+        for fail in False, True:
+            run = await client.start(chat, fail)
+            assert await run.usage() == loom.Usage(3, 1, calls=1)
+            chunks = [chunk async for chunk in run.chunks(raise_errors=False)]
+            assert chunks[-1].usage == loom.Usage(3, 1, calls=1)
+        assert await (await client.start(plain)).usage() is None

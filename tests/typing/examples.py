@@ -141,6 +141,22 @@ async def approval(ctx: loom.Context) -> bool:
     return assert_type(message.data.granted, bool)
 
 
+async def models(ctx: loom.Context) -> None:
+    assert_type(await ctx.ai.complete("hi"), str)
+    assert_type(await ctx.ai.complete("hi", output=Answer), Answer)
+    async for part in ctx.ai.stream_object(Answer, "hi"):
+        assert_type(part, loom.ObjectPart[Answer])
+        assert_type(part.value, Answer | None)
+    async for said in ctx.ai.run_tools("hi", tools=[len]):
+        assert_type(said, loom.Part)
+    async for token in ctx.ai.stream_completion("hi", continue_from=ctx.said()):
+        assert_type(token, str)
+
+
+async def used(run: loom.Run[str, Any]) -> None:
+    assert_type(await run.usage(), loom.Usage | None)
+
+
 async def errors(run: loom.Run[str, Any]) -> None:
     try:
         await run.result()
