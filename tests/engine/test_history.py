@@ -81,7 +81,7 @@ def test_without_keep_only_the_facts_are_kept() -> None:
 
 def test_starting_over_is_no_failure_and_the_last_usage_counts() -> None:
     one, two = Usage(1, 2, 3), Usage(4, 5, 6)
-    over = Chunk("start", {}, error=ErrorInfo("start_over", ""), usage=one)
+    over: Chunk[Any] = Chunk("start", {}, error=ErrorInfo("start_over", ""), usage=one)
     history = folded([start(1), over, Chunk("start", {}, usage=two), start(4)])
     assert (history.failures, history.usage) == (0, two)
     assert folded(LOG).usage is None

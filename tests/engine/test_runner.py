@@ -1070,11 +1070,8 @@ async def test_what_the_model_met_is_told_as_the_run_s_failure(rig: Rig) -> None
     async def work(ctx: Context) -> str:
         return await ctx.ai.complete("hi")
 
-    class Out(FakeAI):
-        async def complete(self, *args: Any, **more: Any) -> str:
-            raise Unavailable("the provider is out of reach")
-
-    rig.resources = Resources({}, {"actor": lambda: Out([])})
+    ai = FakeAI([Unavailable("the provider is out of reach")])
+    rig.resources = Resources({}, {"actor": lambda: ai})
     rig.actor(work)
     await rig.start()
     await rig.go()

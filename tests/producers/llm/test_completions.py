@@ -10,8 +10,8 @@ import pytest
 from loom.model import limits
 from loom.model.errors import InvalidInput, LimitExceeded, RemoteProtocolError, Unauthorized, Unavailable
 from loom.model.parts import FinishReasonPart, Part, TextPart, ToolCallPart, UsagePart
+from loom.producers.llm import Ask
 from loom.producers.llm.completions import Answer, request_body
-from loom.producers.llm.front import Ask
 from loom.wire import sse
 
 from .recordings import RECORDINGS, SSE, Recording

@@ -93,7 +93,8 @@ def test_what_only_the_provider_knows_is_passed_on() -> None:
 
 
 def test_messages_that_say_nothing_are_left_out() -> None:
-    for nothing in "", None, []:
+    nothings: list[Any] = ["", None, []]
+    for nothing in nothings:
         assert body(USER, {"role": "assistant", "content": nothing})["messages"] == [USER]
 
 

@@ -304,6 +304,13 @@ async def test_a_server_that_is_not_known_starts_over(provider: Provider, answer
     assert len(provider.requests) == 1
 
 
+async def test_a_server_that_refuses_a_beginning_starts_over(provider: Provider) -> None:
+    provider.play(sized(b'{"error":{"message":"no assistant message may come last"}}', 400))
+    async with aclosing(ai_of(provider, prefixing="message")) as ai:
+        with pytest.raises(StartOver, match="may come last"):
+            await anext(ai.stream_completion("hi", continue_from="Hm"))
+
+
 async def test_openai_s_own_starts_over_and_is_not_asked() -> None:
     async with aclosing(OpenAICompatible(api_key=KEY, model="m")) as ai:
         with pytest.raises(StartOver, match="openai"):

@@ -6,12 +6,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from loom.model import limits
-from loom.model.errors import InvalidInput, StartOver, UsageError
+from loom.model.errors import InvalidInput, UsageError
 from loom.model.parts import Part, TextPart
 
 from .ask import Ask
-from .http import Call, HttpModel
-from .messages import ANTHROPIC, FORMAT_REFUSED, PREFIX_REFUSED, MessageAnswer, message_body
+from .http import HttpModel, Question
+from .messages import ANTHROPIC, FORMAT_REFUSED, MessageAnswer, message_body
 
 __all__ = ["ANTHROPIC_URL", "Anthropic"]
 
@@ -74,18 +74,16 @@ class Anthropic(HttpModel):
         try:
             return await super()._begin(ask)
         except InvalidInput as error:
-            if ask.continues and PREFIX_REFUSED.search(error.message):
-                raise StartOver(f"{self._named(ask)} does not go on from an answer that was begun") from None
             if ask.schema is None or self._named(ask) in self._by_tool or not FORMAT_REFUSED.search(error.message):
                 raise
         self._by_tool.add(self._named(ask))
         return await super()._begin(ask)
 
-    async def _question(self, ask: Ask) -> Call:
+    async def _question(self, ask: Ask) -> Question:
         model = self._named(ask)
         by_tool = ask.schema is not None and model in self._by_tool
         body = message_body(ask, model, self._max_tokens, by_tool=by_tool)
-        return Call("v1/messages", body, MessageAnswer(self._key, by_tool=by_tool))
+        return Question("v1/messages", body, MessageAnswer(self._key, by_tool=by_tool))
 
     def _named(self, ask: Ask) -> str:
         model = ask.model or self._model

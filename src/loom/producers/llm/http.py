@@ -18,9 +18,11 @@ from loom.engine.backoff import repeated
 from loom.model import limits
 from loom.model.errors import (
     HandleClosed,
+    InvalidInput,
     LimitExceeded,
     LoomError,
     RemoteProtocolError,
+    StartOver,
     Unavailable,
     UsageError,
 )
@@ -31,7 +33,7 @@ from .ask import Ask
 from .front import Model
 from .refusals import Fault, Refusals, fault_of, refusal
 
-__all__ = ["Call", "HttpModel", "Reading"]
+__all__ = ["HttpModel", "Question", "Reading"]
 
 _log = logging.getLogger("loom.llm")
 
@@ -62,7 +64,7 @@ class Reading(Protocol):
         ...
 
 
-class Call(NamedTuple):
+class Question(NamedTuple):
     """What is sent for one answer, and what reads it."""
 
     path: str
@@ -75,7 +77,8 @@ class HttpModel(Model):
 
     A failed call is repeated, with jittered pauses and minding ``Retry-After``, only while nothing was given on; an
     answer that breaks off later raises `Unavailable`, and so does a provider silent for `silence` seconds. Cancelling
-    the task or closing the iterator closes the connection at once. The key appears in no message, log or repr.
+    the task or closing the iterator closes the connection at once. The key appears in no message, log or repr. Who is
+    asked to go on from a beginning and refuses (`InvalidInput`) is a `StartOver`.
 
     Belongs to one event loop; connects when first asked. Raises `UsageError` for a URL or key that cannot be one.
     """
@@ -114,7 +117,7 @@ class HttpModel(Model):
         """The headers that go with each request; among them, if there is one, the key."""
 
     @abstractmethod
-    async def _question(self, ask: Ask) -> Call:
+    async def _question(self, ask: Ask) -> Question:
         """What is sent for `ask`. May ask the server something first."""
 
     @property
@@ -123,7 +126,12 @@ class HttpModel(Model):
         return str(self._url.copy_with(query=None))
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Part, None]:
-        first, more = await self._begin(ask)
+        try:
+            first, more = await self._begin(ask)
+        except InvalidInput as error:
+            if not ask.continues:
+                raise
+            raise StartOver(f"{self._place} does not go on from an answer that was begun: {error.message}") from None
         async with aclosing(more):
             for part in first:
                 yield part

@@ -20,7 +20,7 @@ from .ask import Ask
 from .calls import Calls
 from .refusals import Refusals, fault_of, refusal
 
-__all__ = ["ANTHROPIC", "FORMAT_REFUSED", "PREFIX_REFUSED", "MessageAnswer", "message_body"]
+__all__ = ["ANTHROPIC", "FORMAT_REFUSED", "MessageAnswer", "message_body"]
 
 ANTHROPIC = Refusals(
     key="ANTHROPIC_API_KEY",
@@ -43,9 +43,6 @@ ANTHROPIC = Refusals(
     ),
 )
 """A context that is too long, a filtered answer and an empty account have no type of their own, only a message."""
-
-PREFIX_REFUSED = re.compile("prefill|must end with a user message", re.IGNORECASE)
-"""A model that does not go on from a beginning of its answer says so (400): Claude 4.6 and later."""
 
 FORMAT_REFUSED = re.compile("output_config|output_format|structured output", re.IGNORECASE)
 """A model or server that knows no structured output says so (400): before Claude 4.1."""

@@ -11,7 +11,7 @@ from loom.wire import json
 
 from .ask import Ask
 from .completions import OPENAI, Answer, Prefix, request_body
-from .http import Call, HttpModel
+from .http import HttpModel, Question
 
 __all__ = ["OPENAI_URL", "OpenAICompatible", "Prefixing"]
 
@@ -30,7 +30,7 @@ _PREFIXES: dict[Prefixing, Prefix | None] = {
 _BY_HOST: dict[str, Prefixing] = {
     "api.openai.com": "never",
     "api.mistral.ai": "prefix",
-    "api.deepseek.com": "prefix",
+    "api.deepseek.com": "prefix",  # refused but below /beta, and then it starts over
 }
 
 _BY_OWNER: dict[str, Prefixing] = {
@@ -83,11 +83,11 @@ class OpenAICompatible(HttpModel):
     def _authority(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self._key}"} if self._key else {}
 
-    async def _question(self, ask: Ask) -> Call:
+    async def _question(self, ask: Ask) -> Question:
         prefix = await self._prefix() if ask.continues else None
         model = ask.model or self._model or await self._first_listed()
         body = request_body(ask, model, limit_field=_limit_field(self._url.host), prefix=prefix)
-        return Call("chat/completions", body, Answer(self._key))
+        return Question("chat/completions", body, Answer(self._key))
 
     async def _prefix(self) -> Prefix:
         if self._prefixing is None:
