@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from loom.model.errors import Unavailable
+from loom.model.errors import StartOver, Unavailable
 from loom.model.parts import FinishReasonPart, TextPart, ToolCallPart, UsagePart
 from loom.model.ports import AI
 from loom.testing.fake_ai import FakeAI
@@ -35,6 +35,19 @@ async def test_parts_and_the_finish_that_follows() -> None:
     assert parts == [TextPart("x"), CALL, FinishReasonPart("tool_calls")]
     script = [TextPart("x"), FinishReasonPart("length"), UsagePart(1, 1)]
     assert [part async for part in FakeAI(script).stream_parts("hi")] == script
+
+
+async def test_a_usage_at_the_end_comes_behind_the_finish() -> None:
+    parts = [part async for part in FakeAI(["x", CALL, UsagePart(1, 1)]).stream_parts("hi")]
+    assert parts == [TextPart("x"), CALL, FinishReasonPart("tool_calls"), UsagePart(1, 1)]
+
+
+async def test_it_goes_on_or_starts_over() -> None:
+    ai = FakeAI(["lo"])
+    assert [text async for text in ai.stream_completion("hi", continue_from="Hel")] == ["lo"]
+    assert ai.calls[0].continues
+    with pytest.raises(StartOver):
+        await anext(FakeAI(["lo"], continues=False).stream_completion("hi", continue_from="Hel"))
 
 
 async def test_it_raises_what_it_is_told_to() -> None:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 from loom.model.errors import StartOver
-from loom.model.parts import FinishReasonPart, Part, TextPart, ToolCallPart
+from loom.model.parts import FinishReasonPart, Part, TextPart, ToolCallPart, UsagePart
 from loom.producers.llm import Ask, Model
 
 __all__ = ["FakeAI", "Line"]
@@ -20,8 +20,9 @@ Line = str | Part | BaseException | type[BaseException] | asyncio.Event
 class FakeAI(Model):
     """The `AI` port from a script: a list of lines (`Line`), said in every call, or a list of such lists, one a call.
 
-    An answer ends with a `FinishReasonPart` (``stop``, or ``tool_calls`` behind one) unless the script has its own. A
-    call beyond the script's last raises `AssertionError`. It gives way to the loop before each line, as a model does.
+    An answer ends with a `FinishReasonPart` (``stop``, or ``tool_calls`` behind one) unless the script has its own; a
+    `UsagePart` that the script ends with comes behind it. A call beyond the script's last raises `AssertionError`. It
+    gives way to the loop before each line, as a model does.
 
     Each round of `run_tools` is a call, and so is each structured answer, whose JSON the script says. An answer that
     was begun it goes on from, saying its lines; without `continues` it raises `StartOver`.
@@ -65,14 +66,18 @@ class FakeAI(Model):
 
 async def _perform(lines: Sequence[Line]) -> AsyncGenerator[Part, None]:
     reason = "stop"
-    for line in lines:
+    finished = any(isinstance(line, FinishReasonPart) for line in lines)
+    for place, line in enumerate(lines, 1):
         await asyncio.sleep(0)
         if isinstance(line, asyncio.Event):
             await line.wait()
         elif isinstance(line, BaseException | type):
             raise line
         else:
+            if isinstance(line, UsagePart) and place == len(lines) and not finished:
+                finished = True
+                yield FinishReasonPart(reason)
             yield TextPart(line) if isinstance(line, str) else line
             reason = "tool_calls" if isinstance(line, ToolCallPart) else reason
-    if not any(isinstance(line, FinishReasonPart) for line in lines):
+    if not finished:
         yield FinishReasonPart(reason)
