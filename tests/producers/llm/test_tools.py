@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 import loom
 from loom.model import limits
-from loom.model.errors import LimitExceeded, UsageError
+from loom.model.errors import InvalidInput, LimitExceeded, UsageError
 from loom.model.parts import (
     FinishReasonPart,
     Part,
@@ -202,6 +202,18 @@ async def test_exceptions_are_told_to_the_model() -> None:
     async def cancelled() -> None:
         raise asyncio.CancelledError
 
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    async def mute() -> None:
+        raise Mute
+
+    async def refuses() -> None:
+        raise InvalidInput("its own")
+
+    assert (await result_of(refuses, "{}")).content == "Error: InvalidInput: its own"
+    assert "Mute" in (await result_of(mute, "{}")).content
     for tool, said in (broken, "KeyError"), (stops, "StopIteration"), (leaves, "SystemExit"), (cancelled, "cancelled"):
         result = await result_of(tool, "{}")
         assert result.is_error

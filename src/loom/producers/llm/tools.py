@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from loom.engine.failure import info_of
 from loom.engine.registry import make_producer
 from loom.engine.tasks import cancel_and_wait, spawn, wait_out
 from loom.model import limits
@@ -71,12 +72,12 @@ class Tool:
         required = [parameter.name for parameter in parameters if parameter.required]
         return parameters_schema({parameter.name: parameter.type for parameter in parameters}, required=required)
 
-    async def call(self, arguments: str) -> Any:
-        """What the function returns. Raises `InvalidInput` and `RemoteProtocolError` for arguments that do not fit.
+    def decode(self, arguments: str) -> dict[str, Any]:
+        """What to call the function with. Raises `InvalidInput` and `RemoteProtocolError` for what does not fit."""
+        return self._producer.decode(arguments.encode(errors="replace"))
 
-        Cancelling ends it: a coroutine at its next await; a thread is waited for.
-        """
-        values = self._producer.decode(arguments.encode())
+    async def call(self, values: dict[str, Any]) -> Any:
+        """What the function returns. Cancelling ends it: a coroutine at its next await; a thread is waited for."""
         if self._producer.kind == "coroutine":
             return await self._producer(**values)
         return await _in_thread(partial(self._producer, **values), f"loom-tool {self.spec.name}")
@@ -103,18 +104,20 @@ class Toolbox:
         if tool is None:
             return _failed(call, f"there is no tool named {call.name[:80]!r}")
         try:
+            values = tool.decode(call.arguments)
+        except (InvalidInput, RemoteProtocolError) as error:
+            return _failed(call, f"wrong arguments: {error}")
+        try:
             async with self._room:
-                return _told(call, await tool.call(call.arguments))
+                return _told(call, await tool.call(values))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             return _failed(call, "it was cancelled from inside")
-        except (InvalidInput, RemoteProtocolError) as error:
-            return _failed(call, f"wrong arguments: {error}")
         except Exception as error:  # user code: whatever it raises, the model is told and may do something else
             _log.warning("tool %s failed", call.name, exc_info=error)
-            return _failed(call, f"{type(error).__name__}: {error}")
+            return _failed(call, info_of(error).message)
 
 
 def _told(call: ToolCallPart, value: Any) -> ToolResultPart:
