@@ -20,7 +20,16 @@ from loom.model.errors import (
     Unavailable,
     UsageError,
 )
-from loom.model.parts import FinishReasonPart, Part, TextPart, ToolSpec
+from loom.model.parts import (
+    FinishReasonPart,
+    Part,
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    ToolSpec,
+    UsagePart,
+)
 from loom.producers.llm.anthropic import Anthropic
 
 from .anthropic_recordings import NOT_STREAMED, RECORDINGS, TEXT, block, delta, lines, start, stopped, text
@@ -214,6 +223,52 @@ async def test_a_structured_answer_by_a_tool_where_a_model_has_no_way(provider: 
     body = provider.requests[-1].body
     assert body["tool_choice"] == {"type": "tool", "name": "answer"}
     assert body["tools"][0]["input_schema"]["required"] == ["x", "y"]
+
+
+# --- tools -----------------------------------------------------------------------------------------------------------
+
+
+async def test_tools_get_their_reasoning_and_results_back(provider: Provider) -> None:
+    def weather(city: str) -> str:
+        return f"rain in {city}"
+
+    asked = lines(
+        start(input_tokens=20, output_tokens=1),
+        block(0, type="thinking", thinking="", signature=""),
+        delta(0, type="thinking_delta", thinking="Which city?"),
+        delta(0, type="signature_delta", signature="EqQ="),
+        block(1, type="tool_use", id="toolu_1", name="weather", input={}),
+        delta(1, type="input_json_delta", partial_json='{"city": "Oslo"}'),
+        block(2, type="tool_use", id="toolu_2", name="weather", input={}),
+        delta(2, type="input_json_delta", partial_json='{"town": "Oslo"}'),
+        stopped("tool_use", output_tokens=30),
+        {"type": "message_stop"},
+    )
+    provider.play(chunked(asked), chunked(text("Rain.")))
+    async with aclosing(ai_of(provider)) as ai:
+        parts = [part async for part in ai.run_tools("hi", tools=[weather])]
+    wrong = "Error: wrong arguments: town: weather has no such parameter"
+    assert parts == [
+        ReasoningPart("Which city?"),
+        ReasoningPart("", "EqQ="),
+        ToolCallPart("toolu_1", "weather", '{"city": "Oslo"}', 0),
+        ToolCallPart("toolu_2", "weather", '{"town": "Oslo"}', 1),
+        ToolResultPart("toolu_1", "weather", "rain in Oslo"),
+        ToolResultPart("toolu_2", "weather", wrong, is_error=True),
+        TextPart("Rain."),
+        FinishReasonPart("stop"),
+        UsagePart(29, 42),
+    ]
+    _, said, told = provider.requests[1].body["messages"]
+    assert said["content"] == [
+        {"type": "thinking", "thinking": "Which city?", "signature": "EqQ="},
+        {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Oslo"}},
+        {"type": "tool_use", "id": "toolu_2", "name": "weather", "input": {"town": "Oslo"}},
+    ]
+    assert told["content"] == [
+        {"type": "tool_result", "tool_use_id": "toolu_1", "content": "rain in Oslo"},
+        {"type": "tool_result", "tool_use_id": "toolu_2", "content": wrong, "is_error": True},
+    ]
 
 
 # --- refusing --------------------------------------------------------------------------------------------------------
