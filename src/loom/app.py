@@ -29,12 +29,16 @@ class App:
     """Producers by name, and what their runs share.
 
     `lifespan(app)`: an async context manager; what it yields is `ctx.resources`. `ai`: the model behind `ctx.ai`
-    (default: the one that the environment names, else the built-in writer).
+    (default: the one that the environment names, else the built-in writer). `default_actor`: the name of the one that
+    answers OpenAI's clients for models that no actor is called.
     """
 
-    def __init__(self, *, lifespan: Lifespan | None = None, ai: AI | None = None) -> None:
+    def __init__(
+        self, *, lifespan: Lifespan | None = None, ai: AI | None = None, default_actor: str | None = None
+    ) -> None:
         self.registry = Registry()
         self.ai = ai
+        self.default_actor = default_actor
         self._lifespan = lifespan
         self._included: list[App] = []
         self._homes: dict[str, App] = {}
@@ -116,8 +120,10 @@ class App:
     async def resources(self, default_ai: Callable[[], AI] | None = None) -> AsyncIterator[Resources]:
         """Open every lifespan (once an app), check what producers require, and lend it all to a worker.
 
-        Raises `UsageError` naming what is required and not provided.
+        Raises `UsageError` naming what is required and not provided, or the default actor that is none.
         """
+        if self.default_actor is not None:
+            self.registry.get(self.default_actor)
         async with contextlib.AsyncExitStack() as stack:
             values: dict[int, Any] = {}
             for app in self._all():

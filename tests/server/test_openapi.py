@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import negative_data_rejection, positive_data_acceptance
 
+import loom
 from loom.app import App
 from loom.engine.transport import StoreTransport
 from loom.engine.worker import Worker
@@ -28,7 +29,8 @@ from loom.stores.memory import MemoryStore
 
 OPERATIONS = [
     "startRun", "listRuns", "showRun", "followRun", "readRun", "sendToRun", "cancelRun", "renewRun", "markRun",
-    "listActors", "stream", "postStream", "streamAlias", "postStreamAlias", "index", "alive", "ready", "openapi",
+    "listActors", "stream", "postStream", "streamAlias", "postStreamAlias",
+    "createChatCompletion", "chat", "listModels", "showModel", "index", "alive", "ready", "openapi",
 ]  # fmt: skip
 
 
@@ -38,6 +40,10 @@ def small() -> App:
     @app.actor("echo")
     async def echo(value: Any = None) -> AsyncIterator[Any]:
         yield value
+
+    @app.actor("chat")
+    async def chat(messages: list[loom.ChatMessage]) -> AsyncIterator[str]:
+        yield "hi"
 
     return app
 
@@ -100,7 +106,7 @@ def test_what_needs_no_key_says_so(document: Any) -> None:
     assert open_to_all == ["/healthz", "/readyz"]
 
 
-NOTHING_TO_GET_WRONG = {"listActors", "index", "alive", "ready", "openapi"}
+NOTHING_TO_GET_WRONG = {"listActors", "listModels", "showModel", "index", "alive", "ready", "openapi"}
 MODES = schemathesis.GenerationMode
 CASES = [(name, MODES.POSITIVE) for name in OPERATIONS]
 CASES += [(name, MODES.NEGATIVE) for name in OPERATIONS if name not in NOTHING_TO_GET_WRONG]
@@ -123,7 +129,7 @@ def test_no_fault_is_found(url: str, run: str, name: str, mode: schemathesis.Gen
     def ask(case: Any, known: bool) -> None:
         excluded: list[Any] = [positive_data_acceptance]  # an id and an Idempotency-Key are each valid, not both
         if known and case.path_parameters:
-            there = {"id": run, "name": "echo", "reader": "me"}
+            there = {"id": run, "name": "echo", "reader": "me", "provider": "chat", "model": "chat"}
             case.path_parameters = {key: there[key] for key in case.path_parameters}
             excluded.append(negative_data_rejection)  # it may have been the path that was wrong
         if isinstance(case.body, dict) and "queue" in case.body:

@@ -163,6 +163,7 @@ async def _serve(
             keys=listening.keys,
             allowed_hosts=(*hosts_for(listening.host), *listening.hosts),
             allowed_origins=listening.origins,
+            default_actor=app.default_actor,
         )
         async with (
             serving(gateway, host=listening.host, port=listening.port) as address,

@@ -106,6 +106,7 @@ class Producer(Generic[P, Out]):
         self.options = options
         self.requires = requires
         self.__doc__ = target.__doc__
+        self._info: ActorInfo | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Out:
         """The function itself, as it was written: for tests and for calls from other producers."""
@@ -162,10 +163,12 @@ class Producer(Generic[P, Out]):
 
     def info(self) -> ActorInfo:
         """What others are told of it. The schema is best-effort: a type without one is open."""
-        doc = inspect.getdoc(self.target) or ""
-        return ActorInfo(
-            name=self.name, description=doc.partition("\n")[0], kind="actor", input_schema=_schema(self.parameters)
-        )
+        if self._info is None:
+            doc = inspect.getdoc(self.target) or ""
+            self._info = ActorInfo(
+                name=self.name, description=doc.partition("\n")[0], kind="actor", input_schema=_schema(self.parameters)
+            )
+        return self._info
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The input that a call with these arguments means: an object by names, or a sole model itself.

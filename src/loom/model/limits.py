@@ -184,6 +184,21 @@ CONNECTIONS = 10_000
 LIST_LIMIT = 1000
 """Runs in one page of a list."""
 
+# --- OpenAI's clients -------------------------------------------------------------------------------------------------
+
+FIRST_OUTPUT = 10.0
+"""How long a chat's status waits for its first output: by then a model that refuses has mostly said so, and no
+proxy has given up."""
+
+MODEL_NAME = 512
+"""The name of a model, which may be another server's: paths with an account in them, commit ids."""
+
+COMPLETION_BYTES = 16 << 20
+"""An answer that is not streamed: far beyond any model's longest."""
+
+COMPLETION_PARTS = 10_000
+"""Tool calls and usage counts that one answer holds back until its end."""
+
 # --- client ----------------------------------------------------------------------------------------------------------
 
 RECONNECT = (0.1, 10.0)

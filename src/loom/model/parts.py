@@ -12,6 +12,7 @@ __all__ = [
     "ObjectPart",
     "Part",
     "ReasoningPart",
+    "RefusalPart",
     "TextPart",
     "ToolCallPart",
     "ToolResultPart",
@@ -59,6 +60,12 @@ class ReasoningPart(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="
     redacted: bool = False
 
 
+class RefusalPart(msgspec.Struct, frozen=True, tag_field="part", tag="refusal"):
+    """A piece of why the model will not answer, where it is told apart from an answer's text."""
+
+    text: str
+
+
 class ToolCallPart(msgspec.Struct, frozen=True, tag_field="part", tag="tool-call"):
     """A whole call of a tool, once its arguments are complete. `arguments` is the JSON text as the model wrote it."""
 
@@ -91,7 +98,7 @@ class FinishReasonPart(msgspec.Struct, frozen=True, tag_field="part", tag="finis
     reason: str
 
 
-Part = TextPart | ReasoningPart | ToolCallPart | ToolResultPart | UsagePart | FinishReasonPart
+Part = TextPart | ReasoningPart | RefusalPart | ToolCallPart | ToolResultPart | UsagePart | FinishReasonPart
 
 
 class ObjectPart(msgspec.Struct, Generic[T], frozen=True, omit_defaults=True):

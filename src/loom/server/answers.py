@@ -9,10 +9,11 @@ from typing import Any
 from starlette.responses import Response
 
 from loom.model.errors import LoomError, code_of
+from loom.wire.dialects import openai
 from loom.wire.json import encode
 from loom.wire.views import error_body
 
-__all__ = ["empty", "error_answer", "json_answer"]
+__all__ = ["empty", "error_answer", "json_answer", "openai_error", "raw_json"]
 
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _RETRY_SOON = 1.0
@@ -20,7 +21,7 @@ _RETRY_SOON = 1.0
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """`value` as JSON. Answers tell of what changes: no cache may keep them."""
-    return _json(encode(value), status, headers)
+    return raw_json(encode(value), status, headers)
 
 
 def empty(status: int = 204) -> Response:
@@ -31,13 +32,25 @@ def empty(status: int = 204) -> Response:
 def error_answer(error: LoomError, headers: Mapping[str, str] | None = None) -> Response:
     """``{"error": {code, message, retryable, details}}`` with the code's status (`loom.model.errors.CODES`)."""
     status = code_of(error.code).http
-    extra = dict(headers or {})
+    return raw_json(error_body(error.info), status, {**_about(error, status), **(headers or {})})
+
+
+def openai_error(error: LoomError, headers: Mapping[str, str] | None = None) -> Response:
+    """The same in OpenAI's form. Its clients repeat requests by themselves for some statuses, whatever the reason: they
+    are told whether that may help (``x-should-retry``)."""
+    status = openai.status_of(error.info)
+    retry = {"X-Should-Retry": "true" if error.retryable else "false"}
+    return raw_json(openai.error_body(error.info), status, {**_about(error, status), **retry, **(headers or {})})
+
+
+def _about(error: LoomError, status: int) -> dict[str, str]:
     if status == 401:
-        extra["WWW-Authenticate"] = 'Bearer realm="loom"'  # RFC 9110, section 11.6.1
+        return {"WWW-Authenticate": 'Bearer realm="loom"'}  # RFC 9110, section 11.6.1
     if error.retryable and status in (429, 503):
-        extra["Retry-After"] = str(math.ceil(error.details.get("retry_after", _RETRY_SOON)))
-    return _json(error_body(error.info), status, extra)
+        return {"Retry-After": str(math.ceil(error.details.get("retry_after") or _RETRY_SOON))}
+    return {}
 
 
-def _json(data: bytes, status: int, headers: Mapping[str, str] | None) -> Response:
+def raw_json(data: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """What is JSON already."""
     return Response(data, status, {**_HEADERS, **(headers or {})}, "application/json")

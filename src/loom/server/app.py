@@ -13,6 +13,7 @@ from loom.model.ports import Transport
 
 from .actors import Actors
 from .answers import empty, error_answer
+from .completions import Completions
 from .operations import Operation, endpoints_of, fit
 from .probes import Probes
 from .requests import ClientGone
@@ -35,13 +36,15 @@ def create_app(
     lifespan: Lifespan | None = None,
     times: Times | None = None,
     stops: Callable[[], bool] | None = None,
+    default_actor: str | None = None,
 ) -> Gateway:
     """The ASGI app. It may be mounted in another one, which then closes `transport` and opens what `lifespan` would.
 
     `keys`: with any, every route but the probes needs ``Authorization: Bearer <key>``. `allowed_hosts`: names of this
     server, at any port unless one is given (default: this machine's own; ``*``: any). `allowed_origins`: pages of
     these exact origins may use it from a browser. `stops`: asked now and then by event streams, which end in order
-    when it says so; where the server cannot call `end_streams`. Raises `UsageError` for what is none of these.
+    when it says so; where the server cannot call `end_streams`. `default_actor`: who answers OpenAI's clients for
+    models that no actor is called. Raises `UsageError` for what is none of these.
     """
     return Gateway(
         transport,
@@ -51,6 +54,7 @@ def create_app(
         lifespan=lifespan,
         times=times or Times(),
         stops=stops,
+        default_actor=default_actor,
     )
 
 
@@ -67,9 +71,11 @@ class Gateway:
         lifespan: Lifespan | None,
         times: Times,
         stops: Callable[[], bool] | None,
+        default_actor: str | None,
     ) -> None:
         self._streams = Streams(transport, times, stops)
-        native = (*Runs(self._streams).operations(), *Actors(self._streams).operations())
+        rooms = (Runs(self._streams), Actors(self._streams), Completions(self._streams, default_actor))
+        native = tuple(operation for room in rooms for operation in room.operations())
         self.operations: tuple[Operation, ...] = (*native, *Probes(self._streams, native).operations())
         public = [operation.path for operation in self.operations if operation.public]
         self._guard = Guard(keys=keys, allowed_hosts=allowed_hosts, allowed_origins=allowed_origins, public=public)
@@ -125,16 +131,18 @@ class Gateway:
     async def _answer(self, scope: Scope, receive: Receive, path: str, admission: Admission) -> ASGIApp:
         """Paths are matched here and not by Starlette's router, whose frames and scope entries every event stream would
         hold for as long as it lasts."""
-        if admission.refusal is not None:
-            return error_answer(admission.refusal)
         if admission.preflight:
             return empty()
         for endpoint in self._endpoints:
             parameters = endpoint.match(path)
             if parameters is not None:
+                if admission.refusal is not None:
+                    return endpoint.refuse(admission.refusal)
                 scope["path_params"] = parameters
                 return await endpoint.answer(scope, receive)
-        return error_answer(UsageError(f"nothing is found at {path[:80]!r}", code="route_not_found"))
+        return error_answer(
+            admission.refusal or UsageError(f"nothing is found at {path[:80]!r}", code="route_not_found")
+        )
 
 
 def _path_in_app(scope: Scope) -> str:

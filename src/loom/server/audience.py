@@ -22,7 +22,7 @@ from loom.model.errors import LoomError
 from loom.model.ports import Transport
 from loom.wire.sse import Framer
 
-__all__ = ["Audience", "Key", "Viewer", "http_chunk"]
+__all__ = ["Audience", "Frames", "Key", "Viewer", "http_chunk"]
 
 log = logging.getLogger("loom.server")
 
@@ -34,6 +34,12 @@ class Key(NamedTuple):
     named: bool = True
     prefix: bytes = b""
     attach: bool = True
+
+
+class Frames(Protocol):
+    """What a run's batches become on the wire."""
+
+    def frames(self, batch: Batch) -> bytes: ...
 
 
 class Viewer(Protocol):
@@ -56,12 +62,19 @@ def http_chunk(data: bytes) -> bytes:
 class Audience:
     """All viewers of one `Key`, members or not."""
 
-    def __init__(self, transport: Transport, key: Key, tasks: TaskSet, forget: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        key: Key,
+        tasks: TaskSet,
+        forget: Callable[[], object],
+        framer: Frames | None = None,
+    ) -> None:
         self._transport = transport
         self._key = key
         self._tasks = tasks
         self._forget = forget
-        self._framer = Framer(named=key.named, prefix=key.prefix)
+        self._framer = framer or Framer(named=key.named, prefix=key.prefix)
         self._viewers = 0
         self._members: set[Viewer] = set()  # all were sent everything up to `_cursor`
         self._early: dict[Viewer, Cursor] = {}  # these more; they become members when the follower is there, too

@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from loom.wire.sse import FAULT
-from loom.wire.views import ErrorBody
 
 from .operations import Answer, Operation, Parameter
 
@@ -17,7 +16,7 @@ __all__ = ["describe"]
 
 _REFS = "#/components/schemas/{name}"
 _ALWAYS = (400, 401, 403, 500, 503)
-_WITH_BODY = (408, 413, 415, 422)
+_WITH_BODY = (408, 413, 415)
 _EVENT = {
     "type": "object",
     "required": ["data"],
@@ -31,7 +30,13 @@ _EVENT = {
         },
     },
 }
+_DATA = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {"data": {"type": "string", "description": "A `chat.completion.chunk`, an error body, or `[DONE]`."}},
+}
 _HEADERS = {
+    "X-Request-Id": "The run.",
     "Location": "Where the run is found.",
     "Retry-After": "Seconds to wait before asking again.",
     "WWW-Authenticate": "Bearer.",
@@ -41,12 +46,13 @@ _HEADERS = {
 def describe(operations: Iterable[Operation]) -> dict[str, Any]:
     """The whole document."""
     operations = tuple(operations)
-    types = [ErrorBody, *_types(operations)]
+    types = _types(operations)
     schemas, components = msgspec.json.schema_components(types, ref_template=_REFS)
     by_type = dict(zip(types, schemas, strict=True))
     paths: dict[str, Any] = {}
     for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, by_type)
+        path = operation.path.replace(":path}", "}")
+        paths.setdefault(path, {})[operation.method.lower()] = _operation(operation, by_type)
     return {
         "openapi": "3.2.0",
         "info": {"title": "Loom", "version": "1", "description": "Runs: output that arrives over time."},
@@ -62,7 +68,7 @@ def describe(operations: Iterable[Operation]) -> dict[str, Any]:
 def _types(operations: Iterable[Operation]) -> list[Any]:
     found: dict[Any, None] = {}
     for operation in operations:
-        for body in (operation.body, *(answer.body for answer in operation.answers.values())):
+        for body in (operation.error_body, operation.body, *(answer.body for answer in operation.answers.values())):
             if body not in (None, str, dict):
                 found[body] = None
     return list(found)
@@ -76,7 +82,7 @@ def _operation(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
         "responses": {str(status): _answer(answer, schemas) for status, answer in operation.answers.items()},
     }
     for status in sorted({*_ALWAYS, *operation.errors, *(_WITH_BODY if operation.body else ())}):
-        described["responses"][str(status)] = _error(status, schemas)
+        described["responses"][str(status)] = _error(status, operation.error_body, schemas)
     if operation.body:
         described["requestBody"] = {
             "required": bool(_required_fields(operation.body)),
@@ -104,19 +110,24 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
 
 def _answer(answer: Answer, schemas: dict[Any, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {"description": answer.description}
+    content: dict[str, Any] = {}
     if answer.body is str:
-        described["content"] = {"text/event-stream": {"itemSchema": _EVENT}}
+        content["text/event-stream"] = {"itemSchema": _EVENT}
     elif answer.body is dict:
-        described["content"] = {"application/json": {"schema": {"type": "object"}}}
+        content["application/json"] = {"schema": {"type": "object"}}
     elif answer.body is not None:
-        described["content"] = {"application/json": {"schema": schemas[answer.body]}}
+        content["application/json"] = {"schema": schemas[answer.body]}
+    if answer.streams:
+        content["text/event-stream"] = {"itemSchema": _DATA}
+    if content:
+        described["content"] = content
     if answer.headers:
         described["headers"] = {name: _header(name) for name in answer.headers}
     return described
 
 
-def _error(status: int, schemas: dict[Any, Any]) -> dict[str, Any]:
-    described = _answer(Answer(HTTPStatus(status).phrase, ErrorBody), schemas)
+def _error(status: int, body: type, schemas: dict[Any, Any]) -> dict[str, Any]:
+    described = _answer(Answer(HTTPStatus(status).phrase, body), schemas)
     names = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}.get(status, ())
     if names:
         described["headers"] = {name: _header(name, required=status == 401) for name in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -12,16 +13,20 @@ from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope
 
 from loom.model.errors import LoomError, UsageError
+from loom.wire.views import ErrorBody
 
 from .answers import error_answer
 from .requests import ClientGone
 
-__all__ = ["Answer", "Endpoint", "Handler", "Operation", "Parameter", "answer_of", "endpoints_of", "fit"]
+__all__ = ["Answer", "Endpoint", "Handler", "Operation", "Parameter", "Refuse", "answer_of", "endpoints_of", "fit"]
 
 log = logging.getLogger("loom.server")
 
 Handler = Callable[[Request], Awaitable[ASGIApp]]
 """Takes a request, gives what answers it, or raises a `LoomError`, which is then the answer."""
+
+Refuse = Callable[..., Response]
+"""Shows a `LoomError` (and more headers) as an answer."""
 
 
 class Parameter(NamedTuple):
@@ -35,16 +40,18 @@ class Parameter(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """One status of an operation: what it means, and its body's type (None: no body; str: an event stream)."""
+    """One status of an operation: what it means, and its body's type (None: no body; str: an event stream; with
+    `streams`, either)."""
 
     description: str
     body: Any = None
     headers: tuple[str, ...] = ()
+    streams: bool = False
 
 
 class Operation(NamedTuple):
     """One method of one path. `errors`: statuses beside those that every operation may answer with. `public`: it
-    needs no key."""
+    needs no key. `refuse` shows errors as `error_body`, the same for all methods of a path."""
 
     method: str
     path: str
@@ -56,19 +63,21 @@ class Operation(NamedTuple):
     body: type | None = None
     errors: tuple[int, ...] = ()
     public: bool = False
+    refuse: Refuse = error_answer
+    error_body: type = ErrorBody
 
 
-async def answer_of(call: Awaitable[ASGIApp], scope: Scope) -> ASGIApp:
+async def answer_of(call: Awaitable[ASGIApp], scope: Scope, refuse: Refuse = error_answer) -> ASGIApp:
     """What `call` gives, or the error that it raises as an answer. `ClientGone` passes."""
     try:
         return await call
     except LoomError as error:
-        return error_answer(error)
+        return refuse(error)
     except ClientGone:
         raise
     except Exception:  # a fault of ours or of the transport: told without its details, which go to the log
         log.exception("%s %s failed", scope["method"], scope["path"])
-        return error_answer(LoomError("internal error"))
+        return refuse(LoomError("internal error"))
 
 
 def fit(answer: ASGIApp, scope: Scope) -> ASGIApp:
@@ -82,7 +91,10 @@ class Endpoint:
     """One path: finds the method's handler, and has an answer whatever happens."""
 
     def __init__(self, path: str, operations: Iterable[Operation]) -> None:
-        self._pattern, _, _ = compile_path(path)
+        self._pattern = re.compile(compile_path(path)[0].pattern, re.DOTALL)  # a name may hold line ends
+        operations = tuple(operations)
+        self.refuse = operations[0].refuse
+        """Shows an error as those are shown here."""
         self._handlers = {operation.method: operation.handler for operation in operations}
         if "GET" in self._handlers:
             self._handlers["HEAD"] = self._handlers["GET"]
@@ -98,8 +110,8 @@ class Endpoint:
         handler = self._handlers.get(scope["method"])
         if handler is None:
             wrong = UsageError(f"{scope['method']} is not offered here", code="method_not_allowed")
-            return error_answer(wrong, {"Allow": self._allow})
-        return await answer_of(handler(Request(scope, receive)), scope)
+            return self.refuse(wrong, {"Allow": self._allow})
+        return await answer_of(handler(Request(scope, receive)), scope, self.refuse)
 
 
 def endpoints_of(operations: Iterable[Operation]) -> list[Endpoint]:

@@ -21,7 +21,7 @@ from loom.model.errors import (
 )
 from loom.model.run import check_id
 from loom.wire.duration import parse_duration
-from loom.wire.json import canonical, check_depth, decode
+from loom.wire.json import canonical, decode, decode_as
 
 __all__ = [
     "ClientGone",
@@ -34,6 +34,7 @@ __all__ = [
     "query_int",
     "query_name",
     "read_body",
+    "read_json",
     "resume_at",
     "run_in_path",
 ]
@@ -59,10 +60,15 @@ async def read_body(request: Request, type: type[T]) -> T:
     Raises `LimitExceeded` (413), `RemoteProtocolError` (400 not JSON or too deep, 408 too slow, 415 not said to be
     JSON), `InvalidInput` (422) naming the field.
     """
+    return decode_as(await read_json(request), type)
+
+
+async def read_json(request: Request) -> bytes:
+    """The body, said to be JSON but not looked at; ``{}`` when there is none. Raises as `read_body`."""
     data = await _read(request)
     if data or request.headers.get("content-type"):
         _check_type(request)
-    return _decode_as(data or b"{}", type)
+    return data or b"{}"
 
 
 async def _read(request: Request) -> bytes:
@@ -107,18 +113,6 @@ def _check_type(request: Request) -> None:
         raise RemoteProtocolError(
             f"Content-Type: application/json is needed, not {given[:80]!r}", code="unsupported_media_type"
         )
-
-
-def _decode_as(data: bytes, type: type[T]) -> T:
-    check_depth(data)
-    try:
-        return msgspec.json.decode(data, type=type)
-    except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `$")
-        field = path.rstrip("`").removeprefix(".")
-        raise InvalidInput(f"{field}: {message}" if field else message, details={"field": field}) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RemoteProtocolError(f"not JSON: {error}") from None
 
 
 def canonical_json(data: msgspec.Raw) -> msgspec.Raw:

@@ -33,7 +33,7 @@ _BEARER = re.compile(rb"bearer +([\x21-\x7e]+) *", re.IGNORECASE)
 _READ = frozenset({
     b"host", b"origin", b"authorization", b"sec-fetch-site", b"sec-fetch-mode", b"access-control-request-method",
 })  # fmt: skip
-_CORS = ((b"access-control-expose-headers", b"location, retry-after"), (b"vary", b"origin"))
+_CORS = ((b"access-control-expose-headers", b"location, retry-after, x-request-id"), (b"vary", b"origin"))
 _PREFLIGHT = (
     (b"access-control-allow-methods", b"GET, HEAD, POST"),
     (b"access-control-allow-headers", b"authorization, content-type, idempotency-key, last-event-id"),

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing, suppress
-from typing import cast
+from typing import Protocol, cast
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,16 +21,28 @@ from loom.engine.tasks import TaskSet, cancel_and_wait, spawn
 from loom.model import limits
 from loom.model.chunk import Page
 from loom.model.cursor import Cursor
-from loom.model.errors import HandleClosed, LoomError, Unavailable
+from loom.model.errors import ErrorInfo, HandleClosed, LoomError, Unavailable
 from loom.model.ports import Transport
 from loom.wire.headers import AHEAD
 from loom.wire.sse import HEARTBEAT, fault
 
 from .answers import empty, error_answer
-from .audience import Audience, Key, http_chunk
+from .audience import Audience, Frames, Key, http_chunk
 from .operations import answer_of
 
-__all__ = ["BEGINNING", "CONNECTION", "EVENT_HEADERS", "EventStream", "LongPoll", "Streams", "Times", "open_events"]
+__all__ = [
+    "BEGINNING",
+    "CONNECTION",
+    "EVENT_HEADERS",
+    "Dialect",
+    "EventStream",
+    "LongPoll",
+    "Streams",
+    "Times",
+    "open_events",
+    "renew",
+    "wait_gone",
+]
 
 log = logging.getLogger("loom.server")
 
@@ -58,6 +70,20 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
     stalled: float = limits.STALLED_VIEWER
     long_poll: float = limits.LONG_POLL
     leave_grace: float = limits.LEAVE_GRACE
+    first_output: float = limits.FIRST_OUTPUT
+
+
+class Dialect(Frames, Protocol):
+    """Another wire format than ours, as it tells one run to one viewer from its first chunk."""
+
+    @property
+    def ended(self) -> bool:
+        """Nothing follows, whatever the run still says."""
+        ...
+
+    def fault(self, error: ErrorInfo) -> bytes:
+        """The last event of a stream that breaks off."""
+        ...
 
 
 class _ClientGone(Exception):
@@ -117,8 +143,12 @@ class Streams:
         if self.closing:
             raise Unavailable("the server is stopping")
 
-    def audience(self, key: Key) -> Audience:
-        """What the viewers of one run share; to be left by each."""
+    def audience(self, key: Key, dialect: Dialect | None = None) -> Audience:
+        """What the viewers of one run share; to be left by each. A dialect remembers what it said: it has its own."""
+        if dialect is not None:
+            alone = Audience(self.transport, key, self._followers, lambda: None, dialect)
+            alone.enter()
+            return alone
         audience = self._audiences.get(key)
         if audience is None:
             audience = self._audiences[key] = Audience(
@@ -133,11 +163,12 @@ class EventStream:
 
     `opening` goes out at once. `owned`: the run's owner is the viewer, on whose behalf the connection renews it.
     Without `attach` the viewer says itself how far it has read, when told that the run is kept `ahead` of its readers.
+    A `dialect` has already told what lies before `first`.
     """
 
     __slots__ = (
-        "_audience", "_clock", "_ended", "_first", "_headers", "_key", "_opening", "_owned", "_send", "_sending",
-        "_since", "_status", "_streams", "_task", "_write",
+        "_audience", "_clock", "_dialect", "_ended", "_first", "_headers", "_key", "_opening", "_owned", "_send",
+        "_sending", "_since", "_status", "_streams", "_task", "_write",
     )  # fmt: skip
 
     def __init__(
@@ -153,11 +184,13 @@ class EventStream:
         owned: bool = False,
         attach: bool = True,
         ahead: int | None = None,
+        dialect: Dialect | None = None,
         headers: Iterable[tuple[bytes, bytes]] = EVENT_HEADERS,
         status: int = 200,
     ) -> None:
         self._streams = streams
         self._key = Key(run, named, prefix, attach)
+        self._dialect = dialect
         self._first: Page | None = first
         self._opening = opening
         self._status = status
@@ -182,10 +215,10 @@ class EventStream:
         connection = scope.get("extensions", {}).get(CONNECTION)
         self._send = send
         self._write = connection and connection.get("write")
-        self._audience = self._streams.audience(self._key)
+        self._audience = self._streams.audience(self._key, self._dialect)
         self._streams.open += 1
         self.follow_alone(None)
-        owner = [spawn(self._renew(), f"loom-owner {self._key.run}")] if self._owned else []
+        owner = [spawn(renew(self._streams, self._key.run), f"loom-owner {self._key.run}")] if self._owned else []
         try:
             await self._watch(scope, receive)
         finally:
@@ -217,19 +250,32 @@ class EventStream:
         except asyncio.CancelledError:
             if not self._streams.closing:
                 raise
+            last = self._farewell()
         except HandleClosed:  # what is served from was closed before its server: the end of a server that stops
             log.debug("following run %s ended: the client was closed", self._key.run)
+            last = self._farewell()
         except LoomError as error:
-            last = fault(error.info, named=self._key.named)
+            last = self._fault(error)
         except _ClientGone:
             raise
         except Exception:  # a fault of ours or of the transport: told without its details, which go to the log
             log.exception("following run %s failed", self._key.run)
-            last = fault(LoomError("internal error").info, named=self._key.named)
+            last = self._fault(LoomError("internal error"))
         finally:
             self._streams.leave()
         self._ended = True
         await self._send_slowly(last, more=False)
+
+    def _farewell(self) -> bytes:
+        """What a server that stops still says: only to those who know no way to go on elsewhere."""
+        if self._dialect is None or self._dialect.ended:
+            return b""
+        return self._fault(Unavailable("the server is stopping"))
+
+    def _fault(self, error: LoomError) -> bytes:
+        if self._dialect is not None:
+            return self._dialect.fault(error.info)
+        return fault(error.info, named=self._key.named)
 
     async def _follow(self, after: Cursor | None) -> bool:
         """Send what there is, to the log's end; True if the audience sends the rest."""
@@ -239,19 +285,25 @@ class EventStream:
                 await self._send_slowly(self._opening)
             if page.batches:
                 await self._say(page)
-            if page.ended:
+            if page.ended or self._told():
                 return False
             after = page.cursor
             if self._joins(after):
                 return True
-        take = None if self._write is None else self._take
+        # A dialect remembers what it said: it may not render a page that the connection then does not take.
+        take = None if self._write is None or self._dialect is not None else self._take
         pages = self._streams.transport.follow(self._key.run, after, attach=self._key.attach, take=take)
         async with aclosing(cast("AsyncGenerator[Page, None]", pages)) as follower:
             async for page in follower:
                 await self._say(page)
+                if self._told():
+                    return False
                 if page.caught_up and not page.ended and self._joins(page.cursor):
                     return True
         return False
+
+    def _told(self) -> bool:
+        return self._dialect is not None and self._dialect.ended
 
     def _joins(self, at: Cursor | None) -> bool:
         return self._write is not None and self._audience.join(self, at)
@@ -259,6 +311,8 @@ class EventStream:
     async def _say(self, page: Page) -> None:
         write = self._write
         for data in self._audience.parts(page.batches):
+            if not data:  # a dialect has no word for it, and an empty HTTP chunk would be the last
+                continue
             if write is not None and write(http_chunk(data)):
                 self._since = self._clock()
             else:
@@ -332,15 +386,15 @@ class EventStream:
             return False
         return True
 
-    async def _renew(self) -> None:
-        """The viewer is there: its run's owner lives."""
-        run = self._key.run
-        while True:
-            try:
-                await self._streams.transport.touch(run)
-            except LoomError as error:  # out of reach for now; if for long, the run is cancelled, as it should be
-                log.debug("renewing run %s: %s", run, error)
-            await asyncio.sleep(self._streams.times.leave_grace / limits.RENEW_FRACTION)
+
+async def renew(streams: Streams, run: str) -> None:
+    """A viewer is there as long as this runs: its run's owner lives."""
+    while True:
+        try:
+            await streams.transport.touch(run)
+        except LoomError as error:  # out of reach for now; if for long, the run is cancelled, as it should be
+            log.debug("renewing run %s: %s", run, error)
+        await asyncio.sleep(streams.times.leave_grace / limits.RENEW_FRACTION)
 
 
 async def open_events(
@@ -390,7 +444,7 @@ class LongPoll:
         task = spawn(self._answer(scope, receive, send), "loom-poll")
         self._streams.open += 1
         try:
-            await _gone(receive)
+            await wait_gone(receive)
         finally:
             self._streams.open -= 1
             await cancel_and_wait(task)
@@ -408,7 +462,8 @@ class LongPoll:
         await answer(scope, receive, send)
 
 
-async def _gone(receive: Receive) -> None:
+async def wait_gone(receive: Receive) -> None:
+    """Until the client has left, or was sent all."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
@@ -420,4 +475,4 @@ async def _cut(scope: Scope, receive: Receive) -> None:
         connection["abort"]()
         with suppress(TimeoutError):
             async with asyncio.timeout(limits.LINGER):
-                await _gone(receive)
+                await wait_gone(receive)

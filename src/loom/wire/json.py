@@ -18,6 +18,7 @@ __all__ = [
     "check_size",
     "convert",
     "decode",
+    "decode_as",
     "decode_batch",
     "decode_chunk",
     "decode_message",
@@ -109,6 +110,19 @@ def decode(data: bytes) -> Any:
     check_depth(data)
     try:
         return _any.decode(data)
+    except _FAULTS as error:
+        raise RemoteProtocolError(f"not JSON: {error}") from None
+
+
+def decode_as(data: bytes, type: type[T]) -> T:
+    """The JSON value as `type`. Raises `RemoteProtocolError` as `decode`, `InvalidInput` naming the field."""
+    check_depth(data)
+    try:
+        return msgspec.json.decode(data, type=type)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$")
+        field = path.rstrip("`").removeprefix(".")
+        raise InvalidInput(f"{field}: {message}" if field else message, details={"field": field}) from None
     except _FAULTS as error:
         raise RemoteProtocolError(f"not JSON: {error}") from None
 
