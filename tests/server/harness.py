@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from typing import Any, cast
 
 from loom.engine.registry import Registry
+from loom.engine.runner import Resources
 from loom.engine.transport import StoreTransport
 from loom.engine.worker import Worker
 from loom.model.chunk import Chunk, Page
@@ -125,7 +126,12 @@ class Rig:
 
 @asynccontextmanager
 async def rig(
-    registry: Registry | None = None, *, worker: bool = False, times: Times | None = None, **options: Any
+    registry: Registry | None = None,
+    *,
+    worker: bool = False,
+    resources: Resources | None = None,
+    times: Times | None = None,
+    **options: Any,
 ) -> AsyncIterator[Rig]:
     async with MemoryStore() as store:
         transport = WatchedTransport(store, registry)
@@ -133,7 +139,7 @@ async def rig(
         async with serving(app, port=0) as address:
             if worker:
                 assert registry is not None
-                async with Worker(store, registry):
+                async with Worker(store, registry, resources=resources):
                     yield Rig(app, address, store, transport)
             else:
                 yield Rig(app, address, store, transport)
