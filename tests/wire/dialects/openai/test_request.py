@@ -79,7 +79,8 @@ def test_messages_are_chat_messages() -> None:
 def test_both_names_of_the_bound_on_tokens_are_one(name: str) -> None:
     async def bounded(prompt: str, max_tokens: int = 0, max_completion_tokens: int = 0) -> None: ...
 
-    assert given(bounded, **{name: 7}) == {"prompt": "hi", "max_tokens": 7, "max_completion_tokens": 7}
+    fields: dict[str, Any] = {name: 7}
+    assert given(bounded, **fields) == {"prompt": "hi", "max_tokens": 7, "max_completion_tokens": 7}
 
 
 def test_tools_are_tool_specs() -> None:
