@@ -6,7 +6,8 @@
  *   load PORT first COUNT       REQUESTS          one after the other: connect, ask, wait for the first stamped event
  *
  * REQUESTS is a file of whole HTTP requests, each ended by a NUL; connection i sends request i modulo their number.
- * An event is a line that begins with "data:". One that holds "t":<Unix seconds> is stamped: its latency is counted.
+ * An event is a line that begins with "data:". One that holds "t":<Unix seconds>, or t=<them>, is stamped: its latency
+ * is counted.
  * Each answer is one line of JSON. Any status but 200 or 201 ends the program with an error.
  */
 #define _GNU_SOURCE
@@ -69,6 +70,7 @@ static void take_line(const char *line, size_t length) {
     if (length < 5 || memcmp(line, "data:", 5)) return;
     events++;
     const char *found = memmem(line, length, "\"t\":", 4);
+    if (!found && (found = memmem(line, length, "\"t=", 3))) found--; /* the text of a chat's token */
     if (found) stamp(strtod(found + 4, NULL));
 }
 

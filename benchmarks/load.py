@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 
-_STAMP = re.compile(rb'"t":([0-9.]+)')
+_STAMP = re.compile(rb'"t(?:":|=)([0-9.]+)')
 
 
 class Stream:

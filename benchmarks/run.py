@@ -16,7 +16,7 @@ from typing import Any
 
 from figures import LOOM, Figure
 from harness import HERE, Load, facts, script
-from measures import imports, memory
+from measures import chats, imports, memory
 from measures.streams import Streams
 from report import as_markdown, as_table
 
@@ -42,6 +42,7 @@ class Suite:
             "T7": self._sqlite,
             "T12": lambda: memory.measure(load, rounds, quick=quick),
             "T13": self._imports,
+            "chats": lambda: chats.measure(load, rounds, quick=quick),
             "latency": lambda: [*streams.latency(), self._across_processes()],
         }
         self.loaded: list[str] | None = None
@@ -124,7 +125,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="T1 T2 T3 T4 T5 T6 T7 T12 T13 latency")
+    parser.add_argument("names", nargs="*", help="T1 T2 T3 T4 T5 T6 T7 T12 T13 chats latency")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true")
     return parser.parse_args()

@@ -6,6 +6,9 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from sources import tokens
 
 import loom
 
@@ -32,3 +35,10 @@ async def ticks(every: float) -> AsyncIterator[dict[str, float]]:
     while True:
         yield {"t": time.time()}
         await asyncio.sleep(every)
+
+
+@app.actor
+async def chat(prompt: str) -> AsyncIterator[str]:
+    async with aclosing(tokens(prompt)) as said:
+        async for token in said:
+            yield token

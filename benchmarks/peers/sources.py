@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import time
 from collections.abc import AsyncIterator
 
@@ -31,6 +32,20 @@ async def ticks(every: float) -> AsyncIterator[tuple[int, str]]:
         yield i, f'{{"t":{time.time()}}}'
         i += 1
         await asyncio.sleep(every)
+
+
+async def tokens(prompt: str, every: float = 0.05) -> AsyncIterator[str]:
+    """A chat's stamped tokens, as `ticks`. Once it is stopped, the UDP port that the prompt names is told so."""
+    try:
+        yield f"t={time.time()} "
+        await asyncio.sleep(every * random.random())
+        while True:
+            yield f"t={time.time()} "
+            await asyncio.sleep(every)
+    finally:
+        if prompt.isdigit():
+            with socket.socket(type=socket.SOCK_DGRAM) as teller:
+                teller.sendto(b"stopped", ("127.0.0.1", int(prompt)))
 
 
 class Broadcast:

@@ -150,7 +150,7 @@ def test_finish_reasons_are_openais_words(reason: str, told: str) -> None:
 def test_other_values_are_their_json_on_a_line_each() -> None:
     values: list[Any] = [{"i": 0}, [1], 2.5, True, {"part": "of the whole"}, {"part": 3}]
     expected = '{"i":0}\n[1]\n2.5\ntrue\n{"part":"of the whole"}\n{"part":3}\n'
-    assert text_of(START, *map(said, values), END) == expected
+    assert text_of(START, *[said(value) for value in values], END) == expected
 
 
 def test_what_has_no_place_is_left_out() -> None:
