@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import loom
-from loom.model.errors import InvalidInput, UsageError
+from loom.model.errors import InvalidInput, UnknownProducer, UsageError
 from loom.testing import FakeAI
 
 pytestmark = pytest.mark.anyio
@@ -187,6 +187,13 @@ async def test_what_is_required_must_be_provided(value: Any, there: bool) -> Non
             async with app.resources():
                 raise AssertionError("it must not start")
     assert trace.events == ["open app", "close app"]
+
+
+async def test_a_default_actor_that_is_none_is_told_at_the_start() -> None:
+    app = App(default_actor="nobody")
+    with pytest.raises(UnknownProducer, match="no actor is named 'nobody'"):
+        async with app.resources():
+            pass
 
 
 async def test_a_lifespan_that_fails_closes_what_was_open() -> None:

@@ -85,8 +85,8 @@ def chats(ai: AI | None = None) -> App:
 
 
 @asynccontextmanager
-async def serving_chats(ai: AI | None = None, **options: Any) -> AsyncIterator[Rig]:
-    app = chats(ai)
+async def serving_chats(app: App | None = None, **options: Any) -> AsyncIterator[Rig]:
+    app = app or chats()
     async with (
         app.resources() as resources,
         rig(

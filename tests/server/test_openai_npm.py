@@ -16,7 +16,7 @@ from loom.producers.llm import OpenAICompatible
 from loom.wire.json import decode
 from tests.producers.llm.provider import Play, Provider, events, head, said
 
-from .chats import ANSWER, serving_chats
+from .chats import ANSWER, chats, serving_chats
 from .harness import PATIENCE, Rig
 from .test_completions import state_of
 
@@ -122,7 +122,7 @@ async def test_leaving_closes_the_upstream_connection_within_a_second(script: li
     async with Provider() as provider:
         provider.play(Play(head(200) + events(said("one ")), stay=True))
         upstream = OpenAICompatible(provider.url, model="m")
-        async with serving_chats(ai=upstream, keys=["secret"]) as r, running(script, "leave", r) as process:
+        async with serving_chats(chats(upstream), keys=["secret"]) as r, running(script, "leave", r) as process:
             assert process.stdout is not None
             assert decode(await asyncio.wait_for(process.stdout.readline(), PATIENCE)) == "one "
             await asyncio.wait_for(provider.left.wait(), 1.0)

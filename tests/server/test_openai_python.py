@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -16,10 +17,11 @@ from pydantic_ai import Agent
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
-from loom.producers.llm import OpenAICompatible
+from loom.app import App
+from loom.producers.llm import MarkovWriter, OpenAICompatible
 from tests.producers.llm.provider import Play, Provider, events, head, said
 
-from .chats import ANSWER, MODEL, WEATHER, serving_chats
+from .chats import ANSWER, MODEL, WEATHER, chats, serving_chats
 from .harness import PATIENCE, Rig
 from .test_completions import state_of
 
@@ -30,9 +32,9 @@ KEY = "secret"
 
 
 @asynccontextmanager
-async def client(**options: Any) -> AsyncIterator[tuple[AsyncOpenAI, Rig]]:
+async def client(app: App | None = None) -> AsyncIterator[tuple[AsyncOpenAI, Rig]]:
     async with (
-        serving_chats(keys=[KEY], **options) as r,
+        serving_chats(app, keys=[KEY]) as r,
         AsyncOpenAI(base_url=f"{r.address.url}/v1", api_key=KEY, max_retries=0, timeout=PATIENCE) as found,
     ):
         yield found, r
@@ -153,7 +155,7 @@ async def test_leaving_closes_the_upstream_connection_within_a_second(streams: b
     async with Provider() as provider:
         provider.play(Play(head(200) + events(said("one ")), stay=True))
         upstream = OpenAICompatible(provider.url, model="m")
-        async with client(ai=upstream) as (ai, r):
+        async with client(chats(upstream)) as (ai, r):
             asking = asyncio.ensure_future(ai.chat.completions.create(model="forwards", messages=HI, stream=streams))
             await asyncio.wait_for(provider.came.wait(), PATIENCE)
             if streams:
@@ -166,6 +168,20 @@ async def test_leaving_closes_the_upstream_connection_within_a_second(streams: b
             (run,) = await r.store.heads()
             assert await state_of(r, run.meta.run) == "cancelled"
         await upstream.aclose()
+
+
+async def test_the_first_example_of_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "openai.md").read_text()
+    names: dict[str, Any] = {}
+    exec(page.split("```python\n# app.py\n")[1].split("```")[0], names)
+    app: App = names["app"]
+    app.ai = MarkovWriter(rate=0)
+    async with serving_chats(app) as r, AsyncOpenAI(base_url=f"{r.address.url}/v1", api_key="-") as ai:
+        for model in ("chat", "any/other"):
+            answer = await ai.chat.completions.create(model=model, messages=HI)
+            assert answer.choices[0].finish_reason == "stop"
+            assert answer.usage.completion_tokens > 10
+            assert answer.choices[0].message.content
 
 
 # --- frameworks ------------------------------------------------------------------------------------------------------

@@ -171,6 +171,7 @@ async def _serve(
         ):
             facts = [
                 ("url", address.url),
+                ("openai", f"{address.url}/v1 (the base_url of OpenAI's clients)"),
                 *_common(app, url, store),
                 ("worker", driver.words if driver is not None else "none here (loom worker drives the runs)"),
                 ("keys", f"{len(listening.keys)} (LOOM_API_KEYS)" if listening.keys else "none are asked for"),

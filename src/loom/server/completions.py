@@ -112,7 +112,7 @@ class Completions:
         told = (meta.run, asked.body.model or name, head.meta.created)
         telling = Events(*told, include_usage=asked.includes_usage) if streams else Whole(*told)
         location = location_of(request, meta.run)
-        return _Chat(self._streams, head.meta, telling, location, repeatable=run is not None)
+        return _Chat(self._streams, meta.run, telling, location, repeatable=run is not None)
 
     async def _actor(self, name: str) -> ActorInfo:
         """Who bears the name, else the default one. Raises `UnknownProducer`."""
@@ -124,15 +124,16 @@ class Completions:
         return actor
 
 
+_BEGINNING = Page((), None, caught_up=True, ended=False)
+
+
 class _Chat:
     """The answer to one chat, whose run ends with it: who leaves cancels. Only when the request is `repeatable`, by its
     Idempotency-Key, the run goes on for a while: it may come again, and is then answered from the beginning."""
 
-    def __init__(
-        self, streams: Streams, meta: Meta, telling: Events | Whole, location: str, *, repeatable: bool
-    ) -> None:
+    def __init__(self, streams: Streams, run: str, telling: Events | Whole, location: str, *, repeatable: bool) -> None:
         self._streams = streams
-        self._run = meta.run
+        self._run = run
         self._telling = telling
         self._location = location
         self._repeatable = repeatable
@@ -190,24 +191,24 @@ class _Chat:
     def _pages(self) -> AbstractAsyncContextManager[AsyncGenerator[Page, None]]:
         return aclosing(cast("AsyncGenerator[Page, None]", self._streams.transport.follow(self._run)))
 
-    async def _stream(self, events: Events) -> ASGIApp:
+    async def _stream(self, preview: Events) -> ASGIApp:
         """Its status waits for the first output, but not for ever: then comments say that somebody is there."""
-        opening, rest = HEARTBEAT, Page((), None, caught_up=True, ended=False)
+        opening, first = HEARTBEAT, _BEGINNING
         try:
             async with asyncio.timeout(self._streams.times.first_output), self._pages() as pages:
                 async for page in pages:
-                    said, rest = _first_words(events, page)
-                    if said:
-                        opening = said
+                    if _speaks(preview, page):
+                        opening, first = b"", page if page.batches[0].first == 1 else _BEGINNING
                         break
         except TimeoutError:
             pass
-        if events.error is not None and not events.spoken:
-            raise revive(events.error)
+        if preview.error is not None and not preview.spoken:
+            raise revive(preview.error)
+        self._telling = events = preview.again()
         return EventStream(
             self._streams,
             self._run,
-            rest,
+            first,
             opening=opening,
             location=self._location,
             dialect=events,
@@ -228,9 +229,6 @@ class _Chat:
         return raw_json(whole.body(), headers={"Location": self._location, "X-Request-Id": self._run})
 
 
-def _first_words(events: Events, page: Page) -> tuple[bytes, Page]:
-    """What the page says first, if anything, and the rest of it."""
-    for index, batch in enumerate(page.batches, 1):
-        if said := events.frames(batch):
-            return said, Page(page.batches[index:], page.cursor, page.caught_up, page.ended)
-    return b"", Page((), page.cursor, page.caught_up, page.ended)
+def _speaks(events: Events, page: Page) -> bool:
+    """Whether the page says something of the answer, or that there is none."""
+    return any(events.frames(batch) for batch in page.batches)  # up to the first

@@ -153,8 +153,15 @@ def test_other_values_are_their_json_on_a_line_each() -> None:
     assert text_of(START, *[said(value) for value in values], END) == expected
 
 
+@pytest.mark.parametrize(
+    "text", ['"', "\\", '\\"', '","error":1', "a\nb", "\x00\x7f", "\u2028é😀", '"data":"x"', "</script>"]
+)
+def test_any_text_arrives_as_it_is(text: str) -> None:
+    assert text_of(START, said(text), said(text + "."), END) == text + text + "."
+
+
 def test_what_has_no_place_is_left_out() -> None:
-    chunks = [
+    chunks: list[Chunk[Any]] = [
         START, Chunk("progress"), Chunk("stdout", "log"), said(None), said(""), said(TextPart("")),
         Chunk("text-delta", "kept"), Chunk("text-delta", {"no": 1}), END,
     ]  # fmt: skip

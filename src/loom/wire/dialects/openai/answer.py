@@ -8,7 +8,6 @@ reason shows that the producer ran those tools itself. A result is the text wher
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -55,7 +54,8 @@ class _Line(msgspec.Struct, gc=False):
 
 
 _Last = ToolCallPart | FinishReasonPart | UsagePart
-_lines = msgspec.json.Decoder(_Line)
+_line = msgspec.json.Decoder(_Line)
+_TEXT = b'{"type":"data","data":"'
 _part: msgspec.json.Decoder[Part] = msgspec.json.Decoder(Part)
 _any = msgspec.json.Decoder()
 _FIELDS: dict[type[Any], bytes] = {
@@ -104,11 +104,18 @@ def _kept(line: _Line) -> int:
     return kept_through(Chunk("start", _any.decode(line.data))) or 0
 
 
-def _numbered(batch: Batch) -> Iterator[tuple[int, _Line]]:
+def _read(line: bytes) -> _Line:
     try:
-        return enumerate(_lines.decode_lines(batch.payload), batch.first)
+        return _line.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RemoteProtocolError(f"not chunks: {error}") from None
+        raise RemoteProtocolError(f"not a chunk: {error}") from None
+
+
+def _plain_text(line: bytes) -> bytes | None:
+    """The JSON string of a data chunk that is a text without escapes, as nearly every token is: found, not decoded."""
+    if not line.startswith(_TEXT) or b"\\" in line:
+        return None
+    return line[len(_TEXT) - 1 : line.index(b'"', len(_TEXT)) + 1]
 
 
 # --- what is told last -----------------------------------------------------------------------------------------------
@@ -195,6 +202,7 @@ class Events:
         """Whether anything of the answer was given out."""
         self.error: ErrorInfo | None = None
         """Why it broke off."""
+        self._about = (run, model, created)
         self._spoken_to = 0
         self._held = _Held()
         self._role = b'"role":"assistant",'
@@ -208,9 +216,15 @@ class Events:
         self._close = b'},"logprobs":null,"finish_reason":null}]' + self._end
         self._include_usage = include_usage
 
+    def again(self) -> Events:
+        """Another one for the same run, from its first batch."""
+        return Events(*self._about, include_usage=self._include_usage)
+
     def frames(self, batch: Batch) -> bytes:
         """What these chunks add; b"" if nothing. Raises `RemoteProtocolError` for what are no chunks."""
-        return b"".join([self._frame(seq, line) for seq, line in _numbered(batch)])
+        if batch.first == batch.last:
+            return self._frame(batch.first, batch.payload)
+        return b"".join([self._frame(seq, line) for seq, line in enumerate(batch.lines(), batch.first)])
 
     def fault(self, error: ErrorInfo) -> bytes:
         """The last event of a stream that breaks off. No ``[DONE]`` follows: nobody takes it for a whole answer."""
@@ -218,9 +232,17 @@ class Events:
         self.error = error
         return b"data: %b\n\n" % error_body(error)
 
-    def _frame(self, seq: int, line: _Line) -> bytes:
+    def _frame(self, seq: int, data: bytes) -> bytes:
         if self.ended:
             return b""
+        text = _plain_text(data)
+        if text is not None and text != b'""':
+            self._spoken_to = seq
+            self._held.go_on()
+            return self._delta(b"content", text)
+        return self._other(seq, _read(data))
+
+    def _other(self, seq: int, line: _Line) -> bytes:
         if line.type == "start":
             return self._restart(_kept(line))
         if line.type == "complete":
@@ -232,15 +254,15 @@ class Events:
         if isinstance(said, _Piece):
             self._spoken_to = seq
             self._held.go_on()
-            return self._delta(said)
+            return self._delta(*said)
         if said is not None:
             self._held.add(seq, said)
         return b""
 
-    def _delta(self, piece: _Piece) -> bytes:
+    def _delta(self, field: bytes, value: bytes) -> bytes:
         role, self._role = self._role, b""
         self.spoken = True
-        return b'%b%b"%b":%b%b' % (self._open, role, piece.field, piece.text, self._close)
+        return b'%b%b"%b":%b%b' % (self._open, role, field, value, self._close)
 
     def _restart(self, kept: int) -> bytes:
         if self._spoken_to <= kept:
@@ -252,11 +274,11 @@ class Events:
         frames = b""
         calls = self._held.calls
         if not self.spoken and not calls and (piece := _result_of(line)):
-            frames = self._delta(piece)
+            frames = self._delta(*piece)
         if calls:
-            frames += self._delta(_Piece(b"tool_calls", encode(calls)))
+            frames += self._delta(b"tool_calls", encode(calls))
         elif not self.spoken:
-            frames += self._delta(_Piece(b"content", b'""'))
+            frames += self._delta(b"content", b'""')
         finish = b'{"index":0,"delta":{},"logprobs":null,"finish_reason":"%b"}]' % self._held.reason.encode()
         frames += self._head + finish + self._end
         usage = self._held.usage
@@ -286,9 +308,9 @@ class Whole:
 
     def feed(self, batch: Batch) -> None:
         """Take these chunks in. Raises `RemoteProtocolError` for what are none."""
-        for seq, line in _numbered(batch):
+        for seq, line in enumerate(batch.lines(), batch.first):
             if not self.ended:
-                self._take(seq, line)
+                self._take(seq, _read(line))
 
     def _take(self, seq: int, line: _Line) -> None:
         if line.type == "start":
