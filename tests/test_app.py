@@ -190,7 +190,7 @@ async def test_what_is_required_must_be_provided(value: Any, there: bool) -> Non
 
 
 async def test_a_default_actor_that_is_none_is_told_at_the_start() -> None:
-    app = App(default_actor="nobody")
+    app = loom.App(default_actor="nobody")
     with pytest.raises(UnknownProducer, match="no actor is named 'nobody'"):
         async with app.resources():
             pass

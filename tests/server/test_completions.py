@@ -13,7 +13,7 @@ from loom.app import App
 from loom.model.chunk import Chunk
 from loom.model.errors import ErrorInfo
 from loom.server.app import Times
-from loom.wire.json import decode
+from loom.wire.json import decode, make_batch
 from loom.wire.sse import HEARTBEAT, Event
 
 from .harness import PATIENCE, Reply, Rig, Viewer, rig
@@ -413,6 +413,25 @@ async def test_a_request_with_a_key_can_be_repeated() -> None:
         assert (other.status, refusal(other)["code"]) == (409, "conflict")
         assert len(await r.store.heads()) == 1
         assert (await r.store.read(f"{run}/in", None)).batches == ()
+
+
+async def test_after_a_restart_a_repeated_request_is_told_what_stands() -> None:
+    async with rig(talking().registry, times=SOON) as r:
+        async with streaming(r, headers=KEY) as viewer:
+            run = run_of(viewer.reply)
+            await r.begin(run)
+            await r.say(run, Chunk("data", "Hel"))
+            first = await viewer.event()
+            fence = await r.store.fence(run, "second")
+            start = Chunk("start", {"attempt": 2, "kept_through": 0})
+            await r.store.append(run, make_batch(fence.epoch, 3, [start, Chunk("data", "Hello")]))
+            assert told([first, *await viewer.rest()])[-1]["error"]["code"] == "run_restarted"
+        async with streaming(r, headers=KEY) as viewer:
+            first = await viewer.event()
+            await r.store.append(run, make_batch(fence.epoch, 5, [Chunk("complete")]), end=True)
+            chunks = told([first, *await viewer.rest()])
+        assert text(chunks[:-1]) == "Hello"
+        assert chunks[-1] == "[DONE]"
 
 
 async def pieces_of(viewer: Viewer) -> AsyncIterator[bytes]:

@@ -29,6 +29,7 @@ from loom.wire.dialects.openai import (
     Model,
     ModelList,
     ProviderChatBody,
+    TakenBack,
     Whole,
     read_request,
 )
@@ -112,7 +113,8 @@ class Completions:
         told = (meta.run, asked.body.model or name, head.meta.created)
         telling = Events(*told, include_usage=asked.includes_usage) if streams else Whole(*told)
         location = location_of(request, meta.run)
-        return _Chat(self._streams, meta.run, telling, location, repeatable=run is not None)
+        repeatable, restarted = run is not None, head.attempt > 1
+        return _Chat(self._streams, meta.run, telling, location, repeatable=repeatable, restarted=restarted)
 
     async def _actor(self, name: str) -> ActorInfo:
         """Who bears the name, else the default one. Raises `UnknownProducer`."""
@@ -131,12 +133,22 @@ class _Chat:
     """The answer to one chat, whose run ends with it: who leaves cancels. Only when the request is `repeatable`, by its
     Idempotency-Key, the run goes on for a while: it may come again, and is then answered from the beginning."""
 
-    def __init__(self, streams: Streams, run: str, telling: Events | Whole, location: str, *, repeatable: bool) -> None:
+    def __init__(
+        self,
+        streams: Streams,
+        run: str,
+        telling: Events | Whole,
+        location: str,
+        *,
+        repeatable: bool,
+        restarted: bool,
+    ) -> None:
         self._streams = streams
         self._run = run
         self._telling = telling
         self._location = location
         self._repeatable = repeatable
+        self._restarted = restarted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         owner = spawn(renew(self._streams, self._run), f"loom-owner {self._run}")
@@ -194,6 +206,8 @@ class _Chat:
     async def _stream(self, preview: Events) -> ASGIApp:
         """Its status waits for the first output, but not for ever: then comments say that somebody is there."""
         opening, first = HEARTBEAT, _BEGINNING
+        if self._restarted:
+            self._telling = preview = preview.again(await self._taken_back())
         try:
             async with asyncio.timeout(self._streams.times.first_output), self._pages() as pages:
                 async for page in pages:
@@ -214,6 +228,16 @@ class _Chat:
             dialect=events,
             headers=(*EVENT_HEADERS, (b"x-request-id", self._run.encode())),
         )
+
+    async def _taken_back(self) -> TakenBack:
+        found = TakenBack()
+        page = _BEGINNING
+        while True:
+            page = await self._streams.transport.read(self._run, page.cursor, limit=limits.PAGE_CHUNKS, wait=0.0)
+            for batch in page.batches:
+                found.feed(batch)
+            if page.caught_up:
+                return found
 
     async def _whole(self, whole: Whole) -> ASGIApp:
         async with self._pages() as pages:

@@ -10,7 +10,7 @@ from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import ErrorInfo, RemoteProtocolError, RunFailed
 from loom.model.parts import FinishReasonPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, UsagePart
-from loom.wire.dialects.openai import Events, Whole
+from loom.wire.dialects.openai import Events, TakenBack, Whole
 from loom.wire.json import decode, make_batch
 from loom.wire.sse import Decoder
 
@@ -222,6 +222,20 @@ def test_an_attempt_that_takes_back_what_was_sent_ends_the_stream() -> None:
     stream = Events("r", "m", 1.0)
     stream.frames(make_batch(100000001, 1, chunks[:4]))
     assert (stream.ended, stream.run_ended) == (True, False)
+
+
+def test_what_is_known_to_be_taken_back_is_not_sent() -> None:
+    chunks = [START, said("Hel"), said("p"), again(2), said("X"), again(2, 3), said("lo"), END]
+    batch = make_batch(100000001, 1, chunks)
+    gone = TakenBack()
+    gone.feed(batch)
+    assert [seq for seq in range(1, 9) if seq in gone] == [3, 4, 5]
+    data = Events("r", "m", 1.0).again(gone).again().frames(batch)
+    assert b'"Hel"' in data
+    assert b'"lo"' in data
+    assert b'"p"' not in data
+    assert b'"X"' not in data
+    assert data.endswith(b"[DONE]\n\n")
 
 
 def test_what_was_held_back_can_be_taken_back() -> None:

@@ -1,6 +1,6 @@
 """OpenAI's Chat Completions, as its clients speak it (API reference, "Chat"; tried with `openai` of PyPI and npm)."""
 
-from .answer import Events, Whole, completion_id
+from .answer import Events, TakenBack, Whole, completion_id
 from .errors import ApiErrorBody, error_body, status_of
 from .request import ChatBody, ChatRequest, Completion, Model, ModelList, ProviderChatBody, read_request
 
@@ -13,6 +13,7 @@ __all__ = [
     "Model",
     "ModelList",
     "ProviderChatBody",
+    "TakenBack",
     "Whole",
     "completion_id",
     "error_body",

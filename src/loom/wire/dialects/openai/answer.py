@@ -56,6 +56,7 @@ class _Line(msgspec.Struct, gc=False):
 _Last = ToolCallPart | FinishReasonPart | UsagePart
 _line = msgspec.json.Decoder(_Line)
 _TEXT = b'{"type":"data","data":"'
+_START = b'{"type":"start"'
 _part: msgspec.json.Decoder[Part] = msgspec.json.Decoder(Part)
 _any = msgspec.json.Decoder()
 _FIELDS: dict[type[Any], bytes] = {
@@ -116,6 +117,22 @@ def _plain_text(line: bytes) -> bytes | None:
     if not line.startswith(_TEXT) or b"\\" in line:
         return None
     return line[len(_TEXT) - 1 : line.index(b'"', len(_TEXT)) + 1]
+
+
+class TakenBack:
+    """The chunks that later attempts took back, of a log that is read before it is told."""
+
+    def __init__(self) -> None:
+        self._between: list[tuple[int, int]] = []
+
+    def feed(self, batch: Batch) -> None:
+        """Look at these chunks."""
+        for seq, line in enumerate(batch.lines(), batch.first):
+            if line.startswith(_START) and (kept := _kept(_read(line))) < seq - 1:
+                self._between.append((kept, seq))
+
+    def __contains__(self, seq: int) -> bool:
+        return any(kept < seq < start for kept, start in self._between)
 
 
 # --- what is told last -----------------------------------------------------------------------------------------------
@@ -190,10 +207,19 @@ _DETAILS = ("prompt_tokens_details", "completion_tokens_details")
 class Events:
     """A run as events, without ids (`openai` of Python chokes on them), to be given every batch from the run's first.
 
-    One that restarts and takes back what was sent ends in an error: this wire cannot take anything back.
+    One that restarts and takes back what was sent ends in an error: this wire cannot take anything back. What is known
+    to be `taken_back` is not sent.
     """
 
-    def __init__(self, run: str, model: str, created: float, *, include_usage: bool = False) -> None:
+    def __init__(
+        self,
+        run: str,
+        model: str,
+        created: float,
+        *,
+        include_usage: bool = False,
+        taken_back: TakenBack | None = None,
+    ) -> None:
         self.ended = False
         """Nothing follows."""
         self.run_ended = False
@@ -203,6 +229,7 @@ class Events:
         self.error: ErrorInfo | None = None
         """Why it broke off."""
         self._about = (run, model, created)
+        self._taken_back = taken_back
         self._spoken_to = 0
         self._held = _Held()
         self._role = b'"role":"assistant",'
@@ -216,9 +243,10 @@ class Events:
         self._close = b'},"logprobs":null,"finish_reason":null}]' + self._end
         self._include_usage = include_usage
 
-    def again(self) -> Events:
+    def again(self, taken_back: TakenBack | None = None) -> Events:
         """Another one for the same run, from its first batch."""
-        return Events(*self._about, include_usage=self._include_usage)
+        gone = taken_back or self._taken_back
+        return Events(*self._about, include_usage=self._include_usage, taken_back=gone)
 
     def frames(self, batch: Batch) -> bytes:
         """What these chunks add; b"" if nothing. Raises `RemoteProtocolError` for what are no chunks."""
@@ -233,7 +261,7 @@ class Events:
         return b"data: %b\n\n" % error_body(error)
 
     def _frame(self, seq: int, data: bytes) -> bytes:
-        if self.ended:
+        if self.ended or (self._taken_back is not None and seq in self._taken_back):
             return b""
         text = _plain_text(data)
         if text is not None and text != b'""':
