@@ -78,7 +78,7 @@ WRONG: list[tuple[str, Any, int, str, str | None]] = [
     ("/runs", {"actor": "a", "ahead": 2**63}, 422, "invalid_input", "ahead"),
     ("/runs/r/readers/me", {"seq": "1"}, 422, "invalid_input", "seq"),
     ("/runs/r/readers/me", {"seq": 1, "more": 1}, 422, "invalid_input", ""),
-    ("/runs/r/readers/me", {}, 422, "invalid_input", ""),
+    ("/runs/r/readers/me", {}, 422, "invalid_input", "seq"),
     ("/runs/r/readers/me", b"x", 400, "protocol_error", None),
 ]
 

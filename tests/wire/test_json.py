@@ -23,6 +23,7 @@ from loom.wire.json import (
     check_size,
     convert,
     decode,
+    decode_as,
     decode_batch,
     decode_chunk,
     decode_message,
@@ -386,3 +387,21 @@ def test_keys_that_are_no_strings_are_strings_in_json_and_come_back_as_their_typ
     assert canonical(scores) == b'{"10":"b","2":"a"}'
     assert convert(decode(encode(scores)), dict[int, str]) == scores
     assert convert({"1": 2.0}, dict[str, float]) == {"1": 2.0}
+
+
+class _Envelope(msgspec.Struct):
+    items: list[_Item]
+
+
+class _Item(msgspec.Struct):
+    name: str
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [(b'{"items":[{"name":1}]}', "items[0].name"), (b'{"items":[{}]}', "items[0].name"), (b"{}", "items")],
+)
+def test_decode_as_names_the_field_also_one_that_is_missing(data: bytes, field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        decode_as(data, _Envelope)
+    assert caught.value.details["field"] == field

@@ -51,6 +51,7 @@ _skip = msgspec.json.Decoder(msgspec.Raw)
 _chunk: msgspec.json.Decoder[Chunk[Any]] = msgspec.json.Decoder(Chunk)
 _message: msgspec.json.Decoder[Message[Any]] = msgspec.json.Decoder(Message)
 _place = msgspec.structs.force_setattr
+_MISSING = re.compile(r"Object missing required field `(.+)`")
 _FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 encode: Callable[[Any], bytes] = _encoder.encode
@@ -121,8 +122,10 @@ def decode_as(data: bytes, type: type[T]) -> T:
         return msgspec.json.decode(data, type=type)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
-        field = path.rstrip("`").removeprefix(".")
-        raise InvalidInput(f"{field}: {message}" if field else message, details={"field": field}) from None
+        place = path.rstrip("`").removeprefix(".")
+        missing = _MISSING.fullmatch(message)
+        field = ".".join(filter(None, (place, missing[1]))) if missing else place
+        raise InvalidInput(f"{place}: {message}" if place else message, details={"field": field}) from None
     except _FAULTS as error:
         raise RemoteProtocolError(f"not JSON: {error}") from None
 

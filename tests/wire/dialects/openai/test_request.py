@@ -136,7 +136,7 @@ def test_without_a_word_of_the_user_there_is_no_prompt() -> None:
         ({"messages": None}, "messages"),
         ({"messages": []}, "messages"),
         ({"messages": "hi"}, "messages"),
-        ({"messages": [{"content": "hi"}]}, "messages[0]"),
+        ({"messages": [{"content": "hi"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": 7}]}, "messages[0].content"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
@@ -144,8 +144,8 @@ def test_without_a_word_of_the_user_there_is_no_prompt() -> None:
         ({"temperature": "hot"}, "temperature"),
         ({"temperature": -1}, "temperature"),
         ({"max_tokens": 0}, "max_tokens"),
-        ({"tools": [{"type": "function"}]}, "tools[0]"),
-        ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0]"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].function"),
         ({"tool_choice": 1}, "tool_choice"),
         ({"stop": 1}, "stop"),
     ],
@@ -157,8 +157,9 @@ def test_what_does_not_fit_is_refused_by_name(change: dict[str, Any], field: str
 
 
 def test_a_missing_field_is_named() -> None:
-    with pytest.raises(InvalidInput, match="missing required field `model`"):
+    with pytest.raises(InvalidInput, match="missing required field `model`") as caught:
         read_request(encode({"messages": HI["messages"]}), ChatBody)
+    assert caught.value.details["field"] == "model"
     assert read_request(encode({"messages": HI["messages"]}), ProviderChatBody).body.model is None
 
 
