@@ -65,7 +65,7 @@ def chats(ai: AI | None = None) -> App:
     @app.actor("thinks")
     async def thinks(prompt: str) -> AsyncIterator[str]:
         """Silent at first, and once more in between: a peer's own delay."""
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(1.5)
         yield "at "
         await asyncio.sleep(0.3)
         yield "last"

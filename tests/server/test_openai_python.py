@@ -144,9 +144,9 @@ async def test_what_will_fail_again_is_asked_once() -> None:
 
 
 async def test_long_silences() -> None:
-    """Before the first token, longer than the status waits, and in between: the client passes over the heartbeats."""
+    """Longer than the status waits, and than the client would bear without a byte: it passes over the heartbeats."""
     async with client() as (ai, _):
-        stream = await ai.chat.completions.create(model="thinks", messages=HI, stream=True)
+        stream = await ai.with_options(timeout=1.0).chat.completions.create(model="thinks", messages=HI, stream=True)
         assert [chunk.choices[0].delta.content async for chunk in stream] == ["at ", "last", None]
 
 
