@@ -9,7 +9,7 @@ import pytest
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import ErrorInfo, RemoteProtocolError, RunFailed
-from loom.model.parts import FinishReasonPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, UsagePart
+from loom.model.parts import FinishReasonPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, Usage, UsagePart
 from loom.wire.dialects.openai import Events, TakenBack, Whole
 from loom.wire.json import decode, make_batch
 from loom.wire.sse import Decoder
@@ -183,7 +183,18 @@ def test_the_role_is_told_even_if_nothing_else_is() -> None:
     assert whole_of(START, said(ToolCallPart("c", "f", "{}")), END)["choices"][0]["message"]["content"] is None
 
 
+def test_what_the_run_s_models_used_is_the_usage() -> None:
+    """Unless the producer says itself, as `UsagePart`, what is to be told."""
+    end = Chunk("complete", None, usage=Usage(5, 7, calls=2, uncounted=1))
+    expected = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
+    assert events_of(START, said("x"), end)[-2]["usage"] == expected
+    assert whole_of(START, said("x"), end)["usage"] == expected
+    assert whole_of(START, said("x"), said(UsagePart(1, 1)), end)["usage"]["total_tokens"] == 2
+
+
 def test_no_usage_is_made_up() -> None:
+    uncounted = Chunk("complete", None, usage=Usage(calls=1, uncounted=1))
+    assert "usage" not in whole_of(START, said("x"), uncounted)
     assert [event for event in events_of(START, said("x"), END)[:-1] if not event["choices"]] == []
     assert "usage" not in whole_of(START, said("x"), END)
 

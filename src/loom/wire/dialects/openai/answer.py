@@ -23,6 +23,7 @@ from loom.model.parts import (
     RefusalPart,
     TextPart,
     ToolCallPart,
+    Usage,
     UsagePart,
 )
 from loom.wire.json import encode
@@ -51,6 +52,7 @@ class _Line(msgspec.Struct, gc=False):
     type: str
     data: msgspec.Raw = msgspec.Raw(b"null")
     error: ErrorInfo | None = None
+    usage: Usage | None = None
 
 
 _Last = ToolCallPart | FinishReasonPart | UsagePart
@@ -186,10 +188,12 @@ class _Held:
             return told
         return "tool_calls" if self.calls else "stop"
 
-    @property
-    def usage(self) -> dict[str, Any] | None:
-        """All rounds' together; None if nobody counted. Details only of a sole count: providers' differ."""
+    def usage(self, of_run: Usage | None) -> dict[str, Any] | None:
+        """All rounds' together, else what the run's models used; None if nobody counted. Details only of a sole count:
+        providers' differ."""
         counts = [part for _, part in self._parts if isinstance(part, UsagePart)]
+        if not counts and of_run is not None and of_run.calls > of_run.uncounted:
+            counts = [UsagePart(of_run.input_tokens, of_run.output_tokens)]
         if not counts:
             return None
         sent, said = sum(count.input_tokens for count in counts), sum(count.output_tokens for count in counts)
@@ -309,7 +313,7 @@ class Events:
             frames += self._delta(b"content", b'""')
         finish = b'{"index":0,"delta":{},"logprobs":null,"finish_reason":"%b"}]' % self._held.reason.encode()
         frames += self._head + finish + self._end
-        usage = self._held.usage
+        usage = self._held.usage(line.usage)
         if self._include_usage and usage is not None:
             frames += self._head + b'],"usage":%b}\n\n' % encode(usage)
         self.ended = self.run_ended = True
@@ -333,6 +337,7 @@ class Whole:
         self._pieces: list[tuple[int, _Piece]] = []
         self._bytes = 0
         self._held = _Held()
+        self._used: Usage | None = None
 
     def feed(self, batch: Batch) -> None:
         """Take these chunks in. Raises `RemoteProtocolError` for what are none."""
@@ -345,6 +350,7 @@ class Whole:
             self._restart(_kept(line))
         elif line.type == "complete":
             self.ended = self.run_ended = True
+            self._used = line.usage
             if not self._pieces and not self._held.calls and (piece := _result_of(line)):
                 self._add(seq, piece)
         elif line.type == "error":
@@ -384,7 +390,8 @@ class Whole:
         elif message["content"] is None and message["refusal"] is None:
             message["content"] = ""
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": held.reason}
-        usage = {} if held.usage is None else {"usage": held.usage}
+        used = held.usage(self._used)
+        usage = {} if used is None else {"usage": used}
         return encode({
             "id": completion_id(self._run), "object": "chat.completion", "created": self._created,
             "model": self._model, "choices": [choice], **usage,
