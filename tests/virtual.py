@@ -14,7 +14,15 @@ import pytest
 
 __all__ = ["Clock", "VirtualLoop", "virtual_time"]
 
-_MODULES = ("engine.drive", "engine.writer", "engine.readers", "engine.runner", "engine.worker", "stores.memory.store")
+_MODULES = (
+    "engine.attempt",
+    "engine.drive",
+    "engine.readers",
+    "engine.runner",
+    "engine.worker",
+    "engine.writer",
+    "stores.memory.store",
+)
 """Those that read clocks themselves."""
 
 Events = list[tuple[selectors.SelectorKey, int]]

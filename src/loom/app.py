@@ -8,9 +8,9 @@ from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
+from loom.engine.attempt import Resources
 from loom.engine.context import Context
 from loom.engine.registry import Options, Producer, Registry, Retry
-from loom.engine.runner import Resources
 from loom.model import limits
 from loom.model.errors import UsageError
 from loom.model.ports import AI

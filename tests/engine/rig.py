@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
+from loom.engine.attempt import Ending, Resources
 from loom.engine.registry import Registry, make_producer
-from loom.engine.runner import Ending, Resources, Runner
+from loom.engine.runner import Runner
 from loom.engine.tasks import cancel_and_wait, spawn
 from loom.engine.transport import StoreTransport
 from loom.model.chunk import Chunk, Message

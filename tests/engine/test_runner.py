@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from loom.engine.attempt import Ending, Resources, Stop
 from loom.engine.context import Context
 from loom.engine.registry import Retry
-from loom.engine.runner import Ending, Resources, Stop
 from loom.model import limits
 from loom.model.chunk import CANCEL, Chunk, Message, Progress, Result
 from loom.model.errors import (

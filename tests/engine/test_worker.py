@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from loom.engine.attempt import Ending
 from loom.engine.context import Context
 from loom.engine.registry import Registry, Retry, make_producer
-from loom.engine.runner import Ending
 from loom.engine.tasks import cancel_and_wait, spawn
 from loom.engine.transport import StoreTransport
 from loom.engine.worker import Worker

@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from typing import Any, cast
 
+from loom.engine.attempt import Resources
 from loom.engine.registry import Registry
-from loom.engine.runner import Resources
 from loom.engine.transport import StoreTransport
 from loom.engine.worker import Worker
 from loom.model.chunk import Chunk, Page

@@ -19,9 +19,10 @@ from loom.model.errors import Fenced, LoomError
 from loom.model.ports import Store
 from loom.model.run import Claim
 
+from .attempt import Ending, Resources, Stop
 from .backoff import REPEATABLE, Backoff
 from .registry import Registry
-from .runner import Ending, Resources, Runner, Stop
+from .runner import Runner
 from .tasks import TaskSet, cancel_and_wait, spawn
 
 __all__ = ["Drained", "Worker"]

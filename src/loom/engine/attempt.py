@@ -1,0 +1,326 @@
+"""One attempt at a run: from its start chunk to the run's end, or to the reason for another attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from loom.model import limits
+from loom.model.chunk import Chunk
+from loom.model.cursor import attempt_of
+from loom.model.errors import (
+    ErrorInfo,
+    LimitExceeded,
+    RunFailed,
+    StartOver,
+)
+from loom.model.parts import Usage
+from loom.model.ports import AI, Fence, Store
+from loom.model.run import Claim
+from loom.wire.json import convert
+
+from .backoff import Backoff
+from .context import Context, Previous
+from .drive import Voice, drive
+from .ending import error_chunk
+from .failure import info_of, is_of
+from .history import History, Plan, plan
+from .inbox import Inbox
+from .readers import Readers
+from .registry import Producer
+from .tasks import TaskSet, spawn, wait_out
+from .usage import Meter, metered
+from .writer import Writer
+
+__all__ = ["Attempt", "Ending", "Job", "Resources", "Stop"]
+
+_log = logging.getLogger("loom.worker")
+
+
+class Stop(Enum):
+    """Why a run is stopped from outside."""
+
+    CANCEL = "it was cancelled"
+    OWNER = "its owner left"
+    DEADLINE = "its time-out passed"
+    IDLE = "it said nothing for its idle time-out"
+    HAND_OVER = "its worker is draining"
+    LAST_CALL = "its worker is draining and the run did not end in time"
+
+
+class Ending(Enum):
+    """What became of the claim."""
+
+    ENDED = "ended"  # the log has ended: acknowledge
+    RELEASED = "released"  # another worker goes on
+    GIVEN_UP = "given up"  # somebody else holds the run: write nothing, acknowledge nothing
+
+
+class Resources:
+    """What an app lends to its runs, by actor: the lifespan's value and the model behind `ctx.ai`."""
+
+    def __init__(
+        self, values: Mapping[str, Any] | None = None, ais: Mapping[str, Callable[[], AI] | None] | None = None
+    ) -> None:
+        self.values = values or {}
+        self.ais = ais or {}
+
+
+class Job:
+    """A claimed run, as its attempts and whoever stops it share it."""
+
+    def __init__(self, store: Store, claim: Claim, resources: Resources, threads: asyncio.Semaphore) -> None:
+        self.store = store
+        self.claim = claim
+        self.meta = claim.meta
+        self.resources = resources
+        self.threads = threads
+        self.backoff = Backoff.of_store()
+        self.meter = Meter()
+        self.stopped: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
+        self.inbox = Inbox(store, claim.run, lambda: self.stop(Stop.CANCEL))
+        self.following: asyncio.Task[None] | None = None
+        """Reads the inbox; it ends only by an error (the run was dropped, or cannot be told anything any more)."""
+        self.abandoned: asyncio.Task[Any] | None = None
+        """A producer that did not stop in time, still running."""
+        self.lost = False
+        """Whether the run was ended because this worker drains."""
+
+    def stop(self, why: Stop) -> None:
+        """Ask for an orderly end; the first reason counts."""
+        if not self.stopped.done():
+            self.stopped.set_result(why)
+
+
+class Attempt:
+    """One attempt: start chunk, producer, and the end or the reason for another attempt (`failure`)."""
+
+    def __init__(self, job: Job, producer: Producer[..., Any], fence: Fence, failure: ErrorInfo | None) -> None:
+        self._job = job
+        self._producer = producer
+        self._fence = fence
+        self._cause = failure
+        self._kept = 0
+        self._history = History(keep=producer.continues)
+        self.failure: ErrorInfo | None = None
+
+    async def run(self, arguments: dict[str, Any]) -> Ending | None:
+        """The claim's ending, or None for another attempt."""
+        if self._fence.tail and not self._crashed_too_often:
+            await self._read_history()
+        writer = Writer(self._job.store, self._job.meta.run, self._fence)
+        try:
+            return await self._run(writer, arguments)
+        finally:
+            await writer.aclose()
+
+    @property
+    def _crashed_too_often(self) -> bool:
+        """Then the run ends whatever its log says: it may be the log that workers crash on."""
+        return self._job.claim.crashes > self._producer.max_crashes
+
+    async def _read_history(self) -> None:
+        store, run = self._job.store, self._job.meta.run
+        after = (await self._job.backoff.attempt(lambda: store.head(run))).earliest
+        while True:
+            page = await self._job.backoff.attempt(lambda after=after: store.read(run, after))  # type: ignore[misc]
+            self._history.add(page)
+            after = page.cursor
+            if page.caught_up:
+                break
+        if self._cause is None and self._history.usage is not None:  # another worker's attempts
+            self._job.meter.add(self._history.usage)
+
+    async def _run(self, writer: Writer, arguments: dict[str, Any]) -> Ending | None:
+        stop = self._job.stopped
+        if stop.done():
+            return await self._stopped(writer, stop.result(), spoke=False)
+        verdict = self._plan()
+        if verdict.act == "lost":
+            return await self._end(writer, error_chunk(ErrorInfo("run_lost", f"the run was lost: {verdict.reason}")))
+        writer.put(self._start(verdict))
+        self._kept = verdict.kept_through
+        readers = self._readers()
+        voice = Voice(writer, readers)
+        context = self._context(voice, verdict)
+        if self._producer.context is not None:
+            arguments = {**arguments, self._producer.context: context}
+        try:
+            run = drive(self._producer, arguments, voice, self._job.threads)
+            with metered(self._job.meter):
+                task = spawn(run, f"loom-run {self._job.meta.run}")
+            return await self._supervise(task, writer, voice, context)
+        finally:
+            if readers is not None:
+                readers.close()
+
+    def _plan(self) -> Plan:
+        return plan(
+            tail=self._fence.tail,
+            said=self._history.said,
+            failed=self._cause is not None,
+            crashes=self._job.claim.crashes,
+            max_crashes=self._producer.max_crashes,
+            retry=self._producer.retry,
+            starts_over=_starts_over(self._cause),
+        )
+
+    def _start(self, verdict: Plan) -> Chunk[Any]:
+        data = {
+            "attempt": attempt_of(self._fence.epoch),
+            "actor": self._producer.name,
+            "kept_through": verdict.kept_through,
+        }
+        return Chunk("start", data, None, self._cause, None, time.time(), usage=self._used)
+
+    @property
+    def _used(self) -> Usage | None:
+        """What the run's models have used by now."""
+        usage = self._job.meter.usage
+        return usage if usage.calls else None
+
+    def _readers(self) -> Readers | None:
+        meta = self._job.meta
+        return None if meta.ahead is None else Readers(self._job.store, meta.run, meta.ahead)
+
+    def _context(self, voice: Voice, verdict: Plan) -> Context:
+        meta = self._job.meta
+        resources = self._job.resources
+        standing = [batch for batch in self._history.standing if batch.first <= verdict.kept_through]
+        return Context(
+            run_id=meta.run,
+            actor=self._producer.name,
+            attempt=attempt_of(self._fence.epoch),
+            key=meta.key,
+            previous=Previous(standing),
+            resources=resources.values.get(self._producer.name),
+            ai=resources.ais.get(self._producer.name),
+            emit=voice.emit,
+            receive=self._job.inbox.receive,
+            convert=convert,
+            emit_sync=voice.emit_sync if self._producer.threaded else None,
+            loop=asyncio.get_running_loop(),
+        )
+
+    async def _supervise(
+        self, task: asyncio.Task[Any], writer: Writer, voice: Voice, context: Context
+    ) -> Ending | None:
+        stop, following = self._job.stopped, self._job.following
+        assert following is not None
+        halted = True
+        async with TaskSet() as tasks:
+            self._arm_idle(tasks, voice)
+            try:
+                await asyncio.wait({task, stop, writer.on_broken, following}, return_when=asyncio.FIRST_COMPLETED)
+                halted = not task.done()
+            finally:
+                if halted:
+                    context._cancel()
+                    await self._halt(task, voice)
+        if writer.on_broken.done():
+            if task.done() and not task.cancelled():
+                task.exception()  # seen: it can no longer be told
+            raise writer.on_broken.result()
+        if not halted:
+            return await self._finished(task, writer)
+        if stop.done():
+            # Also when the producer returned after all: told to stop, what it returns is not what it would have been.
+            return await self._stopped(writer, stop.result(), spoke=True, abandoned=not task.done())
+        return following.result()
+
+    async def _halt(self, task: asyncio.Task[Any], voice: Voice) -> None:
+        """Cancel the producer and wait until it is really gone, or is abandoned."""
+        voice.close()
+        task.cancel()
+        try:
+            await wait_out(task, timeout=limits.ABANDON_AFTER)
+        finally:
+            self._halted(task)
+
+    def _halted(self, task: asyncio.Task[Any]) -> None:
+        run = self._job.meta.run
+        if not task.done():
+            self._job.abandoned = task
+            _log.warning("run %s: its producer did not stop within %s s", run, limits.ABANDON_AFTER)
+        elif not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning("run %s: its producer failed while it was stopped", run, exc_info=error)
+
+    def _arm_idle(self, tasks: TaskSet, voice: Voice) -> None:
+        seconds = self._job.meta.idle_timeout
+        if seconds is not None:
+            tasks.spawn(self._watch_idle(voice, seconds), f"loom-idle {self._job.meta.run}")
+
+    async def _watch_idle(self, voice: Voice, seconds: float) -> None:
+        left = seconds
+        while left > 0:
+            await asyncio.sleep(left)
+            left = voice.spoke + seconds - time.monotonic()
+        self._job.stop(Stop.IDLE)
+
+    async def _finished(self, task: asyncio.Task[Any], writer: Writer) -> Ending | None:
+        """The producer ended by itself."""
+        if task.cancelled():
+            return await self._failed(writer, RunFailed("the producer's task was cancelled from inside"))
+        error = task.exception()
+        if error is not None:
+            return await self._failed(writer, error)
+        try:
+            return await self._end(writer, Chunk("complete", task.result(), None, None, None, time.time()))
+        except (LimitExceeded, RunFailed) as reason:
+            return await self._failed(writer, RunFailed(f"its result: {reason}", code="invalid_output"))
+
+    async def _failed(self, writer: Writer, error: BaseException) -> Ending | None:
+        info = info_of(error)
+        if self._may_retry(error):
+            await writer.flush()
+            self.failure = info
+            _log.info("run %s: %s; trying again", self._job.meta.run, info.message)
+            return None
+        _log.warning("run %s failed: %s", self._job.meta.run, info.message, exc_info=error)
+        return await self._end(writer, error_chunk(info))
+
+    def _may_retry(self, error: BaseException) -> bool:
+        retry = self._producer.retry
+        if isinstance(error, StartOver) and self._kept:
+            return True
+        if retry is None or not is_of(error, retry.on):
+            return False
+        failures = self._history.failures + (self._cause is not None and not _starts_over(self._cause))
+        return failures + 1 < retry.attempts
+
+    async def _stopped(self, writer: Writer, why: Stop, *, spoke: bool, abandoned: bool = False) -> Ending | None:
+        details = {"abandoned": True} if abandoned else {}
+        match why:
+            case Stop.HAND_OVER:
+                await writer.flush()
+                return Ending.RELEASED
+            case Stop.LAST_CALL:
+                said = self._history.said or writer.seq > self._fence.tail + 1
+                if not spoke or not said or self._producer.retry is not None:
+                    await writer.flush()
+                    return Ending.RELEASED
+                self._job.lost = True
+                info = ErrorInfo("run_lost", f"the run was lost: {why.value}", details=details)
+            case Stop.CANCEL:
+                info = ErrorInfo("cancelled", "the run was cancelled", details=details)
+            case Stop.OWNER:
+                info = ErrorInfo("cancelled", f"the run was cancelled: {why.value}", details=details)
+            case Stop.DEADLINE:
+                info = ErrorInfo("deadline_exceeded", f"{why.value}: {self._job.meta.timeout} s", details=details)
+            case Stop.IDLE:
+                info = ErrorInfo("idle_timeout", f"{why.value}: {self._job.meta.idle_timeout} s", details=details)
+        return await self._end(writer, error_chunk(info))
+
+    async def _end(self, writer: Writer, chunk: Chunk[Any]) -> Ending:
+        await writer.end(msgspec.structs.replace(chunk, usage=self._used))
+        return Ending.ENDED
+
+
+def _starts_over(cause: ErrorInfo | None) -> bool:
+    return cause is not None and cause.code == StartOver.default_code
