@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gc
 import linecache
+import logging
 import threading
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
@@ -25,6 +26,7 @@ import pytest
 
 import loom
 import loom.engine.tasks
+from loom.engine.backoff import repeated
 from loom.engine.client import Client
 from loom.engine.registry import Registry
 from loom.engine.tasks import spawn
@@ -223,6 +225,27 @@ async def owner(client: Client, actor: Any) -> None:
             pass
 
 
+async def leaver(client: Client, actor: Any) -> None:
+    """Leaves a run that is his before its end."""
+    async with client.stream(actor.using(id="run")) as run:
+        await run.send("word", "again")
+        await _first(run)
+
+
+async def repeater(client: Client, actor: Any) -> None:
+    """Makes calls that fail, as those over HTTP do."""
+    tries: list[int] = []
+
+    async def call() -> None:
+        tries.append(1)
+        await asyncio.sleep(0.1)
+        if len(tries) < 3:
+            raise loom.Unavailable("by the test")
+
+    log = logging.getLogger("loom.test")
+    await repeated(call, lambda error: True, attempts=3, within=10.0, backoff=(0.1, 0.1), log=log)
+
+
 async def late_owner(client: Client, actor: Any) -> None:
     """Lets it wait for the word, and leaves for a while now and then."""
     async with client.stream(actor.using(id="run")) as run:
@@ -295,6 +318,7 @@ async def visitor(client: Client, actor: Any) -> None:
         pass
     await run.text()
     await run.wait()
+    await run.usage()
     await run
 
 
@@ -431,6 +455,9 @@ PLAYS = {
     "owner": Play(owner, chat),
     "owner, cancelled again": Play(owner, chat, more=1),
     "owner of a store that takes it at once": Play(owner, chat, pace=0),
+    "leaver": Play(leaver, chat, CONSUMER),
+    "leaver, cancelled again": Play(leaver, chat, ("consumer",), more=1),
+    "repeater": Play(repeater, chat, ("consumer",)),
     "late owner": Play(late_owner, slow),
     "late owner, cancelled again": Play(late_owner, slow, CONSUMER + FEW, more=1),
     "late owner, shaky store": Play(late_owner, slow, theirs=shaky, mine=shaky_to_read),
