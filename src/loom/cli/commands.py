@@ -14,6 +14,7 @@ def commands() -> App:
     root = _group("loom", "Output that arrives over time: start it, follow it, resume it, cancel it.")
     actor = _group("actor", "What can be run, and running it.")
     runs = _group("runs", "Runs, ended or not.")
+    _add(root, "demo", "loom.cli.demo:demo", "A chat page that survives whatever you do to it: no key, no network.")
     _add(root, "serve", "loom.cli.serve:serve", "Serve an app over HTTP, with a worker in the same process.")
     _add(root, "worker", "loom.cli.serve:worker", "Drive the runs of a store.")
     root.command(actor)

@@ -29,7 +29,7 @@ from .places import shown, store_url
 from .samples import curl_line
 from .target import load_app, target_of
 
-__all__ = ["serve", "worker"]
+__all__ = ["Driver", "block", "log_to_stderr", "serve", "tell", "worker"]
 
 StoreOption = Annotated[
     str | None,
@@ -70,11 +70,11 @@ def serve(
         return
     name = target_of(target, os.environ)
     app = load_app(name)
-    driver = None if no_worker else _Driver(app, tuple(queue or ("default",)), concurrency, lease, drain)
+    driver = None if no_worker else Driver(app, tuple(queue or ("default",)), concurrency, lease, drain)
     keys = _keys(os.environ.get("LOOM_API_KEYS", ""))
     listening = _Listening(host, port, keys, tuple(allow_host or ()), tuple(allow_origin or ()))
     url = store_url(store, os.environ)
-    _log_to_stderr()
+    log_to_stderr()
     run_loop(lambda signals: _serve(name, app, url, listening, driver, signals))
 
 
@@ -91,9 +91,9 @@ def worker(
     """Drive the runs of a store."""
     name = target_of(target, os.environ)
     app = load_app(name)
-    driver = _Driver(app, tuple(queue or ("default",)), concurrency, lease, drain)
+    driver = Driver(app, tuple(queue or ("default",)), concurrency, lease, drain)
     url = store_url(store, os.environ)
-    _log_to_stderr()
+    log_to_stderr()
     run_loop(lambda signals: _work(name, app, url, driver, signals))
 
 
@@ -110,7 +110,7 @@ class _Listening:
         self.origins = origins
 
 
-class _Driver:
+class Driver:
     """A worker to be, and how it stops."""
 
     def __init__(self, app: App, queues: tuple[str, ...], concurrency: int, lease: float, drain: float) -> None:
@@ -145,12 +145,12 @@ class _Driver:
             ) as worker,
         ):
             yield
-            _tell(_plan_of(worker.running, self._drain))
-            _tell(_account_of(await worker.drain()))
+            tell(_plan_of(worker.running, self._drain))
+            tell(_account_of(await worker.drain()))
 
 
 async def _serve(
-    target: str, app: App, url: str, listening: _Listening, driver: _Driver | None, signals: Signals
+    target: str, app: App, url: str, listening: _Listening, driver: Driver | None, signals: Signals
 ) -> None:
     """The worker drains first: viewers follow to the end what it finishes."""
     from loom.server.app import create_app  # 0.1 s, which a worker does not need
@@ -176,13 +176,13 @@ async def _serve(
                 ("worker", driver.words if driver is not None else "none here (loom worker drives the runs)"),
                 ("keys", f"{len(listening.keys)} (LOOM_API_KEYS)" if listening.keys else "none are asked for"),
             ]
-            _tell(_block(f"serving {target}", facts), "", f"  {curl_line(app, address.url, gateway.keyed)}", "")
+            tell(block(f"serving {target}", facts), "", f"  {curl_line(app, address.url, gateway.keyed)}", "")
             await signals.wait()
 
 
-async def _work(target: str, app: App, url: str, driver: _Driver, signals: Signals) -> None:
+async def _work(target: str, app: App, url: str, driver: Driver, signals: Signals) -> None:
     async with open_store(url) as store, driver.working(store):
-        _tell(_block(f"worker for {target}", [*_common(app, url, store), ("worker", driver.words)]))
+        tell(block(f"worker for {target}", [*_common(app, url, store), ("worker", driver.words)]))
         await signals.wait()
 
 
@@ -191,7 +191,7 @@ def _common(app: App, url: str, store: Store) -> list[tuple[str, str]]:
     return [("store", f"{shown(url)} (durability: {store.durability})"), ("actors", actors)]
 
 
-def _block(title: str, facts: Sequence[tuple[str, str]]) -> str:
+def block(title: str, facts: Sequence[tuple[str, str]]) -> str:
     lines = [f"loom {loom.__version__}, {title} (process {os.getpid()})", ""]
     return "\n".join([*lines, *(f"  {name:8}{value}" for name, value in facts)])
 
@@ -215,7 +215,7 @@ def _account_of(drained: Drained) -> str:
     return f"Stopped: {', '.join(told)}." if told else "Stopped."
 
 
-def _tell(*lines: str) -> None:
+def tell(*lines: str) -> None:
     print(*lines, sep="\n", flush=True)
 
 
@@ -223,7 +223,7 @@ def _keys(text: str) -> tuple[str, ...]:
     return tuple(filter(None, re.split(r"[\s,]+", text)))
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
     """Unless the app has set logging up itself."""
     logging.basicConfig(
         level=logging.DEBUG if debugging() else logging.WARNING,

@@ -7,15 +7,16 @@ a command that drives its own user's run: it reads what that user may read.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import loom
 
 from .wordcount import Count, count_words
 
-__all__ = ["app", "chat", "local", "wordcount"]
+__all__ = ["app", "chat", "converse", "local", "wordcount"]
 
 app = loom.App()
 local = loom.App()
@@ -23,14 +24,30 @@ _shared = loom.App()
 
 _HINT = "check OPENAI_BASE_URL; loom doctor says what can be reached from here"
 
+_GO_ON = loom.Retry(mode="continue", on=(loom.Unavailable,))
 
-@_shared.actor("chat-agent", retry=loom.Retry(mode="continue", on=(loom.Unavailable,)))
+@_shared.actor("chat-agent", retry=_GO_ON)
 async def chat(prompt: str, ctx: loom.Context) -> AsyncIterator[str]:
     """Answers a prompt with the model that OPENAI_BASE_URL names, else with a small built-in Markov-chain writer."""
+    async with aclosing(_answer([{"role": "user", "content": prompt}], ctx)) as tokens:
+        async for token in tokens:
+            yield token
+
+
+@_shared.actor("chat", retry=_GO_ON, max_crashes=20)
+async def converse(messages: list[dict[str, Any]], ctx: loom.Context) -> AsyncIterator[str]:
+    """Answers the last of a conversation's messages (`{"role": "user", "content": "…"}`), as chat-agent does."""
+    async with aclosing(_answer(messages, ctx)) as tokens:
+        async for token in tokens:
+            yield token
+
+
+async def _answer(messages: list[dict[str, Any]], ctx: loom.Context) -> AsyncGenerator[str, None]:
+    """The rest of the answer, if an earlier attempt has said some of it."""
     said = ctx.said()
     spoken = bool(said)
     try:
-        async with aclosing(ctx.ai.stream_completion(prompt, continue_from=said)) as tokens:
+        async with aclosing(ctx.ai.stream_completion(messages=messages, continue_from=said)) as tokens:
             async for token in tokens:
                 spoken = True
                 yield token

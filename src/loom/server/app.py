@@ -33,6 +33,7 @@ def create_app(
     keys: Iterable[str] = (),
     allowed_hosts: Iterable[str] = LOOPBACK_HOSTS,
     allowed_origins: Iterable[str] = (),
+    pages: Iterable[Operation] = (),
     lifespan: Lifespan | None = None,
     times: Times | None = None,
     stops: Callable[[], bool] | None = None,
@@ -42,15 +43,17 @@ def create_app(
 
     `keys`: with any, every route but the probes needs ``Authorization: Bearer <key>``. `allowed_hosts`: names of this
     server, at any port unless one is given (default: this machine's own; ``*``: any). `allowed_origins`: pages of
-    these exact origins may use it from a browser. `stops`: asked now and then by event streams, which end in order
-    when it says so; where the server cannot call `end_streams`. `default_actor`: who answers OpenAI's clients for
-    models that no actor is called. Raises `UsageError` for what is none of these.
+    these exact origins may use it from a browser. `pages`: served besides, and instead of what else has their path and
+    method; behind the same guard, and not in the description. `stops`: asked now and then by event streams, which end
+    in order when it says so; where the server cannot call `end_streams`. `default_actor`: who answers OpenAI's clients
+    for models that no actor is called. Raises `UsageError` for what is none of these.
     """
     return Gateway(
         transport,
         keys=tuple(keys),
         allowed_hosts=tuple(allowed_hosts),
         allowed_origins=tuple(allowed_origins),
+        pages=tuple(pages),
         lifespan=lifespan,
         times=times or Times(),
         stops=stops,
@@ -68,6 +71,7 @@ class Gateway:
         keys: tuple[str, ...],
         allowed_hosts: tuple[str, ...],
         allowed_origins: tuple[str, ...],
+        pages: tuple[Operation, ...],
         lifespan: Lifespan | None,
         times: Times,
         stops: Callable[[], bool] | None,
@@ -76,7 +80,8 @@ class Gateway:
         self._streams = Streams(transport, times, stops)
         rooms = (Runs(self._streams), Actors(self._streams), Completions(self._streams, default_actor))
         native = tuple(operation for room in rooms for operation in room.operations())
-        self.operations: tuple[Operation, ...] = (*native, *Probes(self._streams, native).operations())
+        own = (*native, *Probes(self._streams, native).operations())
+        self.operations: tuple[Operation, ...] = (*own, *pages)  # of two with one path and method, the later answers
         public = [operation.path for operation in self.operations if operation.public]
         self._guard = Guard(keys=keys, allowed_hosts=allowed_hosts, allowed_origins=allowed_origins, public=public)
         self._lifespan = lifespan

@@ -1,0 +1,109 @@
+"""`loom demo`: the built-in app and its page on this machine, on a SQLite file of its own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+import threading
+import webbrowser
+from collections.abc import Mapping
+from contextlib import aclosing, suppress
+from typing import Annotated
+from urllib.parse import quote
+
+from cyclopts import Parameter
+
+import loom
+from loom.connect import default_ai, open_store
+from loom.engine.transport import StoreTransport
+from loom.model import limits
+from loom.model.errors import UsageError
+
+from .loops import Signals
+from .loops import run as run_loop
+from .options import flag
+from .places import shown, state_folder
+from .serve import Driver, block, log_to_stderr, tell
+from .target import BUILT_IN, load_app
+
+__all__ = ["demo"]
+
+_HOST, _PORT = "127.0.0.1", 8700
+
+
+def demo(
+    *,
+    port: Annotated[
+        int | None, Parameter(help="Where to listen (default: 8700, or any that is free if that is taken).")
+    ] = None,
+    no_browser: Annotated[bool, flag("Open no browser; the address is printed in any case.", "--no-browser")] = False,
+) -> None:
+    """Serve a chat page on this machine alone, and open it. Ctrl-C ends it; what runs goes on when it is started again.
+
+    Its runs are kept in demo.db in your state folder. It asks for no key, and needs no network.
+    """
+    if port is not None and not 0 <= port <= 65535:
+        raise UsageError(f"--port {port}: 0 to 65535")
+    log_to_stderr()
+    run_loop(lambda signals: _demo(port, not no_browser, signals))
+
+
+async def _demo(port: int | None, browse: bool, signals: Signals) -> None:
+    from loom.demo.site import Facts, pages
+    from loom.server.app import create_app
+    from loom.server.serve import serving
+
+    app = load_app(BUILT_IN)
+    url = "sqlite:///" + quote(str(state_folder() / "demo.db"))
+    writer = await _writer()
+    driver = Driver(app, ("default",), limits.CONCURRENCY, limits.DEMO_LEASE, limits.DRAIN)
+    async with open_store(url) as store:
+        facts = Facts(loom.__version__, os.getpid(), writer)
+        gateway = create_app(StoreTransport(store, app.registry), pages=pages(facts))
+        listener = _usual_port() if port is None else None
+        async with (
+            serving(gateway, host=_HOST, port=port or 0, sock=listener) as address,
+            driver.working(store),
+        ):
+            tell(
+                block("demo", [("page", address.url), ("store", shown(url)), ("writer", writer)]),
+                "",
+                f"  Reload it in mid-answer, open it twice, or kill -9 {os.getpid()} and start it again: it goes on.",
+                "  Ctrl-C ends it.",
+                "",
+            )
+            if browse:
+                open_browser(address.url, os.environ)
+            await signals.wait()
+
+
+def _usual_port() -> socket.socket | None:
+    """The usual port; None if it is taken."""
+    try:
+        return socket.create_server((_HOST, _PORT))
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            raise UsageError(f"cannot listen on {_HOST}: {error.strerror}") from None
+        return None
+
+
+async def _writer() -> str:
+    from loom.producers.llm import MarkovWriter
+
+    async with aclosing(default_ai()) as ai:
+        if isinstance(ai, MarkovWriter):
+            return "a small built-in Markov-chain writer: no key, no network, no understanding"
+        return "the model that your environment names"
+
+
+def open_browser(url: str, env: Mapping[str, str]) -> None:
+    """Open `url` where there is a screen; otherwise nothing happens. Never waits: some browsers stay in front."""
+    if sys.platform == "darwin" or env.get("DISPLAY") or env.get("WAYLAND_DISPLAY") or env.get("BROWSER"):
+        threading.Thread(target=_open, args=(url,), name="loom-browser", daemon=True).start()
+
+
+def _open(url: str) -> None:
+    with suppress(webbrowser.Error):  # the address stands on the screen
+        webbrowser.open(url)

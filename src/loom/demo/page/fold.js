@@ -1,0 +1,83 @@
+/** From what the server says to what is shown: chunks to an answer, runs to conversations and turns. Pure. */
+
+/** The number of the chunk that a cursor (`<epoch>-<seq>`) stands behind. */
+export const seqOf = (cursor) => Number(cursor.slice(cursor.lastIndexOf("-") + 1));
+
+/** An answer of which nothing was heard yet. `state`: queued, running, completed, cancelled, failed or lost. */
+export const silent = () => ({ pieces: [], state: "queued", attempt: 0, seq: 0, cursor: "", error: null, began: 0, ended: 0 });
+
+export const textOf = (answer) => answer.pieces.map((piece) => piece.text).join("");
+
+const ENDS = { cancelled: "cancelled", run_lost: "lost" };
+
+/**
+ * Take the next chunk. Tells whether text that was shown is taken back: an attempt says with its `start` through
+ * which chunk the earlier output still stands.
+ */
+export function take(answer, cursor, chunk) {
+  answer.cursor = cursor;
+  answer.seq = seqOf(cursor);
+  switch (chunk.type) {
+    case "start":
+      return begin(answer, chunk);
+    case "data":
+      answer.pieces.push({ seq: answer.seq, text: typeof chunk.data === "string" ? chunk.data : JSON.stringify(chunk.data) });
+      return false;
+    case "complete":
+      Object.assign(answer, { state: "completed", ended: chunk.time });
+      return false;
+    case "error":
+      Object.assign(answer, { state: ENDS[chunk.error.code] ?? "failed", error: chunk.error, ended: chunk.time });
+      return false;
+    default:
+      return false; // kinds that this page does not draw; the trace shows them all
+  }
+}
+
+function begin(answer, chunk) {
+  const before = answer.pieces.length;
+  const kept = chunk.data.kept_through ?? 0;
+  answer.pieces = answer.pieces.filter((piece) => piece.seq <= kept);
+  answer.attempt = chunk.data.attempt;
+  answer.state = "running";
+  answer.began ||= chunk.time;
+  return answer.pieces.length < before;
+}
+
+export const ended = (state) => !["queued", "running"].includes(state);
+
+/** Conversations, the one that was last spoken in first: the runs that share a key. */
+export function conversations(runs) {
+  const found = new Map();
+  for (const run of runs) {
+    const key = run.key ?? run.id;
+    const runsOf = found.get(key)?.runs ?? [];
+    found.delete(key);
+    found.set(key, { key, runs: [...runsOf, run] });
+  }
+  return [...found.values()].reverse();
+}
+
+/** The turns of a conversation: runs that were given the same messages are tries at one answer, the last one counts. */
+export function turns(runs, messagesOf) {
+  const found = new Map();
+  for (const run of runs) {
+    const messages = messagesOf(run.id);
+    if (!messages) continue;
+    const id = JSON.stringify(messages.map(({ role, content }) => [role, content]));
+    const turn = found.get(id) ?? { id, messages, prompt: messages.at(-1)?.content ?? "", tries: [] };
+    turn.tries.push(run.id);
+    found.set(id, turn);
+  }
+  return [...found.values()];
+}
+
+const REMEMBERED = 20; // turns: what a question tells the model of what was said before
+
+/** What the model is given: the turns that were answered, and the question. */
+export function messagesFor(turns, answerOf, prompt) {
+  const said = turns
+    .map((turn) => [turn.messages.at(-1), { role: "assistant", content: textOf(answerOf(turn.tries.at(-1))) }])
+    .filter(([, answer]) => answer.content);
+  return [...said.slice(-REMEMBERED).flat(), { role: "user", content: prompt }];
+}
