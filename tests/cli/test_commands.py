@@ -15,7 +15,7 @@ from loom.cli import main
 from .kit import Loom
 
 GROUPS = {
-    (): ["actor", "doctor", "runs", "serve", "version", "worker"],
+    (): ["actor", "demo", "doctor", "runs", "serve", "version", "worker"],
     ("actor",): ["list", "run"],
     ("runs",): ["cancel", "list", "send", "show", "tail"],
 }

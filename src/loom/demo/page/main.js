@@ -14,7 +14,7 @@ import { Turns } from "./turns.js";
 import * as unsent from "./unsent.js";
 
 const SUGGESTIONS = ["Tell me about rivers", "What do bees do in winter?", "A story about a clockmaker"];
-const LOOK = 5000; // ms between looks at the list of runs: other browsers start some, too
+const LOOK = 3000; // ms between looks at the list of runs: other browsers start some, too
 const SILENCE = 1500; // ms after which a live run's silence is told
 
 const others = new BroadcastChannel("loom"); // this page in other tabs
@@ -30,6 +30,7 @@ let asked = false; // it was asked at least once
 let follower = null;
 let followed = null;
 let stopping = null; // the run that was told to stop
+const withdrawn = new Set(); // conversations whose question, still on its way, is to be stopped as soon as it is a run
 let heard = 0; // when the last chunk came
 let refusal = null; // why the last question was not taken
 const doing = { state: "", detail: "" }; // of the follower
@@ -67,7 +68,7 @@ function look() {
 
 async function lookOnce() {
   try {
-    if (away || !facts) showFacts(await api.facts());
+    showFacts(await api.facts()); // another process, perhaps
     all = withKnown(await api.runs(facts.actor));
     if (!current) choose(conversations(all)[0]?.key ?? crypto.randomUUID());
     await Promise.all([...runsOf(current).map(read), ...conversations(all).slice(0, 100).map(({ runs }) => readInput(runs[0].id))]);
@@ -136,7 +137,7 @@ function followerIs(run, state, detail) {
   if (run !== followed) return;
   Object.assign(doing, { state, detail });
   heard = performance.now();
-  if (state === "live" && away) look();
+  if (state === "live") look();
   show();
 }
 
@@ -182,8 +183,10 @@ async function deliver(conversation) {
     messages.set(run.id, question.body.input.messages);
     if (!all.some(({ id }) => id === run.id)) all.push(run);
     others.postMessage("look");
+    if (withdrawn.delete(conversation)) cancel(run.id);
   } catch (problem) {
     refusal = problem;
+    withdrawn.delete(conversation);
     if (conversation === current && !$("#prompt").value) $("#prompt").value = question.body.input.messages.at(-1).content;
   }
   sending.delete(conversation);
@@ -192,13 +195,17 @@ async function deliver(conversation) {
   look();
 }
 
-async function stop() {
-  const run = live();
-  if (!run) return;
-  stopping = run.id;
+function stop() {
+  if (unsent.unsentIn(current)) withdrawn.add(current);
+  else if (live()) cancel(live().id);
+  show();
+}
+
+async function cancel(run) {
+  stopping = run;
   show();
   try {
-    await api.cancel(run.id);
+    await api.cancel(run);
   } catch (problem) {
     stopping = null;
     refusal = problem;
@@ -259,14 +266,14 @@ function show() {
   $("#welcome").hidden = Boolean(shown.length) || !asked || !facts;
   $("#send").hidden = busy();
   $("#stop").hidden = !busy();
-  $("#stop").disabled = !live() || stopping === live().id;
+  $("#stop").disabled = withdrawn.has(current) || (stopping !== null && stopping === live()?.id);
   $("#cut").disabled = !follower;
   $("#cut").textContent = follower && doing.state === "cut" ? "Connect again" : "Cut the connection";
 }
 
 /** `[state, detail]`, as `status.told` knows them. */
 function whatWeDo() {
-  if (unsent.unsentIn(current)) return [sending.get(current) ? "unsent" : "sending"];
+  if (unsent.unsentIn(current)) return onItsWay();
   const run = live();
   if (run && doing.state !== "live") return [doing.state || "connecting", doing.detail];
   if (run && stopping === run.id) return ["stopping"];
@@ -276,6 +283,11 @@ function whatWeDo() {
   if (away) return ["away"];
   if (refusal) return ["failed", `${refusal.message} (${refusal.code})`];
   return whatCameOfIt(turnsOf(current).at(-1));
+}
+
+function onItsWay() {
+  if (!withdrawn.has(current)) return [sending.get(current) ? "unsent" : "sending"];
+  return ["stopping", sending.get(current) ? "The server does not answer. The question is stopped once it does." : ""];
 }
 
 function whatCameOfIt(turn) {

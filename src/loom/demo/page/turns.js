@@ -12,10 +12,10 @@ class TurnView {
     this.retry.addEventListener("click", () => retry(this.turn));
     this.events = el("button", { className: "quiet", type: "button", textContent: "Events" });
     this.events.addEventListener("click", () => trace(this.turn.tries.at(-1)));
-    this.answer = el("div", { className: "answer" }, el("h3", { className: "unseen", textContent: "Answer" }), this.words,
+    this.answer = el("div", { className: "answer" }, el("h2", { className: "unseen", textContent: "Answer" }), this.words,
       el("p", { className: "facts" }, this.fact, " ", this.events, " ", this.retry));
     this.node = el("article", { className: "turn" },
-      el("div", { className: "question" }, el("h3", { className: "unseen", textContent: "You" }), el("p", { textContent: turn.prompt })),
+      el("div", { className: "question" }, el("h2", { className: "unseen", textContent: "You" }), el("p", { textContent: turn.prompt })),
       this.answer);
   }
 

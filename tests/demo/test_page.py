@@ -1,0 +1,397 @@
+"""The page in a real Chromium, against a real `loom demo`: whatever is done to it, it shows what the log says."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request, expect
+
+from tests.chromium import Complaints, chromium, needs_chromium
+
+from .kit import Demo
+
+pytestmark = needs_chromium
+
+SIZES = {"wide": (1280, 800), "narrow": (390, 780)}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """One that is not killed. Tests share it, each with a browser context and a conversation of its own."""
+    with closing(Demo(tmp_path_factory.mktemp("demo"))) as demo:
+        demo.start()
+        yield demo
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[Demo]:
+    """One to be killed."""
+    with closing(Demo(tmp_path)) as demo:
+        demo.start()
+        yield demo
+
+
+class Reader:
+    """A person with a browser: one context, any number of tabs."""
+
+    def __init__(self, context: BrowserContext, demo: Demo) -> None:
+        self.context = context
+        self.demo = demo
+        self.key = uuid.uuid4().hex
+        self.complaints = Complaints()
+
+    def tab(self, place: str = "") -> Page:
+        page = self.context.new_page()
+        self.complaints.listen(page)
+        page.goto(f"{self.demo.url}/#/{place or self.key}")
+        expect(status(page)).not_to_contain_text("Connecting")
+        return page
+
+
+@contextmanager
+def reading(browser: Browser, demo: Demo, size: str = "wide", scheme: str = "light") -> Iterator[Reader]:
+    width, height = SIZES[size]
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme="dark" if scheme == "dark" else "light"
+    )
+    reader = Reader(context, demo)
+    try:
+        yield reader
+    finally:
+        context.close()
+    assert reader.complaints.heard == []
+
+
+@pytest.fixture
+def reader(browser: Browser, demo: Demo) -> Iterator[Reader]:
+    with reading(browser, demo) as reader:
+        yield reader
+
+
+def status(page: Page) -> Locator:
+    return page.get_by_role("status")
+
+
+def answer(page: Page) -> Locator:
+    """The last one."""
+    return page.locator(".answer .words").last
+
+
+def ask(page: Page, prompt: str) -> None:
+    page.get_by_label("Your message").fill(prompt)
+    page.keyboard.press("Enter")
+
+
+def wait_chunks(page: Page, count: int) -> None:
+    """Until so many chunks of the run that is shown have come."""
+    page.locator(".chunk").nth(count - 1).wait_for(state="attached")
+
+
+def run_of(page: Page) -> str:
+    """The run whose events are shown."""
+    return (page.locator("#trace-run").text_content() or "").removeprefix("run ")
+
+
+def cursors(page: Page) -> list[str]:
+    return page.locator(".chunk").evaluate_all("rows => rows.map(row => row.dataset.cursor)")
+
+
+def notes(page: Page) -> list[str]:
+    return page.locator(".note").all_text_contents()
+
+
+def check_whole(page: Page, demo: Demo) -> None:
+    """The answer and its events are exactly the log's, each once, in order."""
+    run = run_of(page)
+    assert answer(page).text_content() == demo.text(run)
+    assert cursors(page) == [cursor for cursor, _ in demo.log(run)]
+    assert page.locator(".note.fault").count() == 0
+
+
+# --- a chat ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_comes_token_by_token_and_is_what_the_log_says(reader: Reader) -> None:
+    page = reader.tab()
+    expect(status(page)).to_have_text(re.compile("^Ready"))
+    ask(page, "Tell me about rivers")
+    wait_chunks(page, 20)
+    expect(status(page)).to_contain_text("Live")
+    early = answer(page).text_content() or ""
+    wait_chunks(page, 40)
+    expect(status(page)).to_contain_text("Live")
+    assert len(answer(page).text_content() or "") > len(early) > 0
+    expect(status(page)).to_contain_text("Complete")
+    check_whole(page, reader.demo)
+    expect(page.locator("#said")).to_have_text(reader.demo.text(run_of(page)))  # told as a whole to who listens
+    (run,) = reader.demo.runs(reader.key)
+    assert run["state"] == "completed"
+
+
+def test_stop_really_stops_and_a_try_again_is_another_run(reader: Reader) -> None:
+    page = reader.tab()
+    ask(page, "Tell me about bees")
+    wait_chunks(page, 8)
+    page.get_by_role("button", name="Stop").click()
+    expect(status(page)).to_contain_text("Stopped")
+    check_whole(page, reader.demo)
+    first = run_of(page)
+    assert reader.demo.ask(f"runs/{first}")["state"] == "cancelled"
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#trace-run")).not_to_have_text(f"run {first}")
+    wait_chunks(page, 8)
+    page.keyboard.press("Escape")
+    expect(status(page)).to_contain_text("Stopped")
+    check_whole(page, reader.demo)
+    assert run_of(page) != first
+    expect(page.locator(".turn")).to_have_count(1)
+    expect(page.locator(".fact")).to_contain_text("try 2")
+
+
+def test_a_question_can_be_stopped_before_it_is_a_run(browser: Browser, mortal: Demo) -> None:
+    with reading(browser, mortal) as reader:
+        page = reader.tab()
+        mortal.kill()
+        ask(page, "Tell me about rivers")
+        expect(status(page)).to_contain_text("Cut off")
+        page.keyboard.press("Escape")
+        expect(status(page)).to_contain_text("Stopping")
+        mortal.start()
+        expect(status(page)).to_contain_text("Stopped")
+        (run,) = mortal.runs(reader.key)
+        assert run["state"] == "cancelled"
+
+
+def test_the_model_is_told_what_was_said_before(reader: Reader) -> None:
+    page = reader.tab()
+    for prompt in ("Tell me about the sea", "And bread?"):
+        ask(page, prompt)
+        wait_chunks(page, 5)
+        page.get_by_role("button", name="Stop").click()
+        expect(status(page)).to_contain_text("Stopped")
+    last, first = (reader.demo.ask(f"runs/{run['id']}") for run in reader.demo.runs(reader.key))
+    assert [message["content"] for message in last["input"]["messages"]] == [
+        "Tell me about the sea",
+        reader.demo.text(first["id"]),
+        "And bread?",
+    ]
+
+
+def test_reload_in_mid_answer_goes_on_and_a_second_tab_sees_the_same(reader: Reader) -> None:
+    page, other = reader.tab(), reader.tab()
+    ask(page, "Tell me about mountains")
+    wait_chunks(page, 10)
+    page.reload()
+    expect(status(page)).to_contain_text("Live")
+    wait_chunks(other, 10)
+    expect(status(other)).to_contain_text("Live")
+    wait_chunks(page, 40)
+    other.get_by_role("button", name="Stop").click()
+    for tab in (page, other):
+        expect(status(tab)).to_contain_text("Stopped")
+        check_whole(tab, reader.demo)
+    ask(other, "And gardens?")
+    wait_chunks(page, 5)
+    expect(page.locator(".question").last).to_contain_text("And gardens?")
+    page.get_by_role("button", name="Stop").click()
+    for tab in (page, other):
+        expect(status(tab)).to_contain_text("Stopped")
+        check_whole(tab, reader.demo)
+
+
+def test_conversations_are_kept_where_every_browser_sees_them(reader: Reader, browser: Browser) -> None:
+    page = reader.tab()
+    prompts = [f"Tell me about cats {uuid.uuid4().hex}", f"Tell me about trains {uuid.uuid4().hex}"]
+    for prompt in prompts:
+        ask(page, prompt)
+        wait_chunks(page, 5)
+        page.get_by_role("button", name="Stop").click()
+        expect(status(page)).to_contain_text("Stopped")
+        page.get_by_role("button", name="New conversation").click()
+        expect(page.locator(".turn")).to_have_count(0)
+    with reading(browser, reader.demo) as stranger:
+        elsewhere = stranger.tab()
+        conversations = elsewhere.get_by_role("navigation", name="Conversations")
+        for prompt in prompts:
+            conversations.get_by_role("button", name=prompt).click()
+            expect(elsewhere.locator(".question p")).to_have_text([prompt])
+            check_whole(elsewhere, reader.demo)
+        elsewhere.go_back()
+        expect(elsewhere.locator(".question p")).to_have_text([prompts[0]])
+
+
+def test_what_is_said_is_never_read_as_html(reader: Reader) -> None:
+    page = reader.tab()
+    prompt = "<img src=x onerror=alert(1)> about rivers"
+    ask(page, prompt)
+    wait_chunks(page, 3)
+    expect(page.locator(".question p")).to_have_text(prompt)
+    assert page.locator(".turn img").count() == 0
+    page.keyboard.press("Escape")
+    expect(status(page)).to_contain_text("Stopped")
+
+
+# --- what is done to it ----------------------------------------------------------------------------------------------
+
+
+def test_kill_9_and_start_again_goes_on_by_itself(browser: Browser, mortal: Demo) -> None:
+    asked: list[Request] = []
+    with reading(browser, mortal) as reader:
+        page = reader.tab()
+        page.on("request", lambda request: asked.append(request) if "/events" in request.url else None)
+        ask(page, "Tell me about rivers")
+        wait_chunks(page, 20)
+        mortal.kill()
+        expect(status(page)).to_contain_text("Resuming")
+        seen = cursors(page)
+        mortal.start()
+        expect(status(page)).to_contain_text("Complete")
+        check_whole(page, mortal)
+        log = mortal.log(run_of(page))
+        assert [chunk["data"]["attempt"] for _, chunk in log if chunk["type"] == "start"] == [1, 2]
+        assert f"The browser asks again, with Last-Event-ID: {seen[-1]}" in notes(page)
+        assert "Connection lost behind chunk" in " ".join(notes(page))
+        assert asked[-1].all_headers()["last-event-id"] == seen[-1]
+        assert {request.url for request in asked} == {asked[0].url}  # the browser's own doing: nothing was reopened
+        expect(page.locator("#kill")).to_have_text(f"kill -9 {mortal.ask('facts.json')['process']}")
+
+
+def test_ctrl_c_hands_over_and_the_next_one_goes_on(browser: Browser, mortal: Demo) -> None:
+    with reading(browser, mortal) as reader:
+        page = reader.tab()
+        ask(page, "Tell me about bread")
+        wait_chunks(page, 10)
+        assert mortal.stop() == 0
+        expect(status(page)).to_contain_text("Resuming")
+        before = len(cursors(page))
+        mortal.start()
+        wait_chunks(page, before + 5)
+        page.get_by_role("button", name="Stop").click()
+        expect(status(page)).to_contain_text("Stopped")
+        check_whole(page, mortal)
+
+
+def test_a_question_asked_while_the_server_is_away_is_asked_once_it_is_back(browser: Browser, mortal: Demo) -> None:
+    with reading(browser, mortal) as reader:
+        page = reader.tab()
+        mortal.kill()
+        ask(page, "Tell me about birds")
+        expect(status(page)).to_contain_text("Cut off")
+        expect(page.locator(".question p")).to_have_text("Tell me about birds")
+        mortal.start()
+        wait_chunks(page, 5)
+        page.reload()
+        page.get_by_role("button", name="Stop").click()
+        expect(status(page)).to_contain_text("Stopped")
+        check_whole(page, mortal)
+        assert len(mortal.runs(reader.key)) == 1
+
+
+def test_an_idle_page_says_that_the_server_is_away_and_back(browser: Browser, mortal: Demo) -> None:
+    with reading(browser, mortal) as reader:
+        page = reader.tab()
+        mortal.kill()
+        expect(status(page)).to_contain_text("Cut off")
+        mortal.start()
+        expect(status(page)).to_contain_text("Ready")
+
+
+def test_a_connection_that_is_cut_is_taken_up_behind_its_cursor(reader: Reader) -> None:
+    page = reader.tab()
+    ask(page, "Tell me about music")
+    wait_chunks(page, 10)
+    page.get_by_role("button", name="Cut the connection").click()
+    expect(status(page)).to_contain_text("Cut off")
+    seen = cursors(page)
+    page.get_by_role("button", name="Connect again").click()
+    wait_chunks(page, len(seen) + 10)
+    page.get_by_role("button", name="Stop").click()
+    expect(status(page)).to_contain_text("Stopped")
+    check_whole(page, reader.demo)
+    assert any(note.endswith(f"/events?named=0&after={seen[-1]}") for note in notes(page))
+
+
+# --- for everybody ---------------------------------------------------------------------------------------------------
+
+
+def test_everything_is_done_with_the_keyboard(browser: Browser, demo: Demo) -> None:
+    with reading(browser, demo, "narrow") as reader:
+        page = reader.tab()
+        page.get_by_role("link", name="Skip to the message box").focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_label("Your message")).to_be_focused()
+        page.keyboard.type("Tell me about")
+        page.keyboard.press("Shift+Enter")
+        page.keyboard.type("clocks")
+        page.keyboard.press("Enter")
+        wait_chunks(page, 5)
+        page.keyboard.press("Escape")
+        expect(status(page)).to_contain_text("Stopped")
+        page.get_by_role("button", name="Events").first.focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("complementary")).to_be_visible()
+        expect(page.get_by_role("button", name="Close")).to_be_focused()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("complementary")).to_be_hidden()
+        expect(page.get_by_role("button", name="Events").first).to_be_focused()
+        page.get_by_role("button", name="Conversations").focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name="New conversation")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.get_by_label("Your message")).to_be_focused()
+        expect(page.locator("#welcome")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_axe_finds_nothing(browser: Browser, demo: Demo, size: str, scheme: str) -> None:
+    """WCAG 2.2 AA as far as a program can tell, contrast included; axe's own script needs the policy out of its way."""
+    width, height = SIZES[size]
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme="dark" if scheme == "dark" else "light",
+        reduced_motion="reduce",
+        bypass_csp=True,
+    )
+    with closing(context):
+        page = context.new_page()
+        page.goto(f"{demo.url}/#/{uuid.uuid4().hex}")
+        expect(page.locator("#welcome")).to_be_visible()
+        check_axe(page)
+        ask(page, "Tell me about the night sky")
+        wait_chunks(page, 5)
+        check_axe(page)
+        page.keyboard.press("Escape")
+        expect(status(page)).to_contain_text("Stopped")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        if size == "narrow":
+            page.get_by_role("button", name="Events").first.click()
+        check_axe(page)
+
+
+def check_axe(page: Page) -> None:
+    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]})
+    assert found.violations_count == 0, found.generate_report()
+
+
+def test_with_reduced_motion_nothing_moves(browser: Browser, demo: Demo) -> None:
+    with closing(browser.new_context(reduced_motion="reduce")) as context:
+        page = context.new_page()
+        page.goto(f"{demo.url}/#/{uuid.uuid4().hex}")
+        ask(page, "Tell me about snow")
+        wait_chunks(page, 5)
+        assert page.evaluate("document.getAnimations().length") == 0
+        page.keyboard.press("Escape")
+        expect(status(page)).to_contain_text("Stopped")
