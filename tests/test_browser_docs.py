@@ -97,14 +97,14 @@ def of(calls: list[Any], name: str) -> list[Any]:
 
 
 def test_a_killed_server_is_waited_for_and_its_run_goes_on(page: Page, server: Server) -> None:
-    server.begin("count", 4000)
+    server.begin("count", 1500)
     follow(page)
     until(page, "chunk", 50)
     server.kill()
     until(page, "waiting")
     server.start()
     calls = until(page, "done")
-    assert [said["data"]["i"] for said, _ in of(calls, "chunk") if said["type"] == "data"] == list(range(4000))
+    assert [said["data"]["i"] for said, _ in of(calls, "chunk") if said["type"] == "data"] == list(range(1500))
     assert [said["data"]["attempt"] for said, _ in of(calls, "chunk") if said["type"] == "start"] == [1, 2]
     assert not of(calls, "failed")
     assert not of(calls, "gone")

@@ -56,7 +56,9 @@ def test_nothing_is_inline_and_no_text_becomes_html() -> None:
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)|javascript:|https?:", page)
     for name, text in FILES.items():
         if name.endswith(".js"):
-            assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text), name
+            assert not re.search(
+                r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text
+            ), name
 
 
 async def test_the_facts_name_the_process() -> None:

@@ -18,7 +18,7 @@ from .wordcount import Count, count_words
 
 __all__ = ["app", "chat", "converse", "local", "wordcount"]
 
-app = loom.App()
+app = loom.App(default_actor="chat")
 local = loom.App()
 _shared = loom.App()
 

@@ -22,7 +22,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none';"
     " form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
-"""Content Security Policy Level 3: nothing inline, nothing from elsewhere, no frame, and no text is ever read as HTML."""
+"""Content Security Policy Level 3: nothing inline or from elsewhere, no frame, and no text is ever read as HTML."""
 
 _HEADERS = {
     "Content-Security-Policy": POLICY,
