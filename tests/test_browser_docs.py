@@ -68,11 +68,16 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def page(browser: Browser, server: Server) -> Iterator[Page]:
+    page = tab(browser, server)
+    yield page
+    page.close()
+
+
+def tab(browser: Browser, server: Server) -> Page:
     page = browser.new_page()
     page.goto(f"http://127.0.0.1:{server.port}/healthz")
     page.evaluate("globalThis.calls = []")
-    yield page
-    page.close()
+    return page
 
 
 def follow(page: Page, run: str = "r", after: str = "") -> None:
@@ -110,20 +115,25 @@ def test_a_killed_server_is_waited_for_and_its_run_goes_on(page: Page, server: S
     assert not of(calls, "gone")
 
 
-@pytest.mark.parametrize("named", [False, True])
-def test_a_runs_error_is_told_from_a_lost_connection(page: Page, server: Server, named: bool) -> None:
+def test_a_runs_error_is_told_from_a_lost_connection(browser: Browser, page: Page, server: Server) -> None:
+    """By both snippets."""
+    named = tab(browser, server)
     server.begin("pieces", ["one"])
-    follow_named(page) if named else follow(page)
-    until(page, "chunk", 1 if named else 2)
+    follow(page)
+    follow_named(named)
+    until(page, "chunk", 2)
+    until(named, "chunk")
     server.kill()
-    calls = until(page, "waiting")
-    assert not of(calls, "failed")
+    for one in (page, named):
+        assert not of(until(one, "waiting"), "failed")
     server.start()
-    calls = until(page, "failed")
-    ((error,),) = of(calls, "failed")
-    assert error["code"] == "run_lost"
-    assert not of(calls, "gone")
-    assert not of(calls, "refusedByServer")
+    for one in (page, named):
+        calls = until(one, "failed")
+        ((error,),) = of(calls, "failed")
+        assert error["code"] == "run_lost"
+        assert not of(calls, "gone")
+        assert not of(calls, "refusedByServer")
+    named.close()
 
 
 def test_a_run_that_fails_is_told_as_its_end(page: Page, server: Server) -> None:

@@ -1,5 +1,5 @@
-"""Takes the picture of the demo's page. ``python docs/assets/picture.py`` writes demo.png. Needs Chromium, and Pillow beside the
-development requirements.
+"""Takes the picture of the demo's page. ``python docs/assets/picture.py`` writes demo.png. It needs Chromium,
+and Pillow besides the development requirements.
 
 A real `loom demo` is asked, and killed in mid-answer and started again, so that the picture shows the page going on.
 """

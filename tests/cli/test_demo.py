@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import signal
 import socket
@@ -44,9 +45,9 @@ def test_what_was_said_is_there_when_it_is_started_again(loom_command: Loom) -> 
         assert "1 handed over (r)" in demo.out.decode()
     with loom_command.running("demo", "--no-browser", "--port", "0") as demo:
         port = port_of(demo)
-        events = request(port, "GET", "/runs/r/events")[1]
-        assert b'"attempt":2' in events
-        assert b"event: complete" in events
+        latest = json.loads(request(port, "GET", "/runs/r")[1])["latest"]
+        assert b'"attempt":2' in request(port, "GET", f"/runs/r/chunks?after={latest}&wait=10")[1]
+        assert request(port, "POST", "/runs/r/cancel")[0] == 202
 
 
 def test_another_port_is_taken_when_the_usual_one_is(loom_command: Loom) -> None:

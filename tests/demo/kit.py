@@ -7,7 +7,7 @@ import re
 import signal
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from tests.cli.kit import Loom, Running
 
@@ -48,6 +48,11 @@ class Demo:
     def close(self) -> None:
         if self.running is not None:
             self.running.close()
+
+    def begin(self, actor: str, input: Any, **options: str) -> None:
+        """Start a run."""
+        body = json.dumps({"actor": actor, "input": input, **options}).encode()
+        urlopen(Request(f"{self.url}/runs", body, {"Content-Type": "application/json"}), timeout=10).close()
 
     def ask(self, path: str) -> Any:
         with urlopen(f"{self.url}/{path}", timeout=10) as answer:

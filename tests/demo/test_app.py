@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 import loom
-from loom.demo.app import app, chat, local, wordcount
+from loom.demo.app import app, chat, converse, local, wordcount
 from loom.demo.wordcount import Count
 from loom.producers.llm import MarkovWriter, OpenAICompatible
 from loom.testing.client import client
@@ -68,6 +68,19 @@ async def test_chat_begins_anew_with_a_model_that_does_not_go_on() -> None:
     assert [start.data["kept_through"] for start in starts] == [0, 2, 0]
     assert [start.error.code if start.error else None for start in starts] == [None, "run_failed", "start_over"]
     assert [call.begun for call in ai.calls] == ["", "Hel", ""]
+
+
+async def test_a_conversation_is_answered_as_a_whole() -> None:
+    conversation = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "ho"},
+        {"role": "user", "content": "and now?"},
+    ]
+    ai = FakeAI([["no", "thing"], ["thing"]])
+    assert [token async for token in converse(conversation, context(ai=ai))] == ["no", "thing"]
+    assert ai.calls[0].messages == conversation
+    assert [token async for token in converse(conversation, context(ai=ai, previous=["no"]))] == ["thing"]
+    assert ai.calls[1].messages == [*conversation, {"role": "assistant", "content": "no"}]
 
 
 async def test_chat_goes_on_when_its_model_broke_off() -> None:

@@ -51,20 +51,11 @@ def check_whole(tab: Tab, demo: Demo) -> None:
 
 
 def test_reload_kill_9_and_start_again_go_on_by_themselves(tab: Tab, demo: Demo) -> None:
+    """The page, and a native EventSource of which nobody takes care."""
     tab.type("Tell me about rivers")
     tab.until(f"{CHUNKS}.length > 5")
     tab.reload()
     tab.until(f"{STATE} === 'live' && {CHUNKS}.length > 20")
-    demo.kill()
-    tab.until(f"{STATE} === 'waiting'")
-    demo.start()
-    tab.until(f"{STATE} === 'completed'")
-    check_whole(tab, demo)
-
-
-def test_a_native_source_resumes_by_itself_over_a_restart(tab: Tab, demo: Demo) -> None:
-    tab.type("Tell me about the sea")
-    tab.until(f"{CHUNKS}.length > 5")
     run = tab.value(RUN)
     tab.value(f"""void (ids = [], source = new EventSource("/runs/{run}/events?named=0"), source.onmessage = event => {{
         ids.push(event.lastEventId)
@@ -72,9 +63,10 @@ def test_a_native_source_resumes_by_itself_over_a_restart(tab: Tab, demo: Demo) 
     }})""")
     tab.until("ids.length > 20")
     demo.kill()
-    tab.until("source.readyState !== EventSource.OPEN")
+    tab.until(f"{STATE} === 'waiting' && source.readyState === EventSource.CONNECTING")
     demo.start()
-    tab.until("source.readyState === EventSource.CLOSED")
+    tab.until(f"{STATE} === 'completed' && source.readyState === EventSource.CLOSED")
+    check_whole(tab, demo)
     assert tab.value("ids") == [cursor for cursor, _ in demo.log(run)]
 
 

@@ -242,6 +242,45 @@ def test_what_is_said_is_never_read_as_html(reader: Reader) -> None:
     expect(status(page)).to_contain_text("Stopped")
 
 
+def test_a_run_that_fails_says_why_and_can_be_tried_again(reader: Reader) -> None:
+    """Here one that somebody else started in this conversation."""
+    asked = [{"content": "by nobody"}, {"role": "user", "content": "Anybody there?"}]
+    reader.demo.begin("chat", {"messages": asked}, key=reader.key)
+    page = reader.tab()
+    expect(page.locator(".question p")).to_have_text("Anybody there?")
+    expect(status(page)).to_contain_text("Failed")
+    expect(status(page)).to_contain_text("messages[0].role")
+    expect(page.locator(".fact")).to_contain_text("Failed: ")
+    expect(page.get_by_role("button", name="Try again")).to_be_visible()
+
+
+def test_what_an_attempt_takes_back_is_taken_back(reader: Reader) -> None:
+    page = reader.tab()
+    folded = page.evaluate("""async () => {
+        const { silent, take, textOf } = await import("/page/fold.js")
+        const start = (attempt, kept_through) => ({ type: "start", data: { attempt, kept_through } })
+        const said = [start(1, 0), { type: "data", data: "a" }, { type: "data", data: "b" }, start(2, 2),
+            { type: "progress", progress: {} }, { type: "data", data: { c: 1 } }]
+        const answer = silent()
+        return [said.map((chunk, i) => take(answer, `1-${i + 1}`, chunk)), textOf(answer), answer.attempt]
+    }""")
+    assert folded == [[False, False, False, True, False, False], 'a{"c":1}', 2]
+
+
+def test_runs_that_were_asked_the_same_are_tries_at_one_answer(reader: Reader) -> None:
+    page = reader.tab()
+    found = page.evaluate("""async () => {
+        const { conversations, turns } = await import("/page/fold.js")
+        const asked = { r1: ["a"], r2: ["a"], r3: ["a", "b"], r4: ["a", "c"] }
+        const run = (id) => ({ id, key: "k" })
+        const runs = [run("r1"), { id: "x" }, run("r2"), run("r3"), run("r4")]
+        const messages = (run) => asked[run].map((content) => ({ role: "user", content }))
+        const all = conversations(runs)
+        return [all.map(({ key }) => key), turns(all[0].runs, messages).map(({ prompt, tries }) => [prompt, tries])]
+    }""")
+    assert found == [["k", "x"], [["a", ["r1", "r2"]], ["b", ["r3"]], ["c", ["r4"]]]]
+
+
 # --- what is done to it ----------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ import { Turns } from "./turns.js";
 import * as unsent from "./unsent.js";
 
 const SUGGESTIONS = ["Tell me about rivers", "What do bees do in winter?", "A story about a clockmaker"];
-const LOOK = 3000; // ms between looks at the list of runs: other browsers start some, too
+const LOOK = 2000; // ms between looks at the list of runs: other browsers start some, too
 const SILENCE = 1500; // ms after which a live run's silence is told
 
 const others = new BroadcastChannel("loom"); // this page in other tabs
