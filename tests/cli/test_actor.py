@@ -237,7 +237,7 @@ def test_the_environment_names_app_and_store(loom_command: Loom, tmp_path: Path)
 def test_without_an_app_the_built_in_one_is_used(loom_command: Loom) -> None:
     listed = loom_command("actor", "list")
     assert listed.returncode == 0
-    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["ACTOR", "chat-agent", "wordcount"]
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["ACTOR", "chat", "chat-agent", "wordcount"]
     counted = loom_command("actor", "run", "wordcount", "-", input=b"one two\nthree\n")
     assert json.loads(counted.stdout) == {"name": "total", "lines": 2, "words": 3, "bytes": 14}
 

@@ -26,8 +26,13 @@ function settle() {
 export function open(name) {
   for (const other of ["list", "trace"]) if (other !== name && covers(other)) set(other, false);
   set(name, true);
-  if (name === "trace") localStorage.setItem(SHOWN, "yes");
+  if (name === "trace") showNewest();
   if (covers(name)) panel(name).querySelector("button").focus();
+}
+
+function showNewest() {
+  localStorage.setItem(SHOWN, "yes");
+  $("#rows").scrollTop = $("#rows").scrollHeight;
 }
 
 export function close(name) {

@@ -27,12 +27,15 @@ export function told(state, detail = "") {
 }
 
 export class Status {
+  word = "";
+
   constructor(node) {
     this.node = node;
   }
 
   show(state, detail) {
     const [tone, word, more] = told(state, detail);
+    this.word = word;
     this.node.dataset.state = state;
     this.node.dataset.tone = tone;
     set(this.node.querySelector("strong"), word);

@@ -19,7 +19,8 @@ class TurnView {
       this.answer);
   }
 
-  show(turn, answer, doing) {
+  /** `last`: only the last answer may be tried again, or what follows would answer another. */
+  show(turn, answer, doing, last) {
     this.turn = turn;
     this.answer.dataset.state = answer.state;
     this.answer.setAttribute("aria-busy", String(!ended(answer.state)));
@@ -27,7 +28,7 @@ class TurnView {
     this.words.classList.toggle("live", !ended(answer.state));
     write(this.fact, factsOf(answer, turn.tries.length, doing));
     this.events.hidden = !turn.tries.length;
-    this.retry.hidden = !["cancelled", "failed", "lost"].includes(answer.state);
+    this.retry.hidden = !last || !["cancelled", "failed", "lost"].includes(answer.state);
   }
 }
 
@@ -72,7 +73,7 @@ export class Turns {
     const follow = this.#atEnd();
     const wanted = new Set(turns.map((turn) => turn.id));
     for (const [id, view] of this.#views) if (!wanted.has(id)) this.#remove(id, view);
-    for (const turn of turns) this.#viewOf(turn).show(turn, answerOf(turn.tries.at(-1)), doing);
+    for (const turn of turns) this.#viewOf(turn).show(turn, answerOf(turn.tries.at(-1)), doing, turn === turns.at(-1));
     if (follow) this.toLatest();
     else this.#offerLatest();
   }
