@@ -226,6 +226,7 @@ def test_conversations_are_kept_where_every_browser_sees_them(reader: Reader, br
         for prompt in prompts:
             conversations.get_by_role("button", name=prompt).click()
             expect(elsewhere.locator(".question p")).to_have_text([prompt])
+            expect(status(elsewhere)).to_contain_text("Stopped")
             check_whole(elsewhere, reader.demo)
         elsewhere.go_back()
         expect(elsewhere.locator(".question p")).to_have_text([prompts[0]])

@@ -67,7 +67,7 @@ LEASE = 10.0
 """A worker's claim lapses after this; takeover follows within LEASE + 1."""
 
 DEMO_LEASE = 2.0
-"""In `loom demo`, whose process is killed for show: nobody wants to wait. A worker that is slow for so long is fenced."""
+"""In `loom demo`, whose process is killed for show: nobody wants to wait. A worker that hangs so long is fenced."""
 
 RENEW_FRACTION = 3
 """Leases are renewed every LEASE / 3: two renewals may be lost."""
