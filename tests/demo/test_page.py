@@ -177,16 +177,19 @@ def test_stop_really_stops_and_a_try_again_is_another_run(reader: Reader) -> Non
     expect(page.locator(".fact")).to_contain_text("try 2")
 
 
-def test_a_question_can_be_stopped_before_it_is_a_run(browser: Browser, mortal: Demo) -> None:
+def test_a_question_can_be_stopped_before_it_is_a_run_by_any_tab(browser: Browser, mortal: Demo) -> None:
     with reading(browser, mortal) as reader:
-        page = reader.tab()
+        page, other = reader.tab(), reader.tab()
         mortal.kill()
         ask(page, "Tell me about rivers")
         expect(status(page)).to_contain_text("Cut off")
-        page.keyboard.press("Escape")
-        expect(status(page)).to_contain_text("Stopping")
+        expect(status(other)).to_contain_text("Cut off")
+        expect(other.locator(".question p")).to_have_text("Tell me about rivers")
+        other.keyboard.press("Escape")
+        expect(status(other)).to_contain_text("Stopping")
         mortal.start()
         expect(status(page)).to_contain_text("Stopped")
+        expect(status(other)).to_contain_text("Stopped")
         (run,) = mortal.runs(reader.key)
         assert run["state"] == "cancelled"
 

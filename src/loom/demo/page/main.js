@@ -77,6 +77,7 @@ function follow() {
   following.follower?.close();
   Object.assign(following, { run, follower: null, state: "", detail: "", heard: performance.now() });
   if (!run) return;
+  if (withdrawn.delete(current)) cancel(run); // another tab delivered it
   trace.show(run);
   following.follower = new Follower(run, book.answerOf(run).cursor, {
     state: (state, detail = "") => followerIs(run, state, detail),
@@ -122,6 +123,7 @@ function retry(turn) {
 
 function post(messages) {
   refusal = null;
+  withdrawn.delete(current);
   unsent.keep(current, { actor: facts.actor, key: current, input: { messages } });
   deliver(current);
   view.toLatest();
@@ -238,8 +240,9 @@ function whatWeDo() {
 }
 
 function onItsWay() {
-  if (!withdrawn.has(current)) return [sending.get(current) ? "unsent" : "sending"];
-  return ["stopping", sending.get(current) ? "The server does not answer. The question is stopped once it does." : ""];
+  const unheard = sending.get(current) ?? away; // it may be another tab that sends it
+  if (!withdrawn.has(current)) return [unheard ? "unsent" : "sending"];
+  return ["stopping", unheard ? "The server does not answer. The question is stopped once it does." : ""];
 }
 
 function whatComes(run) {
