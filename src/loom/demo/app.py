@@ -26,6 +26,7 @@ _HINT = "check OPENAI_BASE_URL; loom doctor says what can be reached from here"
 
 _GO_ON = loom.Retry(mode="continue", on=(loom.Unavailable,))
 
+
 @_shared.actor("chat-agent", retry=_GO_ON)
 async def chat(prompt: str, ctx: loom.Context) -> AsyncIterator[str]:
     """Answers a prompt with the model that OPENAI_BASE_URL names, else with a small built-in Markov-chain writer."""
