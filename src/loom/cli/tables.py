@@ -23,6 +23,8 @@ __all__ = ["age", "print_rows", "run_text"]
 
 _STYLES = {"completed": "green", "failed": "red", "lost": "red", "cancelled": "yellow", "running": "cyan"}
 
+_GAP = 2
+
 
 def print_rows(output: str, header: Sequence[str], rows: Sequence[Sequence[str]], values: Sequence[Any]) -> None:
     """`rows` as a table, cut to the terminal, whole in a pipe; or `values` as JSON."""
@@ -38,16 +40,26 @@ def print_rows(output: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """The last column gives way when there is no room."""
     on_terminal = is_terminal(sys.stdout)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
+    console = Console(file=sys.stdout, highlight=False, width=None if on_terminal else 10_000)
+    table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="bold", show_edge=False)
     for name in header[:-1]:
         table.add_column(name, no_wrap=True)
     table.add_column(header[-1], no_wrap=on_terminal, overflow="ellipsis")
-    for row in rows:
-        table.add_row(*(Text(clean(cell), style=_STYLES.get(cell, "")) for cell in row))
-    console = Console(file=sys.stdout, highlight=False, width=None if on_terminal else 10_000)
+    lines = [[Text(clean(cell), style=_STYLES.get(cell, "")) for cell in row] for row in rows]
+    room = _room(console.width, header, lines)
+    for *cells, last in lines:
+        if on_terminal:
+            last.truncate(max(room, len(header[-1])), overflow="ellipsis")  # rich would narrow every column alike
+        table.add_row(*cells, last)
     with console.capture() as capture:
         console.print(table)
     sys.stdout.write("".join(line.rstrip() + "\n" for line in capture.get().splitlines()))
+
+
+def _room(width: int, header: Sequence[str], lines: Sequence[Sequence[Text]]) -> int:
+    """How many cells of `width` are left for the last column."""
+    taken = (max([len(name), *(line[i].cell_len for line in lines)]) for i, name in enumerate(header[:-1]))
+    return width - sum(cells + _GAP for cells in taken) - _GAP
 
 
 def run_text(view: RunView, output: str) -> str:
