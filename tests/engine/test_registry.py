@@ -400,6 +400,15 @@ def test_an_object_for_the_sole_parameter_is_read_by_names(input: Any, field: st
     assert raised.value.details["field"] in (field, "m")
 
 
+@pytest.mark.parametrize("hint", [int, str, list[int], Annotated[int, msgspec.Meta(gt=0)], Cat])
+def test_null_for_the_sole_parameter_is_a_missing_one_unless_it_takes_null(hint: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"^n: missing$") as raised:
+        decoded(taking(n=hint), None)
+    assert raised.value.details == {"field": "n"}
+    assert decoded(taking(n=hint | None), None) == {"n": None}
+    assert decoded(taking(n=Any), None) == {"n": None}
+
+
 def test_a_sole_parameter_by_name() -> None:
     assert decoded(taking(n=int), {"n": 3}) == {"n": 3}
     assert decoded(taking(data=dict[str, int]), {"data": {"a": 1}}) == {"data": {"a": 1}}

@@ -228,7 +228,7 @@ class Producer(Generic[P, Out]):
             sole = self.parameters[0]
             if isinstance(value, dict) and not _is_model(sole.type) and (set(value) == {sole.name} or not value):
                 return value
-            if value is None and not sole.required:
+            if value is None and not (sole.required and _takes_null(sole.type)):
                 return {}
             if isinstance(value, dict) and not _is_model(sole.type) and not _takes_object(sole.type):
                 return value  # its names are wrong; said by name
@@ -501,6 +501,14 @@ def _is_model(type: Any) -> bool:
         or typing.is_typeddict(type)
         or hasattr(type, "model_validate")
     )
+
+
+def _takes_null(type: Any) -> bool:
+    try:
+        convert(None, type)
+    except Exception:  # user code: a model's own validator refuses it in whatever way
+        return False
+    return True
 
 
 def _takes_object(type: Any) -> bool:
