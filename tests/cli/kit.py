@@ -29,8 +29,8 @@ COMMAND = [sys.executable, "-m", "loom"]
 CTRL_C = b"\x03"
 
 
-def _heed_signals() -> None:
-    """Also where these tests are run by nohup, or in the background of a script, whose children do not."""
+def heed_signals() -> None:
+    """Also where these tests are run by nohup, or as a script's background job, whose children, rightly, do not."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
 
@@ -99,7 +99,7 @@ class Loom:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
-                preexec_fn=_heed_signals,  # noqa: PLW1509 - no lock is taken in there
+                preexec_fn=heed_signals,  # noqa: PLW1509 - no lock is taken in there
             )
         )
 
@@ -185,6 +185,7 @@ class Terminal:
         self.raw = b""
         self.pid, self._master = pty.fork()
         if self.pid == 0:
+            heed_signals()
             os.chdir(cwd)
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
             os.execve(command[0], command, env)

@@ -10,6 +10,8 @@ import pytest
 
 from loom.cli.loops import Interrupted, run
 
+from .kit import heed_signals
+
 PROGRAM = """
 import asyncio, signal, sys
 from loom.cli.loops import Interrupted, Signals, run
@@ -28,7 +30,8 @@ print("ended", flush=True)
 def program(body: str, setup: str = "") -> subprocess.Popen[str]:
     """A process that runs `body` as a command's coroutine; returned when it is inside."""
     text = PROGRAM.format(setup=setup, body=body.replace("\n", "\n    "))
-    process = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", text]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heed_signals)  # noqa: PLW1509
     assert process.stdout is not None
     assert process.stdout.readline() == "inside\n"
     return process
