@@ -22,7 +22,7 @@ _FAILED = 74  # sysexits.h, EX_IOERR
 _LOGGERS = ("loom", "httpx2", "httpcore2")
 
 _HINTS = {
-    "unknown_producer": "loom actor list shows what there is",
+    "unknown_producer": "loom actor list shows what there is (--app or --url: somewhere else)",
     "not_found": "loom runs list shows what there is (--url or --store: somewhere else)",
     "unauthorized": "set LOOM_API_KEY to one of the server's LOOM_API_KEYS",
     "unavailable": "loom doctor says what can be reached from here",
