@@ -215,6 +215,16 @@ async def test_wrong_requests_start_nothing(path: str, status: int, code: str) -
         assert await runs_of(r) == []
 
 
+async def test_an_input_in_the_query_that_is_no_json_is_named_and_a_missing_one_too() -> None:
+    async with rig(counting().registry) as r:
+        error = (await r.ask("GET", "/actors/count/stream?input=hello")).error
+        assert error["message"].startswith("input: not JSON: ")
+        assert error["message"].endswith("as ?input=%22hello%22")
+        assert error["details"] == {"field": "input"}
+        error = (await r.ask("GET", "/actors/count/stream")).error
+        assert (error["message"], error["details"]) == ("n: missing", {"field": "n"})
+
+
 async def test_the_list() -> None:
     async with rig(counting().registry) as r:
         count, forever = (await r.ask("GET", "/actors")).json["actors"]

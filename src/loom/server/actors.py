@@ -7,8 +7,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from loom.model.cursor import Cursor
-from loom.model.errors import InvalidInput, LogNotFound, UnknownProducer, UsageError
+from loom.model.errors import InvalidInput, LogNotFound, RemoteProtocolError, UnknownProducer, UsageError
 from loom.model.run import check_id
+from loom.wire.json import check_depth, decode
 from loom.wire.sse import bookmark
 from loom.wire.views import ActorList, StreamBody
 
@@ -125,13 +126,23 @@ async def _body_of(request: Request) -> StreamBody:
     if request.method == "POST":
         body = await read_body(request, StreamBody)
     else:
-        body = StreamBody(input=msgspec.Raw(query.get("input", "null").encode()))
+        body = StreamBody(input=_input_in_query(query.get("input", "null").encode()))
     key = query_name(request, "key")
     if key is None:
         return body
     if body.key is not None and body.key != key:
         raise InvalidInput("key: the query and the body say different things", details={"field": "key"})
     return msgspec.structs.replace(body, key=key)
+
+
+def _input_in_query(data: bytes) -> msgspec.Raw:
+    check_depth(data)
+    try:
+        decode(data)
+    except RemoteProtocolError as error:
+        message = f"input: {error.message}; a text stands in quotes, as ?input=%22hello%22"
+        raise RemoteProtocolError(message, details={"field": "input"}) from None
+    return msgspec.Raw(data)
 
 
 def _parse_event_id(text: str) -> tuple[str, Cursor | None]:
