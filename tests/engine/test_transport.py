@@ -179,14 +179,17 @@ async def test_a_start_that_a_full_store_refuses_does_not_run_after_all(
     assert (await transport.start(meta())).state == "queued"
 
 
-async def test_a_start_that_a_full_store_refuses_leaves_the_run_that_was_there(
+async def test_a_repeated_start_that_a_full_store_refuses_leaves_the_run_as_it_is(
     store: FaultStore, transport: StoreTransport
 ) -> None:
     await transport.start(meta())
+    await (await Author.take(store, "run")).say("start", "data")
     store.refuse("create", StoreFull("full"))
-    with pytest.raises(StoreFull):
-        await transport.start(meta())
-    assert (await transport.head("run")).state == "queued"
+    assert (await transport.start(meta())).tail == 2
+    store.refuse("create", StoreFull("full"))
+    with pytest.raises(Conflict):
+        await transport.start(meta(input=msgspec.Raw(b'{"n":2}')))
+    assert (await store.head("run")).tail == 2
 
 
 @pytest.mark.parametrize("call", ["put", "create"])

@@ -60,18 +60,20 @@ class StoreTransport:
         try:
             head = await self.store.create(meta)
         except StoreFull:
-            await self._take_back(meta.run)
-            raise
+            found = await self._find(meta.run)  # a repeat, of a run that is there already, is not refused
+            if found is None:
+                await self.store.drop(meta.run)  # a start that was refused must not run after all
+                raise
+            head = found
         if not _same_request(head.meta, meta, producer):
             raise Conflict(f"run {meta.run!r} was started with another actor, key or input", details={"run": meta.run})
         return head
 
-    async def _take_back(self, run: str) -> None:
-        """A start that was refused must not run after all; what an earlier start made stays."""
+    async def _find(self, run: str) -> Head | None:
         try:
-            await self.store.head(run)
+            return await self.store.head(run)
         except LogNotFound:
-            await self.store.drop(run)
+            return None
 
     @staticmethod
     def _with_defaults(meta: Meta, producer: Producer[..., Any] | None) -> Meta:

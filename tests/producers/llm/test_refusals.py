@@ -22,6 +22,8 @@ from loom.producers.llm.refusals import Fault, fault_of, refusal
         ({"error": "model not found"}, Fault("model not found")),
         ({"success": False, "errors": [{"code": 7009, "message": "m"}]}, Fault("m", "7009")),
         ({"detail": "m"}, Fault("m")),
+        ({"error": {"message": "m", "code": ["c"], "type": "rate_limit_error"}}, Fault("m", "['c']", status=429)),
+        ({"errors": [{"message": "m", "code": {"c": 1}}]}, Fault("m", "{'c': 1}")),
         ({"detail": [{"msg": "m"}]}, Fault('[{"msg":"m"}]')),
         ("m", Fault("m")),
         ([], Fault()),

@@ -69,8 +69,8 @@ def _word_of(code: Any, type: Any) -> str:
 
 
 def _status_of(table: Refusals, *words: Any) -> int | None:
-    for word in words:
-        if re.fullmatch("[45][0-9][0-9]", str(word)):
+    for word in map(str, words):  # providers may put anything there
+        if re.fullmatch("[45][0-9][0-9]", word):
             return int(word)
         if word in table.statuses:
             return table.statuses[word]
