@@ -482,6 +482,16 @@ def test_an_input_that_does_not_fit_is_not_settled() -> None:
         taking(n=int).settled(encode_input("x"))
 
 
+def test_an_input_that_its_one_form_makes_too_deep_or_long_is_refused_at_once() -> None:
+    """Else it would be stored, and no worker could read it."""
+    deep = msgspec.Raw(b"[" * limits.JSON_DEPTH + b"]" * limits.JSON_DEPTH)
+    with pytest.raises(InvalidInput, match="deeper"):
+        taking(n=Any).settled(deep)
+    long = msgspec.Raw(b'"%s"' % (b"x" * (limits.INPUT_BYTES - 2)))
+    with pytest.raises(LimitExceeded):
+        taking(n=Any).settled(long)
+
+
 @pytest.mark.parametrize(
     ("made", "one", "other", "same"),
     [

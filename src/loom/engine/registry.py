@@ -206,13 +206,13 @@ class Producer(Generic[P, Out]):
     def settled(self, input: msgspec.Raw) -> msgspec.Raw:
         """The input, checked, in the one form that `bind` gives: whoever starts by name may write it in several.
 
-        Raises as `decode`.
+        Raises as `decode`, and as `encode_input`: that form is a little deeper and longer.
         """
         given = decode(bytes(input))
         values = self._by_name(given)
         self._typed(values)
         settled = self._input_of(values)
-        return input if settled is given else msgspec.Raw(canonical(settled))
+        return input if settled is given else encode_input(settled)
 
     def same(self, one: msgspec.Raw, other: msgspec.Raw) -> bool:
         """Whether two inputs mean the same, read as the parameters' types: within a model, what is left out is its
