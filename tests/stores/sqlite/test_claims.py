@@ -75,6 +75,21 @@ async def test_a_claim_that_nobody_was_told_of_lapses(store: SqliteStore, clock:
     await store.renew(heir)
 
 
+async def test_a_worker_without_room_knows_who_lapsed_when_it_has_some(store: SqliteStore, clock: ManualClock) -> None:
+    """It claims nothing meanwhile, but it renews."""
+    await put(store, "run-1", "run-2")
+    lost, kept = await claim(store, "w1"), await claim(store, "w2")
+    assert lost is not None
+    assert kept is not None
+    for _ in range(5):
+        await store.renew(kept)
+        clock.advance(LEASE / 3)
+    heir = await claim(store, "w2")
+    assert heir is not None
+    assert heir.run == lost.run
+    await store.renew(kept)
+
+
 async def test_a_claim_that_nobody_was_told_of_is_given_back_when_the_store_closes(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "runs.db") as store:
         await put(store, "run")

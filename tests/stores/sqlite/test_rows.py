@@ -19,7 +19,7 @@ from loom.stores.sqlite import SqliteStore
 from loom.stores.sqlite.rows import batch_of, join, split
 from loom.testing.author import Author, read_all
 from loom.testing.clock import ManualClock
-from loom.testing.conformance.kit import outcome_of
+from loom.testing.conformance.kit import outcome_of, stand_still
 
 pytestmark = pytest.mark.anyio
 
@@ -134,7 +134,7 @@ async def test_a_lapsed_claim_of_an_entry_that_cannot_be_read_holds_up_nobody(
         assert await claim(store) is not None
     assert await claim(store, "w2") is None
     damage(path, "UPDATE queue SET meta = x'00' WHERE run = 'run-0'")
-    clock.advance(LEASE * 1.1)
+    await stand_still(store, clock, LEASE * 1.1)
     taken = await claim(store, "w2")
     assert taken is not None
     assert (taken.run, taken.crashes) == ("run-1", 1)

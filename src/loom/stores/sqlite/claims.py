@@ -62,7 +62,7 @@ class Desk:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._observed = Observed()
-        self._looked = float("-inf")
+        self._looked = self._noted = float("-inf")
         self._damaged: set[int] = set()
         """Entries that cannot be read. Left as they are: a newer Loom, or a repaired file, may be read again."""
 
@@ -77,6 +77,14 @@ class Desk:
                 return claim, None
         due = self._observed.due
         return None, None if due is None else max(due - self._clock(), 0.0)
+
+    def renew(self, session: Session, claim: Claim) -> None:
+        """Looks at the others', too: a worker without room claims nothing, and has to know who lapsed when it has."""
+        renew(session, claim)
+        now = self._clock()
+        if now - max(self._looked, self._noted) >= limits.OBSERVE:
+            self._noted = now
+            self._look(session, now)
 
     def _next(self, session: Session, queues: Sequence[str]) -> int | None:
         found: int | None = self._free(session, encode(list(queues)).decode())
@@ -94,11 +102,15 @@ class Desk:
         return self._clock() - self._looked >= limits.OBSERVE
 
     def _lapsed(self, session: Session, queues: Sequence[str]) -> int | None:
-        now = self._looked = self._clock()
+        self._looked = self._clock()
+        lapsed = self._look(session, self._looked)
+        return min((id for id, queue in lapsed if queue in queues and id not in self._damaged), default=None)
+
+    def _look(self, session: Session, now: float) -> list[tuple[int, str]]:
+        """The entries, with their queues, whose lease or delay has passed."""
         held = _held.decode(session.value(sql.HELD, limits.HELD))
         lapsed = {beat.run for beat in self._observed.look([Beat(*entry[:5]) for entry in held], now)}
-        claimable = (id for run, *_, id, queue in held if run in lapsed and queue in queues and id not in self._damaged)
-        return min(claimable, default=None)
+        return [(id, queue) for run, *_, id, queue in held if run in lapsed]
 
     def _take(self, session: Session, id: int, worker: str, lease: float) -> Claim | None:
         row = session.one(sql.CLAIM, id, worker, lease)

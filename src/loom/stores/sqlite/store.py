@@ -223,7 +223,7 @@ class SqliteStore:
             unwatch()
 
     async def renew(self, claim: Claim) -> None:
-        await self._write(partial(claims.renew, claim=claim))
+        await self._write(partial(self._desk.renew, claim=claim))
 
     async def ack(self, claim: Claim) -> None:
         await self._write(partial(claims.ack, claim=claim))
