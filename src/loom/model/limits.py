@@ -334,8 +334,8 @@ POLL = 0.005
 """How often SQLite's data_version is looked at while somebody waits (6 us a look): the latency between processes."""
 
 PLACE = 0.1
-"""How often SQLite's file is looked for in its place (2 us, and a change of threads): what is written after it was
-deleted or replaced is lost for so long, and then refused."""
+"""How often SQLite's file and its log are looked for in their place (2 us each, and a change of threads): what is
+written after one was deleted or replaced is lost for so long, and then refused."""
 
 BUSY = 5.0
 """How long a call waits for another process's write lock before it is `Unavailable`."""

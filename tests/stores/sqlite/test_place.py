@@ -102,6 +102,28 @@ async def test_who_waits_is_told(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("linked", [False, True])
+async def test_a_write_ahead_log_that_is_deleted_is_told(tmp_path: Path, path: Path, linked: bool) -> None:
+    """It looks like a leftover, and holds what was acknowledged last; put back, all goes on."""
+    if linked:
+        path.symlink_to(tmp_path / "real.db")
+    log = Path(f"{path.resolve()}-wal")
+    async with SqliteStore(path) as store:
+        author = await Author.start(store)
+        await author.say("data")
+        log.rename(tmp_path / "moved")
+        refused = author.batch("data")
+        fault = await outcome_of(author.send(refused))
+        assert isinstance(fault, Unavailable)
+        assert str(log) in fault.message
+        assert isinstance(await outcome_of(store.head("run")), Unavailable)
+        (tmp_path / "moved").rename(log)
+        await author.send(refused)
+    async with SqliteStore(path) as store:
+        assert len(await read_all(store, "run")) == 3
+
+
+@pytest.mark.usefixtures("at_once")
 async def test_a_file_that_is_put_back_goes_on(path: Path) -> None:
     """With all that was acknowledged, and nothing that was refused."""
     async with SqliteStore(path) as store:
@@ -232,7 +254,8 @@ def test_a_guard_looks_now_and_then(path: Path, monkeypatch: pytest.MonkeyPatch)
     stat = os.stat
 
     def look(path: str) -> os.stat_result:
-        looked.append(path)
+        if path == place.path:
+            looked.append(path)
         return stat(path)
 
     monkeypatch.setattr("loom.stores.sqlite.place.os.stat", look)

@@ -11,16 +11,23 @@ from loom.model.errors import Unavailable
 __all__ = ["Guard", "Place"]
 
 
+Identity = tuple[int, int]
+
+
 class Place:
-    """Where the file lies, and which file was found there when it was opened."""
+    """Where the file lies, and which file was found there when it was opened; and so of its write-ahead log, which
+    holds what was acknowledged last, and lies there for as long as anybody has the file open."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._opened: tuple[int, int] | None = None
+        self._log = path
+        self._opened: Identity | None = None
+        self._logged: Identity | None = None
 
     def remember(self) -> None:
         """It was opened just now. Raises `Unavailable` if it is gone again."""
         self.path = os.path.abspath(self.path)  # the process may change its folder
+        self._log = os.path.realpath(self.path) + "-wal"  # SQLite puts it beside the file that a link leads to
         fault = self.fault()
         if fault is not None:
             raise fault
@@ -28,20 +35,33 @@ class Place:
     def fault(self) -> Unavailable | None:
         """What became of the file, if another or none is in its place. Costs a change of threads."""
         try:
-            stat = os.stat(self.path)
-        except (FileNotFoundError, NotADirectoryError):
-            return self._lost("was deleted or moved away")
+            found, log = _identity(self.path), _identity(self._log)
         except OSError as error:
             return Unavailable(f"the store's file is out of reach: {error}")
-        found = (stat.st_dev, stat.st_ino)
         self._opened = self._opened or found
-        return None if found == self._opened else self._lost("was replaced by another file")
+        self._logged = self._logged or log
+        return self._compared(self.path, found, self._opened) or self._compared(self._log, log, self._logged)
 
-    def _lost(self, how: str) -> Unavailable:
+    def _compared(self, path: str, found: Identity | None, known: Identity | None) -> Unavailable | None:
+        if found is None and (path == self.path or known is not None):
+            return self._lost(path, "was deleted or moved away")
+        return None if found == known else self._lost(path, "was replaced by another file")
+
+    @staticmethod
+    def _lost(path: str, how: str) -> Unavailable:
         return Unavailable(
-            f"the store's file {self.path} {how} while it was open: nothing more is read or written; put it back, or"
+            f"the store's file {path} {how} while it was open: nothing more is read or written; put it back, or"
             " start this process again"
         )
+
+
+def _identity(path: str) -> Identity | None:
+    """None: there is no such file."""
+    try:
+        stat = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 class Guard:
