@@ -31,8 +31,8 @@ class connect:
     `drain` seconds. For servers: `api_key` (default: ``LOOM_API_KEY``); `on_outage` is called with True when the server
     is out of reach, and with False when it answers again, and must not raise or wait.
 
-    Raises `UsageError` at once for a URL that names no store, and on entering `Unavailable` when the store cannot be
-    opened.
+    Raises `UsageError` at once for a URL that names no store; on entering `UsageError` for a file that can be none (no
+    folder, no database, a newer format), `Unavailable` when it cannot be opened now.
     """
 
     def __init__(

@@ -55,13 +55,28 @@ def test_a_server_and_a_model_out_of_reach(loom_command: Loom) -> None:
     loom_command.env.update(
         LOOM_URL="http://127.0.0.1:1",
         LOOM_API_KEY="secret-one",
-        OPENAI_BASE_URL="http://user:secret-two@127.0.0.1:1/v1",
+        OPENAI_BASE_URL="http://127.0.0.1:1/v1",
         OPENAI_API_KEY="secret-three",
     )
     found = findings(loom_command)
     assert found["server"]["status"] == found["model"]["status"] == "bad"
-    assert found["model"]["found"].startswith("http://127.0.0.1:1/v1 (with a key)")
+    assert found["model"]["found"].startswith("http://127.0.0.1:1/v1: ")
+    assert found["model"]["advice"] == "check OPENAI_BASE_URL"
     assert "secret" not in json.dumps(found)
+
+
+def test_a_model_that_no_worker_could_use_here(loom_command: Loom) -> None:
+    loom_command.env.update(OPENAI_BASE_URL="http://user:secret-two@127.0.0.1:1/v1")
+    model = findings(loom_command)["model"]
+    assert model["status"] == "bad"
+    assert "OPENAI_API_KEY" in model["found"]
+    assert "secret" not in json.dumps(model)
+
+
+def test_the_other_provider_s_model(loom_command: Loom) -> None:
+    loom_command.env.update(ANTHROPIC_BASE_URL="http://127.0.0.1:1", ANTHROPIC_API_KEY="secret")
+    model = findings(loom_command)["model"]
+    assert (model["status"], model["advice"]) == ("bad", "check ANTHROPIC_BASE_URL")
 
 
 def test_what_it_found_stands_in_its_column() -> None:

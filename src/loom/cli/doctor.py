@@ -10,6 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from importlib import metadata
 from pathlib import Path
 from textwrap import wrap
@@ -26,6 +27,7 @@ from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import LoomError, Unavailable
 from loom.model.run import Meta
+from loom.producers.llm import MarkovWriter, ai_from_environment
 
 from .blame import hush, line_of
 from .loops import Signals
@@ -170,25 +172,17 @@ async def _store() -> Finding:
 
 async def _model() -> Finding:
     """The model that `ctx.ai` is here; of a server, whether it answers, for which no token is spent."""
-    base, key = os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_KEY")
-    if not base and not key:
-        advice = "OPENAI_BASE_URL and OPENAI_API_KEY name a real one"
-        return Finding("model", "good", "the built-in writer: no key, no network, little sense", advice)
-    import httpx2
+    async with aclosing(ai_from_environment(os.environ)) as ai:
+        if isinstance(ai, MarkovWriter):
+            advice = "OPENAI_BASE_URL and OPENAI_API_KEY name a real one, or ANTHROPIC_API_KEY"
+            return Finding("model", "good", "the built-in writer: no key, no network, little sense", advice)
+        from loom.producers.llm.http import HttpModel  # the HTTP client takes 0.1 s to import
 
-    from loom.producers.llm.openai import OPENAI_URL
-
-    url = (base or OPENAI_URL).rstrip("/")
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    where = f"{shown(url)} ({'with a key' if key else 'no key'})"
-    async with httpx2.AsyncClient(timeout=limits.CONNECT_TIMEOUT) as http:
+        assert isinstance(ai, HttpModel)
         try:
-            status = (await http.get(f"{url}/models", headers=headers)).status_code
-        except httpx2.HTTPError as error:
-            return Finding("model", "bad", f"{where}: {type(error).__name__}: {error}", "check OPENAI_BASE_URL")
-    if status in (401, 403):
-        return Finding("model", "bad", f"{where} answers {status}", "check OPENAI_API_KEY")
-    return Finding("model", "good", f"{where} answers")
+            return Finding("model", "good", await ai.check())
+        except Unavailable as error:
+            return Finding("model", "bad", error.message, f"check {ai.refusals.key.removesuffix('API_KEY')}BASE_URL")
 
 
 async def _server() -> Finding:

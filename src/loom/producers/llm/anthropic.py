@@ -30,6 +30,7 @@ class Anthropic(HttpModel):
 
     refusals = ANTHROPIC
     base_hint = "base URLs of this kind end before /v1"
+    models_path = "v1/models"
 
     def __init__(
         self,

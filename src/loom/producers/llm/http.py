@@ -87,6 +87,8 @@ class HttpModel(Model):
     """How it refuses; also the name of its key's variable."""
     base_hint: str
     """What its base URLs look like, for who got it wrong."""
+    models_path: str
+    """Where its models are listed."""
 
     def __init__(
         self,
@@ -143,6 +145,16 @@ class HttpModel(Model):
         self._closed = True
         if self._client is not None:
             await self._client.aclose()
+
+    async def check(self) -> str:
+        """Ask whether the server answers and takes the key, for which no token is spent; returns what is to be said.
+        Not repeated. Raises what a call raises."""
+        try:
+            async with self._call("GET", self.models_path):
+                pass
+        except InvalidInput:  # a server that has no such list answers, too
+            pass
+        return f"{self._place} answers ({'with a key' if self._key else 'no key'})"
 
     async def _begin(self, ask: Ask) -> tuple[list[Part], AsyncGenerator[list[Part], None]]:
         """The first parts of an answer, and what follows them. Up to here, and no further, calls are repeated."""

@@ -56,6 +56,7 @@ class OpenAICompatible(HttpModel):
 
     refusals = OPENAI
     base_hint = "base URLs often end in /v1"
+    models_path = "models"
 
     def __init__(
         self,
@@ -115,7 +116,7 @@ class OpenAICompatible(HttpModel):
         return self._model
 
     async def _list(self) -> Any:
-        async with self._call("GET", "models") as response:
+        async with self._call("GET", self.models_path) as response:
             return json.decode(await self._body(response, limits.AI_BODY_BYTES))["data"]
 
 
