@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from loom.engine.tasks import spawn
-from loom.engine.writer import Writer, encode_line
+from loom.engine.writer import Writer, encode_chunk
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk
 from loom.model.errors import (
@@ -177,7 +177,7 @@ async def test_a_chunk_that_is_too_large_or_too_deep_is_not_said(writer: Writer,
 
 
 async def test_the_largest_and_deepest_chunk_may_be_said(store: FaultStore, writer: Writer) -> None:
-    frame = len(encode_line(data("")).json)
+    frame = len(encode_chunk(data("")))
     writer.put(data("x" * (limits.CHUNK_BYTES - frame)))
     writer.put(data(nested(limits.JSON_DEPTH - 1)))
     await writer.flush()
@@ -240,12 +240,12 @@ async def test_a_type_is_a_word(writer: Writer, type: str) -> None:
 
 async def test_a_line_encoded_elsewhere_is_said_like_a_chunk(store: FaultStore, writer: Writer) -> None:
     writer.put(Chunk("stdout", "one", time=1.0))
-    writer.put_line(encode_line(Chunk("stdout", "one", time=1.0)))
+    writer.put_line("stdout", encode_chunk(Chunk("stdout", "one", time=1.0)))
     await writer.flush()
     one, other = (await chunks_in(store))[1:]
     assert (one.type, one.data, one.time) == (other.type, other.data, other.time)
     with pytest.raises(LocalProtocolError):
-        writer.put_line(encode_line(Chunk("no word")))
+        writer.put_line("no word", encode_chunk(Chunk("no word")))
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ async def test_a_line_encoded_elsewhere_is_said_like_a_chunk(store: FaultStore, 
 )
 def test_a_line_that_cannot_be_said_is_refused_where_it_is_encoded(chunk: Chunk[Any], error: type[Exception]) -> None:
     with pytest.raises(error):
-        encode_line(chunk)
+        encode_chunk(chunk)
 
 
 # --- the end ---------------------------------------------------------------------------------------------------------
@@ -344,7 +344,7 @@ async def test_a_refusal_for_good_stops_it(store: FaultStore, writer: Writer, er
     with pytest.raises(type(error)):
         writer.put(data(2))
     with pytest.raises(type(error)):
-        writer.put_line(encode_line(data(2)))
+        writer.put_line("data", encode_chunk(data(2)))
     assert writer.on_broken.result() is error
     assert len(store.appended) == 1
     assert types_in(await chunks_in(store)) == ["start"]

@@ -11,7 +11,7 @@ import contextvars
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from loom.model import limits
 from loom.model.chunk import Chunk, Progress, Result
@@ -22,7 +22,7 @@ from loom.wire.json import decode_chunk, encode
 from .readers import Readers
 from .registry import Producer
 from .tasks import wait_out
-from .writer import Line, Writer, encode_line
+from .writer import Writer, encode_chunk
 
 __all__ = ["Voice", "drive"]
 
@@ -36,11 +36,23 @@ _MARKED = frozenset({Chunk, Progress, Result})
 """What a producer says that is not plain data."""
 
 
+class _Line(NamedTuple):
+    """A chunk, encoded."""
+
+    type: str
+    json: bytes
+
+
+def _line_of(chunk: Chunk[Any]) -> _Line:
+    return _Line(chunk.type, encode_chunk(chunk))
+
+
 class Voice:
     """What a producer says, on its way to the writer."""
 
     def __init__(self, writer: Writer, readers: Readers | None = None) -> None:
         self._writer = writer
+        self._put_line = writer.put_line
         self._readers = readers
         self._paced = readers is not None
         self._closed = False
@@ -62,12 +74,12 @@ class Voice:
         if type(item) in _MARKED or self._barred:
             chunk = self.chunk(item)
             return (chunk is not None and self._writer.put(chunk)) or self._paced
-        # Plain data, nearly always: the one hot path of a producer.
-        return self._writer.put(Chunk("data", item, None, None, None, time.time())) or self._paced
+        # Plain data, nearly always: the one hot path of a producer, `Writer.put` without its call.
+        return self._put_line("data", encode_chunk(Chunk("data", item, None, None, None, time.time()))) or self._paced
 
-    def say_line(self, line: Line) -> bool:
+    def say_line(self, line: _Line) -> bool:
         """`say` of what was already encoded."""
-        return self._writer.put_line(line) or self._paced
+        return self._writer.put_line(*line) or self._paced
 
     def chunk(self, item: Any) -> Chunk[Any] | None:
         """The chunk that `item` means; None for the `Result`, which is kept."""
@@ -106,7 +118,7 @@ class Voice:
         """`say` from the producer's thread (or one that it started), behind what it has yielded."""
         assert self._thread is not None
         chunk = self.chunk(item)
-        if chunk is not None and not self._thread.hand_over(encode_line(chunk)):
+        if chunk is not None and not self._thread.hand_over(_line_of(chunk)):
             raise asyncio.CancelledError("the run is to stop")
 
     def outcome(self, returned: Any) -> Any:
@@ -179,7 +191,7 @@ class _Thread:
         self._voice = voice
         self._loop = asyncio.get_running_loop()
         self._gate = threading.Condition()
-        self._lines: list[Line] = []
+        self._lines: list[_Line] = []
         self._stopped = False
         self._told = False
         self._news = asyncio.Event()
@@ -214,7 +226,7 @@ class _Thread:
             if ended:
                 return
 
-    def _swap(self) -> list[Line]:
+    def _swap(self) -> list[_Line]:
         with self._gate:
             lines, self._lines = self._lines, []
             self._told = False
@@ -248,10 +260,10 @@ class _Thread:
             except StopIteration as stop:
                 return stop.value
             chunk = self._voice.chunk(item)
-            if chunk is not None and not self.hand_over(encode_line(chunk)):
+            if chunk is not None and not self.hand_over(_line_of(chunk)):
                 return None
 
-    def hand_over(self, line: Line) -> bool:
+    def hand_over(self, line: _Line) -> bool:
         """Whether to go on. Blocks while the loop has not taken what it was given."""
         with self._gate:
             while len(self._lines) >= limits.YIELD_EVERY and not self._stopped:

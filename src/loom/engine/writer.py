@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk
@@ -20,7 +20,7 @@ from loom.wire.json import check_depth, encode, sound
 from .backoff import REPEATABLE, Backoff
 from .tasks import cancel_and_wait, spawn
 
-__all__ = ["Line", "Writer", "encode_line"]
+__all__ = ["Writer", "encode_chunk"]
 
 _OPEN, _ENDED = State.OPEN, State.ENDED  # looked at once a chunk
 
@@ -29,13 +29,6 @@ _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 _SMALL = 2 * limits.JSON_DEPTH
 """JSON of this many bytes cannot nest too deeply: each level takes two."""
-
-
-class Line(NamedTuple):
-    """A chunk, encoded."""
-
-    type: str
-    json: bytes
 
 
 class Writer:
@@ -94,13 +87,10 @@ class Writer:
         Raises `LocalProtocolError` (the grammar forbids it), `LimitExceeded` (too large or nested too deeply),
         `RunFailed` (`invalid_output`: it has no JSON), or what broke the writer. Nothing was said then.
         """
-        return self._add(chunk.type, _encode(chunk))
+        return self.put_line(chunk.type, encode_chunk(chunk))
 
-    def put_line(self, line: Line) -> bool:
-        """`put` of a chunk that `encode_line` has encoded."""
-        return self._add(line.type, line.json)
-
-    def _add(self, type: str, json: bytes) -> bool:
+    def put_line(self, type: str, json: bytes) -> bool:
+        """`put` of a chunk of `type` that `encode_chunk` has encoded."""
         if type != "data" or self._state is not _OPEN:  # nearly every chunk, nearly always, is neither
             self._state = self._admit(type)
         self._lines.append(json)
@@ -255,12 +245,8 @@ class Writer:
             self._break(HandleClosed("this writer was closed"))
 
 
-def encode_line(chunk: Chunk[Any]) -> Line:
-    """The chunk's JSON; raises as `Writer.put` does for what cannot be said. For producers in threads."""
-    return Line(chunk.type, _encode(chunk))
-
-
-def _encode(chunk: Chunk[Any]) -> bytes:
+def encode_chunk(chunk: Chunk[Any]) -> bytes:
+    """The chunk's JSON; raises as `Writer.put` does for what cannot be said."""
     try:
         data = encode(chunk)
         if type(chunk.data) not in _SCALARS:
