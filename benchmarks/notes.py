@@ -19,26 +19,30 @@ event is a string that was formatted, sent and forgotten: its JSON is not even e
 
 NOTES: dict[str, str] = {
     "T2": (
-        "1.4 of raw ASGI is missed. Measured apart, in process, 100 runs, µs a chunk: the producer's turn of the loop 0.9;"
-        " with JSON, batch and the appended log 3.4; with the hub 4.4; with the frame rendered 5.4. The rest, 7, is the"
-        " connection's, as raw ASGI has it. What a log costs that knows its writer and is read again from any cursor is"
-        " these 4.5 µs, spread over some twenty calls none of which stands out; a longer frame costs nothing measurable."
+        "1.4 of raw ASGI is missed. Measured apart, in process, 100 runs, µs a chunk: the producer's turn of "
+        "the loop 0.9; with JSON, batch and the appended log 3.4; with the hub 4.4; with the frame rendered "
+        "5.4. The rest, 7, is the connection's, as raw ASGI has it. What a log costs that knows its writer "
+        "and is read again from any cursor is these 4.5 µs, spread over some twenty calls none of which "
+        "stands out; a longer frame costs nothing measurable."
     ),
     "T3": (
-        "At an event a second each viewer's run, batch and write stand alone: what an event costs is mostly waking up,"
-        " a producer's timer and a cold cache, for the peers too."
+        "At an event a second each viewer's run, batch and write stand alone: what an event costs is mostly "
+        "waking up, a producer's timer and a cold cache, for the peers too."
     ),
     "T6": (
-        "The goals were set on a faster machine, where an item through an `asyncio.Queue` cost 0.53 µs. Here it costs 0.75"
-        " (the first row's peer), by which the first goal would be 1.7 and the others 8.5. In step, the two turns of the"
-        " loop alone are 2.5 µs (two futures, by hand); `ahead=` adds what the store is told and asked: how far each"
-        " reader has come."
+        "The goals were set on a faster machine, where an item through an `asyncio.Queue` cost 0.53 µs. Here "
+        "it costs 0.75 (the first row's peer), by which the first goal would be 1.7 and the others 8.5. In "
+        "step, the two turns of the loop alone are 2.5 µs (two futures, by hand); `ahead=` adds what the "
+        "store is told and asked: how far each reader has come."
     ),
-    "T7": "Throughput of batches: 64 producers that are always ready. Single chunks that wait for the disk are the peer's column.",
+    "T7": (
+        "Throughput of batches: 64 producers that are always ready. Single chunks that wait for the disk are "
+        "the peer's column."
+    ),
     "chats": (
-        "A chat holds a run: its claim, lease, log, writer and inbox, not only a connection. By hand nothing is kept, and"
-        " nothing can be resumed. The endpoint by hand is at its limit with 10,000 tokens a second on one core, hence its"
-        " latency; Loom uses a third of the core."
+        "A chat holds a run: its claim, lease, log, writer and inbox, not only a connection. By hand nothing "
+        "is kept, and nothing can be resumed. The endpoint by hand is at its limit with 10,000 tokens a "
+        "second on one core, hence its latency; Loom uses a third of the core."
     ),
 }
 """By measure: why a goal was missed, and what else one must know to read the figure."""

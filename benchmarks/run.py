@@ -1,6 +1,6 @@
 """Measure Loom side by side with its peers: ``python benchmarks/run.py [NAME ...] [--rounds N] [--quick]``.
 
-Without names everything; a full run takes about half an hour, wants an idle machine with two cores, and renews
+Without names everything; a full run takes a quarter of an hour, wants an idle machine with two cores, and renews
 ``benchmarks/results.json`` and ``docs/benchmarks.md``. ``--quick`` does a tenth of the work and writes nothing.
 """
 
