@@ -664,7 +664,7 @@ NEVER_WAITS = (
     "async with aclosing(cast(Any, self.chunks(head.earliest)))",  # left only when its generator has ended
     "async with aclosing(cast(Any, self._transport.follow(self.id, after)))",  # likewise
     "return await self._transport.actors()",  # known without asking
-    "async with threads:",  # waits only for the threads of other runs; see test_drive
+    "async with threads:",  # waits for the threads of other runs, which no play has; see test_worker
     "if not page.batches:\nawait self.aclose()",  # at the log's end no reader is attached
 )
 

@@ -638,3 +638,36 @@ async def test_what_an_abandoned_producer_says_later_is_not_heard(place: Place) 
     await until(lambda: worker.abandoned == 0)
     assert outcome == ["cancelled"]
     assert types_in(await chunks_in(place.store)) == ["start", "error"]
+
+
+async def test_a_run_cancelled_while_it_waits_for_a_thread_leaves_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "THREADS", 1)
+    go, ran = threading.Event(), []
+
+    def holds() -> None:
+        ran.append("first")
+        go.wait()
+
+    def short() -> str:
+        ran.append("later")
+        return "done"
+
+    place.actor(holds, "holds")
+    place.actor(short)
+    worker, _ = await place.worker(concurrency=3)
+    await place.start("first", actor="holds")
+    await until(lambda: ran)
+    await place.start("waits")
+    await until(lambda: len(worker) == 2)
+    await turns(100)
+    await place.transport.cancel("waits")
+    assert (await place.ended("waits")).state == "cancelled"
+    assert ran == ["first"]
+    go.set()
+    await place.ended("first")
+    await place.start("next")
+    assert (await place.ended("next")).state == "completed"
+    assert ran == ["first", "later"]
+    assert worker.abandoned == 0
