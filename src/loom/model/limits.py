@@ -200,7 +200,7 @@ COMPLETION_BYTES = 16 << 20
 """An answer that is not streamed: far beyond any model's longest."""
 
 COMPLETION_PARTS = 10_000
-"""Tool calls and usage counts that one answer holds back until its end."""
+"""Tool calls, their results and usage counts that one answer holds back until its end."""
 
 # --- client ----------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,16 @@ import pytest
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import ErrorInfo, RemoteProtocolError, RunFailed
-from loom.model.parts import FinishReasonPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, Usage, UsagePart
+from loom.model.parts import (
+    FinishReasonPart,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    Usage,
+    UsagePart,
+)
 from loom.wire.dialects.openai import Events, TakenBack, Whole
 from loom.wire.json import decode, make_batch
 from loom.wire.sse import Decoder
@@ -131,6 +140,23 @@ def test_calls_that_the_actor_answered_itself_are_not_the_clients() -> None:
     assert [event["choices"][0]["delta"] for event in events_of(*rounds)[:2]] == [
         {"role": "assistant", "content": "noon"}, {},
     ]  # fmt: skip
+
+
+def test_calls_with_results_are_not_the_clients() -> None:
+    """As `run_tools` gives them: one finish reason, behind all rounds. Some models give every round the same ids."""
+    call, result = said(ToolCallPart("c0", "now", "{}")), said(ToolResultPart("c0", "now", "noon"))
+    stop = said(FinishReasonPart("stop"))
+    for rounds in ([call, result], [call, result, call, result]):
+        (choice,) = whole_of(START, *rounds, said("It is noon."), stop, END)["choices"]
+        assert "tool_calls" not in choice["message"]
+        assert choice["finish_reason"] == "stop"
+        deltas = [event["choices"][0] for event in events_of(START, *rounds, said("It is noon."), stop, END)[:-1]]
+        assert not any("tool_calls" in choice["delta"] for choice in deltas)
+        assert deltas[-1]["finish_reason"] == "stop"
+    (choice,) = whole_of(START, call, result, call, stop, END)["choices"]
+    assert [told["id"] for told in choice["message"]["tool_calls"]] == ["c0"]
+    (choice,) = whole_of(START, call, result, again(2), END)["choices"]
+    assert len(choice["message"]["tool_calls"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """A run's chunks as the events of a streamed chat completion, or as the whole one.
 
 What is said becomes text: strings and text deltas as they are, typed parts by their kind, any other value as its JSON
-on a line of its own. Tool calls, the finish reason and the usage are held back until the end: output behind a finish
-reason shows that the producer ran those tools itself. A result is the text where there was no output. Everything else
-(progress, logs, chunks of the producer's own types) has no place on this wire.
+on a line of its own. Tool calls, the finish reason and the usage are held back until the end: a tool's result, or
+output behind a finish reason, shows that the producer ran those tools itself. A result is the text where there was no
+output. Everything else (progress, logs, chunks of the producer's own types) has no place on this wire.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from loom.model.parts import (
     RefusalPart,
     TextPart,
     ToolCallPart,
+    ToolResultPart,
     Usage,
     UsagePart,
 )
@@ -55,7 +56,7 @@ class _Line(msgspec.Struct, gc=False):
     usage: Usage | None = None
 
 
-_Last = ToolCallPart | FinishReasonPart | UsagePart
+_Last = ToolCallPart | ToolResultPart | FinishReasonPart | UsagePart
 _line = msgspec.json.Decoder(_Line)
 _TEXT = b'{"type":"data","data":"'
 _START = b'{"type":"start"'
@@ -141,7 +142,7 @@ class TakenBack:
 
 
 class _Held:
-    """Tool calls and the finish reason of the last round, the usage of all, each with its seq."""
+    """Tool calls, their results and the finish reason of the last round, the usage of all, each with its seq."""
 
     def __init__(self) -> None:
         self._parts: list[tuple[int, _Last]] = []
@@ -152,7 +153,7 @@ class _Held:
         if self._finished and not isinstance(part, UsagePart):
             self.go_on()
         if len(self._parts) >= limits.COMPLETION_PARTS:
-            most = f"more than {limits.COMPLETION_PARTS} tool calls and usage counts in one answer"
+            most = f"more than {limits.COMPLETION_PARTS} tool calls, results and usage counts in one answer"
             raise RunFailed(most, code="invalid_output")
         self._parts.append((seq, part))
         self._finished = self._finished or isinstance(part, FinishReasonPart)
@@ -169,7 +170,10 @@ class _Held:
 
     @property
     def calls(self) -> list[dict[str, Any]]:
-        calls = [part for _, part in self._parts if isinstance(part, ToolCallPart)]
+        """Those that wait for a result. Ids may come again: a result is of the calls before it."""
+        given = {part.id: seq for seq, part in self._parts if isinstance(part, ToolResultPart)}
+        asked = [(seq, part) for seq, part in self._parts if isinstance(part, ToolCallPart)]
+        calls = [part for seq, part in asked if given.get(part.id, 0) < seq]
         return [
             {
                 "index": index,
