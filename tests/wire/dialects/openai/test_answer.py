@@ -218,6 +218,16 @@ def test_what_the_run_s_models_used_is_the_usage() -> None:
     assert whole_of(START, said("x"), said(UsagePart(1, 1)), end)["usage"]["total_tokens"] == 2
 
 
+def test_a_count_before_the_finish_reason_is_replaced_by_the_next() -> None:
+    """As Anthropic's answers have it: the first count is of what there was by then."""
+    finish, early, final = said(FinishReasonPart("stop")), said(UsagePart(3, 1)), said(UsagePart(3, 7))
+    answer = [said("x"), early, finish, final]
+    assert whole_of(START, *answer, END)["usage"]["total_tokens"] == 10
+    assert events_of(START, *answer, END)[-2]["usage"]["total_tokens"] == 10
+    assert whole_of(START, *answer, *answer, END)["usage"]["total_tokens"] == 20
+    assert whole_of(START, said("x"), early, again(3), *answer, END)["usage"]["total_tokens"] == 14
+
+
 def test_no_usage_is_made_up() -> None:
     uncounted = Chunk("complete", None, usage=Usage(calls=1, uncounted=1))
     assert "usage" not in whole_of(START, said("x"), uncounted)
@@ -301,7 +311,7 @@ def test_a_whole_answer_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_held_back_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "COMPLETION_PARTS", 3)
     with pytest.raises(RunFailed, match="more than 3 tool calls"):
-        events_of(START, *(said(UsagePart(1, 1)) for _ in range(4)))
+        events_of(START, *(said(ToolCallPart("c", "f", "{}")) for _ in range(4)))
 
 
 def test_what_are_no_chunks_is_told() -> None:

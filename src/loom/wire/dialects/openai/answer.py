@@ -147,16 +147,24 @@ class _Held:
     def __init__(self) -> None:
         self._parts: list[tuple[int, _Last]] = []
         self._finished = False
+        self._early: int | None = None  # a count before its round's finish reason: the next one replaces it
 
     def add(self, seq: int, part: _Last) -> None:
         """Raises `RunFailed` when there are too many."""
         if self._finished and not isinstance(part, UsagePart):
             self.go_on()
+        if isinstance(part, UsagePart):
+            self._replace_early(None if self._finished else seq)
         if len(self._parts) >= limits.COMPLETION_PARTS:
             most = f"more than {limits.COMPLETION_PARTS} tool calls, results and usage counts in one answer"
             raise RunFailed(most, code="invalid_output")
         self._parts.append((seq, part))
         self._finished = self._finished or isinstance(part, FinishReasonPart)
+
+    def _replace_early(self, early: int | None) -> None:
+        if self._early is not None:
+            self._parts = [(seq, part) for seq, part in self._parts if seq != self._early]
+        self._early = early
 
     def go_on(self) -> None:
         """More is said: what ended before was a round of the producer's own."""
@@ -166,6 +174,7 @@ class _Held:
 
     def take_back(self, kept: int) -> None:
         self._parts = [(seq, part) for seq, part in self._parts if seq <= kept]
+        self._early = None  # nobody completes what an attempt that is gone has counted
         self._finished = any(isinstance(part, FinishReasonPart) for _, part in self._parts)
 
     @property
