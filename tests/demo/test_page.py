@@ -441,3 +441,13 @@ def test_with_reduced_motion_nothing_moves(reader: Reader) -> None:
     page.emulate_media(reduced_motion="reduce")
     assert page.evaluate("document.getAnimations().length") == 0
     end(page)
+
+
+def test_a_message_the_browser_cannot_keep_is_given_back(reader: Reader) -> None:
+    page = reader.tab()
+    page.get_by_label("Your message").evaluate("(box) => { box.value = 'x'.repeat(6_000_000) }")
+    page.get_by_role("button", name="Send").click()
+    expect(status(page)).to_contain_text("no room to keep your message")
+    assert page.get_by_label("Your message").evaluate("(box) => box.value.length") == 6_000_000
+    ask(page, "hi")
+    expect(status(page)).to_have_text(re.compile("Complete"), timeout=20_000)

@@ -124,7 +124,12 @@ function retry(turn) {
 function post(messages) {
   refusal = null;
   withdrawn.delete(current);
-  unsent.keep(current, { actor: facts.actor, key: current, input: { messages } });
+  try {
+    unsent.keep(current, { actor: facts.actor, key: current, input: { messages } });
+  } catch (problem) {
+    giveBack(problem, messages);
+    return show();
+  }
   deliver(current);
   view.toLatest();
   $("#prompt").focus();
@@ -144,14 +149,20 @@ async function deliver(conversation) {
     others.postMessage("look");
     if (withdrawn.delete(conversation)) cancel(run.id);
   } catch (problem) {
-    refusal = problem;
     withdrawn.delete(conversation);
-    if (conversation === current && !$("#prompt").value) setPrompt(messages.at(-1).content);
+    if (conversation === current) giveBack(problem, messages);
+    else refusal = problem;
   }
   sending.delete(conversation);
   follow();
   show();
   look();
+}
+
+/** It was refused: the reader, who lost nothing, may change it. */
+function giveBack(problem, messages) {
+  refusal = problem;
+  if (!$("#prompt").value) setPrompt(messages.at(-1).content);
 }
 
 function stop() {

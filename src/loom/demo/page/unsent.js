@@ -17,10 +17,13 @@ export function unsent() {
     .map((name) => name.slice(PREFIX.length));
 }
 
+/** Raises a `Problem` if the browser has no room for it. */
 export function keep(conversation, body) {
-  const question = { name: crypto.randomUUID(), body };
-  localStorage.setItem(PREFIX + conversation, JSON.stringify(question));
-  return question;
+  try {
+    localStorage.setItem(PREFIX + conversation, JSON.stringify({ name: crypto.randomUUID(), body }));
+  } catch {
+    throw new api.Problem({ code: "too_large", message: "This browser has no room to keep your message." });
+  }
 }
 
 /** Forget the one of that name. */
