@@ -391,3 +391,29 @@ WAL_BYTES = 64 << 20
 
 CACHE_BYTES = 8 << 20
 """Each connection's page cache: the indexes' hot pages of some thousand open runs."""
+
+# --- Redis ------------------------------------------------------------------------------------------------------------
+
+REDIS_RETENTION = 3600.0
+"""Ended runs are kept for this long in Redis, whose memory is dear, unless the run or the app says otherwise."""
+
+UNSETTLED = 7 * 86400.0
+"""An ended run that its worker did not acknowledge yet: whoever claims it again must see that it has ended."""
+
+REDIS_SILENCE = 5.0
+"""A server that owes a reply and sends no byte for this long is taken for gone, and connected to anew."""
+
+REPLICA_WAIT = 1.0
+"""How long an append waits for the replicas that have to confirm it; then its outcome is unknown, and it is sent again."""
+
+REDIRECTIONS = 16
+"""Answers of a cluster that point elsewhere, before a call gives up: a slot moves once, tables are learnt at once."""
+
+REDIS_LOOK = 0.5
+"""How often a process looks at the inboxes of its runs, should a notice be lost: a cancel is heard within a second."""
+
+REDIS_LOOK_TURNS = 10
+"""In so many turns of that it has looked at each followed outbox that nothing was heard of."""
+
+REDIS_LOOK_SLICE = 500
+"""Looks, and subscriptions after a reconnect, in one write: a few milliseconds of the server's time."""
