@@ -118,6 +118,15 @@ CLAIM_WAIT = 5.0
 SWEEP_EVERY = 10.0
 """How often a worker looks for lapsed leases' leftovers and expired runs."""
 
+DELAY = 10 * 365 * 86400.0
+"""A start can be delayed so far: farther is a mistake of units."""
+
+WORKER_SEEN = 60.0
+"""A worker that has not attended for so long is no longer listed: many times ATTEND_EVERY, so that none flickers."""
+
+ATTEND_EVERY = 5.0
+"""A worker tells of itself at least this often, and hears so soon that it was asked to drain."""
+
 # --- a worker --------------------------------------------------------------------------------------------------------
 
 CONCURRENCY = 100
@@ -348,6 +357,9 @@ OBSERVE = 0.5
 
 HELD = 10_000
 """Claims that are watched for lapsing at a time, oldest first: a hundred workers' worth."""
+
+PUT_DUE = 1000
+"""Delayed starts that one claim puts when their time has come: some milliseconds; the next claim goes on."""
 
 HELD_BACK = 1000
 """Queue entries that cannot be read and are stepped over; a file with more of them is past that, and says so."""
