@@ -429,3 +429,6 @@ REDIS_LOOK_TURNS = 10
 
 REDIS_LOOK_SLICE = 500
 """Looks, and subscriptions after a reconnect, in one write: a few milliseconds of the server's time."""
+
+LOOKS = 128
+"""Looks at the queue's counter that an observer remembers: at one each OBSERVE a minute's, longer than any usual lease."""

@@ -543,9 +543,12 @@ local function release(keys, args)
   return 1
 end
 
+-- run; and a place, if it is to be forgotten only there
+
 local function forget(keys, args)
   local entry = entry_of(keys, args[1])
-  if entry then remove(keys, entry) end
+  if not entry or (args[2] and entry.p ~= args[2]) then return 0 end
+  remove(keys, entry)
   return 1
 end
 

@@ -8,6 +8,8 @@ from loom.model.run import inbox_of, run_of
 
 __all__ = ["Keys"]
 
+_PARTS = ("entries", "metas", "inputs", "ready", "actors", "lines", "held", "paused", "later", "all", "told")
+
 
 class Keys:
     """The names of one app's keys and channels: they all begin with its prefix."""
@@ -17,6 +19,9 @@ class Keys:
         self.of = lru_cache(maxsize=10_000)(self._of)
         self.queue = f"{{{prefix}}}:queue"
         """Also the channel of the queue's news."""
+        self.runs, self.open, self.workers = (f"{{{prefix}}}:{name}" for name in ("runs", "open", "workers"))
+        self.queues = (self.queue, *(f"{self.queue}:{part}" for part in _PARTS), self.workers)
+        """The queue's keys, in their order."""
 
     def _of(self, run: str) -> tuple[str, str, str, str, str, str]:
         """A run's keys, all in one slot: head, outbox, inbox, sent, marks, tokens."""

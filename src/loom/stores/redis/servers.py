@@ -10,6 +10,7 @@ from typing import Any
 
 from loom.model import limits
 from loom.model.errors import LoomError, Unauthorized, Unavailable, UsageError
+from loom.model.ports import Durability
 
 from .address import Address, Host
 from .functions import CODE, name_of
@@ -57,6 +58,17 @@ class Servers:
     async def aclose(self) -> None:
         for link in [*self._links.values(), *self._confirming.values()]:
             await link.aclose()
+
+    async def durability(self) -> Durability | None:
+        """What an acknowledged write survives, as the server is set up; None: it does not say."""
+        wire = await self._link(None).up()
+        try:
+            found = {**await wire.ask("CONFIG", "GET", "appendonly"), **await wire.ask("CONFIG", "GET", "appendfsync")}
+        except ReplyError:  # not every user may ask, and not every provider answers
+            return None
+        if found.get(b"appendonly") != b"yes":
+            return "memory"
+        return "disk" if found.get(b"appendfsync") == b"always" else "process"
 
     # --- asking ------------------------------------------------------------------------------------------------------
 
