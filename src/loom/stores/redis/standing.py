@@ -1,0 +1,75 @@
+"""Which claims stand still, told by one counter: every claim and renewal in the queue takes its next number.
+
+What an observer saw the counter at, some time ago by its own monotonic clock, nobody has renewed since who has no larger
+number: a look costs one number, however many claims there are. The rule is that of `loom.model.lease`: of the time between
+two looks half a lease counts at most.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from math import inf
+from typing import NamedTuple
+
+from loom.model import limits
+
+__all__ = ["Standing", "Stood"]
+
+
+class Standing(NamedTuple):
+    """A claim, or a pause before another, as it stands in the queue."""
+
+    run: str
+    renewal: int
+    lease: float
+    paused: bool
+
+    @property
+    def most(self) -> float:
+        """What counts of the time between two looks: of a pause all, for nobody has to renew it."""
+        return inf if self.paused else self.lease / 2
+
+
+class Stood:
+    """One observer's looks at the counter."""
+
+    def __init__(self) -> None:
+        self._looks: deque[tuple[int, float, float]] = deque(maxlen=limits.LOOKS)
+        """The counter, when, and the seconds since the look before."""
+
+    @property
+    def looked(self) -> float:
+        """When it looked last."""
+        return self._looks[-1][1] if self._looks else -inf
+
+    def look(self, renewals: int, now: float) -> None:
+        """The counter stands at `renewals`."""
+        self._looks.append((renewals, now, now - self.looked if self._looks else 0.0))
+
+    def stood(self, standing: Standing) -> float:
+        """For how long nobody has renewed it, as far as this observer knows."""
+        total = passed = 0.0
+        for renewals, _, before in reversed(self._looks):
+            if renewals < standing.renewal:
+                break
+            total += min(passed, standing.most)
+            passed = before
+        return total
+
+    def lapsed(self, standing: Iterable[Standing]) -> list[Standing]:
+        return [one for one in standing if self.stood(one) >= one.lease]
+
+    def due(self, standing: Iterable[Standing]) -> float | None:
+        """In how many seconds the next of those that have not lapsed may."""
+        return min((left for one in standing if (left := one.lease - self.stood(one)) > 0), default=None)
+
+    def unrenewed_for(self, lease: float) -> int | None:
+        """What has a larger number has been renewed within `lease`; None: it has not been watched for so long."""
+        if not self._looks:
+            return None
+        now = self._looks[-1][1]
+        for renewals, at, _ in reversed(self._looks):
+            if now - at >= lease:
+                return renewals
+        return None
