@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 
@@ -53,7 +53,7 @@ class Wire(asyncio.Protocol):
         """A command that has no reply."""
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append(hiredis.pack_command(command))
+        self._out.append(hiredis.pack_command(cast(Any, command)))
 
     def barrier(self, *command: str | bytes | int) -> asyncio.Future[Reply]:
         """The reply to a command that goes out once, behind everything that is asked in this turn of the loop."""
@@ -81,8 +81,7 @@ class Wire(asyncio.Protocol):
     # --- asyncio.Protocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one, but not by its type
         sock: socket.socket | None = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -119,7 +119,7 @@ class Notices:
     def published(self, channel: str, text: bytes) -> None:
         topic = self._keys.topic(channel)
         self._fresh.add(topic)
-        self._watchers.tell(topic, _notice(text))
+        self._watchers.tell(topic, Notice() if topic == self._keys.queue else _notice(text))
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
