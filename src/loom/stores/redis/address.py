@@ -140,5 +140,7 @@ def _tls(options: dict[str, str]) -> ssl.SSLContext:
         if files["cert"]:
             context.load_cert_chain(files["cert"], files["key"])
     except OSError as error:
-        raise UsageError(f"TLS: {error.strerror or error}: {', '.join(file for file in files.values() if file)}") from None
+        raise UsageError(
+            f"TLS: {error.strerror or error}: {', '.join(file for file in files.values() if file)}"
+        ) from None
     return context

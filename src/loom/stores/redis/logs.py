@@ -31,7 +31,13 @@ class Logs:
     """As `ports.Logs`, but for what the queue's keys take part in, and for waiting."""
 
     def __init__(
-        self, servers: Servers, keys: Keys, *, retention: float | None, replicas: int, wall: Callable[[], float] = time.time
+        self,
+        servers: Servers,
+        keys: Keys,
+        *,
+        retention: float | None,
+        replicas: int,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._servers = servers
         self._keys = keys
@@ -143,7 +149,9 @@ class Logs:
             return await self._servers.call(function, keys, *args)
         reply, confirmed = await self._servers.confirmed(function, keys, *args)
         if confirmed < self._replicas:
-            raise OutcomeUnknown(f"{confirmed} of {self._replicas} replicas have confirmed it: it may be lost with its server")
+            raise OutcomeUnknown(
+                f"{confirmed} of {self._replicas} replicas have confirmed it: it may be lost with its server"
+            )
         return reply
 
     def _ending(self, error: Any) -> tuple[str | bytes | int, ...]:
@@ -191,5 +199,3 @@ def _refusal(refused: Refused, run: str) -> LoomError:
         case "CONFLICT":
             return Conflict(f"a batch does not continue the log of run {run!r}, whose tail is {refused.more[0]}")
     raise AssertionError(refused)
-
-

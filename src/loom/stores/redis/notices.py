@@ -1,7 +1,7 @@
 """What watchers are told: notices that the servers publish, and a slow look at what nothing was heard of.
 
-A process has one connection to each server for this, subscribed to the logs that are watched in it. Published is at most
-once: whoever is subscribed anew is told to look, and so is who was told nothing of a change that a look finds.
+A process has one connection to each server for this, subscribed to the logs that are watched in it. Published is at
+most once: who is subscribed anew is told to look, and so is who was told nothing of a change that a look finds.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which claims stand still, told by one counter: every claim and renewal in the queue takes its next number.
 
-What an observer saw the counter at, some time ago by its own monotonic clock, nobody has renewed since who has no larger
-number: a look costs one number, however many claims there are. The rule is that of `loom.model.lease`: of the time between
-two looks half a lease counts at most.
+An observer remembers what the counter was, and when, by its own monotonic clock: a claim with no larger number has not
+been renewed since. So a look costs one number, however many claims there are. The rule is that of `loom.model.lease`:
+of the time between two looks half a lease counts at most.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ class RedisStore:
 
     Opening raises `UsageError` for a server that is too old, or does not give the durability that was asked for,
     `Unauthorized`, and `Unavailable`. Calls raise `StoreFull` when the server has no memory or disk left, `Unavailable`
-    when it cannot be reached, `OutcomeUnknown` when too few replicas have confirmed, and `HandleClosed` before the store
-    is opened and after it is closed.
+    when it cannot be reached, `OutcomeUnknown` when too few replicas have confirmed, and `HandleClosed` before the
+    store is opened and after it is closed.
     """
 
     def __init__(
@@ -114,7 +114,15 @@ class RedisStore:
         found: list[Head] = []
         while len(found) < limit:
             some = await self._servers.ask(
-                self._keys.runs, "ZREVRANGEBYSCORE", self._keys.runs, below, "-inf", "WITHSCORES", "LIMIT", 0, limits.LIST_LIMIT
+                self._keys.runs,
+                "ZREVRANGEBYSCORE",
+                self._keys.runs,
+                below,
+                "-inf",
+                "WITHSCORES",
+                "LIMIT",
+                0,
+                limits.LIST_LIMIT,
             )
             if not some:
                 break
