@@ -20,6 +20,7 @@ class Cluster:
     that a node keeps; the two seconds that `start` takes are Redis's own (CLUSTER_WRITABLE_DELAY)."""
 
     def __init__(self, folder: Path, kind: Kind = "valkey", *, nodes: int = 3, config: Config | None = None) -> None:
+        self._kind = kind
         self._buses = [free_port() for _ in range(nodes)]
         words: dict[str, str | int] = {
             "cluster-enabled": "yes",
@@ -84,7 +85,8 @@ class Cluster:
         for i, node in enumerate(self.nodes):
             first, last = self._range(i)
             flags = "myself,master" if i == me else "master"
-            lines.append(
-                f"{i + 1:040x} 127.0.0.1:{node.port}@{self._buses[i]} {flags} - 0 0 {i + 1} connected {first}-{last}"
-            )
+            # Valkey fails an assertion on SPUBLISH in a function when a node is in no shard; 7.0 knows no shards.
+            shard = f",,shard-id={i + 1:040x}" if self._kind == "valkey" else ""
+            address = f"127.0.0.1:{node.port}@{self._buses[i]}{shard}"
+            lines.append(f"{i + 1:040x} {address} {flags} - 0 0 {i + 1} connected {first}-{last}")
         return "\n".join([*lines, f"vars currentEpoch {len(self.nodes)} lastVoteEpoch 0", ""])

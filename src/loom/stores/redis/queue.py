@@ -25,7 +25,7 @@ from .rows import join, split
 from .servers import Servers
 from .standing import Standing, Stood
 
-__all__ = ["Queue"]
+__all__ = ["Queue", "pause"]
 
 _info = msgspec.json.Decoder(WorkerInfo)
 
@@ -61,7 +61,7 @@ class Queue:
                 left = end - loop.time()
                 if claim is not None or left <= 0:
                     return claim
-                await _pause(changed, min(left, limits.OBSERVE if due is None else min(due, limits.OBSERVE)))
+                await pause(changed, min(left, limits.OBSERVE if due is None else min(due, limits.OBSERVE)))
         finally:
             unwatch()
 
@@ -197,7 +197,7 @@ def _worker(said: bytes, seen: bytes, asked: int) -> WorkerInfo:
     return msgspec.structs.replace(info, seen=float(seen), draining=info.draining or bool(asked))
 
 
-async def _pause(changed: asyncio.Event, seconds: float) -> None:
+async def pause(changed: asyncio.Event, seconds: float) -> None:
     """Until something changed, at most this long."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):

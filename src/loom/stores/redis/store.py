@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Self
@@ -19,7 +18,7 @@ from .address import Address
 from .keys import Keys
 from .logs import Logs
 from .notices import Notices
-from .queue import Queue
+from .queue import Queue, pause
 from .servers import Servers
 from .sweep import Sweeper
 
@@ -188,15 +187,15 @@ class RedisStore:
         changed = asyncio.Event()
         unwatch = self.watch(log, lambda notice: None if notice.marks else changed.set())
         try:
-            while True:  # the first change is that the server has confirmed that it will tell of others
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(end - loop.time()):
-                        await changed.wait()
-                changed.clear()
-                self._check()
+            # Looked at once more, as it may have changed before it was watched, and again when the server has
+            # confirmed that it will tell: that is the first change that a log's first watcher is told of.
+            while True:
                 page = await self._logs.read(log, after, limit)
-                if page.batches or page.ended or loop.time() >= end:
+                left = end - loop.time()
+                if page.batches or page.ended or left <= 0:
                     return page
+                await pause(changed, left)
+                self._check()
         finally:
             unwatch()
 
