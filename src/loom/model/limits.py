@@ -431,4 +431,7 @@ REDIS_LOOK_SLICE = 500
 """Looks, and subscriptions after a reconnect, in one write: a few milliseconds of the server's time."""
 
 LOOKS = 128
-"""Looks at the queue's counter that an observer remembers: at one each OBSERVE a minute's, longer than any usual lease."""
+"""Looks at the queue's counter that an observer remembers: enough to see a lease pass by steps well below its half."""
+
+SWEEPER = 3 * SWEEP_EVERY
+"""One process sweeps for all. When it is gone another does after this."""

@@ -26,7 +26,8 @@ Keys of the queue, all in one slot, in this order:
   11 {p}:queue:all     zset  run, by its entry's number
   12 {p}:queue:told    hash  worker, to the claim that it was given last, and the call that asked for it
   13 {p}:workers       hash  worker, to what it said of itself, and when
-  and of their own  {p}:runs, {p}:open  zset  run, by when it was created: all, and those not known to have ended
+  and apart {p}:runs, {p}:open  zset  run, by when it was created: all, and those not known to have ended
+            {p}:sweeper         string  the process that sweeps for all, until it expires
 
 Channels bear the names of the keys 1 and 3 of a run, and 1 of the queue. A notice is "<epoch> <first> <last> <ended>", LF, the batch's lines (left
 out when they are long); "m" when only marks have changed; "" when something else has, or all is gone.
@@ -232,7 +233,7 @@ end
 
 local function settle(keys)
   local ended, keep = unpack(redis.call('HMGET', keys[1], 'ended', 'keep'))
-  if ended ~= '1' then return 0 end
+  if ended ~= '1' then return ended and 0 or 1 end
   for _, key in ipairs(keys) do
     if keep == '-1' then redis.call('PERSIST', key) else redis.call('PEXPIRE', key, keep) end
   end
@@ -651,6 +652,15 @@ local function index(keys, args)
   return 1
 end
 
+-- keys: {p}:sweeper; who asks, for how many milliseconds it is his
+
+local function turn(keys, args)
+  local holder = redis.call('GET', keys[1])
+  if holder and holder ~= args[1] then return 0 end
+  redis.call('SET', keys[1], args[1], 'PX', args[2])
+  return 1
+end
+
 local function register(name, callback, ...)
   redis.register_function{function_name = 'loom_VERSION_' .. name, callback = callback, flags = {...}}
 end
@@ -673,6 +683,7 @@ register('marks', marks_of, 'no-writes')
 register('put', put)
 register('hold', hold)
 register('index', index)
+register('turn', turn, 'allow-oom')
 register('attend', attend)
 register('claim', claim, 'allow-oom')
 register('renew', renew, 'allow-oom')

@@ -19,7 +19,9 @@ class Keys:
         self.of = lru_cache(maxsize=10_000)(self._of)
         self.queue = f"{{{prefix}}}:queue"
         """Also the channel of the queue's news."""
-        self.runs, self.open, self.workers = (f"{{{prefix}}}:{name}" for name in ("runs", "open", "workers"))
+        self.runs, self.open, self.workers, self.sweeper = (
+            f"{{{prefix}}}:{name}" for name in ("runs", "open", "workers", "sweeper")
+        )
         self.queues = (self.queue, *(f"{self.queue}:{part}" for part in _PARTS), self.workers)
         """The queue's keys, in their order."""
 

@@ -76,9 +76,10 @@ class Logs:
     async def drop(self, run: str) -> None:
         await self._call("drop", run)
 
-    async def settle(self, run: str) -> None:
-        """It has ended and no queue holds it: it is kept from now on for as long as it is to be."""
-        await self._call("settle", run)
+    async def settle(self, run: str) -> bool:
+        """If it has ended: keep it from now on for as long as it is to be, for no queue holds it. Whether it has, or
+        is gone."""
+        return bool(await self._call("settle", run))
 
     # --- logs --------------------------------------------------------------------------------------------------------
 

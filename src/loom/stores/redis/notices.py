@@ -147,11 +147,11 @@ class Notices:
         for topic in topics:
             run = run_of(topic)
             head = self._keys.of(run)[0]
-            reply = self._servers.soon(head, "HMGET", head, *(_OUTBOX if topic == run else _INBOX))
-            if reply is not None:
-                asked.append((topic, reply))
+            fields = _OUTBOX if topic == run else _INBOX
+            with contextlib.suppress(LoomError, ReplyError):  # the next look may reach it
+                asked.append((topic, await self._servers.begin(head, "HMGET", head, *fields)))
         for topic, reply in asked:
-            with contextlib.suppress(LoomError, ReplyError):  # the next look may find it
+            with contextlib.suppress(LoomError, ReplyError):
                 self._compare(topic, tuple(await reply))
 
     def _compare(self, topic: str, found: _Seen) -> None:
@@ -175,11 +175,13 @@ class _Ear:
         self._host = host
         self._channels: set[str] = set()
         self._leaving: Counter[str] = Counter()
+        self._wanted = asyncio.Event()
         self._wire: Wire | None = None
 
     def add(self, channel: str) -> None:
         if channel not in self._channels:
             self._channels.add(channel)
+            self._wanted.set()
             self._say("SSUBSCRIBE", channel)
 
     def remove(self, channel: str) -> None:
@@ -207,6 +209,9 @@ class _Ear:
         """For ever: connected and subscribed, as far as the server lets us."""
         pause = limits.STORE_RETRY[0]
         while True:
+            if not self._channels:  # perhaps its server is gone for good, and others have its slots
+                self._wanted.clear()
+                await self._wanted.wait()
             try:
                 self._wire = await self._notices.connect(self._host, self)
             except LoomError as error:

@@ -40,7 +40,7 @@ class Queue:
         self._clock = clock
         self._stood = Stood()
         self._shortest = 0.0
-        self._asked: dict[str, str] = {}
+        self._unanswered: dict[str, str] = {}
         """By worker, the claim call whose reply never came: asked again by the same name, it gives the same claim."""
 
     async def put(self, meta: Meta) -> None:
@@ -74,9 +74,8 @@ class Queue:
 
     async def renew(self, claim: Claim) -> None:
         renewals = int(await self._held("renew", claim))
-        now = self._clock()
-        if now - self._stood.looked >= limits.OBSERVE:
-            self._stood.look(renewals, now)
+        if self._clock() - self._stood.looked >= limits.OBSERVE:  # a worker without room looks when it renews
+            self._stood.look(renewals, self._clock())
 
     async def ack(self, claim: Claim) -> None:
         await self._held("ack", claim)
@@ -102,7 +101,7 @@ class Queue:
         return bool(await self._call("attend", info.name, encode(info), repr(info.started), repr(limits.WORKER_SEEN)))
 
     async def dismiss(self, worker: str) -> None:
-        self._asked.pop(worker, None)
+        self._unanswered.pop(worker, None)
         await self._call("dismiss", worker)
 
     async def workers(self) -> list[WorkerInfo]:
@@ -133,19 +132,22 @@ class Queue:
     async def _ask(
         self, queues: Sequence[str], worker: str, lease: float, without: Collection[str], lapsed: Sequence[Standing]
     ) -> tuple[Claim | list[Standing], float | None]:
-        call = self._asked.setdefault(worker, uuid.uuid4().hex)
+        call = self._unanswered.pop(worker, None) or uuid.uuid4().hex
         seen = encode([(one.run, one.renewal) for one in lapsed])
         upto = self._stood.unrenewed_for(self._shortest)
         most = "+inf" if upto is None else upto
-        reply = await self._call(
-            "claim", worker, call, repr(lease), encode(list(queues)), encode(list(without)), seen, most
-        )
-        self._asked.pop(worker, None)
+        try:
+            reply = await self._call(
+                "claim", worker, call, repr(lease), encode(list(queues)), encode(list(without)), seen, most
+            )
+        except BaseException:
+            self._unanswered[worker] = call
+            raise
         if reply[0] is not None:
             return _claim(reply[0], worker), None
         _, renewals, shortest, standing, due = reply
         self._shortest = float(shortest)
-        self._stood.look(int(renewals), self._clock())
+        self._stood.look(int(renewals), self._clock(), apart=min(limits.OBSERVE, self._shortest / 4))
         found = [Standing(run.decode(), int(at), float(lease), bool(paused)) for run, at, lease, paused in standing]
         return found, None if due is None else max(int(due) / 1000, 0.0)
 

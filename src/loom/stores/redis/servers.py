@@ -94,12 +94,9 @@ class Servers:
         reply = await asked
         return reply, await asyncio.shield(barrier)
 
-    def soon(self, key: str, *command: str | bytes | int) -> asyncio.Future[Reply] | None:
-        """The future reply, if there is a connection just now; of errors the caller makes what he likes."""
-        link = self._links.get(self.host_of(key))
-        if link is None or link.wire is None or link.wire.lost.done():
-            return None
-        return link.wire.ask(*command)
+    async def begin(self, key: str, *command: str | bytes | int) -> asyncio.Future[Reply]:
+        """Ask once, and wait only for a connection: what the reply is, or means, is its caller's business."""
+        return (await self._link(self.host_of(key)).up()).ask(*command)
 
     async def _followed(self, key: str, ask: Callable[[Host | None], Any], command: tuple[Any, ...]) -> Any:
         for _ in range(limits.REDIRECTIONS):

@@ -7,7 +7,6 @@ of the time between two looks half a lease counts at most.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from math import inf
 from typing import NamedTuple
@@ -32,32 +31,42 @@ class Standing(NamedTuple):
 
 
 class Stood:
-    """One observer's looks at the counter."""
+    """One observer's looks at the counter. Looks are remembered as closely as the shortest lease needs, and the older
+    they are the fewer."""
 
     def __init__(self) -> None:
-        self._looks: deque[tuple[int, float, float]] = deque(maxlen=limits.LOOKS)
-        """The counter, when, and the seconds since the look before."""
+        self._looks: list[tuple[int, float]] = []
+        """What the counter was, and when; the newest last."""
 
     @property
     def looked(self) -> float:
         """When it looked last."""
         return self._looks[-1][1] if self._looks else -inf
 
-    def look(self, renewals: int, now: float) -> None:
-        """The counter stands at `renewals`."""
-        self._looks.append((renewals, now, now - self.looked if self._looks else 0.0))
+    def look(self, renewals: int, now: float, *, apart: float = limits.OBSERVE) -> None:
+        """The counter is at `renewals`. A look that lies less than `apart` seconds behind the one before it is
+        forgotten with the next."""
+        looks = self._looks
+        if len(looks) > 1 and looks[-1][1] - looks[-2][1] < apart:
+            looks.pop()
+        looks.append((renewals, now))
+        if len(looks) > limits.LOOKS:
+            half = limits.LOOKS // 2
+            looks[:half] = looks[:half:2]
 
     def stood(self, standing: Standing) -> float:
         """For how long nobody has renewed it, as far as this observer knows."""
-        total = passed = 0.0
-        for renewals, _, before in reversed(self._looks):
+        total, after = 0.0, None
+        for renewals, at in reversed(self._looks):
             if renewals < standing.renewal:
                 break
-            total += min(passed, standing.most)
-            passed = before
+            if after is not None:
+                total += min(after - at, standing.most)
+            after = at
         return total
 
     def lapsed(self, standing: Iterable[Standing]) -> list[Standing]:
+        """Those that have stood still for their lease."""
         return [one for one in standing if self.stood(one) >= one.lease]
 
     def due(self, standing: Iterable[Standing]) -> float | None:
@@ -66,10 +75,4 @@ class Stood:
 
     def unrenewed_for(self, lease: float) -> int | None:
         """What has a larger number has been renewed within `lease`; None: it has not been watched for so long."""
-        if not self._looks:
-            return None
-        now = self._looks[-1][1]
-        for renewals, at, _ in reversed(self._looks):
-            if now - at >= lease:
-                return renewals
-        return None
+        return next((renewals for renewals, at in reversed(self._looks) if self.looked - at >= lease), None)

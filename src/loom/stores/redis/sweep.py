@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 
 from loom.model import limits
 from loom.model.errors import LoomError
@@ -27,17 +28,22 @@ class Sweeper:
         self._queue = queue
         self._reached = {keys.open: "-inf", keys.runs: "-inf"}
         self._missing: set[str] = set()
+        self._name = uuid.uuid4().hex
 
     async def sweep(self) -> Swept:
+        if not await self._is_ours():
+            return Swept()
         dropped = await self._forget_expired()
         return Swept(requeued=await self._put_back(), dropped=dropped)
 
+    async def _is_ours(self) -> bool:
+        """One process sweeps for all; when it has not for a while, another does."""
+        return bool(await self._servers.call("turn", (self._keys.sweeper,), self._name, int(limits.SWEEPER * 1000)))
+
     async def settle(self, run: str) -> None:
         """The queue holds it no longer."""
-        with contextlib.suppress(LoomError):  # it can be gone; what fails now the sweep finds
-            await self._logs.settle(run)
-            head = (await self._logs.listed([run]))[0]
-            if head is not None and head.ended:
+        with contextlib.suppress(LoomError):  # what fails now the sweep finds
+            if await self._logs.settle(run):
                 await self._servers.ask(self._keys.open, "ZREM", self._keys.open, run)
 
     async def _put_back(self) -> int:
