@@ -1,4 +1,4 @@
-"""The Redis store: the shipped suites, on each of its topologies, and what is its own."""
+"""The Redis store: the shipped suites, on each of its topologies."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from loom.testing.clock import StoreFactory
 from loom.testing.conformance import SharedStoreConformance
 from loom.testing.machine import queue_machine, store_machine
 from tests.servers.fixtures import own
+from tests.servers.server import Server
 
 pytestmark = pytest.mark.anyio
 
@@ -20,3 +21,24 @@ class TestConformance(SharedStoreConformance):
     @pytest.fixture
     def make_store(self, redis_url: str) -> StoreFactory:
         return lambda clock: RedisStore(parse_url(redis_url), clock=clock)
+
+
+_urls: list[str] = []
+
+
+@pytest.fixture(autouse=True, scope="module")
+def for_the_machines(valkey: Server) -> Iterator[None]:
+    """They are made before any fixture is."""
+    _urls.append(valkey.url())
+    yield
+    _urls.clear()
+
+
+@contextmanager
+def place() -> Iterator[StoreFactory]:
+    url = own(_urls[0])
+    yield lambda clock: RedisStore(parse_url(url), clock=clock)
+
+
+TestLogMachine = store_machine(place, reopens=True)
+TestQueueMachine = queue_machine(place, reopens=True)

@@ -430,8 +430,8 @@ REDIS_LOOK_TURNS = 10
 REDIS_LOOK_SLICE = 500
 """Looks, and subscriptions after a reconnect, in one write: a few milliseconds of the server's time."""
 
-LOOKS = 128
-"""Looks at the queue's counter that an observer remembers: enough to see a lease pass by steps well below its half."""
+LOOKS = 512
+"""Looks at the queue's counter that an observer remembers: thinned out by age, half of them reach back for weeks."""
 
 SWEEPER = 3 * SWEEP_EVERY
 """One process sweeps for all. When it is gone another does after this."""

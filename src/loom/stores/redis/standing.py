@@ -8,6 +8,7 @@ of the time between two looks half a lease counts at most.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from math import inf
 from typing import NamedTuple
 
@@ -51,8 +52,7 @@ class Stood:
             looks.pop()
         looks.append((renewals, now))
         if len(looks) > limits.LOOKS:
-            half = limits.LOOKS // 2
-            looks[:half] = looks[:half:2]
+            self._looks = _thinned(looks)
 
     def stood(self, standing: Standing) -> float:
         """For how long nobody has renewed it, as far as this observer knows."""
@@ -76,3 +76,13 @@ class Stood:
     def unrenewed_for(self, lease: float) -> int | None:
         """What has a larger number has been renewed within `lease`; None: it has not been watched for so long."""
         return next((renewals for renewals, at in reversed(self._looks) if self.looked - at >= lease), None)
+
+
+def _thinned(looks: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Without those whose neighbours lie closer together than a sixteenth of their age: of any lease a half is more."""
+    kept, now = looks[:1], looks[-1][1]
+    for look, after in pairwise(looks[1:]):
+        before = kept[-1][1]
+        if after[1] - before > (now - before) / 16:
+            kept.append(look)
+    return [*kept[-limits.LOOKS // 2 :], looks[-1]]

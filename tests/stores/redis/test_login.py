@@ -1,0 +1,119 @@
+"""Getting in: passwords, users with few rights, TLS; and servers that are none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from loom.engine.tasks import TaskSet
+from loom.model.errors import LoomError, Unauthorized, Unavailable, UsageError
+from loom.model.run import Meta
+from loom.stores.redis import RedisStore, parse_url
+from loom.testing.author import Author, read_all
+from tests.servers.server import Server
+from tests.servers.servers import Servers
+
+pytestmark = pytest.mark.anyio
+
+
+async def works(url: str) -> bool:
+    async with RedisStore(parse_url(url)) as store:
+        author = await Author.start(store)
+        await author.say("complete")
+        return len(await read_all(store, "run")) == 2
+
+
+async def refused(url: str) -> LoomError:
+    with pytest.raises(LoomError) as caught:
+        async with RedisStore(parse_url(url)):
+            pass
+    return caught.value
+
+
+async def test_a_password(servers: Servers) -> None:
+    """A wrong one, and none, are told apart, and never shown."""
+    with servers.server("valkey", password="hush") as server:
+        assert await works(server.url())
+        wrong = await refused(server.url(password="hash"))
+        assert isinstance(wrong, Unauthorized)
+        assert "password is wrong" in str(wrong)
+        assert "hash" not in str(wrong)
+        none = await refused(f"redis://127.0.0.1:{server.port}")
+        assert isinstance(none, Unauthorized)
+        assert "wants a user and password" in str(none)
+
+
+async def test_a_user_of_one_prefix(servers: Servers) -> None:
+    """These rights are enough; what it may not do is told."""
+    rights = ">hush ~shop:* ~{shop}:* &shop:* &{shop}:* +@read +@write +@pubsub +@connection +@scripting"
+    with servers.server("valkey", users={"alice": rights}) as server:
+        assert await works(server.url(user="alice", password="hush", prefix="shop"))
+        async with RedisStore(parse_url(server.url(user="alice", password="hush", prefix="other"))) as store:
+            with pytest.raises(Unauthorized) as caught:
+                await store.create(Meta(run="run", actor="actor"))
+        assert "hush" not in str(caught.value)
+
+
+async def test_tls(servers: Servers) -> None:
+    """With a certificate that we were told to trust; not with another's, nor without TLS."""
+    certificates = servers.certificates()
+    with servers.server("redis7", tls=certificates) as server:
+        assert await works(server.url())
+        assert isinstance(await refused(f"rediss://127.0.0.1:{server.port}"), Unavailable)
+        assert isinstance(await refused(f"redis://127.0.0.1:{server.port}"), Unavailable)
+
+
+async def test_a_number_of_a_database(valkey: Server) -> None:
+    """Keys of one are not seen from another; one that there is not is told."""
+    async with RedisStore(parse_url(f"{valkey.url()}/1?prefix=numbered")) as one:
+        await one.create(Meta(run="run", actor="actor"))
+        async with RedisStore(parse_url(f"{valkey.url()}/2?prefix=numbered")) as two:
+            assert await two.heads() == []
+        await one.drop("run")
+    assert "SELECT" in str(await refused(f"{valkey.url()}/999")) or "index" in str(await refused(f"{valkey.url()}/999"))
+
+
+@asynccontextmanager
+async def saying(answer: bytes) -> AsyncIterator[str]:
+    """A server that says `answer` to whatever it is told first."""
+    async with TaskSet() as tasks:
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                await reader.read(1000)
+                writer.write(answer)
+                await reader.read(1000)
+            finally:
+                writer.close()
+
+        def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            tasks.spawn(accept(reader, writer), "accept")
+
+        async with await asyncio.start_server(accepted, "127.0.0.1", 0) as server:
+            yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+OLD = b"%4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n6.2.7\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n"
+OLD += b"$4\r\nrole\r\n$6\r\nmaster\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "says"),
+    [
+        (OLD, UsageError, "is Redis 6.2.7: Redis 7.0 or newer, or Valkey 8, is needed"),
+        (b"-ERR unknown command 'HELLO'\r\n", UsageError, "Redis 7.0 or newer, or Valkey 8, is needed"),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", Unavailable, "cannot now"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", Unavailable, "lost"),
+        (b"+OK\r\n", UsageError, "no Redis that we know"),
+        (OLD.replace(b"6.2.7", b"7.2.7").replace(b"$6\r\nmaster", b"$7\r\nreplica"), Unavailable, "is a replica"),
+    ],
+)
+async def test_a_server_that_will_not_do_is_told_in_a_line(answer: bytes, kind: type[LoomError], says: str) -> None:
+    async with saying(answer) as url:
+        error = await refused(url)
+    assert isinstance(error, kind)
+    assert says in str(error)
+    assert "\n" not in str(error)

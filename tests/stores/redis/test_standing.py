@@ -1,0 +1,85 @@
+"""What an observer of one counter knows of each claim."""
+
+from __future__ import annotations
+
+from loom.model import limits
+from loom.stores.redis.standing import Standing, Stood
+
+
+def claim(renewal: int, lease: float = 10.0) -> Standing:
+    return Standing("run", renewal, lease, paused=False)
+
+
+def looks(stood: Stood, seconds: float, renewals: int, *, start: float = 0.0, step: float = 0.5) -> float:
+    now = start
+    while now < start + seconds:
+        now = min(now + step, start + seconds)
+        stood.look(renewals, now)
+    return now
+
+
+def test_what_nobody_renews_lapses_after_its_lease() -> None:
+    stood = Stood()
+    stood.look(5, 0.0)
+    looks(stood, 9.9, 5)
+    assert stood.lapsed([claim(5)]) == []
+    looks(stood, 0.2, 5, start=9.9)
+    assert stood.lapsed([claim(5)]) == [claim(5)]
+    assert stood.lapsed([claim(5, 100.0)]) == []
+
+
+def test_what_was_renewed_has_stood_only_since() -> None:
+    """Its number is larger than the counter was; others' renewals do not matter."""
+    stood = Stood()
+    stood.look(5, 0.0)
+    now = looks(stood, 8.0, 6)
+    looks(stood, 8.0, 20, start=now)
+    assert stood.stood(claim(5)) == 16.0
+    assert 15.0 <= stood.stood(claim(6)) < 16.0
+    assert 7.0 <= stood.stood(claim(7)) < 8.0
+    assert stood.stood(claim(21)) == 0.0
+
+
+def test_of_a_time_in_which_nobody_looked_half_a_lease_counts() -> None:
+    """But of a pause all: nobody has to renew that."""
+    stood = Stood()
+    stood.look(5, 0.0)
+    stood.look(5, 1000.0)
+    assert stood.stood(claim(5)) == 5.0
+    assert stood.stood(Standing("run", 5, 10.0, paused=True)) == 1000.0
+
+
+def test_many_looks_do_not_push_out_the_old_ones() -> None:
+    """A busy worker looks hundreds of times a second; a lease of an hour passes all the same."""
+    stood = Stood()
+    stood.look(5, 0.0)
+    looks(stood, 12.0, 5, step=0.001)
+    assert stood.lapsed([claim(5)]) == [claim(5)]
+    now = looks(stood, 3600.0, 5, start=12.0)
+    assert 3300.0 < stood.stood(claim(5, 3600.0)) <= 3612.0
+    assert now == 3612.0
+
+
+def test_what_may_lapse_next_is_known() -> None:
+    stood = Stood()
+    stood.look(5, 0.0)
+    looks(stood, 4.0, 5)
+    assert stood.due([claim(5), claim(5, 30.0), claim(6)]) == 6.0
+    assert stood.due([]) is None
+
+
+def test_what_was_renewed_lately_need_not_be_asked_for() -> None:
+    stood = Stood()
+    assert stood.unrenewed_for(1.0) is None
+    stood.look(5, 0.0)
+    assert stood.unrenewed_for(1.0) is None
+    stood.look(6, 0.8)
+    stood.look(9, 1.6)
+    assert stood.unrenewed_for(0.5) == 6
+    assert stood.unrenewed_for(1.0) == 5
+
+
+def test_it_remembers_a_bounded_number() -> None:
+    stood = Stood()
+    looks(stood, 10_000.0, 5)
+    assert len(stood._looks) <= limits.LOOKS
