@@ -416,7 +416,7 @@ REDIS_SILENCE = 5.0
 """A server that owes a reply and sends no byte for this long is taken for gone, and connected to anew."""
 
 REPLICA_WAIT = 1.0
-"""How long an append waits for the replicas that have to confirm it; then its outcome is unknown, and it is sent again."""
+"""How long an append waits for the replicas that have to confirm it; then its outcome is unknown: it is sent again."""
 
 REDIRECTIONS = 16
 """Answers of a cluster that point elsewhere, before a call gives up: a slot moves once, tables are learnt at once."""

@@ -1,0 +1,212 @@
+"""Servers that fail over, slots that move, replicas that have to confirm."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from loom.engine.hub import Hub
+from loom.engine.tasks import spawn
+from loom.model import limits
+from loom.model.chunk import Chunk
+from loom.model.errors import CursorExpired, LogError, OutcomeUnknown, StoreFull, Unavailable
+from loom.stores.redis import RedisStore, parse_url
+from loom.stores.redis.keys import Keys
+from loom.stores.redis.servers import slot_of
+from loom.testing.author import Author, read_all
+from loom.testing.conformance.kit import Told
+from tests.servers.cluster import Cluster
+from tests.servers.fixtures import own
+from tests.servers.server import Server
+from tests.servers.servers import Servers
+
+pytestmark = pytest.mark.anyio
+
+AGAIN = (Unavailable, OutcomeUnknown, StoreFull)
+
+
+async def say(store: RedisStore, author: Author, *chunks: Chunk[object] | str) -> None:
+    """As the writer does it: the same batch until it is acknowledged."""
+    batch = author.batch(*chunks)
+    end = chunks[-1] == "complete"
+    while True:
+        try:
+            await store.append(author.run, batch, end=end)
+        except AGAIN:
+            await asyncio.sleep(0.01)
+        else:
+            author.tail = batch.last
+            return
+
+
+async def test_a_writer_and_a_viewer_go_on_over_a_failover(servers: Servers) -> None:
+    """The primary is killed: Sentinels name another, and both find it by themselves."""
+    with servers.sentinels() as sentinels:
+        async with RedisStore(parse_url(own(sentinels.url(durability="replica")))) as store:
+            assert store.durability == "replica"
+            author = await Author.start(store)
+            await say(store, author, "data")
+            hub = Hub(store)
+
+            async def follow() -> list[int]:
+                return [cursor.seq async for page in hub.follow("run") for cursor, _ in page.lines()]
+
+            following = spawn(follow(), "follow")
+            old = sentinels.primary
+            old.kill()
+            await asyncio.to_thread(sentinels.wait_failover, old)
+            old.start()  # as a replica, without which nothing is confirmed
+            for _ in range(5):
+                await say(store, author, "data")
+            await say(store, author, "complete")
+            assert await asyncio.wait_for(following, 20) == list(range(1, 9))
+            await hub.aclose()
+
+
+async def test_what_too_few_replicas_confirmed_has_an_unknown_outcome(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is an error of its own; sent again it is one record, and confirmed when there are enough."""
+    monkeypatch.setattr(limits, "REPLICA_WAIT", 0.1)
+    with servers.sentinels(sentinels=1, down_after=60.0) as sentinels:
+        replica = next(server for server in sentinels.servers if server is not sentinels.primary)
+        async with RedisStore(parse_url(own(sentinels.url(durability="replica")))) as store:
+            author = await Author.start(store)
+            batch = author.batch("data")
+            replica.pause()
+            for _ in range(2):
+                with pytest.raises(OutcomeUnknown, match="0 of 1 replicas"):
+                    await store.append("run", batch)
+            replica.resume()
+            while True:
+                try:
+                    assert await store.append("run", batch) == batch.cursor
+                except OutcomeUnknown:
+                    continue
+                break
+            assert len(await read_all(store, "run")) == 2
+
+
+async def test_many_confirmed_appends_share_a_wait(servers: Servers) -> None:
+    """One a turn of the loop, on a connection of their own."""
+    with servers.sentinels(sentinels=1, down_after=60.0) as sentinels:
+        async with RedisStore(parse_url(own(sentinels.url(durability="replica")))) as store:
+            authors = [await Author.start(store, f"run-{number}") for number in range(50)]
+            primary = sentinels.primary
+            before = _calls(primary, "wait")
+            await asyncio.gather(*(author.say("data") for author in authors))
+            assert _calls(primary, "wait") - before <= 5
+
+
+def _calls(server: Server, command: str) -> int:
+    return int(server.client().info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"])
+
+
+async def test_acknowledged_data_that_a_failover_lost_is_told(servers: Servers) -> None:
+    """With asynchronous replication: a reader of the lost history gets `CursorExpired`, its writer is refused."""
+    with servers.sentinels() as sentinels:
+        async with RedisStore(parse_url(own(sentinels.url()))) as store:
+            author = await Author.start(store)
+            old = sentinels.primary
+            replica = next(server for server in sentinels.servers if server is not old)
+            await asyncio.to_thread(_in_step, old, replica)
+            replica.pause()
+            await author.say("data")
+            lost = (await read_all(store, "run"))[-1][0]
+            old.kill()
+            replica.resume()
+            await asyncio.to_thread(sentinels.wait_failover, old)
+            while True:
+                try:
+                    heir = await Author.take(store, "run", "token-2")
+                except AGAIN:
+                    continue
+                break
+            await say(store, heir, "start", "data")
+            with pytest.raises(CursorExpired):
+                await store.read("run", lost)
+            with pytest.raises(LogError):
+                await author.say("data")
+            assert [cursor.epoch for cursor, _ in await read_all(store, "run")] == [
+                author.epoch,
+                heir.epoch,
+                heir.epoch,
+            ]
+
+
+def _in_step(primary: Server, replica: Server) -> None:
+    """Until the replica has everything: WAIT would answer for its own connection, which has written nothing."""
+    said = primary.client().info("replication")["master_repl_offset"]
+    while replica.client().info("replication")["slave_repl_offset"] < said:
+        pass
+
+
+async def test_a_slot_that_moves_takes_its_viewers_with_it(servers: Servers) -> None:
+    """While it is written and followed: the notices come from the node that has it then."""
+    with servers.cluster() as cluster:
+        url = own(cluster.url())
+        head = Keys(parse_url(url).prefix).of("run")[0]
+        async with RedisStore(parse_url(url)) as store, RedisStore(parse_url(url)) as other:
+            author = await Author.start(store)
+            told = Told(other, "run")
+            await told.next()
+            for target in _others(cluster, head):
+                _move(cluster, slot_of(head), head, target)
+                for _ in range(3):
+                    await say(store, author, "data")
+                batch = author.batch("data")
+                await store.append("run", batch)
+                author.tail = batch.last
+                while batch not in [notice.batch for notice in await told.next()]:
+                    if not (await other.read("run", batch.cursor)).batches:
+                        batch = author.batch("data")
+                        await store.append("run", batch)
+                        author.tail = batch.last
+            await say(store, author, "complete")
+            lines = await read_all(other, "run")
+            assert [cursor.seq for cursor, _ in lines] == list(range(1, len(lines) + 1))
+            told.unwatch()
+
+
+def _others(cluster: Cluster, key: str) -> list[Server]:
+    return [node for node in cluster.nodes if node is not cluster.node_of(key)]
+
+
+def _move(cluster: Cluster, slot: int, key: str, target: Server) -> None:
+    """As ``redis-cli --cluster reshard`` does it (Redis Cluster specification, "Live reconfiguration")."""
+    ids = {node.port: node.ask("CLUSTER", "MYID") for node in cluster.nodes}
+    source = next(node for node in cluster.nodes if node is not target and node.ask("CLUSTER", "COUNTKEYSINSLOT", slot))
+    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source.port])
+    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target.port])
+    while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 100):
+        source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+    for node in (target, source, *cluster.nodes):
+        node.ask("CLUSTER", "SETSLOT", slot, "NODE", ids[target.port])
+
+
+async def test_a_plain_url_finds_out_that_it_is_a_cluster(cluster: Cluster) -> None:
+    """And which node has what."""
+    url = own(cluster.url()).replace("redis+cluster", "redis")
+    async with RedisStore(parse_url(url)) as store:
+        for number in range(20):
+            await (await Author.start(store, f"run-{number}")).say("complete")
+        assert len(await store.heads()) == 20
+
+
+async def test_a_node_that_is_gone_takes_down_its_own_slots_only(servers: Servers) -> None:
+    with servers.cluster() as cluster:
+        url = own(cluster.url())
+        keys = Keys(parse_url(url).prefix)
+        async with RedisStore(parse_url(url)) as store:
+            authors = [await Author.start(store, f"run-{number}") for number in range(20)]
+            gone = next(node for node in cluster.nodes[1:] if node is not cluster.node_of(keys.queue))
+            lost = [author for author in authors if cluster.node_of(keys.of(author.run)[0]) is gone]
+            gone.kill()
+            assert 0 < len(lost) < 20
+            for author in authors:
+                if author in lost:
+                    with pytest.raises(Unavailable):
+                        await author.say("data")
+                else:
+                    await say(store, author, "data")
