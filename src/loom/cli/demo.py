@@ -9,7 +9,7 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing, nullcontext, suppress
 from typing import Annotated
 from urllib.parse import quote
 
@@ -24,7 +24,7 @@ from loom.model.errors import UsageError
 from .loops import Signals
 from .loops import run as run_loop
 from .options import flag
-from .places import shown, state_folder
+from .places import shown, state_folder, store_url
 from .serve import Driver, block, log_to_stderr, tell
 from .target import BUILT_IN, load_app
 
@@ -39,6 +39,10 @@ def demo(
         int | None, Parameter(help="Where to listen (default: 8700, or any that is free if that is taken).")
     ] = None,
     no_browser: Annotated[bool, flag("Open no browser; the address is printed in any case.", "--no-browser")] = False,
+    store: Annotated[
+        str | None, Parameter(help="As redis://localhost (default: demo.db, of SQLite, in your state folder).")
+    ] = None,
+    no_worker: Annotated[bool, flag("Leave the answers to loom worker, on the same store.", "--no-worker")] = False,
 ) -> None:
     """Serve a chat page on this machine alone, and open it. Ctrl-C ends it; what runs goes on when it is started again.
 
@@ -46,17 +50,19 @@ def demo(
     """
     if port is not None and not 0 <= port <= 65535:
         raise UsageError(f"--port {port}: 0 to 65535")
+    if no_worker and store is None:
+        raise UsageError("--no-worker: name the --store that it shares with a loom worker")
     log_to_stderr()
-    run_loop(lambda signals: _demo(port, not no_browser, signals))
+    url = store_url(store, {}) if store else "sqlite:///" + quote(str(state_folder() / "demo.db"))
+    run_loop(lambda signals: _demo(url, port, not no_browser, not no_worker, signals))
 
 
-async def _demo(port: int | None, browse: bool, signals: Signals) -> None:
+async def _demo(url: str, port: int | None, browse: bool, drives: bool, signals: Signals) -> None:
     from loom.demo.site import Facts, pages
     from loom.server.app import create_app
     from loom.server.serve import serving
 
     app = load_app(BUILT_IN)
-    url = "sqlite:///" + quote(str(state_folder() / "demo.db"))
     writer = await _writer()
     driver = Driver(app, ("default",), limits.CONCURRENCY, limits.DEMO_LEASE, limits.DRAIN)
     async with open_store(url) as store:
@@ -65,10 +71,11 @@ async def _demo(port: int | None, browse: bool, signals: Signals) -> None:
         listener = _usual_port() if port is None else None
         async with (
             serving(gateway, host=_HOST, port=port or 0, sock=listener) as address,
-            driver.working(store),
+            driver.working(store) if drives else nullcontext(),
         ):
+            answers = ("writer", writer) if drives else ("worker", f"none here: loom worker --store {shown(url)}")
             tell(
-                block("demo", [("page", address.url), ("store", shown(url)), ("writer", writer)]),
+                block("demo", [("page", address.url), ("store", shown(url)), answers]),
                 "",
                 f"  Reload it in mid-answer, open it twice, or kill -9 {os.getpid()} and start it again: it goes on.",
                 "  Ctrl-C ends it.",

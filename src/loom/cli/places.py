@@ -53,8 +53,8 @@ def store_url(given: str | None, env: Mapping[str, str]) -> str:
     name, url = ("--store", given) if given else ("LOOM_STORE", env.get("LOOM_STORE"))
     if not url:
         return "sqlite:///" + quote(str(state_folder() / "runs.db"))
-    if _parts_of(url, name).scheme in _SERVERS:
-        raise UsageError(f"{name} {url!r} is a server: name it by --url")
+    if url.partition("://")[0].lower() in _SERVERS:  # of a store, hosts can be several: its own rules read it
+        raise UsageError(f"{name} {shown(url)!r} is a server: name it by --url")
     return url
 
 
@@ -77,8 +77,11 @@ def _parts_of(url: str, name: str) -> SplitResult:
 
 def shown(url: str) -> str:
     """`url` without a user's name or password in it."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
+    scheme, there, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    path, mark, options = path.partition("?")
+    kept = "&".join(option for option in options.split("&") if "password" not in option.partition("=")[0])
+    return f"{scheme}{there}{place.rpartition('@')[2]}{slash}{path}{mark if kept else ''}{kept}"
 
 
 def state_folder() -> Path:
