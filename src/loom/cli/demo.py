@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import socket
 import sys
 import threading
@@ -73,7 +74,11 @@ async def _demo(url: str, port: int | None, browse: bool, drives: bool, signals:
             serving(gateway, host=_HOST, port=port or 0, sock=listener) as address,
             driver.working(store) if drives else nullcontext(),
         ):
-            answers = ("writer", writer) if drives else ("worker", f"none here: loom worker --store {shown(url)}")
+            answers = (
+                ("writer", writer)
+                if drives
+                else ("worker", f"none here: loom worker --store {shlex.quote(shown(url))}")
+            )
             tell(
                 block("demo", [("page", address.url), ("store", shown(url)), answers]),
                 "",

@@ -435,3 +435,16 @@ LOOKS = 512
 
 SWEEPER = 3 * SWEEP_EVERY
 """One process sweeps for all. When it is gone another does after this."""
+
+NOTICE_BYTES = 8192
+"""A batch that is published with its notice: of longer messages Valkey's bound on what waits for a subscriber knows
+nothing (measured), and who reads them from the log reads them once a process."""
+
+LAPSING = 1000
+"""Claims, and pauses, that have not been renewed for long, of which one claim is told: the oldest."""
+
+QUEUE_LOOK = 500
+"""Entries of the queue that are looked at in one call of a list: others' calls go between."""
+
+REDIS_NAMES = 10_000
+"""Runs whose keys' names a process remembers: a hundred workers' worth."""

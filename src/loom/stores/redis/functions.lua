@@ -34,7 +34,7 @@ out when they are long); "m" when only marks have changed; "" when something els
 
 Numbers go in and out as text: Lua's are doubles, exact up to 2^53, and never printed but by `whole`. ]]
 
-local LONG = 8192
+-- what begins with LIMIT stands in `loom.model.limits`
 
 local function whole(number) return string.format('%.0f', number) end
 
@@ -44,7 +44,7 @@ local function publish(channel, text) redis.call('SPUBLISH', channel, text) end
 
 local function tell(channel, epoch, first, last, ended, payload)
   local text = table.concat({epoch, first, last, ended}, ' ')
-  if #payload <= LONG then text = text .. '\n' .. payload end
+  if #payload <= LIMIT_NOTICE_BYTES then text = text .. '\n' .. payload end
   publish(channel, text)
 end
 
@@ -363,7 +363,7 @@ local function remove(keys, entry)
 end
 
 local function let_in(keys)
-  for _, run in ipairs(redis.call('ZRANGEBYSCORE', keys[LATER], '-inf', seconds(), 'LIMIT', 0, 100)) do
+  for _, run in ipairs(redis.call('ZRANGEBYSCORE', keys[LATER], '-inf', seconds(), 'LIMIT', 0, LIMIT_PUT_DUE)) do
     redis.call('ZREM', keys[LATER], run)
     local entry = entry_of(keys, run)
     if entry then
@@ -472,7 +472,7 @@ local function standing(keys, most)
   local found = {}
   for _, zset in ipairs({HELD, PAUSED}) do
     local upto = zset == HELD and most or '+inf'
-    local some = redis.call('ZRANGEBYSCORE', keys[zset], '-inf', upto, 'WITHSCORES', 'LIMIT', 0, 1000)
+    local some = redis.call('ZRANGEBYSCORE', keys[zset], '-inf', upto, 'WITHSCORES', 'LIMIT', 0, LIMIT_LAPSING)
     for i = 1, #some, 2 do
       local entry = entry_of(keys, some[i])
       if entry then found[#found + 1] = {some[i], some[i + 1], tostring(entry.l), zset == PAUSED and 1 or 0} end
@@ -576,25 +576,19 @@ local function unqueued(keys, args)
   return missing
 end
 
--- queue and place ("" for all), how many
+-- which list ("all" or "later"), from which place in it, queue and place ("" for any); what fits, and how many were seen
 
 local function entries(keys, args)
-  local found, most = {}, tonumber(args[3])
-  for _, zset in ipairs({ALL, LATER}) do
-    local from, step = 0, 500
-    repeat
-      local runs = redis.call('ZRANGE', keys[zset], from, from + step - 1)
-      for _, run in ipairs(runs) do
-        local entry = entry_of(keys, run)
-        local place = entry and ((entry.p == 'later' or entry.p == 'paused') and 'delayed' or entry.p)
-        if entry and #found < most and (args[1] == '' or entry.q == args[1]) and (args[2] == '' or place == args[2]) then
-          found[#found + 1] = {run, place, entry.w, whole(entry.c), whole(entry.x), redis.call('HGET', keys[METAS], run)}
-        end
-      end
-      from = from + step
-    until #runs < step or #found >= most
+  local found, from = {}, tonumber(args[2])
+  local runs = redis.call('ZRANGE', keys[args[1] == 'all' and ALL or LATER], from, from + LIMIT_QUEUE_LOOK - 1)
+  for _, run in ipairs(runs) do
+    local entry = entry_of(keys, run)
+    local place = entry and ((entry.p == 'later' or entry.p == 'paused') and 'delayed' or entry.p)
+    if entry and (args[3] == '' or entry.q == args[3]) and (args[4] == '' or place == args[4]) then
+      found[#found + 1] = {run, place, entry.w, whole(entry.c), whole(entry.x), redis.call('HGET', keys[METAS], run)}
+    end
   end
-  return found
+  return {found, #runs}
 end
 
 -- name, what it says of itself, when it was started, seconds until it is forgotten; whether it was asked to drain

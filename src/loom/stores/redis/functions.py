@@ -5,12 +5,19 @@ The names hold a digest of the text, so that releases which differ can share a s
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from importlib.resources import files
 
+from loom.model import limits
+
 __all__ = ["CODE", "NAME", "name_of"]
 
-_text = files(__package__).joinpath("functions.lua").read_text()
+_text = re.sub(
+    r"LIMIT_([A-Z_]+)",
+    lambda match: str(getattr(limits, match[1])),
+    files(__package__).joinpath("functions.lua").read_text(),
+)
 _version = sha256(_text.encode()).hexdigest()[:8]
 
 CODE = _text.replace("VERSION", _version)

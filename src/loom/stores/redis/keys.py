@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from loom.model import limits
 from loom.model.run import inbox_of, run_of
 
 __all__ = ["Keys"]
@@ -16,7 +17,7 @@ class Keys:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        self.of = lru_cache(maxsize=10_000)(self._of)
+        self.of = lru_cache(maxsize=limits.REDIS_NAMES)(self._of)
         self.queue = f"{{{prefix}}}:queue"
         """Also the channel of the queue's news."""
         self.runs, self.open, self.workers, self.sweeper = (

@@ -93,7 +93,14 @@ class Queue:
 
     async def entries(self, *, queue: str | None, place: Place | None, limit: int) -> list[Entry]:
         limit = min(max(limit, 1), limits.LIST_LIMIT)
-        return [_entry(*row) for row in await self._call("entries", queue or "", place or "", limit)]
+        found: list[Entry] = []
+        for part in ("all", "later"):
+            looked, seen = 0, limits.QUEUE_LOOK
+            while seen == limits.QUEUE_LOOK and len(found) < limit:
+                rows, seen = await self._call("entries", part, looked, queue or "", place or "")
+                found += [_entry(*row) for row in rows]
+                looked += seen
+        return found[:limit]
 
     # --- workers -----------------------------------------------------------------------------------------------------
 
