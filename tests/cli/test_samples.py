@@ -46,6 +46,16 @@ async def item(item: Item) -> None: ...
 async def anything(value: Any) -> None: ...
 
 
+def test_a_conversation_is_not_empty() -> None:
+    talking = loom.App()
+
+    @talking.actor
+    async def chat(messages: list[loom.ChatMessage], model: str | None = None) -> None: ...
+
+    (producer,) = talking.registry
+    assert sample(producer.info().input_schema) == {"messages": [{"role": "user", "content": "hello"}]}
+
+
 def test_a_sole_value_stands_for_itself() -> None:
     counting = loom.App()
 

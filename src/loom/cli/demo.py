@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing, suppress
 from typing import Annotated
 from urllib.parse import quote
@@ -28,16 +28,19 @@ from .places import shown, state_folder
 from .serve import Driver, block, log_to_stderr, tell
 from .target import BUILT_IN, load_app
 
-__all__ = ["demo"]
+__all__ = ["demo", "first_free"]
 
 _HOST, _PORT = "127.0.0.1", 8700
+
+_PORTS = range(_PORT, _PORT + 10)
+"""The usual one, and where to go if it is taken: in order, for a page looks for its server where it was."""
+
+_ELSEWHERE = "name the folder to keep it in: XDG_STATE_HOME=$PWD loom demo"
 
 
 def demo(
     *,
-    port: Annotated[
-        int | None, Parameter(help="Where to listen (default: 8700, or any that is free if that is taken).")
-    ] = None,
+    port: Annotated[int | None, Parameter(help="Where to listen (default: 8700, or the next that is free).")] = None,
     no_browser: Annotated[bool, flag("Open no browser; the address is printed in any case.", "--no-browser")] = False,
 ) -> None:
     """Serve a chat page on this machine alone, and open it. Ctrl-C ends it; what runs goes on when it is started again.
@@ -56,13 +59,13 @@ async def _demo(port: int | None, browse: bool, signals: Signals) -> None:
     from loom.server.serve import serving
 
     app = load_app(BUILT_IN)
-    url = "sqlite:///" + quote(str(state_folder() / "demo.db"))
+    url = "sqlite:///" + quote(str(state_folder(_ELSEWHERE) / "demo.db"))
     writer = await _writer()
     driver = Driver(app, ("default",), limits.CONCURRENCY, limits.DEMO_LEASE, limits.DRAIN)
     async with open_store(url) as store:
         facts = Facts(loom.__version__, os.getpid(), writer)
         gateway = create_app(StoreTransport(store, app.registry), pages=pages(facts), default_actor=app.default_actor)
-        listener = _usual_port() if port is None else None
+        listener = first_free(_PORTS) if port is None else None
         async with (
             serving(gateway, host=_HOST, port=port or 0, sock=listener) as address,
             driver.working(store),
@@ -79,14 +82,15 @@ async def _demo(port: int | None, browse: bool, signals: Signals) -> None:
             await signals.wait()
 
 
-def _usual_port() -> socket.socket | None:
-    """The usual port; None if it is taken."""
-    try:
-        return socket.create_server((_HOST, _PORT))
-    except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-            raise UsageError(f"cannot listen on {_HOST}: {error.strerror}") from None
-        return None
+def first_free(ports: Iterable[int]) -> socket.socket | None:
+    """Listening on the first of `ports` that is free; None if they are all taken."""
+    for port in ports:
+        try:
+            return socket.create_server((_HOST, port))
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise UsageError(f"cannot listen on {_HOST}: {error.strerror}") from None
+    return None
 
 
 async def _writer() -> str:

@@ -228,9 +228,10 @@ def resume_at(request: Request, run: str, after: str | None) -> Cursor | None:
     The header wins: an EventSource repeats its URL, with `after` as it was, and tells there what it has seen since. Ids
     that name the run (``<run>:<cursor>``) are understood, too.
     """
-    last = request.headers.get("last-event-id")
-    text = last.removeprefix(f"{run}:") if last else after
-    return Cursor.parse(text) if text else None
+    if last := request.headers.get("last-event-id"):
+        cursor = last.removeprefix(f"{run}:")
+        return Cursor.parse(cursor, "Last-Event-ID") if cursor else None
+    return Cursor.parse(after) if after else None
 
 
 def _bad(name: str, text: str, expected: str) -> UsageError:
