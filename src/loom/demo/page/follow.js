@@ -110,7 +110,6 @@ export class Follower {
 
   #gone(error) {
     this.close();
-    this.#tell.note("fault", `${error.message} (${error.code})`);
     this.#tell.gone(error);
   }
 }

@@ -166,6 +166,7 @@ async function deliver(conversation) {
     else refusal = problem;
   }
   sending.delete(conversation);
+  deliverAll(); // another tab may have asked something there meanwhile
   follow();
   show();
   look();
