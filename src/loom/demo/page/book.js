@@ -70,6 +70,7 @@ export class Book {
 
   /** The server cannot tell more of this run, and says why. What it said can still be read here. */
   lose(run, error) {
+    if (this.answerOf(run).state === "gone") return;
     this.#trace.note(run, "fault", `${error.message} (${error.code})`);
     Object.assign(this.#heard(run), { state: "gone", error });
   }
