@@ -115,13 +115,16 @@ class Toolbox:
             if task is None or task.cancelling():
                 raise
             return _failed(call, "it was cancelled from inside")
-        except Exception as error:  # user code: whatever it raises, the model is told and may do something else
+        except (GeneratorExit, KeyboardInterrupt):  # the loop is going away, or Ctrl-C came just here
+            raise
+        except BaseException as error:  # user code: whatever it raises, SystemExit too, the model is told
             _log.warning("tool %s failed", call.name, exc_info=error)
             return _failed(call, info_of(error).message)
 
 
 def _told(call: ToolCallPart, value: Any) -> ToolResultPart:
     content = value if isinstance(value, str) else json.encode(value).decode()
+    content.encode()  # half a surrogate pair is no text that could be passed on
     if len(content) > limits.AI_TOOL_RESULT_CHARACTERS:
         return _failed(call, f"its result of {len(content)} characters is too long")
     return ToolResultPart(call.id, call.name, content)
@@ -163,7 +166,7 @@ def _settle(done: asyncio.Future[Any], value: Any, error: BaseException | None) 
     elif isinstance(error, Exception) and not isinstance(error, StopIteration):
         done.set_exception(error)
     else:  # a future takes no StopIteration, and SystemExit would take the loop down
-        done.set_exception(RuntimeError(repr(error)))
+        done.set_exception(RuntimeError(info_of(error).message))
 
 
 class _Round:
