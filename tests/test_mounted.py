@@ -178,6 +178,36 @@ async def test_leaving_the_lifespan_ends_streams_in_order_and_it_opens_again() -
         await asyncio.wait([asking])
 
 
+async def test_two_lifespans_at_once() -> None:
+    """The second is refused, though the first has not opened anything yet; and one that fails can be entered again."""
+    opening, go_on = asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def slow(_: loom.App) -> AsyncIterator[None]:
+        opening.set()
+        await go_on.wait()
+        if not failed:
+            failed.append("once")
+            raise ValueError("once")
+        yield
+
+    failed: list[str] = []
+    app = loom.asgi("memory://", app=loom.App(lifespan=slow), worker=True, drain=0)
+
+    async def enter() -> None:
+        async with app.lifespan():
+            pass
+
+    first = asyncio.ensure_future(enter())
+    await opening.wait()
+    with pytest.raises(UsageError, match="open already"):
+        await enter()
+    go_on.set()
+    with pytest.raises(ValueError, match="once"):
+        await first
+    await enter()
+
+
 def test_what_is_wrong_is_told_when_it_is_made() -> None:
     for url, options, match in (
         ("nowhere", {}, "no store"),

@@ -139,6 +139,20 @@ def test_leaving_a_whisper_ends_it(app: App) -> None:
     assert app.http.get("/whispers?about=x", headers={"Last-Event-ID": event.id}).status_code == 204
 
 
+def test_asking_for_the_head_or_the_options_starts_nothing(app: App) -> None:
+    where = app.begin()
+    with loom.connect_sync(app.store) as client:
+        before = len(client.runs(limit=1000))
+        for method in ("HEAD", "OPTIONS"):
+            for path in (where, "/whispers?about=x"):
+                reply = app.http.request(method, path)
+                if method == "HEAD" and reply.status_code != 405:  # FastAPI has no HEAD but where one is declared
+                    assert (reply.status_code, reply.headers["content-type"]) == (200, "text/event-stream")
+                assert b"event:" not in reply.content
+                assert reply.status_code < 500
+        assert len(client.runs(limit=1000)) == before
+
+
 def test_many_readers_of_one_run_on_all_processes(app: App) -> None:
     where = app.begin()
     with loom.connect_sync(app.store) as client:
