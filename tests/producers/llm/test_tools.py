@@ -202,6 +202,12 @@ async def test_exceptions_are_told_to_the_model() -> None:
     async def cancelled() -> None:
         raise asyncio.CancelledError
 
+    async def cancels_itself() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return "done"
+
     class Mute(Exception):
         def __str__(self) -> str:
             raise ValueError
@@ -233,6 +239,7 @@ async def test_exceptions_are_told_to_the_model() -> None:
         (leaves, "SystemExit: 3"),
         (leaves_too, "SystemExit: 3"),
         (cancelled, "cancelled"),
+        (cancels_itself, "cancelled"),
         (secret, "Secret"),
         (secret_too, "Secret"),
     ):

@@ -110,12 +110,7 @@ class Toolbox:
         try:
             async with self._room:
                 return _told(call, await tool.call(values))
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            return _failed(call, "it was cancelled from inside")
-        except (GeneratorExit, KeyboardInterrupt):  # the loop is going away, or Ctrl-C came just here
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):  # nor is the end of the loop the tool's
             raise
         except BaseException as error:  # user code: whatever it raises, SystemExit too, the model is told
             _log.warning("tool %s failed", call.name, exc_info=error)
@@ -266,9 +261,9 @@ async def _results(tools: Toolbox, calls: Sequence[ToolCallPart]) -> AsyncGenera
     """All at the same time; each given as soon as those before it are there."""
     tasks = [spawn(tools.result_of(call), f"loom-tool {call.name}") for call in calls]
     try:
-        for task in tasks:
+        for call, task in zip(calls, tasks, strict=True):
             await asyncio.wait([task])
-            yield task.result()
+            yield _failed(call, "it was cancelled from inside") if task.cancelled() else task.result()
     finally:
         await cancel_and_wait(*tasks)
 
