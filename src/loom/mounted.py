@@ -52,6 +52,7 @@ class asgi:
     ) -> None:
         self._url = url
         self._options: dict[str, Any] = {"app": app, "worker": worker, **options}
+        self._default = app.default_actor if app is not None else None
         self._guarded: dict[str, Any] = {
             "keys": tuple(keys),
             "allowed_hosts": tuple(allowed_hosts),
@@ -77,7 +78,11 @@ class asgi:
         try:
             async with connect(self._url, **self._options) as client:
                 gateway = self._gateway = create_app(
-                    client.transport, times=self._times, stops=told_to_stop, **self._guarded
+                    client.transport,
+                    times=self._times,
+                    stops=told_to_stop,
+                    default_actor=self._default,
+                    **self._guarded,
                 )
                 try:
                     yield client
