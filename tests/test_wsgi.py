@@ -350,6 +350,45 @@ def test_forked_processes_have_a_client_each(tmp_path: Path) -> None:
     ]
 
 
+def test_forked_while_another_thread_connects(tmp_path: Path) -> None:
+    """The child is refused as well, and does not wait for a thread that it has not."""
+    script = tmp_path / "forks.py"
+    script.write_text(FORKS_MEANWHILE)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["refused", "connected"]
+
+
+FORKS_MEANWHILE = """
+import contextlib, os, signal, threading
+import loom
+
+connecting, go_on = threading.Event(), threading.Event()
+
+@contextlib.asynccontextmanager
+async def slow(app):
+    connecting.set()
+    go_on.wait()
+    yield
+
+clients = loom.per_process("memory://", app=loom.App(lifespan=slow), worker=True, drain=0)
+thread = threading.Thread(target=clients)
+thread.start()
+connecting.wait()
+if not os.fork():
+    signal.alarm(20)
+    try:
+        clients()
+    except loom.UsageError:
+        print("refused", flush=True)
+        os._exit(0)
+assert os.wait()[1] == 0
+go_on.set()
+thread.join()
+clients()
+print("connected", flush=True)
+"""
+
 FORKS = """
 import os, sys, warnings
 from collections.abc import Iterator

@@ -187,20 +187,26 @@ class per_process:
     def __init__(self, url: str, **options: Any) -> None:
         self._url = url
         self._options = options
-        self._gate = threading.Lock()
+        self._gates: dict[int, threading.Lock] = {}  # a child cannot wait for a thread of its parent's
+        self._asked: set[int] = set()
         self._clients: dict[int, SyncClient] = {}  # a parent's is kept: letting go of it would close it, in its child
         connect_sync(url, **options)
 
     def __call__(self) -> SyncClient:
         process = os.getpid()
-        with self._gate:
+        with self._gates.setdefault(process, threading.Lock()):
             if process not in self._clients:
                 self._check_forked()
-                self._clients[process] = self._connect(process)
+                self._asked.add(process)
+                try:
+                    self._clients[process] = self._connect(process)
+                except BaseException:
+                    self._asked.discard(process)
+                    raise
             return self._clients[process]
 
     def _check_forked(self) -> None:
-        if self._clients and not self._url.startswith("http"):
+        if self._asked and not self._url.startswith("http"):
             raise UsageError(
                 "this process was forked after its parent had connected to the store: ask for the client in views and"
                 " tasks, not while modules are imported (gunicorn --preload)"
