@@ -48,28 +48,6 @@ class Items:
             self.closed.set()
 
 
-def test_the_collector_may_end_an_iteration_at_any_moment(portal: Portal) -> None:
-    """Also while its thread is handing a call over."""
-    items = Items()
-
-    class Cycle:
-        def __init__(self) -> None:
-            self.me = self
-            self.iteration = portal.iterate(items.stream(2))
-            next(self.iteration)
-
-    def collected_there() -> None:
-        Cycle()
-        with portal._gate:
-            gc.collect()
-
-    thread = threading.Thread(target=collected_there, daemon=True)
-    thread.start()
-    thread.join(TIMEOUT)
-    assert not thread.is_alive()
-    assert items.closed.wait(TIMEOUT)
-
-
 def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
     """Begin `work` in another thread; what is given waits for it and returns its value, or the error it raised."""
     found: list[Any] = []
