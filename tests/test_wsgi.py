@@ -135,6 +135,57 @@ def test_closing_cancels_an_owned_run(place: ConnectedSync) -> None:
         assert len(client.runs()) == 1
 
 
+class Asking:
+    """A request, as far as it is read."""
+
+    def __init__(self, method: str | None = "GET", **headers: str) -> None:
+        self.method = method
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def test_head_starts_nothing(place: ConnectedSync) -> None:
+    told = Told()
+    with place(told.app) as client:
+        answer = loom.sse_events(client.stream("echo"), Asking("HEAD"))
+        assert (answer.status, list(answer), client.runs()) == (200, [], [])
+        with closing(loom.sse_events(client.stream("echo"), Asking("GET"))) as began:
+            assert (began.status, began.headers) == (200, answer.headers)
+            assert next(began) == HEARTBEAT
+        (head,) = client.runs()
+        followed = loom.sse_events(client.run(head.meta.run), Asking("HEAD"))
+        assert (followed.status, followed.headers, list(followed)) == (200, answer.headers, [])
+        none = loom.sse_events(client.run("none"), Asking("HEAD"))
+        assert (none.status, list(none)) == (404, [])
+
+
+def test_what_is_read_of_a_request(place: ConnectedSync) -> None:
+    told = Told()
+    with place(told.app) as client:
+        run = client.start("echo")
+        run.send("stop")
+        run.wait(TIMEOUT)
+        events = events_of(loom.sse_events(run, Asking(None)))
+        assert [event.type for event in events] == ["start", "complete"]
+        assert events_of(loom.sse_events(run, Asking(last_event_id=events[0].id))) == events[1:]
+        refused = loom.sse_events(client.stream("echo"), Asking(accept="application/json"))
+        assert (refused.status, decode(b"".join(refused))["error"]["code"]) == (406, "not_acceptable")
+        assert len(client.runs()) == 1
+
+
+def test_what_is_dropped_without_being_closed_is_closed(place: ConnectedSync) -> None:
+    """As servers do whose app fails between the view and the first byte."""
+    told = Told()
+    with place(told.app) as client:
+        for begun in (False, True):
+            answer = loom.sse_events(client.stream("echo"))
+            while begun and not events_of([next(answer)]):
+                pass
+            del answer
+            assert client.run(client.runs()[0].meta.run).wait(TIMEOUT).state == "cancelled"
+        answer = loom.sse_events(client.stream("echo"))
+    del answer  # when the client is closed, nobody is told
+
+
 def test_closing_what_was_never_iterated() -> None:
     told = Told()
     with loom.connect_sync("memory://", app=told.app, worker=True, drain=0) as client:
@@ -298,6 +349,45 @@ def test_forked_processes_have_a_client_each(tmp_path: Path) -> None:
         "late: this process was forked after its parent had connected to the store",
     ]
 
+
+def test_forked_while_another_thread_connects(tmp_path: Path) -> None:
+    """The child is refused as well, and does not wait for a thread that it has not."""
+    script = tmp_path / "forks.py"
+    script.write_text(FORKS_MEANWHILE)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["refused", "connected"]
+
+
+FORKS_MEANWHILE = """
+import contextlib, os, signal, threading
+import loom
+
+connecting, go_on = threading.Event(), threading.Event()
+
+@contextlib.asynccontextmanager
+async def slow(app):
+    connecting.set()
+    go_on.wait()
+    yield
+
+clients = loom.per_process("memory://", app=loom.App(lifespan=slow), worker=True, drain=0)
+thread = threading.Thread(target=clients)
+thread.start()
+connecting.wait()
+if not os.fork():
+    signal.alarm(20)
+    try:
+        clients()
+    except loom.UsageError:
+        print("refused", flush=True)
+        os._exit(0)
+assert os.wait()[1] == 0
+go_on.set()
+thread.join()
+clients()
+print("connected", flush=True)
+"""
 
 FORKS = """
 import os, sys, warnings

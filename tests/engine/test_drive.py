@@ -251,6 +251,17 @@ async def test_a_system_exit_ends_the_run_and_not_the_process(stage: Stage, targ
         await spawn(stage.drive(target, error=SystemExit(3)), "drive")
 
 
+class Mute(BaseException):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize("error", [Mute(), SystemExit(Mute())])
+async def test_in_a_thread_even_what_cannot_be_told_ends_the_run(stage: Stage, error: BaseException) -> None:
+    with pytest.raises(RunFailed, match="its text cannot be had"):
+        await stage.drive(failing_function, error=error)
+
+
 async def test_a_function_that_raises_stop_iteration_has_failed(stage: Stage) -> None:
     with pytest.raises(RuntimeError):
         await stage.drive(failing_function, error=StopIteration(3))

@@ -422,6 +422,26 @@ async def test_a_server_that_is_told_to_stop_ends_streams_in_order_and_viewers_r
             assert [type for type, _, _ in await rest_of(viewer)] == ["complete"]
 
 
+async def test_a_reader_that_comes_while_the_server_stops_is_sent_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An `EventSource` opens a stream that ended again, and gives up on any other status than 200."""
+    told = Told()
+    async with loom.connect("memory://", app=told.app, worker=True, drain=0) as client:
+        run = await client.start(told.actor)
+        handle: dict[str, Any] = {"/page": run, "/page?owned": client.stream(told.actor)}
+
+        def answer(request: Request) -> Response:
+            return loom.EventSourceResponse(handle["/page?owned" if request.url.query else "/page"], request)
+
+        async with serve(answer) as address:
+            monkeypatch.setattr("loom.server.response.told_to_stop", lambda: True)
+            for path in handle:
+                reply = await harness.ask(address, "GET", path, headers={"Last-Event-ID": "1-1"})
+                assert (reply.status, reply.header("content-type"), reply.body) == (200, "text/event-stream", b"")
+                posted = await harness.ask(address, "POST", path, {})
+                assert (posted.status, posted.error["code"], posted.header("retry-after")) == (503, "unavailable", "1")
+        assert len(await client.runs()) == 1
+
+
 # --- faults ----------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, assert_type
 
+import flask
 import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -185,6 +186,8 @@ def in_a_view(last_event_id: str | None) -> tuple[int, dict[str, str], Iterator[
     client = loom.per_process("sqlite:///runs.db", app=app)
     events = loom.sse_events(client().start(chat, "hi"), last_event_id, named=False)
     loom.sse_events(client().stream(chat, "hi")).close()
+    loom.sse_events(client().stream(chat, "hi"), flask.request).close()
+    loom.sse_events(client().stream(chat, "hi"), request=flask.Request({})).close()
     return events.status, events.headers, events
 
 

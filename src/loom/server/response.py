@@ -89,6 +89,10 @@ class EventSourceResponse(Response):
     async def _open(self, owning: AsyncExitStack) -> ASGIApp:
         accepts_events(self._request)
         streams = Streams(self._run.transport, self._times, told_to_stop)
+        streams.look()
+        if streams.closing and self._request.method == "GET":
+            # Its end: an EventSource opens it again, elsewhere, but takes a 503 for the last word. Nothing was started.
+            return EventStream(streams, "-", BEGINNING, **self._head)
         streams.check_open()
         if isinstance(self._run, OwnedRun):
             return await self._begin(self._run, streams, owning)

@@ -68,6 +68,7 @@ async def test_partial_values_while_it_streams() -> None:
         (list[Point], '{"value": [{"x": 1, "y": 2}]}', [Point(1, 2)]),
         (int, '{"value": 3}', 3),
         (dict[str, int], '{"value": {"a": 1}}', {"a": 1}),
+        (Point, 'As asked [1], [see](there): {"x": 1, "y": 2} [2]', Point(1, 2)),
     ],
 )
 async def test_a_value_of_each_kind(type: Any, text: str, value: Any) -> None:
@@ -93,6 +94,12 @@ async def test_an_answer_that_does_not_fit_names_the_field(type: Any, text: str,
     with pytest.raises(RemoteProtocolError, match="the model's answer is no") as caught:
         await FakeAI([text]).complete("hi", output=type)
     assert caught.value.details == {"field": field, "answer": text}
+
+
+@pytest.mark.parametrize("type", [int, list[int], Point | None])
+async def test_a_bare_list_is_not_the_object_that_was_asked_for(type: Any) -> None:
+    with pytest.raises(RemoteProtocolError, match="no whole JSON"):
+        await FakeAI(["[1, 2]"]).complete("hi", output=type)
 
 
 @pytest.mark.parametrize("text", ["I would rather not.", '{"x": 1, y: 2}', '{"x": 1', ""])

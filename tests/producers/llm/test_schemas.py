@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, create_model
 
 from loom.producers.llm.schemas import object_schema, parameters_schema, schema_of, strict_schema
 
@@ -74,3 +74,32 @@ def test_what_the_strict_form_cannot_say_is_only_advice() -> None:
 
     assert strict_schema(schema_of(Open)) is None
     assert strict_schema(schema_of(Anything)) is None
+
+
+def outer(name: str, kind: Any) -> Any:
+    """A model around one that is called `Inner`."""
+    make: Any = create_model
+    inner = make("Inner", tag=(Literal["inner"], ...), value=(kind, ...))
+    other = make("Other", tag=(Literal["other"], ...), inner=(inner, ...))
+    either: Any = Annotated[inner | other, Field(discriminator="tag")]
+    return make(name, either=(either, ...))
+
+
+def test_two_classes_of_one_name_are_two_definitions() -> None:
+    a, b = outer("A", int), outer("B", str)
+    many: Any = list.__class_getitem__(a)
+    schema = parameters_schema({"a": a, "b": b, "more": many}, required=[])
+    assert refs(schema) == {f"#/$defs/{name}" for name in schema["$defs"]}
+
+    def follow(part: dict[str, Any], *path: str) -> Any:
+        for key in path:
+            part = part["properties"][key]
+            reference = (part.get("oneOf", [part])[-1]).get("$ref")
+            part = schema["$defs"][reference.rpartition("/")[2]] if reference else part
+        return part
+
+    assert follow(schema, "a", "either", "inner", "value")["type"] == "integer"
+    assert follow(schema, "b", "either", "inner", "value")["type"] == "string"
+    mapped = schema["properties"]["b"]["properties"]["either"]["discriminator"]["mapping"]
+    assert set(mapped.values()) == refs(schema["properties"]["b"])
+    assert set(schema_of(many)["$defs"]) == {"Inner", "Other"}

@@ -185,17 +185,20 @@ class HttpModel(Model):
     async def _stream(self, response: httpx2.Response, answer: Reading) -> AsyncGenerator[list[Part], None]:
         decoder = sse.Decoder(limit=limits.AI_EVENT_BYTES)
         blocks = response.aiter_bytes()
-        while not answer.done and (block := await self._next_block(blocks, answer)):
+        until: float | None = None  # once it is finished: comments may follow for ever
+        while not answer.done and (block := await self._next_block(blocks, answer, until)):
             for event in decoder.feed(block):
                 if parts := answer.feed(event.data, event.type):
                     yield parts
-        await self._next_block(blocks, answer)  # the body's end: only then can the connection be used again
+            if until is None and answer.finished:
+                until = _in(limits.AI_TRAILER)
+        # The body's end: only then can the connection be used again.
+        await self._next_block(blocks, answer, _in(limits.CLOSING) if answer.done else until)
 
-    async def _next_block(self, blocks: AsyncIterator[bytes], answer: Reading) -> bytes:
-        """The next bytes; b"" at the end, and whenever an answer that is finished does not go on."""
-        patience = limits.AI_TRAILER if answer.finished else None
+    async def _next_block(self, blocks: AsyncIterator[bytes], answer: Reading, until: float | None) -> bytes:
+        """The next bytes; b"" at the end, and when an answer that is finished does not go on `until` then."""
         try:
-            async with asyncio.timeout(limits.CLOSING if answer.done else patience):
+            async with asyncio.timeout_at(until):
                 async for block in blocks:
                     if block:
                         return block
@@ -266,6 +269,10 @@ class HttpModel(Model):
                 limits=httpx2.Limits(max_connections=limits.AI_CONNECTIONS),
             )
         return self._client
+
+
+def _in(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
 
 
 def _may_pass(error: LoomError) -> bool:

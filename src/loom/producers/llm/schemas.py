@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from loom.model.errors import UsageError
 __all__ = ["object_schema", "parameters_schema", "schema_of", "strict_schema"]
 
 _WRAP = "value"
+_AT_ROOT = "#/$defs/"
 
 
 def schema_of(type: Any) -> dict[str, Any]:
@@ -35,13 +37,9 @@ def object_schema(type: Any) -> tuple[dict[str, Any], str]:
 
 def parameters_schema(parameters: Mapping[str, Any], *, required: list[str]) -> dict[str, Any]:
     """The schema of an object with a field of each of these types."""
-    definitions: dict[str, Any] = {}
-    properties = {}
-    for name, type in parameters.items():
-        properties[name], more = _hoist(schema_of(type))
-        definitions.update(more)
+    properties = {name: schema_of(type) for name, type in parameters.items()}
     schema = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
-    return _with_definitions(schema, definitions)
+    return _with_definitions(*_hoist(schema))
 
 
 def strict_schema(schema: Any) -> dict[str, Any] | None:
@@ -88,18 +86,36 @@ def _hook(type: Any) -> dict[str, Any]:
 
 def _hoist(schema: Any) -> tuple[Any, dict[str, Any]]:
     """The schema without definitions, and these, from wherever they stood: references name them at the root."""
+    given: dict[str, Any] = {}  # as they stood: what they refer to may have another name by now
     definitions: dict[str, Any] = {}
 
-    def take(part: Any) -> Any:
+    def take(part: Any, names: Mapping[str, str]) -> Any:
         if isinstance(part, list):
-            return [take(member) for member in part]
+            return [take(member, names) for member in part]
+        if isinstance(part, str) and part.startswith(_AT_ROOT):  # a reference, or a discriminator's
+            return _AT_ROOT + names.get(part.removeprefix(_AT_ROOT), part.removeprefix(_AT_ROOT))
         if not isinstance(part, dict):
             return part
-        for name, definition in part.get("$defs", {}).items():
-            definitions[name] = take(definition)
-        return {key: take(value) for key, value in part.items() if key != "$defs"}
+        if own := part.get("$defs"):
+            names = {**names, **_free_names(own, given)}
+            given.update({names[name]: definition for name, definition in own.items()})
+            definitions.update({names[name]: take(definition, names) for name, definition in own.items()})
+        return {key: take(value, names) for key, value in part.items() if key != "$defs"}
 
-    return take(schema), definitions
+    return take(schema, {}), definitions
+
+
+def _free_names(own: Mapping[str, Any], taken: Mapping[str, Any]) -> dict[str, str]:
+    """What to call these definitions beside those that have taken a name: two classes may be called the same."""
+    if all(taken.get(name, definition) == definition for name, definition in own.items()):
+        return {name: name for name in own}
+    used = {*own, *taken}
+    names = {}
+    for name in own:
+        free = (f"{name}_{number}" for number in itertools.count(2))
+        names[name] = next(other for other in free if other not in used) if name in taken else name
+        used.add(names[name])
+    return names
 
 
 def _resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:

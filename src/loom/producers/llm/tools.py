@@ -110,18 +110,16 @@ class Toolbox:
         try:
             async with self._room:
                 return _told(call, await tool.call(values))
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            return _failed(call, "it was cancelled from inside")
-        except Exception as error:  # user code: whatever it raises, the model is told and may do something else
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):  # nor is the end of the loop the tool's
+            raise
+        except BaseException as error:  # user code: whatever it raises, SystemExit too, the model is told
             _log.warning("tool %s failed", call.name, exc_info=error)
             return _failed(call, info_of(error).message)
 
 
 def _told(call: ToolCallPart, value: Any) -> ToolResultPart:
     content = value if isinstance(value, str) else json.encode(value).decode()
+    content.encode()  # half a surrogate pair is no text that could be passed on
     if len(content) > limits.AI_TOOL_RESULT_CHARACTERS:
         return _failed(call, f"its result of {len(content)} characters is too long")
     return ToolResultPart(call.id, call.name, content)
@@ -163,7 +161,7 @@ def _settle(done: asyncio.Future[Any], value: Any, error: BaseException | None) 
     elif isinstance(error, Exception) and not isinstance(error, StopIteration):
         done.set_exception(error)
     else:  # a future takes no StopIteration, and SystemExit would take the loop down
-        done.set_exception(RuntimeError(repr(error)))
+        done.set_exception(RuntimeError(info_of(error).message))
 
 
 class _Round:
@@ -263,9 +261,9 @@ async def _results(tools: Toolbox, calls: Sequence[ToolCallPart]) -> AsyncGenera
     """All at the same time; each given as soon as those before it are there."""
     tasks = [spawn(tools.result_of(call), f"loom-tool {call.name}") for call in calls]
     try:
-        for task in tasks:
+        for call, task in zip(calls, tasks, strict=True):
             await asyncio.wait([task])
-            yield task.result()
+            yield _failed(call, "it was cancelled from inside") if task.cancelled() else task.result()
     finally:
         await cancel_and_wait(*tasks)
 
