@@ -12,8 +12,8 @@ from loom.engine.attempt import Resources
 from loom.engine.context import Context
 from loom.engine.registry import Options, Producer, Registry, Retry
 from loom.model import limits
+from loom.model.ai import AI
 from loom.model.errors import UsageError
-from loom.model.ports import AI
 from loom.producers.actor import A1, A2, A3, A4, A5, ActorDecorator, decorator
 
 __all__ = ["App", "Lifespan"]

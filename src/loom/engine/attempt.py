@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from loom.model import limits
+from loom.model.ai import AI
 from loom.model.chunk import Chunk
 from loom.model.cursor import attempt_of
 from loom.model.errors import (
@@ -21,7 +22,7 @@ from loom.model.errors import (
     StartOver,
 )
 from loom.model.parts import Usage
-from loom.model.ports import AI, Fence, Store
+from loom.model.ports import Fence, Store
 from loom.model.run import Claim
 from loom.wire.json import convert
 

@@ -9,10 +9,10 @@ from concurrent.futures import CancelledError as ThreadCancelled
 from concurrent.futures import Future as ThreadFuture
 from typing import Any, TypeVar, overload
 
+from loom.model.ai import AI
 from loom.model.chunk import Batch, Chunk, Message, Progress
 from loom.model.errors import LocalProtocolError
 from loom.model.grammar import is_output
-from loom.model.ports import AI
 from loom.wire.json import decode_batch
 
 __all__ = ["Context", "Previous"]
