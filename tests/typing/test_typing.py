@@ -33,6 +33,11 @@ REFUSED = [
     "client.run('r').chunks(after=7)",
     "loom.EventSourceResponse('r', cast(Request, None))",
     "loom.sse_events(client.run('r'))",
+    "ai.stream_completion('hi', temperatur=1)",
+    "ai.stream_parts('hi', max_tokens='many')",
+    "ai.stream_object(int, 'hi', tools=[])",
+    "await ai.complete('hi', output=int, tools=[])",
+    "x: int = await ai.complete('hi', model='m')",
 ]
 """One line each; each is an error of its own."""
 
@@ -40,9 +45,10 @@ TEMPLATE = """
 import loom
 from starlette.requests import Request
 from typing import cast
+from loom.model.ai import AI
 from tests.typing.examples import chat, context_first, context_last, double, square
 
-async def wrong(client: loom.Client) -> None:
+async def wrong(client: loom.Client, ai: AI) -> None:
     {line}
 """
 
@@ -83,7 +89,7 @@ def test_pyright_accepts_the_examples() -> None:
 
 def test_mypy_refuses_each_wrong_line(refused: list[Path]) -> None:
     output = run_mypy(*refused)
-    wrong = {match[1] for match in re.finditer(r"(wrong_\d+)\.py:8: error", output)}
+    wrong = {match[1] for match in re.finditer(r"(wrong_\d+)\.py:9: error", output)}
     assert wrong == {file.stem for file in refused}, output
 
 
