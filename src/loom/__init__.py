@@ -12,7 +12,7 @@ from loom.app import App
 from loom.connect import connect, open_store
 from loom.engine.client import Client
 from loom.engine.context import Context
-from loom.engine.registry import Retry
+from loom.engine.options import Retry
 from loom.engine.run import OwnedRun, Run
 from loom.model.chunk import Chunk, Message, Progress, Result
 from loom.model.cursor import Cursor

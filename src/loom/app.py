@@ -10,7 +10,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from loom.engine.attempt import Resources
 from loom.engine.context import Context
-from loom.engine.registry import Options, Producer, Registry, Retry
+from loom.engine.options import Options, Retry
+from loom.engine.producer import Producer
+from loom.engine.registry import Registry
 from loom.model import limits
 from loom.model.ai import AI
 from loom.model.errors import UsageError

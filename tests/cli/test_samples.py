@@ -59,7 +59,7 @@ def test_a_sole_value_stands_for_itself() -> None:
 @pytest.mark.parametrize("name", [producer.name for producer in app.registry])
 def test_a_sample_is_accepted(name: str) -> None:
     producer = app.registry.get(name)
-    producer.decode(compact(sample(producer.info().input_schema)).encode())
+    producer.inputs.decode(compact(sample(producer.info().input_schema)).encode())
 
 
 def test_the_line_can_be_pasted() -> None:

@@ -33,8 +33,8 @@ from .ending import error_chunk
 from .failure import info_of, is_of
 from .history import History, Plan, plan
 from .inbox import Inbox
+from .producer import Producer
 from .readers import Readers
-from .registry import Producer
 from .tasks import TaskSet, spawn, wait_out
 from .usage import Meter, metered
 from .writer import Writer

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from loom.engine.client import new_id
-from loom.engine.registry import encode_input
+from loom.engine.inputs import encode_input
 from loom.engine.tasks import cancel_and_wait, spawn, wait_out
 from loom.model import limits
 from loom.model.chunk import Page

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from loom.engine.registry import seconds
+from loom.engine.options import seconds
 from loom.engine.run import OwnedRun, Run
 from loom.model import limits
 from loom.model.cursor import Cursor
