@@ -43,6 +43,10 @@ async def item(item: Item) -> None: ...
 
 
 @app.actor
+async def beside(n: int, item: Item, items: list[Item] | None) -> None: ...
+
+
+@app.actor
 async def anything(value: Any) -> None: ...
 
 

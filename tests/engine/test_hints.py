@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 import msgspec
 import pytest
 
-from loom.engine.hints import bare, is_model, is_union, schema_of, takes_null, takes_object
+from loom.engine.hints import bare, is_model, is_union, takes_null, takes_object
 
 from .producers import Item, Model, Movie, Point
 
@@ -50,9 +50,3 @@ def test_other_types_are_no_models(plain: Any) -> None:
 )
 def test_what_it_takes(hint: Any, null: bool, object: bool) -> None:
     assert (takes_null(hint), takes_object(hint)) == (null, object)
-
-
-def test_schemas_are_the_types_own_or_open() -> None:
-    assert schema_of(int) == {"type": "integer"}
-    assert schema_of(Model) == Model.model_json_schema()
-    assert schema_of(type("Custom", (), {})) == {}

@@ -297,8 +297,19 @@ def test_equal_inputs_have_equal_bytes() -> None:
     )
 
 
-def test_a_sole_model_is_the_schema() -> None:
-    assert "size" in taking(a=Model).inputs.schema["properties"]
+@pytest.mark.parametrize("model", [Item, Point, Movie, Model])
+def test_a_sole_model_is_the_schema(model: Any) -> None:
+    schema = taking(a=model).inputs.schema
+    assert schema["type"] == "object"
+    assert "a" not in schema["properties"]
+    assert len(schema["required"]) == 1
+
+
+def test_references_name_what_stands_at_the_root() -> None:
+    schema = taking(a=list[Item], b=list[Model], c=int).inputs.schema
+    assert schema["properties"]["a"] == {"type": "array", "items": {"$ref": "#/$defs/Item"}}
+    assert schema["$defs"].keys() == {"Item"}
+    assert "size" in schema["properties"]["b"]["items"]["properties"]
 
 
 def test_a_type_without_a_schema_is_open() -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from loom.wire.json import convert
 
-__all__ = ["bare", "is_model", "is_union", "schema_of", "takes_null", "takes_object"]
+__all__ = ["bare", "is_model", "is_union", "takes_null", "takes_object"]
 
 
 def bare(hint: Any) -> Any:
@@ -53,15 +53,3 @@ def takes_object(type: Any) -> bool:
     return origin in (Any, object, dict, Mapping, collections.abc.MutableMapping) or any(
         is_model(part) or takes_object(part) for part in typing.get_args(type) if part is not type
     )
-
-
-def schema_of(type: Any) -> dict[str, Any]:
-    """The JSON Schema of a type; open, ``{}``, for one that has none."""
-    pydantic_schema = getattr(type, "model_json_schema", None)
-    if callable(pydantic_schema):
-        schema: dict[str, Any] = pydantic_schema()
-        return schema
-    try:
-        return msgspec.json.schema(type)
-    except TypeError:
-        return {}

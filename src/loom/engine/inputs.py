@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 
 from loom.model import limits
-from loom.model.errors import InvalidInput, LoomError, RemoteProtocolError
+from loom.model.errors import InvalidInput, LoomError, RemoteProtocolError, UsageError
 from loom.wire.json import canonical, check_depth, check_size, convert, decode, sound
 
-from .hints import is_model, schema_of, takes_null, takes_object
+from .hints import is_model, takes_null, takes_object
+from .schemas import fields_schema, schema_of
 
 __all__ = ["Inputs", "Parameter", "encode_input"]
 
@@ -42,15 +43,11 @@ class Inputs:
 
     @cached_property
     def schema(self) -> dict[str, Any]:
-        """The input's JSON Schema, as well as it can be told: a type without one is open."""
-        if self.takes_model:
-            return schema_of(self.parameters[0].type)
-        return {
-            "type": "object",
-            "properties": {parameter.name: schema_of(parameter.type) for parameter in self.parameters},
-            "required": [parameter.name for parameter in self.parameters if parameter.required],
-            "additionalProperties": False,
-        }
+        """The input's JSON Schema, always an object's. A parameter whose type has none may be anything."""
+        fields = {parameter.name: _schema_of(parameter) for parameter in self.parameters}
+        if self.takes_model and (model := next(iter(fields.values()))):
+            return model
+        return fields_schema(fields, required=[parameter.name for parameter in self.parameters if parameter.required])
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The input that a call with these arguments means: an object by names, or a sole model itself.
@@ -129,6 +126,13 @@ class Inputs:
         for parameter in self.parameters:
             if parameter.required and parameter.name not in values:
                 raise InvalidInput(f"{parameter.name}: missing", details={"field": parameter.name})
+
+
+def _schema_of(parameter: Parameter) -> dict[str, Any]:
+    try:
+        return schema_of(parameter.type)
+    except UsageError:
+        return {}
 
 
 def _converted(name: str, value: Any, type: Any) -> Any:
