@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
-from typing import Any, TypedDict
+from typing import Any
 
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -24,16 +24,11 @@ from .answers import empty, error_answer
 from .hosts import told_to_stop
 from .operations import answer_of, fit
 from .requests import accepts_events, resume_at
-from .streams import BEGINNING, EVENT_HEADERS, EventStream, Streams, Times, open_events
+from .streams import BEGINNING, EVENT_HEADERS, EventStream, Streams, Times, Viewing, open_events
 
 __all__ = ["EventSourceResponse", "error_response"]
 
 log = logging.getLogger("loom.server")
-
-
-class _Head(TypedDict):
-    headers: list[tuple[bytes, bytes]]
-    status: int
 
 
 class EventSourceResponse(Response):
@@ -94,29 +89,27 @@ class EventSourceResponse(Response):
             return await self._begin(self._run, streams, owning)
         after = resume_at(self._request, self._run.id, self._after)
         with _blaming():
-            return await open_events(streams, self._run.id, after, named=self._named, **self._head)
+            return await open_events(streams, self._run.id, after, self._viewing())
 
     async def _begin(self, owned: OwnedRun[Any, Any], streams: Streams, owning: AsyncExitStack) -> ASGIApp:
         if self._request.headers.get("last-event-id"):
             return empty()
         if self._request.method == "HEAD":  # safe: it starts nothing
-            return EventStream(streams, "-", BEGINNING, **self._head)
+            return EventStream(streams, "-", BEGINNING, self._viewing())
         with _blaming():
             run = await owning.enter_async_context(owned)
         mark = f"{run.id}:"  # from the first byte on a reconnect says that it is one
-        return EventStream(
-            streams,
-            run.id,
-            BEGINNING,
-            named=self._named,
-            prefix=mark.encode(),
-            opening=bookmark(mark),
-            **self._head,
-        )
+        viewing = self._viewing(prefix=mark.encode(), opening=bookmark(mark))
+        return EventStream(streams, run.id, BEGINNING, viewing)
 
-    @property
-    def _head(self) -> _Head:
-        return {"headers": self.raw_headers, "status": self.status_code}
+    def _viewing(self, *, prefix: bytes = b"", opening: bytes = b"") -> Viewing:
+        return Viewing(
+            named=self._named,
+            prefix=prefix,
+            opening=opening,
+            headers=self.raw_headers,
+            status=self.status_code,
+        )
 
 
 async def error_response(request: Request, error: Exception) -> Response:

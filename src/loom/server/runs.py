@@ -43,7 +43,7 @@ from .requests import (
     resume_at,
     run_in_path,
 )
-from .streams import LongPoll, Streams, open_events
+from .streams import LongPoll, Streams, Viewing, open_events
 
 __all__ = [
     "AFTER",
@@ -190,7 +190,7 @@ class Runs:
         attach = query_flag(request, "attach", True)
         after = resume_at(request, run, request.query_params.get("after"))
         ahead = None if attach else (await self._transport.head(run)).meta.ahead
-        return await open_events(self._streams, run, after, named=named, attach=attach, ahead=ahead)
+        return await open_events(self._streams, run, after, Viewing(named=named, attach=attach, ahead=ahead))
 
     async def chunks(self, request: Request) -> ASGIApp:
         run = run_in_path(request)
