@@ -15,8 +15,9 @@ from loom.wire.views import ActorList, StreamBody
 
 from .answers import json_answer
 from .operations import Answer, Operation, Parameter
-from .requests import accepts_events, query_flag, query_name, read_body
-from .runs import EVENTS, FLAG, ID, IDEMPOTENCY_KEY, LAST_EVENT_ID, NAMED, location_of, meta_of
+from .parameters import EVENTS, FLAG, ID, IDEMPOTENCY_KEY, LAST_EVENT_ID, NAMED
+from .requests import check_accepts_events, query_flag, query_name, read_body
+from .runs import location_of, meta_of
 from .streams import BEGINNING, EventStream, Streams, Viewing, open_events
 
 __all__ = ["Actors"]
@@ -60,7 +61,7 @@ class Actors:
 
     async def stream(self, request: Request) -> ASGIApp:
         """Owned: the connection renews the run, which is cancelled some time after it is cut and not resumed."""
-        accepts_events(request)
+        check_accepts_events(request)
         self._streams.check_open()
         owned = not query_flag(request, "detach", False)
         query_flag(request, "named", True)  # refused, if it is wrong, before anything is started

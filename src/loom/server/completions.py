@@ -37,8 +37,9 @@ from loom.wire.sse import HEARTBEAT
 
 from .answers import json_answer, openai_error, raw_json
 from .operations import Answer, Operation, Parameter, answer_of
+from .parameters import IDEMPOTENCY_KEY
 from .requests import idempotent_id, read_json
-from .runs import IDEMPOTENCY_KEY, location_of
+from .runs import location_of
 from .streams import BEGINNING, EVENT_HEADERS, EventStream, Streams, Viewing, renew, wait_gone
 
 __all__ = ["Completions"]

@@ -23,7 +23,7 @@ from loom.wire.sse import bookmark
 from .answers import empty, error_answer
 from .hosts import told_to_stop
 from .operations import answer_of, fit
-from .requests import accepts_events, resume_at
+from .requests import check_accepts_events, resume_at
 from .streams import BEGINNING, EVENT_HEADERS, EventStream, Streams, Times, Viewing, open_events
 
 __all__ = ["EventSourceResponse", "error_response"]
@@ -82,7 +82,7 @@ class EventSourceResponse(Response):
             await self.background()
 
     async def _open(self, owning: AsyncExitStack) -> ASGIApp:
-        accepts_events(self._request)
+        check_accepts_events(self._request)
         streams = Streams(self._run.transport, self._times, told_to_stop)
         streams.check_open()
         if isinstance(self._run, OwnedRun):

@@ -31,7 +31,7 @@ from loom.wire.json import encode
 
 from .errors import error_body
 
-__all__ = ["Events", "Whole", "completion_id"]
+__all__ = ["Events", "TakenBack", "Whole"]
 
 
 def completion_id(run: str) -> str:
