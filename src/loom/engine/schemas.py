@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ import msgspec
 from loom.model.errors import UsageError
 
 __all__ = ["fields_schema", "schema_of"]
+
+_AT_ROOT = "#/$defs/"
 
 
 def schema_of(type: Any) -> dict[str, Any]:
@@ -24,13 +27,8 @@ def schema_of(type: Any) -> dict[str, Any]:
 
 def fields_schema(fields: Mapping[str, Any], *, required: list[str]) -> dict[str, Any]:
     """The schema of an object with a field of each of these schemas, whose definitions move to its root."""
-    definitions: dict[str, Any] = {}
-    properties = {}
-    for name, schema in fields.items():
-        properties[name], more = _hoist(schema)
-        definitions.update(more)
-    schema = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
-    return _with_definitions(schema, definitions)
+    schema = {"type": "object", "properties": dict(fields), "required": required, "additionalProperties": False}
+    return _with_definitions(*_hoist(schema))
 
 
 def _hook(type: Any) -> dict[str, Any]:
@@ -43,18 +41,36 @@ def _hook(type: Any) -> dict[str, Any]:
 
 def _hoist(schema: Any) -> tuple[Any, dict[str, Any]]:
     """The schema without definitions, and these, from wherever they stood: references name them at the root."""
+    given: dict[str, Any] = {}  # as they stood: what they refer to may have another name by now
     definitions: dict[str, Any] = {}
 
-    def take(part: Any) -> Any:
+    def take(part: Any, names: Mapping[str, str]) -> Any:
         if isinstance(part, list):
-            return [take(member) for member in part]
+            return [take(member, names) for member in part]
+        if isinstance(part, str) and part.startswith(_AT_ROOT):  # a reference, or a discriminator's
+            return _AT_ROOT + names.get(part.removeprefix(_AT_ROOT), part.removeprefix(_AT_ROOT))
         if not isinstance(part, dict):
             return part
-        for name, definition in part.get("$defs", {}).items():
-            definitions[name] = take(definition)
-        return {key: take(value) for key, value in part.items() if key != "$defs"}
+        if own := part.get("$defs"):
+            names = {**names, **_free_names(own, given)}
+            given.update({names[name]: definition for name, definition in own.items()})
+            definitions.update({names[name]: take(definition, names) for name, definition in own.items()})
+        return {key: take(value, names) for key, value in part.items() if key != "$defs"}
 
-    return take(schema), definitions
+    return take(schema, {}), definitions
+
+
+def _free_names(own: Mapping[str, Any], taken: Mapping[str, Any]) -> dict[str, str]:
+    """What to call these definitions beside those that have taken a name: two classes may be called the same."""
+    if all(taken.get(name, definition) == definition for name, definition in own.items()):
+        return {name: name for name in own}
+    used = {*own, *taken}
+    names = {}
+    for name in own:
+        free = (f"{name}_{number}" for number in itertools.count(2))
+        names[name] = next(other for other in free if other not in used) if name in taken else name
+        used.add(names[name])
+    return names
 
 
 def _resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
