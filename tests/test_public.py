@@ -11,7 +11,7 @@ import pytest
 import loom
 
 NAMES = """
-    App ChatMessage Chunk Client Conflict Context Cursor CursorExpired Damaged ErrorInfo EventSourceResponse
+    AI App ChatMessage Chunk Client Conflict Context Cursor CursorExpired Damaged ErrorInfo EventSourceResponse
     Fenced FinishReasonPart HandleClosed InvalidInput LimitExceeded LocalProtocolError LogEnded LogError
     LogNotFound LoomError Message ObjectPart OutcomeUnknown OwnedRun Part Progress ReasoningPart RefusalPart
     RemoteProtocolError Result Retry Run RunCancelled RunError RunFailed RunLost RunRestarted StartOver

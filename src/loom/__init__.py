@@ -14,6 +14,7 @@ from loom.engine.client import Client
 from loom.engine.context import Context
 from loom.engine.options import Retry
 from loom.engine.run import OwnedRun, Run
+from loom.model.ai import AI
 from loom.model.chunk import Chunk, Message, Progress, Result
 from loom.model.cursor import Cursor
 from loom.model.errors import (
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AI",
     "App",
     "ChatMessage",
     "Chunk",

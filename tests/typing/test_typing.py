@@ -45,10 +45,9 @@ TEMPLATE = """
 import loom
 from starlette.requests import Request
 from typing import cast
-from loom.model.ai import AI
 from tests.typing.examples import chat, context_first, context_last, double, square
 
-async def wrong(client: loom.Client, ai: AI) -> None:
+async def wrong(client: loom.Client, ai: loom.AI) -> None:
     {line}
 """
 
@@ -89,7 +88,7 @@ def test_pyright_accepts_the_examples() -> None:
 
 def test_mypy_refuses_each_wrong_line(refused: list[Path]) -> None:
     output = run_mypy(*refused)
-    wrong = {match[1] for match in re.finditer(r"(wrong_\d+)\.py:9: error", output)}
+    wrong = {match[1] for match in re.finditer(r"(wrong_\d+)\.py:8: error", output)}
     assert wrong == {file.stem for file in refused}, output
 
 
