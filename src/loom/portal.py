@@ -13,7 +13,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from loom.connect import connect
 from loom.engine.client import Client
-from loom.engine.registry import Bound, Producer
+from loom.engine.producer import Bound, Producer
 from loom.engine.run import OwnedRun, Run
 from loom.engine.tasks import spawn
 from loom.model.chunk import Chunk

@@ -13,7 +13,7 @@ import pytest
 
 from loom.engine.drive import Voice, drive
 from loom.engine.readers import Readers
-from loom.engine.registry import make_producer
+from loom.engine.signature import make_producer
 from loom.engine.tasks import cancel_and_wait, spawn
 from loom.engine.writer import Writer
 from loom.model import limits

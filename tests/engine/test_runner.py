@@ -13,7 +13,7 @@ import pytest
 
 from loom.engine.attempt import Ending, Resources, Stop
 from loom.engine.context import Context
-from loom.engine.registry import Retry
+from loom.engine.options import Retry
 from loom.model import limits
 from loom.model.chunk import CANCEL, Chunk, Message, Progress, Result
 from loom.model.errors import (

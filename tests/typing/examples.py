@@ -144,7 +144,8 @@ async def approval(ctx: loom.Context) -> bool:
 
 async def models(ctx: loom.Context) -> None:
     assert_type(await ctx.ai.complete("hi"), str)
-    assert_type(await ctx.ai.complete("hi", output=Answer), Answer)
+    assert_type(await ctx.ai.complete(messages=[{"role": "user", "content": "hi"}], temperature=0, max_tokens=9), str)
+    assert_type(await ctx.ai.complete("hi", output=Answer, model="a-model"), Answer)
     async for part in ctx.ai.stream_object(Answer, "hi"):
         assert_type(part, loom.ObjectPart[Answer])
         assert_type(part.value, Answer | None)

@@ -11,11 +11,11 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
+from loom.model.ai import AI
 from loom.model.chunk import Batch, Chunk, Message, Progress
 from loom.model.errors import LocalProtocolError, StartOver
 from loom.model.grammar import is_output
 from loom.model.parts import Part, ReasoningPart, TextPart, UsagePart
-from loom.model.ports import AI
 from loom.wire.json import decode_batch
 
 __all__ = ["Context", "Previous"]

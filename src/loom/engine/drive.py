@@ -20,8 +20,8 @@ from loom.model.grammar import RESERVED
 from loom.wire.json import decode_chunk, encode
 
 from .failure import info_of
+from .producer import Producer
 from .readers import Readers
-from .registry import Producer
 from .tasks import wait_out
 from .writer import Writer, encode_chunk
 

@@ -25,8 +25,8 @@ from loom.wire.json import canonical, decode, decode_as
 
 __all__ = [
     "ClientGone",
-    "accepts_events",
     "canonical_json",
+    "check_accepts_events",
     "idempotent_id",
     "query_cursor",
     "query_duration",
@@ -123,7 +123,7 @@ def canonical_json(data: msgspec.Raw) -> msgspec.Raw:
 # --- headers and paths -----------------------------------------------------------------------------------------------
 
 
-def accepts_events(request: Request) -> None:
+def check_accepts_events(request: Request) -> None:
     """Raise `RemoteProtocolError` (406) when the client says that it takes no event stream."""
     accept = request.headers.get("accept")
     if not accept:

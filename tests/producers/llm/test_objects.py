@@ -123,7 +123,7 @@ async def test_an_answer_without_end_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_what_cannot_be_asked_for_is_told_at_the_call() -> None:
-    with pytest.raises(UsageError, match="cannot be asked of a model"):
+    with pytest.raises(UsageError, match="has no JSON Schema"):
         FakeAI([]).stream_object(asyncio_event_type(), "hi")
     with pytest.raises(UsageError, match="prose"):
         await MarkovWriter(rate=0).complete("hi", output=Point)

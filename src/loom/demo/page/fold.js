@@ -16,38 +16,34 @@ export const textOf = (answer) => answer.pieces.map((piece) => piece.text).join(
 
 const ENDS = { cancelled: "cancelled", run_lost: "lost" };
 
-/**
- * Take the next chunk. Tells whether text that was shown is taken back: an attempt says with its `start` through
- * which chunk the earlier output still stands.
- */
+/** Take the next chunk. */
 export function take(answer, cursor, chunk) {
   answer.cursor = cursor;
   answer.seq = seqOf(cursor);
   switch (chunk.type) {
     case "start":
-      return begin(answer, chunk);
+      begin(answer, chunk);
+      break;
     case "data":
       answer.pieces.push({ seq: answer.seq, text: typeof chunk.data === "string" ? chunk.data : JSON.stringify(chunk.data) });
-      return false;
+      break;
     case "complete":
       Object.assign(answer, { state: "completed", ended: chunk.time });
-      return false;
+      break;
     case "error":
       Object.assign(answer, { state: ENDS[chunk.error.code] ?? "failed", error: chunk.error, ended: chunk.time });
-      return false;
-    default:
-      return false; // kinds that this page does not draw; the trace shows them all
+      break;
+    default: // kinds that this page does not draw; the trace shows them all
   }
 }
 
+/** An attempt says through which chunk the earlier output still stands; what came behind that is taken back. */
 function begin(answer, chunk) {
-  const before = answer.pieces.length;
   const kept = chunk.data.kept_through ?? 0;
   answer.pieces = answer.pieces.filter((piece) => piece.seq <= kept);
   answer.attempt = chunk.data.attempt;
   answer.state = "running";
   answer.began ||= chunk.time;
-  return answer.pieces.length < before;
 }
 
 export const ended = (state) => !["queued", "running"].includes(state);

@@ -48,7 +48,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     def make(
         cls,
         prompt: str | None,
-        messages: Sequence[ChatMessage | Mapping[str, Any]] | None,
+        messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
         *,
         model: str | None = None,
         temperature: float | None = None,

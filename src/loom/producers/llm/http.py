@@ -10,7 +10,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypedDict
 
 import httpx2
 
@@ -33,7 +33,7 @@ from .ask import Ask
 from .front import Model
 from .refusals import Fault, Refusals, fault_of, refusal
 
-__all__ = ["HttpModel", "Question", "Reading"]
+__all__ = ["Connecting", "HttpModel", "Question", "Reading"]
 
 _log = logging.getLogger("loom.llm")
 
@@ -70,6 +70,23 @@ class Question(NamedTuple):
     path: str
     body: bytes
     reading: Reading
+
+
+class Connecting(TypedDict, total=False):
+    """What every provider over HTTP takes, by keyword. Times in seconds."""
+
+    api_key: str | None
+    """Sent with each call, as the provider has it; None: nothing is."""
+    model: str | None
+    """Whom calls that name no model ask."""
+    connect: float
+    """The longest way to a connection."""
+    silence: float
+    """The longest pause within an answer, and before it."""
+    attempts: int
+    """Calls for one answer, the first included."""
+    backoff: tuple[float, float]
+    """The first and the longest pause between them."""
 
 
 class HttpModel(Model):

@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from loom.engine.failure import info_of
-from loom.engine.registry import make_producer
+from loom.engine.schemas import schema_of
+from loom.engine.signature import make_producer
 from loom.engine.tasks import cancel_and_wait, spawn, wait_out
 from loom.model import limits
 from loom.model.errors import InvalidInput, LimitExceeded, RemoteProtocolError, UsageError
@@ -34,7 +35,6 @@ from loom.wire import json
 
 from .ask import Ask
 from .calls import CUT_SHORT
-from .schemas import parameters_schema, schema_of
 
 __all__ = ["Answering", "Tool", "Toolbox", "run_rounds"]
 
@@ -66,15 +66,13 @@ class Tool:
         self.spec = ToolSpec(name, inspect.getdoc(function) or "", self._schema())
 
     def _schema(self) -> dict[str, Any]:
-        parameters = self._producer.parameters
-        if self._producer.takes_model:
-            return schema_of(parameters[0].type)
-        required = [parameter.name for parameter in parameters if parameter.required]
-        return parameters_schema({parameter.name: parameter.type for parameter in parameters}, required=required)
+        for parameter in self._producer.inputs.parameters:
+            schema_of(parameter.type)  # what has none could not be asked for
+        return self._producer.inputs.schema
 
     def decode(self, arguments: str) -> dict[str, Any]:
         """What to call the function with. Raises `InvalidInput` and `RemoteProtocolError` for what does not fit."""
-        return self._producer.decode(arguments.encode(errors="replace"))
+        return self._producer.inputs.decode(arguments.encode(errors="replace"))
 
     async def call(self, values: dict[str, Any]) -> Any:
         """What the function returns. Cancelling ends it: a coroutine at its next await; a thread is waited for."""
