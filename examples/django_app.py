@@ -16,6 +16,7 @@ from django.core.management import execute_from_command_line
 from django.core.wsgi import get_wsgi_application
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.urls import path
+from django.views.decorators.http import require_POST, require_safe
 
 import loom
 
@@ -46,22 +47,25 @@ def login(view: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequ
     return guarded
 
 
+@require_POST
 def begin(request: HttpRequest) -> HttpResponseBase:
     run = client().start(tell.using(id=f"{request.user}.{uuid.uuid4().hex}"), request.GET["about"])
     return JsonResponse({"events": f"/stories/{run.id}/events"}, status=201)
 
 
+@require_safe
 def follow(request: HttpRequest, id: str) -> HttpResponseBase:
     """Come, go and come back: the story goes on."""
     if not id.startswith(f"{request.user}."):
         raise Http404
-    events = loom.sse_events(client().run(id), request.headers.get("Last-Event-ID"))
+    events = loom.sse_events(client().run(id), request)
     return StreamingHttpResponse(events, status=events.status, headers=events.headers)
 
 
+@require_safe
 def whisper(request: HttpRequest) -> HttpResponseBase:
     """Owned: whoever leaves ends it."""
-    events = loom.sse_events(client().stream(tell, request.GET["about"]), request.headers.get("Last-Event-ID"))
+    events = loom.sse_events(client().stream(tell, request.GET["about"]), request)
     return StreamingHttpResponse(events, status=events.status, headers=events.headers)
 
 

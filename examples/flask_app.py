@@ -47,12 +47,12 @@ def follow(id: str) -> Response:
     """Come, go and come back: the story goes on."""
     if not id.startswith(f"{g.user}."):
         abort(404)
-    events = loom.sse_events(client().run(id), request.headers.get("Last-Event-ID"))
+    events = loom.sse_events(client().run(id), request)
     return Response(events, events.status, events.headers)
 
 
 @app.get("/whispers")
 def whisper() -> Response:
     """Owned: whoever leaves ends it."""
-    events = loom.sse_events(client().stream(tell, request.args["about"]), request.headers.get("Last-Event-ID"))
+    events = loom.sse_events(client().stream(tell, request.args["about"]), request)
     return Response(events, events.status, events.headers)

@@ -82,7 +82,7 @@ def tab(browser: Browser, server: Server) -> Page:
 
 def follow(page: Page, run: str = "r", after: str = "") -> None:
     handlers = "{ chunk, done, failed, waiting, gone }"
-    page.evaluate(f"() => {{ {FOLLOW}; {RECORD}; follow({run!r}, {handlers}, {after!r}) }}")
+    page.evaluate(f"() => {{ {FOLLOW}; {RECORD}; globalThis.leave = follow({run!r}, {handlers}, {after!r}) }}")
 
 
 def follow_named(page: Page) -> None:
@@ -168,6 +168,29 @@ def test_what_is_refused_for_a_while_is_asked_for_again(page: Page, server: Serv
     assert len(refused) == 2
     assert of(calls, "waiting")
     assert [said["data"]["i"] for said, _ in of(calls, "chunk") if said["type"] == "data"] == list(range(10))
+
+
+def test_who_leaves_while_it_is_refused_has_left(page: Page, server: Server) -> None:
+    server.begin("count", 10)
+    page.clock.install()
+    page.route("**/events?**", lambda route: route.fulfill(status=503, body="{}"), times=1)
+    follow(page)
+    until(page, "waiting")
+    page.evaluate("leave()")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.clock.run_for(10_000)
+    page.evaluate("fetch('/healthz')")
+    assert [url.rpartition("/")[2] for url in asked if "/chunks" not in url] == ["healthz"]
+
+
+def test_a_run_whose_end_is_known_is_not_asked_for_again(page: Page, server: Server) -> None:
+    server.begin("count", 3)
+    follow(page)
+    until(page, "done")
+    last = json.loads(request(server.port, "GET", "/runs/r")[1])["latest"]
+    follow(page, "r", last)
+    assert of(until(page, "gone"), "gone")[0][0]["code"] == "ended"
 
 
 def test_a_native_source_that_nobody_closes_ends_with_204(page: Page, server: Server) -> None:

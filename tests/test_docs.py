@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import loom
-from loom.engine.registry import Options
+from loom.engine.options import Options
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])

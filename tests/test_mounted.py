@@ -154,6 +154,19 @@ async def test_run_alone_by_any_asgi_server() -> None:
         assert (await harness.ask(address, "GET", "/openapi.json")).json["servers"] == [{"url": "/"}]
 
 
+async def test_the_default_actor_of_the_app_answers_there_too() -> None:
+    app = loom.App(default_actor="named")
+
+    @app.actor
+    async def named(prompt: str, model: str) -> str:
+        return f"{model}: {prompt}"
+
+    asked = {"model": "some/model@1", "messages": [{"role": "user", "content": "hi"}]}
+    async with served_by_uvicorn(loom.asgi("memory://", app=app, worker=True, drain=0)) as address:
+        reply = await harness.ask(address, "POST", "/v1/chat/completions", asked)
+    assert reply.json["choices"][0]["message"]["content"] == "some/model@1: hi"
+
+
 async def test_leaving_the_lifespan_ends_streams_in_order_and_it_opens_again() -> None:
     app = mounted_app(times=Times(heartbeat=3600.0))
     sent: asyncio.Queue[Any] = asyncio.Queue()
@@ -176,6 +189,36 @@ async def test_leaving_the_lifespan_ends_streams_in_order_and_it_opens_again() -
         assert (last["body"], last["more_body"]) == (b"", False)
         asking.cancel()
         await asyncio.wait([asking])
+
+
+async def test_two_lifespans_at_once() -> None:
+    """The second is refused, though the first has not opened anything yet; and one that fails can be entered again."""
+    opening, go_on = asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def slow(_: loom.App) -> AsyncIterator[None]:
+        opening.set()
+        await go_on.wait()
+        if not failed:
+            failed.append("once")
+            raise ValueError("once")
+        yield
+
+    failed: list[str] = []
+    app = loom.asgi("memory://", app=loom.App(lifespan=slow), worker=True, drain=0)
+
+    async def enter() -> None:
+        async with app.lifespan():
+            pass
+
+    first = asyncio.ensure_future(enter())
+    await opening.wait()
+    with pytest.raises(UsageError, match="open already"):
+        await enter()
+    go_on.set()
+    with pytest.raises(ValueError, match="once"):
+        await first
+    await enter()
 
 
 def test_what_is_wrong_is_told_when_it_is_made() -> None:

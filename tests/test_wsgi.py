@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from socketserver import ThreadingMixIn
@@ -21,6 +21,7 @@ from loom.portal import SyncClient
 from loom.wire.json import decode
 from loom.wire.sse import HEARTBEAT, Decoder, Event
 from tests.clients.places import PLACES, ConnectedSync, connected_sync
+from tests.told import Told
 
 TIMEOUT = 20.0
 
@@ -28,22 +29,6 @@ TIMEOUT = 20.0
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> ConnectedSync:
     return connected_sync(request.param, tmp_path)
-
-
-class Told:
-    """An actor that says what it is told, and notes when it has gone."""
-
-    def __init__(self) -> None:
-        self.app = loom.App()
-        self.gone = threading.Event()
-
-        @self.app.actor
-        async def echo(ctx: loom.Context) -> AsyncIterator[Any]:
-            try:
-                while (message := await ctx.receive()).type != "stop":
-                    yield message.data
-            finally:
-                self.gone.set()
 
 
 def events_of(pieces: Iterable[bytes]) -> list[Event]:
@@ -56,7 +41,7 @@ def values_of(events: list[Event]) -> list[Any]:
 
 
 def test_a_run_as_bytes(place: ConnectedSync) -> None:
-    told = Told()
+    told = Told(threading.Event())
     with place(told.app) as client:
         run = client.start("echo")
         for index in range(3):
@@ -86,7 +71,7 @@ def test_a_run_as_bytes(place: ConnectedSync) -> None:
 
 
 def test_what_is_no_stream_is_json_with_its_status(place: ConnectedSync) -> None:
-    told = Told()
+    told = Told(threading.Event())
     with place(told.app) as client:
         run = client.start("echo")
         for answer, status, code in (
@@ -104,7 +89,7 @@ def test_what_is_no_stream_is_json_with_its_status(place: ConnectedSync) -> None
 
 
 def test_each_event_comes_before_the_next_is_said(place: ConnectedSync) -> None:
-    told = Told()
+    told = Told(threading.Event())
     with place(told.app) as client:
         run = client.start("echo")
         decoder = Decoder()
@@ -120,7 +105,7 @@ def test_each_event_comes_before_the_next_is_said(place: ConnectedSync) -> None:
 
 
 def test_closing_cancels_an_owned_run(place: ConnectedSync) -> None:
-    told = Told()
+    told = Told(threading.Event())
     with place(told.app) as client:
         answer = loom.sse_events(client.stream("echo"))
         while not (events := events_of([next(answer)])):
@@ -135,8 +120,59 @@ def test_closing_cancels_an_owned_run(place: ConnectedSync) -> None:
         assert len(client.runs()) == 1
 
 
+class Asking:
+    """A request, as far as it is read."""
+
+    def __init__(self, method: str | None = "GET", **headers: str) -> None:
+        self.method = method
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def test_head_starts_nothing(place: ConnectedSync) -> None:
+    told = Told(threading.Event())
+    with place(told.app) as client:
+        answer = loom.sse_events(client.stream("echo"), Asking("HEAD"))
+        assert (answer.status, list(answer), client.runs()) == (200, [], [])
+        with closing(loom.sse_events(client.stream("echo"), Asking("GET"))) as began:
+            assert (began.status, began.headers) == (200, answer.headers)
+            assert next(began) == HEARTBEAT
+        (head,) = client.runs()
+        followed = loom.sse_events(client.run(head.meta.run), Asking("HEAD"))
+        assert (followed.status, followed.headers, list(followed)) == (200, answer.headers, [])
+        none = loom.sse_events(client.run("none"), Asking("HEAD"))
+        assert (none.status, list(none)) == (404, [])
+
+
+def test_what_is_read_of_a_request(place: ConnectedSync) -> None:
+    told = Told(threading.Event())
+    with place(told.app) as client:
+        run = client.start("echo")
+        run.send("stop")
+        run.wait(TIMEOUT)
+        events = events_of(loom.sse_events(run, Asking(None)))
+        assert [event.type for event in events] == ["start", "complete"]
+        assert events_of(loom.sse_events(run, Asking(last_event_id=events[0].id))) == events[1:]
+        refused = loom.sse_events(client.stream("echo"), Asking(accept="application/json"))
+        assert (refused.status, decode(b"".join(refused))["error"]["code"]) == (406, "not_acceptable")
+        assert len(client.runs()) == 1
+
+
+def test_what_is_dropped_without_being_closed_is_closed(place: ConnectedSync) -> None:
+    """As servers do whose app fails between the view and the first byte."""
+    told = Told(threading.Event())
+    with place(told.app) as client:
+        for begun in (False, True):
+            answer = loom.sse_events(client.stream("echo"))
+            while begun and not events_of([next(answer)]):
+                pass
+            del answer
+            assert client.run(client.runs()[0].meta.run).wait(TIMEOUT).state == "cancelled"
+        answer = loom.sse_events(client.stream("echo"))
+    del answer  # when the client is closed, nobody is told
+
+
 def test_closing_what_was_never_iterated() -> None:
-    told = Told()
+    told = Told(threading.Event())
     with loom.connect_sync("memory://", app=told.app, worker=True, drain=0) as client:
         answer = loom.sse_events(client.stream("echo"))
         (head,) = client.runs()
@@ -145,7 +181,7 @@ def test_closing_what_was_never_iterated() -> None:
 
 
 def test_a_client_that_is_closed_ends_what_is_read_in_other_threads() -> None:
-    told = Told()
+    told = Told(threading.Event())
     begun = threading.Event()
     pieces: list[bytes] = []
     with loom.connect_sync("memory://", app=told.app, worker=True, drain=0) as client:
@@ -198,7 +234,7 @@ def serve(client: SyncClient, **options: Any) -> Iterator[str]:
 
 
 def test_under_a_server_in_time_from_several_threads_and_resumed() -> None:
-    told = Told()
+    told = Told(threading.Event())
     with loom.connect_sync("memory://", app=told.app, worker=True, drain=0) as client, serve(client) as url:
         run = client.start("echo")
         with httpx2.stream("GET", f"{url}/{run.id}") as one, httpx2.stream("GET", f"{url}/{run.id}") as other:
@@ -231,7 +267,7 @@ class Reader:
 
 def test_a_reader_that_leaves_is_noticed_by_its_heartbeats() -> None:
     """Only the viewer ends: the run goes on."""
-    told = Told()
+    told = Told(threading.Event())
     with loom.connect_sync("memory://", app=told.app, worker=True, drain=0) as client:
         closed = threading.Event()
 
@@ -298,6 +334,45 @@ def test_forked_processes_have_a_client_each(tmp_path: Path) -> None:
         "late: this process was forked after its parent had connected to the store",
     ]
 
+
+def test_forked_while_another_thread_connects(tmp_path: Path) -> None:
+    """The child is refused as well, and does not wait for a thread that it has not."""
+    script = tmp_path / "forks.py"
+    script.write_text(FORKS_MEANWHILE)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["refused", "connected"]
+
+
+FORKS_MEANWHILE = """
+import contextlib, os, signal, threading
+import loom
+
+connecting, go_on = threading.Event(), threading.Event()
+
+@contextlib.asynccontextmanager
+async def slow(app):
+    connecting.set()
+    go_on.wait()
+    yield
+
+clients = loom.per_process("memory://", app=loom.App(lifespan=slow), worker=True, drain=0)
+thread = threading.Thread(target=clients)
+thread.start()
+connecting.wait()
+if not os.fork():
+    signal.alarm(20)
+    try:
+        clients()
+    except loom.UsageError:
+        print("refused", flush=True)
+        os._exit(0)
+assert os.wait()[1] == 0
+go_on.set()
+thread.join()
+clients()
+print("connected", flush=True)
+"""
 
 FORKS = """
 import os, sys, warnings

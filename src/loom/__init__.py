@@ -12,8 +12,9 @@ from loom.app import App
 from loom.connect import connect, open_store
 from loom.engine.client import Client
 from loom.engine.context import Context
-from loom.engine.registry import Retry
+from loom.engine.options import Retry
 from loom.engine.run import OwnedRun, Run
+from loom.model.ai import AI
 from loom.model.chunk import Chunk, Message, Progress, Result
 from loom.model.cursor import Cursor
 from loom.model.errors import (
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AI",
     "App",
     "ChatMessage",
     "Chunk",
@@ -142,3 +144,7 @@ def __getattr__(name: str) -> Any:
     if name in _LATE:
         return getattr(import_module(_LATE[name]), name)
     raise AttributeError(f"module 'loom' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATE})

@@ -10,10 +10,12 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from loom.engine.attempt import Resources
 from loom.engine.context import Context
-from loom.engine.registry import Options, Producer, Registry, Retry
+from loom.engine.options import Options, Retry
+from loom.engine.producer import Producer
+from loom.engine.registry import Registry
 from loom.model import limits
+from loom.model.ai import AI
 from loom.model.errors import UsageError
-from loom.model.ports import AI
 from loom.producers.actor import A1, A2, A3, A4, A5, ActorDecorator, decorator
 
 __all__ = ["App", "Lifespan"]

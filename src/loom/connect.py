@@ -13,8 +13,9 @@ from loom.engine.client import Client
 from loom.engine.transport import StoreTransport
 from loom.engine.worker import Worker
 from loom.model import limits
+from loom.model.ai import AI
 from loom.model.errors import UsageError
-from loom.model.ports import AI, Store, Transport
+from loom.model.ports import Store, Transport
 
 if TYPE_CHECKING:
     from loom.app import App

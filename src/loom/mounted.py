@@ -52,6 +52,7 @@ class asgi:
     ) -> None:
         self._url = url
         self._options: dict[str, Any] = {"app": app, "worker": worker, **options}
+        self._default = app.default_actor if app is not None else None
         self._guarded: dict[str, Any] = {
             "keys": tuple(keys),
             "allowed_hosts": tuple(allowed_hosts),
@@ -60,6 +61,7 @@ class asgi:
         self._times = times
         connect(url, **self._options)  # what is wrong with these is told here, not when the server starts
         Guard(**self._guarded)
+        self._entered = False
         self._gateway: Gateway | None = None
         self._router = Router(lifespan=self._opened)  # for its lifespan
 
@@ -70,18 +72,26 @@ class asgi:
         Leaving ends the event streams (viewers resume by their cursors), drains the worker and closes the store. May be
         entered again after that. Raises as `loom.connect`, and `UsageError` when it is entered already.
         """
-        if self._gateway is not None:
+        if self._entered:
             raise UsageError("this Loom app is open already: one lifespan at a time")
-        async with connect(self._url, **self._options) as client:
-            gateway = self._gateway = create_app(
-                client.transport, times=self._times, stops=told_to_stop, **self._guarded
-            )
-            try:
-                yield client
-            finally:
-                self._gateway = None
-                gateway.end_streams()
-                await gateway.wait_streams()
+        self._entered = True  # before anything is waited for: another may be entered meanwhile
+        try:
+            async with connect(self._url, **self._options) as client:
+                gateway = self._gateway = create_app(
+                    client.transport,
+                    times=self._times,
+                    stops=told_to_stop,
+                    default_actor=self._default,
+                    **self._guarded,
+                )
+                try:
+                    yield client
+                finally:
+                    self._gateway = None
+                    gateway.end_streams()
+                    await gateway.wait_streams()
+        finally:
+            self._entered = False
 
     @asynccontextmanager
     async def _opened(self, _: object) -> AsyncIterator[None]:

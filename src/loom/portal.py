@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from loom.connect import connect
 from loom.engine.client import Client
-from loom.engine.registry import Bound, Producer
+from loom.engine.producer import Bound, Producer
 from loom.engine.run import OwnedRun, Run
 from loom.engine.tasks import spawn
 from loom.model.chunk import Chunk
@@ -33,7 +33,7 @@ class Portal:
     """One event loop in one thread. Calls from any thread run there; interrupting a caller cancels its call."""
 
     def __init__(self) -> None:
-        self._gate = threading.Lock()
+        self._gate = threading.RLock()  # the collector may end an iteration while its thread holds it
         self._closed = False
         self._stop = asyncio.Event()
         ready: Future[asyncio.AbstractEventLoop] = Future()
@@ -75,6 +75,12 @@ class Portal:
                 return
         call.cancel()
         raise closed()
+
+    def post(self, begin: Callable[[], object]) -> None:
+        """Have `begin` called on the loop, soon, without waiting; not at all once the portal is closed. Takes no lock:
+        finalizers call it, which run in any thread at any moment."""
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(begin)
 
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
         """The items of an async iterator, one call each; it is closed when the iteration ends or is left."""

@@ -10,10 +10,11 @@ import asyncio
 import atexit
 import os
 import threading
+import weakref
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Scope
@@ -29,9 +30,25 @@ from loom.wire.sse import HEARTBEAT
 __all__ = ["SyncEvents", "per_process", "sse_events"]
 
 
+class Headers(Protocol):
+    """A request's headers, found whatever their case."""
+
+    def get(self, name: str, /) -> str | None: ...
+
+
+class WebRequest(Protocol):
+    """What is read of a request: Flask's and Django's are of this shape."""
+
+    @property
+    def method(self) -> str | None: ...
+
+    @property
+    def headers(self) -> Headers: ...
+
+
 def sse_events(
     run: SyncRun[Any, Any] | SyncOwnedRun[Any, Any],
-    last_event_id: str | None = None,
+    request: WebRequest | str | None = None,
     *,
     after: Cursor | str | None = None,
     named: bool = True,
@@ -40,28 +57,40 @@ def sse_events(
     """A run of `connect_sync` as an answer: `status`, `headers`, and an iterator of bytes that has `close`.
 
     What it says, and when it cancels an owned run (``client.stream(…)``, not yet entered), is as `EventSourceResponse`
-    has it; `last_event_id` is the request's ``Last-Event-ID``, if any. Returns when it is known whether there is a
-    stream; if there is none, `status` is not 200 and the bytes are the JSON that says why.
+    has it; `request` is Flask's or Django's, or the text of a ``Last-Event-ID`` alone. Returns when it is known whether
+    there is a stream; if there is none, `status` is not 200 and the bytes are the JSON that says why. A HEAD starts
+    nothing, which only the whole request tells: frameworks call the view of the GET for it.
     """
-    headers = [(b"last-event-id", last_event_id.encode("latin-1", "replace"))] if last_event_id else []
-    scope: Scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": headers}
+    scope = _scope_of(request)
     portal, handle = run.behind
     answer = EventSourceResponse(handle, Request(scope), after=after, named=named, heartbeat=heartbeat)
     return SyncEvents(portal, answer, scope)
 
 
+def _scope_of(request: WebRequest | str | None) -> Scope:
+    method, given = "GET", {"last-event-id": request if isinstance(request, str) else None}
+    if request is not None and not isinstance(request, str):
+        method = request.method or method
+        given = {name: request.headers.get(name) for name in ("last-event-id", "accept")}
+    headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in given.items() if value]
+    return {"type": "http", "method": method, "path": "/", "query_string": b"", "headers": headers}
+
+
 class SyncEvents:
     """See `sse_events`. Each piece is what is ready, or a heartbeat: a thread is held for as long as it is iterated.
 
-    A server notices that its client has left when a write fails, and then calls `close`: so heartbeats matter here.
+    A server notices that its client has left when a write fails, and then calls `close`: so heartbeats matter here. One
+    that is dropped without it is closed when it is collected.
     """
 
     def __init__(self, portal: Portal, answer: ASGIApp, scope: Scope) -> None:
         self._portal = portal
         self._exchange, start = portal.call(_Exchange.begin(answer, scope))
+        self._dropped = weakref.finalize(self, portal.post, self._exchange.drop)
+        self._dropped.atexit = False  # the process that exits takes the loop along
         self.status: int = start["status"]
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in start["headers"]}
-        streams = self.headers.get("content-type") == EventSourceResponse.media_type
+        streams = scope["method"] != "HEAD" and self.headers.get("content-type") == EventSourceResponse.media_type
         self._opening = HEARTBEAT if streams else b""  # servers send the head with the first piece: it may be long yet
 
     def __iter__(self) -> Self:
@@ -80,6 +109,7 @@ class SyncEvents:
 
     def close(self) -> None:
         """The reader has left, or has all: end the viewer. Idempotent; every server and framework calls it."""
+        self._dropped.detach()
         with suppress(CancelledError, HandleClosed):
             self._portal.call(self._exchange.aclose())
 
@@ -115,6 +145,10 @@ class _Exchange:
 
     async def aclose(self) -> None:
         await cancel_and_wait(self._task)
+
+    def drop(self) -> None:
+        """`aclose`, of which nobody waits for the end: whoever held it is gone."""
+        self._task.cancel()
 
     async def _take(self) -> Message | None:
         if self._task.done() and self._sent.empty():
@@ -153,20 +187,26 @@ class per_process:
     def __init__(self, url: str, **options: Any) -> None:
         self._url = url
         self._options = options
-        self._gate = threading.Lock()
+        self._gates: dict[int, threading.Lock] = {}  # a child cannot wait for a thread of its parent's
+        self._asked: set[int] = set()
         self._clients: dict[int, SyncClient] = {}  # a parent's is kept: letting go of it would close it, in its child
         connect_sync(url, **options)
 
     def __call__(self) -> SyncClient:
         process = os.getpid()
-        with self._gate:
+        with self._gates.setdefault(process, threading.Lock()):
             if process not in self._clients:
                 self._check_forked()
-                self._clients[process] = self._connect(process)
+                self._asked.add(process)
+                try:
+                    self._clients[process] = self._connect(process)
+                except BaseException:
+                    self._asked.discard(process)
+                    raise
             return self._clients[process]
 
     def _check_forked(self) -> None:
-        if self._clients and not self._url.startswith("http"):
+        if self._asked and not self._url.startswith("http"):
             raise UsageError(
                 "this process was forked after its parent had connected to the store: ask for the client in views and"
                 " tasks, not while modules are imported (gunicorn --preload)"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import loom
-from loom.model.ports import AI
+from loom.model.ai import AI
 from loom.producers.llm import MarkovWriter, OpenAICompatible
 
 RATE = 20.0

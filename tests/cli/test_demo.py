@@ -10,6 +10,8 @@ import socket
 import stat
 from pathlib import Path
 
+from loom.cli.demo import first_free
+
 from .kit import Loom, Running
 from .test_serve import request
 
@@ -58,6 +60,29 @@ def test_another_port_is_taken_when_the_usual_one_is(loom_command: Loom) -> None
         port = port_of(demo)
         assert port != 8700
         assert request(port, "GET", "/healthz")[0] == 200
+
+
+def test_the_first_free_port_is_taken_so_that_a_page_finds_it_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert first_free([port]) is None
+        listener = first_free([port, 0, port])
+    assert listener is not None
+    with listener:
+        assert listener.getsockname()[1] not in (0, port)
+
+
+def test_a_state_folder_that_cannot_be_made_is_told_with_a_way_out_that_works(
+    loom_command: Loom, tmp_path: Path
+) -> None:
+    loom_command.state.write_text("a file")
+    done = loom_command("demo", "--no-browser", "--port", "0")
+    assert done.returncode == 64
+    assert done.stderr.startswith("error: cannot make the state folder")
+    assert done.stderr.endswith(": XDG_STATE_HOME=$PWD loom demo\n")
+    loom_command.env["XDG_STATE_HOME"] = str(tmp_path)
+    with loom_command.running("demo", "--no-browser", "--port", "0") as demo:
+        assert request(port_of(demo), "GET", "/healthz")[0] == 200
 
 
 def test_a_port_that_was_asked_for_and_is_taken_is_an_error(loom_command: Loom) -> None:

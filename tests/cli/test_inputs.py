@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 import msgspec
+import pydantic
 import pytest
 
 import loom
@@ -15,6 +16,10 @@ from loom.model.run import ActorInfo
 
 
 class Question(msgspec.Struct):
+    text: str
+
+
+class Form(pydantic.BaseModel):
     text: str
 
 
@@ -38,6 +43,10 @@ async def asks(question: Question) -> None: ...
 
 
 @app.actor
+async def fills(form: Form) -> None: ...
+
+
+@app.actor
 async def adds(a: int, b: str = "") -> None: ...
 
 
@@ -56,6 +65,7 @@ def info(name: str) -> ActorInfo:
         ("reads", '["a.txt"]', ["a.txt"]),
         ("reads", "some text", "some text"),
         ("asks", '{"text": "x"}', {"text": "x"}),
+        ("fills", '{"text": "x"}', {"text": "x"}),
         ("adds", '{"a": 1}', {"a": 1}),
         ("says", None, {}),
         ("counts", "\udcff", "\udcff"),

@@ -57,7 +57,7 @@ def test_tail_of_an_ended_run_prints_it_from_any_cursor(loom_command: Loom, ende
 @pytest.mark.parametrize(
     ("cursor", "code", "line"),
     [
-        ("5", 64, "error: not a cursor: '5' (expected <epoch>-<seq>) (usage)"),
+        ("5", 64, "error: --after: not a cursor: '5' (expected <epoch>-<seq>) (usage)"),
         ("99-3", 66, "error: the history at this cursor is gone (cursor_expired)"),
     ],
 )

@@ -43,7 +43,21 @@ async def item(item: Item) -> None: ...
 
 
 @app.actor
+async def beside(n: int, item: Item, items: list[Item] | None) -> None: ...
+
+
+@app.actor
 async def anything(value: Any) -> None: ...
+
+
+def test_a_conversation_is_not_empty() -> None:
+    talking = loom.App()
+
+    @talking.actor
+    async def chat(messages: list[loom.ChatMessage], model: str | None = None) -> None: ...
+
+    (producer,) = talking.registry
+    assert sample(producer.info().input_schema) == {"messages": [{"role": "user", "content": "hello"}]}
 
 
 def test_a_sole_value_stands_for_itself() -> None:
@@ -59,7 +73,7 @@ def test_a_sole_value_stands_for_itself() -> None:
 @pytest.mark.parametrize("name", [producer.name for producer in app.registry])
 def test_a_sample_is_accepted(name: str) -> None:
     producer = app.registry.get(name)
-    producer.decode(compact(sample(producer.info().input_schema)).encode())
+    producer.inputs.decode(compact(sample(producer.info().input_schema)).encode())
 
 
 def test_the_line_can_be_pasted() -> None:

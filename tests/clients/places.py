@@ -37,12 +37,17 @@ ConnectedSync = Callable[[loom.App], AbstractContextManager[SyncClient]]
 def url_of(request: pytest.FixtureRequest, path: Path) -> str:
     """Of the place that a test is for; but for the server, which has none before it is started."""
     place: str = request.param
-    if place in TOPOLOGIES:
-        return own(request.getfixturevalue(place).url())
+    return own(request.getfixturevalue(place).url()) if place in TOPOLOGIES else _url(place, path)
+
+
+def _url(place: str, path: Path) -> str:
     return {"memory": "memory://", "sqlite": f"sqlite:///{path / 'runs.db'}", "http": ""}[place]
 
 
-def connected(url: str) -> Connected:
+def connected(place: str, path: Path, url: str | None = None) -> Connected:
+    """`url`: of a place that needs fixtures to be there."""
+    url = _url(place, path) if url is None else url
+
     def enter(app: loom.App) -> AbstractAsyncContextManager[loom.Client]:
         if not url:
             return _through_a_server(app)
@@ -51,7 +56,10 @@ def connected(url: str) -> Connected:
     return enter
 
 
-def connected_sync(url: str) -> ConnectedSync:
+def connected_sync(place: str, path: Path, url: str | None = None) -> ConnectedSync:
+    """As `connected`."""
+    url = _url(place, path) if url is None else url
+
     def enter(app: loom.App) -> AbstractContextManager[SyncClient]:
         if not url:
             return _through_a_server_apart(app)

@@ -17,8 +17,11 @@ __all__ = ["Demo"]
 class Demo:
     """The command, with a state folder of its own."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, model: str = "") -> None:
+        """`model`: the OPENAI_BASE_URL that answers; without one it is the built-in writer."""
         self._loom = Loom(state, state)
+        if model:
+            self._loom.env["OPENAI_BASE_URL"] = model
         self._port = 0
         self.running: Running | None = None
 
@@ -44,6 +47,11 @@ class Demo:
         assert self.running is not None
         self.running.signal(signal.SIGINT)
         return self.running.wait()
+
+    def forget(self) -> None:
+        """Delete what it kept."""
+        for path in (self._loom.state / "loom").glob("demo.db*"):
+            path.unlink()
 
     def close(self) -> None:
         if self.running is not None:

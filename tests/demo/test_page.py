@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import closing
 
-import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request, expect
+from playwright.sync_api import Browser, Page, Request, expect
 
-from tests.chromium import Complaints, chromium, needs_chromium
+from tests.chromium import needs_chromium
 
 from .kit import Demo
+from .reader import LONGEST, SIZES, Reader, ask, check_whole, cursors, end, notes, reading, run_of, status, wait_chunks
 
 pytestmark = needs_chromium
 
@@ -25,115 +23,6 @@ WATCH = """() => {
     new MutationObserver(look).observe(document.querySelector("#turns"), everything)
 }"""
 """How long the answer was, and when, each time it changed."""
-
-LONGEST = "Tell me about schools"
-"""What the built-in writer takes 4.3 s to answer: time enough to do something to it."""
-
-SIZES = {"wide": (1280, 800), "narrow": (390, 780)}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """One that is not killed. Tests share it, each with a browser context and a conversation of its own."""
-    with closing(Demo(tmp_path_factory.mktemp("demo"))) as demo:
-        demo.start()
-        yield demo
-
-
-@pytest.fixture
-def mortal(tmp_path: Path) -> Iterator[Demo]:
-    """One to be killed."""
-    with closing(Demo(tmp_path)) as demo:
-        demo.start()
-        yield demo
-
-
-class Reader:
-    """A person with a browser: one context, any number of tabs."""
-
-    def __init__(self, context: BrowserContext, demo: Demo) -> None:
-        self.context = context
-        self.demo = demo
-        self.key = uuid.uuid4().hex
-        self.complaints = Complaints()
-
-    def tab(self, place: str = "") -> Page:
-        page = self.context.new_page()
-        self.complaints.listen(page)
-        page.goto(f"{self.demo.url}/#/{place or self.key}")
-        expect(status(page)).not_to_contain_text("Connecting")
-        return page
-
-
-@contextmanager
-def reading(browser: Browser, demo: Demo, size: str = "wide") -> Iterator[Reader]:
-    width, height = SIZES[size]
-    context = browser.new_context(viewport={"width": width, "height": height})
-    reader = Reader(context, demo)
-    try:
-        yield reader
-    finally:
-        context.close()
-    assert reader.complaints.heard == []
-
-
-@pytest.fixture
-def reader(browser: Browser, demo: Demo) -> Iterator[Reader]:
-    with reading(browser, demo) as reader:
-        yield reader
-
-
-def status(page: Page) -> Locator:
-    return page.get_by_role("status")
-
-
-def answer(page: Page) -> Locator:
-    """The last one."""
-    return page.locator(".answer .words").last
-
-
-def ask(page: Page, prompt: str) -> None:
-    page.get_by_label("Your message").fill(prompt)
-    page.keyboard.press("Enter")
-
-
-def end(page: Page) -> None:
-    """Stop what is being said; it may have ended by then."""
-    page.keyboard.press("Escape")
-    expect(status(page)).to_have_text(re.compile("Stopped|Complete"))
-
-
-def wait_chunks(page: Page, count: int) -> None:
-    """Until so many chunks of the run that is shown have come."""
-    page.locator(".chunk").nth(count - 1).wait_for(state="attached")
-
-
-def run_of(page: Page) -> str:
-    """The run whose events are shown."""
-    return (page.locator("#trace-run").text_content() or "").removeprefix("run ")
-
-
-def cursors(page: Page) -> list[str]:
-    found: list[str] = page.locator(".chunk").evaluate_all("rows => rows.map(row => row.dataset.cursor)")
-    return found
-
-
-def notes(page: Page) -> list[str]:
-    return page.locator(".note").all_text_contents()
-
-
-def check_whole(page: Page, demo: Demo) -> None:
-    """The answer and its events are exactly the log's, each once, in order."""
-    run = run_of(page)
-    assert answer(page).text_content() == demo.text(run)
-    assert cursors(page) == [cursor for cursor, _ in demo.log(run)]
-    assert page.locator(".note.fault").count() == 0
 
 
 # --- a chat ----------------------------------------------------------------------------------------------------------
@@ -277,9 +166,10 @@ def test_what_an_attempt_takes_back_is_taken_back(reader: Reader) -> None:
         const said = [start(1, 0), { type: "data", data: "a" }, { type: "data", data: "b" }, start(2, 2),
             { type: "progress", progress: {} }, { type: "data", data: { c: 1 } }]
         const answer = silent()
-        return [said.map((chunk, i) => take(answer, `1-${i + 1}`, chunk)), textOf(answer), answer.attempt]
+        const texts = said.map((chunk, i) => { take(answer, `1-${i + 1}`, chunk); return textOf(answer) })
+        return [texts, answer.attempt]
     }""")
-    assert folded == [[False, False, False, True, False, False], 'a{"c":1}', 2]
+    assert folded == [["", "a", "ab", "a", "a", 'a{"c":1}'], 2]
 
 
 def test_runs_that_were_asked_the_same_are_tries_at_one_answer(reader: Reader) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from loom.engine.attempt import Ending, Resources
-from loom.engine.registry import Registry, make_producer
+from loom.engine.registry import Registry
 from loom.engine.runner import Runner
+from loom.engine.signature import make_producer
 from loom.engine.tasks import cancel_and_wait, spawn
 from loom.engine.transport import StoreTransport
 from loom.model.chunk import Chunk, Message

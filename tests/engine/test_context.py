@@ -13,7 +13,17 @@ import pytest
 from loom.engine.context import Context, Previous
 from loom.engine.tasks import spawn
 from loom.model.chunk import Batch, Chunk, Message, Progress
-from loom.model.errors import InvalidInput, LocalProtocolError, RemoteProtocolError
+from loom.model.errors import InvalidInput, LocalProtocolError, RemoteProtocolError, StartOver
+from loom.model.parts import (
+    FinishReasonPart,
+    Part,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    UsagePart,
+)
 from loom.testing import context
 from loom.testing.fake_ai import FakeAI
 from loom.wire.json import convert, make_batch
@@ -118,6 +128,36 @@ def test_said_is_the_text_that_stands() -> None:
     ]
     assert context(previous=chunks).said() == "Hel"
     assert context().said() == ""
+
+
+def parts_said(*parts: Part) -> str:
+    """As they come from the log."""
+    stored = Previous([make_batch(1, 1, [Chunk("data", part) for part in parts])])
+    return context(previous=stored).said()
+
+
+def test_said_is_the_text_of_parts_too() -> None:
+    assert parts_said(ReasoningPart("hm"), TextPart("Hel"), UsagePart(3, 0), TextPart("lo")) == "Hello"
+    assert parts_said(UsagePart(3, 0)) == ""
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        ToolCallPart("a", "add", "{}"),
+        ToolResultPart("a", "add", "3"),
+        RefusalPart("I would rather not"),
+        FinishReasonPart("stop"),
+    ],
+)
+def test_what_no_text_goes_on_from_starts_over(part: Part) -> None:
+    with pytest.raises(StartOver):
+        parts_said(TextPart("Hel"), part)
+
+
+def test_reasoning_alone_starts_over() -> None:
+    with pytest.raises(StartOver):
+        parts_said(ReasoningPart("hm"))
 
 
 # --- asynchronous ----------------------------------------------------------------------------------------------------

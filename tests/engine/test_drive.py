@@ -13,7 +13,7 @@ import pytest
 
 from loom.engine.drive import Voice, drive
 from loom.engine.readers import Readers
-from loom.engine.registry import make_producer
+from loom.engine.signature import make_producer
 from loom.engine.tasks import cancel_and_wait, spawn
 from loom.engine.writer import Writer
 from loom.model import limits
@@ -249,6 +249,17 @@ async def test_what_a_producer_raises_comes_as_it_is(
 async def test_a_system_exit_ends_the_run_and_not_the_process(stage: Stage, target: Callable[..., Any]) -> None:
     with pytest.raises(RunFailed, match="SystemExit: 3"):
         await spawn(stage.drive(target, error=SystemExit(3)), "drive")
+
+
+class Mute(BaseException):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize("error", [Mute(), SystemExit(Mute())])
+async def test_in_a_thread_even_what_cannot_be_told_ends_the_run(stage: Stage, error: BaseException) -> None:
+    with pytest.raises(RunFailed, match="its text cannot be had"):
+        await stage.drive(failing_function, error=error)
 
 
 async def test_a_function_that_raises_stop_iteration_has_failed(stage: Stage) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loom.engine.history import History, plan
-from loom.engine.registry import Retry
+from loom.engine.options import Retry
 from loom.model.chunk import Batch, Chunk, Page
 from loom.model.errors import ErrorInfo
 from loom.model.grammar import fold

@@ -13,7 +13,7 @@ import pytest
 
 from loom.engine.attempt import Ending, Resources, Stop
 from loom.engine.context import Context
-from loom.engine.registry import Retry
+from loom.engine.options import Retry
 from loom.model import limits
 from loom.model.chunk import CANCEL, Chunk, Message, Progress, Result
 from loom.model.errors import (
@@ -24,7 +24,7 @@ from loom.model.errors import (
     StartOver,
     Unavailable,
 )
-from loom.model.parts import FinishReasonPart, Usage, UsagePart
+from loom.model.parts import FinishReasonPart, ToolCallPart, Usage, UsagePart
 from loom.model.ports import Notice
 from loom.testing.author import Author
 from loom.testing.fake_ai import FakeAI
@@ -1243,6 +1243,22 @@ async def test_a_continuing_producer_may_start_over(rig: Rig) -> None:
     ]  # fmt: skip
     causes = [chunk.error.code if chunk.error else None for chunk in await rig.log() if chunk.type == "start"]
     assert causes == [None, "run_failed", "start_over"]
+
+
+async def test_parts_are_gone_on_from_as_long_as_they_are_text(rig: Rig) -> None:
+    async def chat(ctx: Context) -> AsyncIterator[Any]:
+        async for part in ctx.ai.stream_parts("hi", continue_from=ctx.said()):
+            yield part
+
+    call = ToolCallPart("a", "add", "{}")
+    ai = FakeAI([["Hel", Unavailable("cut")], ["lo", call, Unavailable("cut")], ["Bye"]])
+    rig.resources = Resources({}, {"actor": lambda: ai})
+    rig.actor(chat, retry=Retry(mode="continue", backoff=(0.001, 0.001)))
+    await rig.start()
+    assert await rig.go() is Ending.ENDED
+    starts = [entry for entry in await rig.story() if "start" in entry]
+    assert starts == [("start", 1, 0), ("start", 2, 2), ("start", 3, 5), ("start", 4, 0)]
+    assert [ask.begun for ask in ai.calls] == ["", "Hel", ""]
 
 
 async def test_starting_over_with_nothing_to_take_back_is_a_failure(rig: Rig) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from loom.engine.registry import Options, Registry, make_producer
+from loom.engine.options import Options
+from loom.engine.registry import Registry
+from loom.engine.signature import make_producer
 from loom.engine.transport import StoreTransport
 from loom.model import limits
 from loom.model.chunk import CANCEL, Message

@@ -13,7 +13,9 @@ import pytest
 
 from loom.engine.attempt import Ending
 from loom.engine.context import Context
-from loom.engine.registry import Registry, Retry, make_producer
+from loom.engine.options import Retry
+from loom.engine.registry import Registry
+from loom.engine.signature import make_producer
 from loom.engine.tasks import cancel_and_wait, spawn
 from loom.engine.transport import StoreTransport
 from loom.engine.worker import Worker

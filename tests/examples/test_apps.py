@@ -56,21 +56,23 @@ def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 @contextmanager
-def running(target: str, folder: Path) -> Iterator[tuple[App, subprocess.Popen[bytes]]]:
+def running(target: str, folder: Path, *options: str) -> Iterator[tuple[App, subprocess.Popen[bytes]]]:
     store = f"sqlite:///{folder / 'stories.db'}"
     with socket.create_server(("127.0.0.1", 0)) as listener:
         app = App(f"http://127.0.0.1:{listener.getsockname()[1]}", store)
-        with app.http, process(target, listener, store, folder / "log") as server:
+        with app.http, process(target, listener, store, folder / "log", *options) as server:
             yield app, server
 
 
 @contextmanager
-def process(target: str, listener: socket.socket, store: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    target: str, listener: socket.socket, store: str, log: Path, *options: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """Who connects before the server is there waits in the socket's queue. The server ends in order when told to."""
     command = [part.format(fd=listener.fileno()) for part in SERVERS[target]]
     with log.open("w") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", *command, target],
+            [sys.executable, "-m", *command, *options, target],
             cwd=EXAMPLES,
             env={**os.environ, "STORIES": store, "PYTHONDONTWRITEBYTECODE": "1"},
             pass_fds=[listener.fileno()],
@@ -139,6 +141,20 @@ def test_leaving_a_whisper_ends_it(app: App) -> None:
     assert app.http.get("/whispers?about=x", headers={"Last-Event-ID": event.id}).status_code == 204
 
 
+def test_asking_for_the_head_or_the_options_starts_nothing(app: App) -> None:
+    where = app.begin()
+    with loom.connect_sync(app.store) as client:
+        before = len(client.runs(limit=1000))
+        for method in ("HEAD", "OPTIONS"):
+            for path in (where, "/whispers?about=x"):
+                reply = app.http.request(method, path)
+                if method == "HEAD" and reply.status_code != 405:  # FastAPI has no HEAD but where one is declared
+                    assert (reply.status_code, reply.headers["content-type"]) == (200, "text/event-stream")
+                assert b"event:" not in reply.content
+                assert reply.status_code < 500
+        assert len(client.runs(limit=1000)) == before
+
+
 def test_many_readers_of_one_run_on_all_processes(app: App) -> None:
     where = app.begin()
     with loom.connect_sync(app.store) as client:
@@ -160,6 +176,22 @@ def test_told_to_stop_it_ends_what_is_followed_in_order_and_at_once(target: str,
             assert "complete" not in {event.type for event in events}
         server.wait(30)
         assert time.monotonic() - since < 15, "less than gunicorn's patience"
+
+
+@pytest.mark.parametrize("target", ["flask_app:app", "django_app:application"])
+def test_readers_outlive_workers_that_are_replaced(target: str, tmp_path: Path) -> None:
+    """A worker that has answered enough counts as stopping before it answers its last request."""
+    with running(target, tmp_path, "--max-requests", "2") as (app, _):
+        where = app.begin()
+        with loom.connect_sync(app.store) as client:
+            client.run(where.split("/")[2]).wait(20)
+        events: list[Event] = []
+        while not events or events[-1].type != "complete":
+            last = {"Last-Event-ID": events[-1].id} if events else {}
+            with httpx2.stream("GET", f"{app.url}{where}", headers={**ADA, **last}, trust_env=False) as response:
+                assert response.status_code == 200
+                events += read(response)
+        assert words_of(events) == STORY
 
 
 @pytest.mark.parametrize("app", ["fastapi_app:api", "starlette_app:app"], indirect=True)

@@ -51,6 +51,9 @@ def test_anything_else_is_refused(text: str) -> None:
         Cursor.parse(text)
     assert caught.value.details == {"field": "after"}
     assert len(str(caught.value)) < 200
+    with pytest.raises(UsageError, match=r"^--from: not a cursor") as caught:
+        Cursor.parse(text, "--from")
+    assert caught.value.details == {"field": "--from"}
 
 
 @given(st.integers(0, 10**9), st.integers(0, 10**12))

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from loom.engine.registry import Options, Producer, Retry
+from loom.engine.options import Options, Retry
+from loom.engine.producer import Producer
 from loom.model.errors import InvalidInput, UsageError
 from loom.producers.actor import ActorDecorator, decorator
 
@@ -81,7 +82,7 @@ def test_types_local_to_where_it_stands_are_found(actor: Actor) -> None:
         return order
 
     for producer in (coroutine, function):
-        assert producer.parameters[0].type is Order
+        assert producer.inputs.parameters[0].type is Order
         assert producer.returns is Order
 
 

@@ -10,7 +10,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from loom.engine.registry import Registry, make_producer
+from loom.engine.registry import Registry
+from loom.engine.signature import make_producer
 from loom.engine.tasks import spawn
 from loom.model import limits
 from loom.model.chunk import Chunk, Message, Page

@@ -9,7 +9,7 @@ from typing import Any
 
 import loom
 from loom.app import App
-from loom.model.ports import AI
+from loom.model.ai import AI
 from loom.server.app import Times
 
 from .harness import Rig, rig

@@ -29,6 +29,7 @@ from loom.wire.json import decode
 from loom.wire.sse import HEARTBEAT, Event
 from tests.clients.places import PLACES, Connected, connected, served
 from tests.frameworks import served_by_uvicorn
+from tests.told import Told
 
 from . import harness
 from .harness import PATIENCE
@@ -41,24 +42,6 @@ Answer = Callable[[Request], Any]
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, tmp_path: Any) -> Connected:
     return connected(request.param, tmp_path)
-
-
-class Told:
-    """An actor that says what it is told, so that a test says when."""
-
-    def __init__(self) -> None:
-        self.app = loom.App()
-        self.gone = asyncio.Event()
-
-        @self.app.actor
-        async def echo(ctx: loom.Context) -> AsyncIterator[Any]:
-            try:
-                while (message := await ctx.receive()).type != "stop":
-                    yield message.data
-            finally:
-                self.gone.set()
-
-        self.actor = echo
 
 
 def page_of(answer: Answer, **options: Any) -> Starlette:
@@ -91,7 +74,7 @@ def shape(event: Event) -> tuple[str, str, Any]:
 
 
 async def test_bytes_and_headers_are_those_of_our_own_route(place: Connected) -> None:
-    told = Told()
+    told = Told(asyncio.Event())
     async with place(told.app) as client:
         run = await client.start(told.actor)
         await run.send("say", "a")
@@ -136,7 +119,7 @@ async def whole(viewer: harness.Viewer) -> bytes:
 
 
 async def test_statuses(place: Connected) -> None:
-    told = Told()
+    told = Told(asyncio.Event())
     async with place(told.app) as client:
         run = await client.start(told.actor)
         await run.send("stop")
@@ -163,7 +146,7 @@ async def test_statuses(place: Connected) -> None:
 
 
 async def test_each_event_arrives_before_the_next_is_said(place: Connected) -> None:
-    told = Told()
+    told = Told(asyncio.Event())
     async with place(told.app) as client:
         run = await client.start(told.actor)
         async with serve(lambda request: loom.EventSourceResponse(run, request)) as address, view(address) as viewer:
@@ -176,7 +159,7 @@ async def test_each_event_arrives_before_the_next_is_said(place: Connected) -> N
 
 
 async def test_a_reader_that_was_cut_goes_on_behind_what_it_has(place: Connected) -> None:
-    told = Told()
+    told = Told(asyncio.Event())
     async with place(told.app) as client:
         run = await client.start(told.actor)
         async with serve(lambda request: loom.EventSourceResponse(run, request)) as address:
@@ -211,7 +194,7 @@ async def test_what_is_ready_goes_out_in_one_piece() -> None:
 
 
 async def test_silence_is_filled_with_heartbeats() -> None:
-    told = Told()
+    told = Told(asyncio.Event())
     async with loom.connect("memory://", app=told.app, worker=True, drain=0) as client:
         run = await client.start(told.actor)
         every = timedelta(milliseconds=50)
@@ -224,7 +207,7 @@ async def test_silence_is_filled_with_heartbeats() -> None:
 
 
 async def test_without_event_names() -> None:
-    told = Told()
+    told = Told(asyncio.Event())
     async with loom.connect("memory://", app=told.app, worker=True) as client:
         run = await client.start(told.actor)
         await run.send("stop")
@@ -239,7 +222,7 @@ async def test_without_event_names() -> None:
 
 
 async def test_leaving_ends_the_viewer_and_never_the_run(place: Connected) -> None:
-    told = Told()
+    told = Told(asyncio.Event())
     async with place(told.app) as client:
         run = await client.start(told.actor)
         async with serve(lambda request: loom.EventSourceResponse(run, request)) as address:
@@ -259,7 +242,7 @@ def watchers(run: str) -> list[asyncio.Task[Any]]:
 
 
 async def test_leaving_an_owned_run_cancels_it(place: Connected) -> None:
-    told = Told()
+    told = Told(asyncio.Event())
     async with (
         place(told.app) as client,
         serve(lambda request: loom.EventSourceResponse(client.stream(told.actor), request)) as address,
@@ -294,7 +277,7 @@ async def test_an_owned_run_that_is_seen_to_its_end_is_completed(place: Connecte
 
 async def test_an_owned_runs_reconnect_starts_nothing() -> None:
     """Also when nothing but the opening was seen."""
-    told = Told()
+    told = Told(asyncio.Event())
     async with loom.connect("memory://", app=told.app, worker=True, drain=0) as client:
 
         def answer(request: Request) -> Response:
@@ -341,7 +324,7 @@ class Timing(BaseHTTPMiddleware):
 
 
 async def test_through_middlewares_in_time_and_leaving_is_seen() -> None:
-    told = Told()
+    told = Told(asyncio.Event())
     stack = [Middleware(GZipMiddleware, minimum_size=1), Middleware(CORSMiddleware), Middleware(Timing)]
     async with loom.connect("memory://", app=told.app, worker=True, drain=0) as client:
         run = await client.start(told.actor)
@@ -358,7 +341,7 @@ async def test_through_middlewares_in_time_and_leaving_is_seen() -> None:
 
 
 async def test_a_route_that_reads_a_body_first() -> None:
-    told = Told()
+    told = Told(asyncio.Event())
     async with loom.connect("memory://", app=told.app, worker=True, drain=0) as client:
 
         async def answer(request: Request) -> Response:
@@ -374,7 +357,7 @@ async def test_a_route_that_reads_a_body_first() -> None:
 
 
 async def test_headers_cookies_and_background() -> None:
-    told = Told()
+    told = Told(asyncio.Event())
     done = asyncio.Event()
 
     async def note() -> None:
@@ -404,7 +387,7 @@ async def test_headers_cookies_and_background() -> None:
 
 async def test_a_server_that_is_told_to_stop_ends_streams_in_order_and_viewers_resume() -> None:
     """uvicorn would wait for them for ever."""
-    told = Told()
+    told = Told(asyncio.Event())
     async with loom.connect("memory://", app=told.app, worker=True, drain=0) as client:
         run = await client.start(told.actor)
 
@@ -422,12 +405,32 @@ async def test_a_server_that_is_told_to_stop_ends_streams_in_order_and_viewers_r
             assert [type for type, _, _ in await rest_of(viewer)] == ["complete"]
 
 
+async def test_a_reader_that_comes_while_the_server_stops_is_sent_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An `EventSource` opens a stream that ended again, and gives up on any other status than 200."""
+    told = Told(asyncio.Event())
+    async with loom.connect("memory://", app=told.app, worker=True, drain=0) as client:
+        run = await client.start(told.actor)
+        handle: dict[str, Any] = {"/page": run, "/page?owned": client.stream(told.actor)}
+
+        def answer(request: Request) -> Response:
+            return loom.EventSourceResponse(handle["/page?owned" if request.url.query else "/page"], request)
+
+        async with serve(answer) as address:
+            monkeypatch.setattr("loom.server.response.told_to_stop", lambda: True)
+            for path in handle:
+                reply = await harness.ask(address, "GET", path, headers={"Last-Event-ID": "1-1"})
+                assert (reply.status, reply.header("content-type"), reply.body) == (200, "text/event-stream", b"")
+                posted = await harness.ask(address, "POST", path, {})
+                assert (posted.status, posted.error["code"], posted.header("retry-after")) == (503, "unavailable", "1")
+        assert len(await client.runs()) == 1
+
+
 # --- faults ----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_client_that_is_closed_ends_its_streams_in_order(place: Connected) -> None:
     """The app stops: no fault is told, viewers resume elsewhere; who comes now is told to come again."""
-    told = Told()
+    told = Told(asyncio.Event())
     async with Closing(place(told.app)) as closing:
         run = await closing.client.start(told.actor)
         async with serve(lambda request: loom.EventSourceResponse(run, request)) as address:
@@ -453,7 +456,7 @@ class Closing:
 
 async def test_a_server_that_refuses_the_apps_key_is_no_fault_of_the_viewer(caplog: pytest.LogCaptureFixture) -> None:
     """A page that gets 401 shows its login."""
-    told = Told()
+    told = Told(asyncio.Event())
     async with served(told.app, keys=["right"]) as url, loom.connect(url, api_key="wrong") as client:
 
         async def start(request: Request) -> Response:
@@ -470,7 +473,7 @@ async def test_a_server_that_refuses_the_apps_key_is_no_fault_of_the_viewer(capl
 
 
 async def test_what_a_route_raises_is_answered_with_its_status() -> None:
-    told = Told()
+    told = Told(asyncio.Event())
     async with loom.connect("memory://", app=told.app, worker=True) as client:
 
         async def answer(request: Request) -> Response:
@@ -485,7 +488,7 @@ async def test_what_a_route_raises_is_answered_with_its_status() -> None:
 async def test_a_fault_of_ours_is_told_without_its_details(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told = Told()
+    told = Told(asyncio.Event())
     async with loom.connect("memory://", app=told.app, worker=True) as client:
 
         async def read(*_: Any, **__: Any) -> Page:
@@ -501,7 +504,7 @@ async def test_a_fault_of_ours_is_told_without_its_details(
 
 async def test_what_cannot_be_answered_with() -> None:
     request = Request({"type": "http", "method": "GET", "headers": []})
-    told = Told()
+    told = Told(asyncio.Event())
     async with loom.connect("memory://", app=told.app, worker=True) as client:
         for heartbeat in (0, -1.0, timedelta(0)):
             with pytest.raises(UsageError, match="heartbeat"):

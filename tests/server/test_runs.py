@@ -463,6 +463,24 @@ async def test_the_field_is_named(body: Any, field: str) -> None:
         assert field in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("path", "last", "field"),
+    [
+        ("/runs/r/events", "nonsense", "Last-Event-ID"),
+        ("/runs/r/events", "other:7-1", "Last-Event-ID"),
+        ("/runs/r/events?after=x", "r:7", "Last-Event-ID"),
+        ("/runs/r/events?after=x", None, "after"),
+        ("/runs/r/chunks?after=r:7-1", "7-1", "after"),
+    ],
+)
+async def test_it_is_said_which_of_the_two_is_no_cursor(path: str, last: str | None, field: str) -> None:
+    async with rig(told().registry) as r:
+        await r.begin()
+        error = (await r.ask("GET", path, headers={"Last-Event-ID": last} if last else {})).error
+        assert error["details"] == {"field": field}
+        assert error["message"].startswith(f"{field}: not a cursor: ")
+
+
 async def test_a_full_store_is_507() -> None:
     async with rig(told().registry) as r:
         r.transport.trouble["start"] = StoreFull("no room")

@@ -7,9 +7,9 @@ from contextlib import aclosing
 
 import pytest
 
+from loom.model.ai import AI
 from loom.model.errors import StartOver, Unavailable
 from loom.model.parts import FinishReasonPart, TextPart, ToolCallPart, UsagePart
-from loom.model.ports import AI
 from loom.testing.fake_ai import FakeAI
 
 pytestmark = pytest.mark.anyio

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, assert_type
 
+import flask
 import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -143,7 +144,8 @@ async def approval(ctx: loom.Context) -> bool:
 
 async def models(ctx: loom.Context) -> None:
     assert_type(await ctx.ai.complete("hi"), str)
-    assert_type(await ctx.ai.complete("hi", output=Answer), Answer)
+    assert_type(await ctx.ai.complete(messages=[{"role": "user", "content": "hi"}], temperature=0, max_tokens=9), str)
+    assert_type(await ctx.ai.complete("hi", output=Answer, model="a-model"), Answer)
     async for part in ctx.ai.stream_object(Answer, "hi"):
         assert_type(part, loom.ObjectPart[Answer])
         assert_type(part.value, Answer | None)
@@ -185,6 +187,8 @@ def in_a_view(last_event_id: str | None) -> tuple[int, dict[str, str], Iterator[
     client = loom.per_process("sqlite:///runs.db", app=app)
     events = loom.sse_events(client().start(chat, "hi"), last_event_id, named=False)
     loom.sse_events(client().stream(chat, "hi")).close()
+    loom.sse_events(client().stream(chat, "hi"), flask.request).close()
+    loom.sse_events(client().stream(chat, "hi"), request=flask.Request({})).close()
     return events.status, events.headers, events
 
 

@@ -33,6 +33,11 @@ REFUSED = [
     "client.run('r').chunks(after=7)",
     "loom.EventSourceResponse('r', cast(Request, None))",
     "loom.sse_events(client.run('r'))",
+    "ai.stream_completion('hi', temperatur=1)",
+    "ai.stream_parts('hi', max_tokens='many')",
+    "ai.stream_object(int, 'hi', tools=[])",
+    "await ai.complete('hi', output=int, tools=[])",
+    "x: int = await ai.complete('hi', model='m')",
 ]
 """One line each; each is an error of its own."""
 
@@ -42,7 +47,7 @@ from starlette.requests import Request
 from typing import cast
 from tests.typing.examples import chat, context_first, context_last, double, square
 
-async def wrong(client: loom.Client) -> None:
+async def wrong(client: loom.Client, ai: loom.AI) -> None:
     {line}
 """
 

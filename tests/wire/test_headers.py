@@ -18,6 +18,8 @@ from loom.wire.headers import retry_after
         ({"retry-after": "Fri, 21 Nov 2025 08:00:09 GMT", "date": "Fri, 21 Nov 2025 08:00:00 GMT"}, 9.0),
         ({"retry-after": "Fri, 21 Nov 2025 08:00:00 GMT", "date": "Fri, 21 Nov 2025 08:00:09 GMT"}, 0.0),
         ({"retry-after": "Fri, 21 Nov 2025 08:00:09 GMT"}, None),
+        ({"retry-after": f"Fri, 21 Nov {'9' * 20} 08:00:09 GMT", "date": "Fri, 21 Nov 2025 08:00:00 GMT"}, None),
+        ({"retry-after": f"Fri, 21 Nov 2025 08:00:09 +{'9' * 20}", "date": "Fri, 21 Nov 2025 08:00:00 GMT"}, None),
         ({"retry-after": "Fri, 21 Nov 2025 08:00:09", "date": "Fri, 21 Nov 2025 08:00:00 GMT"}, None),
     ],
 )

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from loom.app import App
 from loom.connect import connect, default_ai, open_store
 from loom.engine.client import Client
-from loom.engine.registry import Options
+from loom.engine.options import Options
 from loom.engine.run import Run
 from loom.engine.transport import StoreTransport
 from loom.engine.worker import Worker

@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing, nullcontext, suppress
 from typing import Annotated
 from urllib.parse import quote
@@ -29,16 +29,19 @@ from .places import shown, state_folder, store_url
 from .serve import Driver, block, log_to_stderr, tell
 from .target import BUILT_IN, load_app
 
-__all__ = ["demo"]
+__all__ = ["demo", "first_free"]
 
 _HOST, _PORT = "127.0.0.1", 8700
+
+_PORTS = range(_PORT, _PORT + 10)
+"""The usual one, and where to go if it is taken: in order, for a page looks for its server where it was."""
+
+_ELSEWHERE = "name the folder to keep it in: XDG_STATE_HOME=$PWD loom demo"
 
 
 def demo(
     *,
-    port: Annotated[
-        int | None, Parameter(help="Where to listen (default: 8700, or any that is free if that is taken).")
-    ] = None,
+    port: Annotated[int | None, Parameter(help="Where to listen (default: 8700, or the next that is free).")] = None,
     no_browser: Annotated[bool, flag("Open no browser; the address is printed in any case.", "--no-browser")] = False,
     store: Annotated[
         str | None, Parameter(help="As redis://localhost (default: demo.db, of SQLite, in your state folder).")
@@ -54,7 +57,7 @@ def demo(
     if no_worker and store is None:
         raise UsageError("--no-worker: name the --store that it shares with a loom worker")
     log_to_stderr()
-    url = store_url(store, {}) if store else "sqlite:///" + quote(str(state_folder() / "demo.db"))
+    url = store_url(store, {}) if store else "sqlite:///" + quote(str(state_folder(_ELSEWHERE) / "demo.db"))
     run_loop(lambda signals: _demo(url, port, not no_browser, not no_worker, signals))
 
 
@@ -69,7 +72,7 @@ async def _demo(url: str, port: int | None, browse: bool, drives: bool, signals:
     async with open_store(url) as store:
         facts = Facts(loom.__version__, os.getpid(), writer)
         gateway = create_app(StoreTransport(store, app.registry), pages=pages(facts), default_actor=app.default_actor)
-        listener = _usual_port() if port is None else None
+        listener = first_free(_PORTS) if port is None else None
         async with (
             serving(gateway, host=_HOST, port=port or 0, sock=listener) as address,
             driver.working(store) if drives else nullcontext(),
@@ -91,14 +94,15 @@ async def _demo(url: str, port: int | None, browse: bool, drives: bool, signals:
             await signals.wait()
 
 
-def _usual_port() -> socket.socket | None:
-    """The usual port; None if it is taken."""
-    try:
-        return socket.create_server((_HOST, _PORT))
-    except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-            raise UsageError(f"cannot listen on {_HOST}: {error.strerror}") from None
-        return None
+def first_free(ports: Iterable[int]) -> socket.socket | None:
+    """Listening on the first of `ports` that is free; None if they are all taken."""
+    for port in ports:
+        try:
+            return socket.create_server((_HOST, port))
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise UsageError(f"cannot listen on {_HOST}: {error.strerror}") from None
+    return None
 
 
 async def _writer() -> str:

@@ -66,9 +66,10 @@ def read_piped(file: BinaryIO) -> str:
 
 
 def _sole_parameter(actor: ActorInfo | None) -> tuple[str, Any] | None:
-    """The name and JSON Schema of an actor's only parameter."""
-    properties = {} if actor is None else actor.input_schema.get("properties", {})
-    if not isinstance(properties, dict) or len(properties) != 1:
+    """The name and JSON Schema of an actor's only parameter; not the field of a model, whose schema bears a title."""
+    schema = {} if actor is None else actor.input_schema
+    properties = schema.get("properties", {})
+    if "title" in schema or not isinstance(properties, dict) or len(properties) != 1:
         return None
     sole: tuple[str, Any] = next(iter(properties.items()))
     return sole

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,16 +83,15 @@ def shown(url: str) -> str:
     return f"{scheme}{there}{place.rpartition('@')[2]}{slash}{path}{mark if kept else ''}{kept}"
 
 
-def state_folder() -> Path:
-    """This user's own folder for what is to be kept, readable by nobody else. Raises `UsageError`."""
+def state_folder(elsewhere: str = "name another store: --store sqlite:///./runs.db") -> Path:
+    """This user's own folder for what is to be kept, readable by nobody else. Raises `UsageError`, whose hint says how
+    to do without it: `elsewhere`."""
     folder = platformdirs.user_state_path("loom", appauthor=False)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
             f"cannot make the state folder {folder}: {error.strerror}",
-            details={
-                "hint": f"make it writable, or name another store: --store sqlite:///{os.path.join('.', 'runs.db')}"
-            },
+            details={"hint": f"make it writable, or {elsewhere}"},
         ) from None
     return folder

@@ -82,7 +82,7 @@ def tail(
 ) -> int:
     """Follow a run to its end. Ctrl-C leaves it running, and says how to go on."""
     place = (where or Where()).place()
-    cursor = None if after is None else Cursor.parse(after)
+    cursor = None if after is None else Cursor.parse(after, "--after")
     hush()
     return run_loop(lambda signals: _tail(run, cursor, place, output, signals))
 

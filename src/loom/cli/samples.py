@@ -51,5 +51,12 @@ def sample(schema: Any, root: Any = None) -> Any:
         return sample(schema["anyOf"][0], root)
     if schema.get("type") == "object":
         properties = schema.get("properties", {})
-        return {name: sample(properties.get(name), root) for name in schema.get("required", ())}
+        return {name: _named(name, properties.get(name), root) for name in schema.get("required", ())}
     return _SAMPLES.get(str(schema.get("type")))
+
+
+def _named(name: str, schema: Any, root: Any) -> Any:
+    """A conversation is not empty: no model takes that."""
+    if name == "messages" and isinstance(schema, dict) and schema.get("type") == "array":
+        return [{"role": "user", "content": "hello"}]
+    return sample(schema, root)

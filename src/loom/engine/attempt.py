@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from loom.model import limits
+from loom.model.ai import AI
 from loom.model.chunk import Chunk
 from loom.model.cursor import attempt_of
 from loom.model.errors import (
@@ -21,7 +22,7 @@ from loom.model.errors import (
     StartOver,
 )
 from loom.model.parts import Usage
-from loom.model.ports import AI, Fence, Store
+from loom.model.ports import Fence, Store
 from loom.model.run import Claim
 from loom.wire.json import convert
 
@@ -32,8 +33,8 @@ from .ending import error_chunk
 from .failure import info_of, is_of
 from .history import History, Plan, plan
 from .inbox import Inbox
+from .producer import Producer
 from .readers import Readers
-from .registry import Producer
 from .tasks import TaskSet, spawn, wait_out
 from .usage import Meter, metered
 from .writer import Writer

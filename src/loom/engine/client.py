@@ -13,7 +13,9 @@ from loom.model.errors import UsageError, closed
 from loom.model.ports import Transport
 from loom.model.run import ActorInfo, Head, Meta, RunState, check_id
 
-from .registry import Bound, Options, Producer, encode_input, seconds
+from .inputs import encode_input
+from .options import Options, seconds
+from .producer import Bound, Producer
 from .run import OwnedRun, Run
 
 __all__ = ["Client", "new_id"]
@@ -181,7 +183,7 @@ class _Request:
         producer = what.producer if isinstance(what, Bound) else what
         if not isinstance(producer, (Producer, str)):
             raise UsageError(f"not a registered producer: {what!r} (decorate it with @app.actor, or give its name)")
-        named = set() if isinstance(producer, str) else {parameter.name for parameter in producer.parameters}
+        named = set() if isinstance(producer, str) else producer.inputs.names
         given = Options(**{name: kwargs.pop(name) for name in (_OPTIONS - named) & kwargs.keys()})
         self.producer: Producer[..., Any] | None = None
         if isinstance(producer, str):
@@ -191,7 +193,7 @@ class _Request:
         else:
             self.producer = producer
             self.name = producer.name
-            self.input = producer.bind(args, kwargs)
+            self.input = producer.inputs.bind(args, kwargs)
             self.options = _merged([producer.options, bound, given])
 
     def meta(self) -> Meta:

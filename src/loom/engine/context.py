@@ -9,15 +9,29 @@ from concurrent.futures import CancelledError as ThreadCancelled
 from concurrent.futures import Future as ThreadFuture
 from typing import Any, TypeVar, overload
 
+import msgspec
+
+from loom.model.ai import AI
 from loom.model.chunk import Batch, Chunk, Message, Progress
-from loom.model.errors import LocalProtocolError
+from loom.model.errors import LocalProtocolError, StartOver
 from loom.model.grammar import is_output
-from loom.model.ports import AI
+from loom.model.parts import Part, ReasoningPart, TextPart, UsagePart
 from loom.wire.json import decode_batch
 
 __all__ = ["Context", "Previous"]
 
 T = TypeVar("T")
+
+
+def _said(data: Any) -> str | Part | None:
+    """A piece of text, a part of another kind, or nothing of a model's."""
+    if isinstance(data, str):
+        return data
+    try:
+        part: Part = msgspec.convert(data, Part)
+    except msgspec.ValidationError:
+        return None
+    return part.text if isinstance(part, TextPart) else part
 
 
 class Previous(Sequence[Chunk[Any]]):
@@ -94,10 +108,18 @@ class Context:
         return self._ai()
 
     def said(self) -> str:
-        """The text that earlier attempts said and that still stands; "" in a first attempt. What a model is to go on
-        from: ``ctx.ai.stream_completion(prompt, continue_from=ctx.said())``."""
-        texts = (chunk.data for chunk in self.previous if chunk.type in ("data", "text-delta"))
-        return "".join(text for text in texts if isinstance(text, str))
+        """The text that earlier attempts said and that still stands, in text parts, too; "" in a first attempt. What a
+        model is to go on from: ``ctx.ai.stream_completion(prompt, continue_from=ctx.said())``.
+
+        Raises `StartOver` where what stands is more than the beginning of a text: reasoning alone, a refusal, a tool's
+        call or result, an answer's end.
+        """
+        said = [_said(chunk.data) for chunk in self.previous if chunk.type in ("data", "text-delta")]
+        texts = [part for part in said if isinstance(part, str)]
+        others = {type(part) for part in said} - {str, type(None), UsagePart}
+        if others - {ReasoningPart} or (others and not texts):
+            raise StartOver("what was said is more than the beginning of a text, and no model goes on from it")
+        return "".join(texts)
 
     @property
     def cancelled(self) -> bool:

@@ -19,8 +19,9 @@ from loom.model.errors import LocalProtocolError, RemoteProtocolError, RunFailed
 from loom.model.grammar import RESERVED
 from loom.wire.json import decode_chunk, encode
 
+from .failure import info_of
+from .producer import Producer
 from .readers import Readers
-from .registry import Producer
 from .tasks import wait_out
 from .writer import Writer, encode_chunk
 
@@ -154,7 +155,7 @@ async def drive(
     try:
         return voice.outcome(await _driven(producer, arguments, voice, threads))
     except SystemExit as error:  # asyncio would take the whole loop down; it ends this run, as it does in a thread
-        raise RunFailed(f"SystemExit: {error}", details={"type": "SystemExit"}) from error
+        raise RunFailed(info_of(error).message, details={"type": "SystemExit"}) from error
 
 
 async def _driven(
@@ -289,7 +290,7 @@ class _Thread:
 
     def _fail(self, error: BaseException) -> None:
         if not isinstance(error, Exception):  # SystemExit and the like end the run, not the worker
-            error = RunFailed(f"{type(error).__name__}: {error}", details={"type": type(error).__name__})
+            error = RunFailed(info_of(error).message, details={"type": type(error).__name__})
         if isinstance(error, StopIteration):
             error = RuntimeError(f"the producer raised {error!r}")
         if not self._done.done():

@@ -12,7 +12,7 @@ from loom.model.grammar import is_output, kept_through
 from loom.model.parts import Usage
 from loom.wire.json import decode_chunk, type_of
 
-from .registry import Retry
+from .options import Retry
 
 __all__ = ["History", "Plan", "plan"]
 

@@ -29,7 +29,7 @@ from loom.model.ports import Transport
 from loom.model.run import Head
 from loom.wire.json import convert, decode, decode_batch
 
-from .registry import seconds
+from .options import seconds
 from .tasks import cancel_and_wait, spawn, wait_out
 
 __all__ = ["OwnedRun", "Run"]

@@ -22,7 +22,8 @@ from loom.model.run import Claim, Head
 from .attempt import Attempt, Ending, Job, Resources, Stop
 from .backoff import REPEATABLE, Backoff
 from .ending import end_run
-from .registry import Producer, Registry
+from .producer import Producer
+from .registry import Registry
 from .tasks import TaskSet, cancel_and_wait, spawn
 
 __all__ = ["Runner"]
@@ -80,7 +81,7 @@ class Runner:
         self._job.meta = head.meta
         try:
             producer = self._producer = self._registry.get(self._job.meta.actor)
-            arguments = producer.decode(bytes(self._job.meta.input))
+            arguments = producer.inputs.decode(bytes(self._job.meta.input))
         except LoomError as error:
             return await self._refuse(error.info)
         await self._job.backoff.attempt(self._job.inbox.read)

@@ -29,7 +29,9 @@ from loom.wire.json import check_depth, check_size, encode, sound
 
 from .ending import error_chunk
 from .hub import Hub
-from .registry import Producer, Registry, seconds
+from .options import seconds
+from .producer import Producer
+from .registry import Registry
 
 __all__ = ["StoreTransport"]
 
@@ -123,7 +125,7 @@ class StoreTransport:
         if producer is None:
             check_id(meta.actor, "actor")
             return meta
-        return replace(meta, input=producer.settled(meta.input))
+        return replace(meta, input=producer.inputs.settled(meta.input))
 
     async def head(self, run: str) -> Head:
         return await self.store.head(run)
@@ -207,4 +209,4 @@ def _same_request(there: Meta, asked: Meta, producer: Producer[..., Any] | None)
     if there.same_request(asked):
         return True
     same_but_input = there.same_request(replace(asked, input=there.input))
-    return same_but_input and producer is not None and producer.same(there.input, asked.input)
+    return same_but_input and producer is not None and producer.inputs.same(there.input, asked.input)

@@ -27,11 +27,12 @@ class Cursor(msgspec.Struct, frozen=True, gc=False):
         return f"{self.epoch}-{self.seq}"
 
     @classmethod
-    def parse(cls, text: str) -> Cursor:
-        """The cursor whose text form this is. Raises `UsageError` for anything else."""
+    def parse(cls, text: str, field: str = "after") -> Cursor:
+        """The cursor whose text form this is. Raises `UsageError` naming `field` for anything else."""
         match = _TEXT.fullmatch(text)
         if match is None:
-            raise UsageError(f"not a cursor: {text[:80]!r} (expected <epoch>-<seq>)", details={"field": "after"})
+            message = f"{field}: not a cursor: {text[:80]!r} (expected <epoch>-<seq>)"
+            raise UsageError(message, details={"field": field})
         return cls(int(match[1]), int(match[2]))
 
 

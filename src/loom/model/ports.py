@@ -1,4 +1,4 @@
-"""The ports: what a store, a transport and a model provider must be. Everything above is written against these.
+"""The ports: what a store and a transport must be. Everything above is written against these.
 
 A store belongs to one event loop. Every method may raise `Unavailable` (nothing is known to have happened; repeat it:
 all are idempotent as said) and, where it writes, `StoreFull` (nothing happened). All are safe to cancel.
@@ -6,19 +6,17 @@ all are idempotent as said) and, where it writes, `StoreFull` (nothing happened)
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
-from typing import Any, Literal, Protocol, Self, TypeVar, overload
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from typing import Any, Literal, Protocol, Self
 
 import msgspec
 
 from . import limits
 from .chunk import Batch, Message, Page
 from .cursor import Cursor
-from .parts import ChatMessage, ObjectPart, Part, ToolSpec
 from .run import ActorInfo, Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo
 
 __all__ = [
-    "AI",
     "Durability",
     "Fence",
     "Logs",
@@ -31,8 +29,6 @@ __all__ = [
     "Transport",
     "Unwatch",
 ]
-
-T = TypeVar("T")
 
 Durability = Literal["memory", "process", "disk", "replica"]
 """What an acknowledged append survives: nothing but calls, kill -9, a power cut, the loss of the primary."""
@@ -315,117 +311,6 @@ class Transport(Protocol):
     async def mark(self, run: str, reader: str, seq: int | None) -> None:
         """Reader `reader` of a run with `ahead` has read through `seq`, and is alive; None: it has left. Idempotent; of
         a run without `ahead`, or ended, it does nothing. Raises `LimitExceeded` beyond `limits.READERS`."""
-        ...
-
-    async def aclose(self) -> None: ...
-
-
-class AI(Protocol):
-    """`ctx.ai`: a language model. Give a `prompt` or `messages`, not both. Cancelling closes the upstream connection.
-
-    Raises `Unavailable` (after retries, which only happen before the first token), `Unauthorized`, `LimitExceeded`
-    (code ``context_length`` for a question too long), `InvalidInput` (code ``content_filter`` for one that the
-    provider refuses), `RemoteProtocolError`.
-    """
-
-    @overload
-    async def complete(
-        self,
-        prompt: str | None = None,
-        *,
-        messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
-        model: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        tools: Sequence[ToolSpec] = (),
-    ) -> str:
-        """The whole answer's text."""
-        ...
-
-    @overload
-    async def complete(
-        self,
-        prompt: str | None = None,
-        *,
-        output: type[T],
-        messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
-        model: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-    ) -> T:
-        """The answer as a value of the type `output`, checked. Raises as `stream_object`."""
-        ...
-
-    def stream_completion(
-        self,
-        prompt: str | None = None,
-        *,
-        messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
-        model: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        tools: Sequence[ToolSpec] = (),
-        continue_from: str = "",
-    ) -> AsyncGenerator[str, None]:
-        """The answer's text, as it comes. Closing the iterator stops the model at once.
-
-        `continue_from`: what of the answer was said already; only what follows it comes. A model that cannot go on from
-        there raises `StartOver`, which a producer that continues lets pass: its next attempt begins anew.
-        """
-        ...
-
-    def stream_parts(
-        self,
-        prompt: str | None = None,
-        *,
-        messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
-        model: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        tools: Sequence[ToolSpec] = (),
-        continue_from: str = "",
-    ) -> AsyncGenerator[Part, None]:
-        """Everything the model says, typed, as it comes; a `FinishReasonPart` comes exactly once (at the end, perhaps
-        followed by a `UsagePart`): a stream cut before it raises `Unavailable`."""
-        ...
-
-    def stream_object(
-        self,
-        type: type[T],
-        prompt: str | None = None,
-        *,
-        messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
-        model: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-    ) -> AsyncGenerator[ObjectPart[T], None]:
-        """A value of `type`, each time that more of it is known; the last part is `done` and has the `value`.
-
-        Raises `RemoteProtocolError` when the answer does not fit, `LimitExceeded` (``too_large``) when it was cut at
-        `max_tokens`, `InvalidInput` (``content_filter``) when the model refuses, `UsageError` for a type that has no
-        schema.
-        """
-        ...
-
-    def run_tools(
-        self,
-        prompt: str | None = None,
-        *,
-        tools: Sequence[Callable[..., Any]],
-        messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
-        model: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        max_rounds: int = limits.AI_ROUNDS,
-    ) -> AsyncGenerator[Part, None]:
-        """Ask, call the Python functions that the model asks for, tell it what they gave, and again, until it asks for
-        nothing more. Everything comes as a part; a `FinishReasonPart` exactly once, at the end, perhaps followed by a
-        `UsagePart` that is the sum.
-
-        Calls of one answer run at the same time, sync functions in threads; `ToolResultPart` come in the order of the
-        calls. Wrong arguments and exceptions are told to the model. Cancelling, or closing the iterator, cancels what
-        runs. Raises `LimitExceeded` when the model's answer number `max_rounds` asks for tools again.
-        """
         ...
 
     async def aclose(self) -> None: ...

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from loom.engine.context import Context
-from loom.engine.registry import Options, Producer, Retry, make_producer
+from loom.engine.options import Options, Retry
+from loom.engine.producer import Producer
+from loom.engine.signature import make_producer
 from loom.model import limits
 from loom.model.errors import UsageError
 

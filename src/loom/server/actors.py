@@ -15,9 +15,10 @@ from loom.wire.views import ActorList, StreamBody
 
 from .answers import json_answer
 from .operations import Answer, Operation, Parameter
-from .requests import accepts_events, query_flag, query_name, read_body
-from .runs import EVENTS, FLAG, ID, IDEMPOTENCY_KEY, LAST_EVENT_ID, NAMED, location_of, meta_of
-from .streams import BEGINNING, EventStream, Streams, open_events
+from .parameters import EVENTS, FLAG, ID, IDEMPOTENCY_KEY, LAST_EVENT_ID, NAMED
+from .requests import check_accepts_events, query_flag, query_name, read_body
+from .runs import location_of, meta_of
+from .streams import BEGINNING, EventStream, Streams, Viewing, open_events
 
 __all__ = ["Actors"]
 
@@ -60,10 +61,10 @@ class Actors:
 
     async def stream(self, request: Request) -> ASGIApp:
         """Owned: the connection renews the run, which is cancelled some time after it is cut and not resumed."""
-        accepts_events(request)
+        check_accepts_events(request)
         self._streams.check_open()
         owned = not query_flag(request, "detach", False)
-        query_flag(request, "named", True)
+        query_flag(request, "named", True)  # refused, if it is wrong, before anything is started
         last = request.headers.get("last-event-id")
         if last:
             return await self._resume(request, last, owned)
@@ -76,16 +77,8 @@ class Actors:
         lease = self._streams.times.leave_grace if owned else None
         meta = meta_of(request, _name_in_path(request), body, owner_lease=lease)
         await self._transport.start(meta)
-        return EventStream(
-            self._streams,
-            meta.run,
-            BEGINNING,
-            named=query_flag(request, "named", True),
-            prefix=f"{meta.run}:".encode(),
-            opening=bookmark(f"{meta.run}:"),
-            location=location_of(request, meta.run),
-            owned=owned,
-        )
+        viewing = _viewing(request, meta.run, owned=owned, opening=bookmark(f"{meta.run}:"))
+        return EventStream(self._streams, meta.run, BEGINNING, viewing)
 
     async def _resume(self, request: Request, last: str, owned: bool) -> ASGIApp:
         run, after = _parse_event_id(last)
@@ -93,15 +86,8 @@ class Actors:
         head = await self._transport.head(run)
         if head.meta.actor != name:
             raise LogNotFound(f"no run {run!r} of actor {name!r}")
-        return await open_events(
-            self._streams,
-            run,
-            after,
-            named=query_flag(request, "named", True),
-            prefix=f"{run}:".encode(),
-            location=location_of(request, run),
-            owned=owned and head.meta.owner_lease is not None,
-        )
+        viewing = _viewing(request, run, owned=owned and head.meta.owner_lease is not None)
+        return await open_events(self._streams, run, after, viewing)
 
     async def _describe(self, request: Request) -> ASGIApp:
         """HEAD is safe: it starts nothing."""
@@ -109,7 +95,18 @@ class Actors:
         known = {actor.name for actor in await self._transport.actors()}
         if known and name not in known:
             raise UnknownProducer(f"no actor {name!r}")
-        return EventStream(self._streams, name, BEGINNING)
+        return EventStream(self._streams, name, BEGINNING, Viewing())
+
+
+def _viewing(request: Request, run: str, *, owned: bool, opening: bytes = b"") -> Viewing:
+    """Ids that name the run: who comes again with one goes on following it, and starts no other."""
+    return Viewing(
+        named=query_flag(request, "named", True),
+        prefix=f"{run}:".encode(),
+        opening=opening,
+        location=location_of(request, run),
+        owned=owned,
+    )
 
 
 def _name_in_path(request: Request) -> str:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from loom.engine.client import new_id
-from loom.engine.registry import encode_input
+from loom.engine.inputs import encode_input
 from loom.engine.tasks import cancel_and_wait, spawn, wait_out
 from loom.model import limits
 from loom.model.chunk import Page
@@ -37,9 +37,10 @@ from loom.wire.sse import HEARTBEAT
 
 from .answers import json_answer, openai_error, raw_json
 from .operations import Answer, Operation, Parameter, answer_of
+from .parameters import IDEMPOTENCY_KEY
 from .requests import idempotent_id, read_json
-from .runs import IDEMPOTENCY_KEY, location_of
-from .streams import EVENT_HEADERS, EventStream, Streams, renew, wait_gone
+from .runs import location_of
+from .streams import BEGINNING, EVENT_HEADERS, EventStream, Streams, Viewing, renew, wait_gone
 
 __all__ = ["Completions"]
 
@@ -126,9 +127,6 @@ class Completions:
         return actor
 
 
-_BEGINNING = Page((), None, caught_up=True, ended=False)
-
-
 class _Chat:
     """The answer to one chat, whose run ends with it: who leaves cancels. Only when the request is `repeatable`, by its
     Idempotency-Key, the run goes on for a while: it may come again, and is then answered from the beginning."""
@@ -205,33 +203,27 @@ class _Chat:
 
     async def _stream(self, preview: Events) -> ASGIApp:
         """Its status waits for the first output, but not for ever: then comments say that somebody is there."""
-        opening, first = HEARTBEAT, _BEGINNING
+        opening, first = HEARTBEAT, BEGINNING
         if self._restarted:
             self._telling = preview = preview.again(await self._taken_back())
         try:
             async with asyncio.timeout(self._streams.times.first_output), self._pages() as pages:
                 async for page in pages:
                     if _speaks(preview, page):
-                        opening, first = b"", page if page.batches[0].first == 1 else _BEGINNING
+                        opening, first = b"", page if page.batches[0].first == 1 else BEGINNING
                         break
         except TimeoutError:
             pass
         if preview.error is not None and not preview.spoken:
             raise revive(preview.error)
         self._telling = events = preview.again()
-        return EventStream(
-            self._streams,
-            self._run,
-            first,
-            opening=opening,
-            location=self._location,
-            dialect=events,
-            headers=(*EVENT_HEADERS, (b"x-request-id", self._run.encode())),
-        )
+        headers = (*EVENT_HEADERS, (b"x-request-id", self._run.encode()))
+        viewing = Viewing(opening=opening, location=self._location, dialect=events, headers=headers)
+        return EventStream(self._streams, self._run, first, viewing)
 
     async def _taken_back(self) -> TakenBack:
         found = TakenBack()
-        page = _BEGINNING
+        page = BEGINNING
         while True:
             page = await self._streams.transport.read(self._run, page.cursor, limit=limits.PAGE_CHUNKS, wait=0.0)
             for batch in page.batches:

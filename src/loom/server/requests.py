@@ -25,8 +25,8 @@ from loom.wire.json import canonical, decode, decode_as
 
 __all__ = [
     "ClientGone",
-    "accepts_events",
     "canonical_json",
+    "check_accepts_events",
     "idempotent_id",
     "query_cursor",
     "query_duration",
@@ -123,7 +123,7 @@ def canonical_json(data: msgspec.Raw) -> msgspec.Raw:
 # --- headers and paths -----------------------------------------------------------------------------------------------
 
 
-def accepts_events(request: Request) -> None:
+def check_accepts_events(request: Request) -> None:
     """Raise `RemoteProtocolError` (406) when the client says that it takes no event stream."""
     accept = request.headers.get("accept")
     if not accept:
@@ -228,9 +228,10 @@ def resume_at(request: Request, run: str, after: str | None) -> Cursor | None:
     The header wins: an EventSource repeats its URL, with `after` as it was, and tells there what it has seen since. Ids
     that name the run (``<run>:<cursor>``) are understood, too.
     """
-    last = request.headers.get("last-event-id")
-    text = last.removeprefix(f"{run}:") if last else after
-    return Cursor.parse(text) if text else None
+    if last := request.headers.get("last-event-id"):
+        cursor = last.removeprefix(f"{run}:")
+        return Cursor.parse(cursor, "Last-Event-ID") if cursor else None
+    return Cursor.parse(after) if after else None
 
 
 def _bad(name: str, text: str, expected: str) -> UsageError:

@@ -6,14 +6,14 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
-from typing import Any, TypedDict
+from typing import Any
 
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from loom.engine.registry import seconds
+from loom.engine.options import seconds
 from loom.engine.run import OwnedRun, Run
 from loom.model import limits
 from loom.model.cursor import Cursor
@@ -23,17 +23,12 @@ from loom.wire.sse import bookmark
 from .answers import empty, error_answer
 from .hosts import told_to_stop
 from .operations import answer_of, fit
-from .requests import accepts_events, resume_at
-from .streams import BEGINNING, EVENT_HEADERS, EventStream, Streams, Times, open_events
+from .requests import check_accepts_events, resume_at
+from .streams import BEGINNING, EVENT_HEADERS, EventStream, Streams, Times, Viewing, open_events
 
 __all__ = ["EventSourceResponse", "error_response"]
 
 log = logging.getLogger("loom.server")
-
-
-class _Head(TypedDict):
-    headers: list[tuple[bytes, bytes]]
-    status: int
 
 
 class EventSourceResponse(Response):
@@ -87,36 +82,38 @@ class EventSourceResponse(Response):
             await self.background()
 
     async def _open(self, owning: AsyncExitStack) -> ASGIApp:
-        accepts_events(self._request)
+        check_accepts_events(self._request)
         streams = Streams(self._run.transport, self._times, told_to_stop)
+        streams.look()
+        if streams.closing and self._request.method == "GET":
+            # Its end: an EventSource opens it again, elsewhere, but takes a 503 for the last word. Nothing was started.
+            return EventStream(streams, "-", BEGINNING, self._viewing())
         streams.check_open()
         if isinstance(self._run, OwnedRun):
             return await self._begin(self._run, streams, owning)
         after = resume_at(self._request, self._run.id, self._after)
         with _blaming():
-            return await open_events(streams, self._run.id, after, named=self._named, **self._head)
+            return await open_events(streams, self._run.id, after, self._viewing())
 
     async def _begin(self, owned: OwnedRun[Any, Any], streams: Streams, owning: AsyncExitStack) -> ASGIApp:
         if self._request.headers.get("last-event-id"):
             return empty()
         if self._request.method == "HEAD":  # safe: it starts nothing
-            return EventStream(streams, "-", BEGINNING, **self._head)
+            return EventStream(streams, "-", BEGINNING, self._viewing())
         with _blaming():
             run = await owning.enter_async_context(owned)
         mark = f"{run.id}:"  # from the first byte on a reconnect says that it is one
-        return EventStream(
-            streams,
-            run.id,
-            BEGINNING,
-            named=self._named,
-            prefix=mark.encode(),
-            opening=bookmark(mark),
-            **self._head,
-        )
+        viewing = self._viewing(prefix=mark.encode(), opening=bookmark(mark))
+        return EventStream(streams, run.id, BEGINNING, viewing)
 
-    @property
-    def _head(self) -> _Head:
-        return {"headers": self.raw_headers, "status": self.status_code}
+    def _viewing(self, *, prefix: bytes = b"", opening: bytes = b"") -> Viewing:
+        return Viewing(
+            named=self._named,
+            prefix=prefix,
+            opening=opening,
+            headers=self.raw_headers,
+            status=self.status_code,
+        )
 
 
 async def error_response(request: Request, error: Exception) -> Response:

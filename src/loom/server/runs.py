@@ -13,7 +13,7 @@ from loom.engine.client import new_id
 from loom.model import limits
 from loom.model.chunk import Message, Page
 from loom.model.errors import InvalidInput, UsageError
-from loom.model.run import ID_PATTERN, PRIVATE, Meta, RunState, check_id
+from loom.model.run import PRIVATE, Meta, RunState, check_id
 from loom.wire.json import check_size, decode
 from loom.wire.views import (
     Accepted,
@@ -30,9 +30,22 @@ from loom.wire.views import (
 
 from .answers import empty, json_answer
 from .operations import Answer, Operation, Parameter
+from .parameters import (
+    AFTER,
+    ATTACH,
+    EVENTS,
+    ID,
+    IDEMPOTENCY_KEY,
+    LAST_EVENT_ID,
+    NAMED,
+    READER,
+    RUN,
+    WAIT,
+    at_most,
+)
 from .requests import (
-    accepts_events,
     canonical_json,
+    check_accepts_events,
     idempotent_id,
     query_cursor,
     query_duration,
@@ -43,52 +56,11 @@ from .requests import (
     resume_at,
     run_in_path,
 )
-from .streams import LongPoll, Streams, open_events
+from .streams import LongPoll, Streams, Viewing, open_events
 
-__all__ = [
-    "AFTER",
-    "EVENTS",
-    "FLAG",
-    "ID",
-    "IDEMPOTENCY_KEY",
-    "LAST_EVENT_ID",
-    "NAMED",
-    "Runs",
-    "location_of",
-    "meta_of",
-]
+__all__ = ["Runs", "location_of", "meta_of"]
 
 _STATES = get_args(RunState)
-ID = {"type": "string", "pattern": f"^{ID_PATTERN}$", "maxLength": limits.ID_LENGTH}
-_RUN = Parameter("path", "id", "The run.", ID)
-_READER = Parameter("path", "reader", "The reader, by a name of its own choice: random, best.", ID)
-_CURSOR = r"^((0|[1-9][0-9]{0,17})-[1-9][0-9]{0,17})?$"
-AFTER = Parameter(
-    "query",
-    "after",
-    "A cursor: what follows it. Left out or empty: from the beginning.",
-    {"type": "string", "pattern": _CURSOR},
-)
-FLAG = {"type": "string", "enum": ["0", "1", "false", "true", ""]}
-NAMED = Parameter("query", "named", "0: no `event:` lines, for `onmessage`.", FLAG)
-LAST_EVENT_ID = Parameter("header", "Last-Event-ID", "The id of the last event seen. Wins over `after`.")
-IDEMPOTENCY_KEY = Parameter(
-    "header",
-    "Idempotency-Key",
-    "Names the run: sent again with the same request it gets the same run. Not together with an id.",
-    {"type": "string", "minLength": 1, "maxLength": limits.IDEMPOTENCY_KEY_LENGTH},
-)
-ATTACH = Parameter(
-    "query",
-    "attach",
-    "0: a run with `ahead` does not wait for this connection. Its reader says itself how far it has read, if the answer"
-    " says `Loom-Ahead` (`POST /runs/{id}/readers/{reader}`).",
-    {"type": "string", "enum": ["0", "1", "false", "true", ""]},
-)
-EVENTS = {
-    200: Answer("The run's chunks as events, until its end.", str),
-    204: Answer("Nothing is left: the run has ended and the cursor is at its end. Do not reconnect."),
-}
 
 
 class Runs:
@@ -99,7 +71,9 @@ class Runs:
         self._transport = streams.transport
 
     def operations(self) -> tuple[Operation, ...]:
-        found = {200: Answer("The run.", RunView)}
+        return (*self._of_all(), *self._reading(), *self._telling())
+
+    def _of_all(self) -> tuple[Operation, ...]:
         return (
             Operation(
                 "POST", "/runs", "startRun", "Start a run, detached unless it has an `owner_lease`.", self.start,
@@ -110,51 +84,51 @@ class Runs:
                 "GET", "/runs", "listRuns", "Runs, newest first, without input and result.", self.list,
                 {200: Answer("A page of runs.", RunList)},
                 (
-                    Parameter("query", "limit", "At most so many.", _whole(limits.LIST_LIMIT, 100)),
+                    at_most(limits.LIST_LIMIT, 100),
                     Parameter("query", "before", "Those older than this run: the `next` of the page before.", ID),
                     Parameter("query", "state", "Only those.", {"type": "string", "enum": list(_STATES)}),
                     Parameter("query", "actor", "Only those of this actor.", ID),
                 ),
                 errors=(404,),
             ),
+        )  # fmt: skip
+
+    def _reading(self) -> tuple[Operation, ...]:
+        return (
             Operation(
-                "GET", "/runs/{id}", "showRun", "A run: state, cursors, times, result.", self.show, found, (_RUN,),
-                errors=(404,),
+                "GET", "/runs/{id}", "showRun", "A run: state, cursors, times, result.", self.show,
+                {200: Answer("The run.", RunView)}, (RUN,), errors=(404,),
             ),
             Operation(
                 "GET", "/runs/{id}/events", "followRun", "Follow a run.", self.events, EVENTS,
-                (_RUN, AFTER, LAST_EVENT_ID, NAMED, ATTACH), errors=(404, 406, 410),
+                (RUN, AFTER, LAST_EVENT_ID, NAMED, ATTACH), errors=(404, 406, 410),
             ),
             Operation(
                 "GET", "/runs/{id}/chunks", "readRun", "Read one page of a run, waiting for it if asked to.",
                 self.chunks, {200: Answer("A page, which may be empty.", PageView)},
-                (
-                    _RUN, AFTER,
-                    Parameter("query", "limit", "At most so many.", _whole(limits.READ_LIMIT, limits.PAGE_CHUNKS)),
-                    Parameter(
-                        "query", "wait", f"Wait so long for a chunk: 50ms, 2s; at most {limits.LONG_POLL:g} s.",
-                        {"type": "string", "pattern": r"^[0-9]{1,12}(\.[0-9]{1,9})?(ms|s|m|h)?$"},
-                    ),
-                ),
-                errors=(404, 410),
+                (RUN, AFTER, at_most(limits.READ_LIMIT, limits.PAGE_CHUNKS), WAIT), errors=(404, 410),
             ),
+        )  # fmt: skip
+
+    def _telling(self) -> tuple[Operation, ...]:
+        return (
             Operation(
                 "POST", "/runs/{id}/inbox", "sendToRun", "Tell a run something; stored when answered.", self.inbox,
-                {202: Answer("The message's id.", Accepted)}, (_RUN,), InboxBody,
+                {202: Answer("The message's id.", Accepted)}, (RUN,), InboxBody,
                 (404, 409, 422, 429, 507),
             ),
             Operation(
                 "POST", "/runs/{id}/cancel", "cancelRun", "Ask for a run's end; confirmed by its `error` chunk.",
-                self.cancel, {202: Answer("The run's id.", Accepted)}, (_RUN,), errors=(404, 507),
+                self.cancel, {202: Answer("The run's id.", Accepted)}, (RUN,), errors=(404, 507),
             ),
             Operation(
                 "POST", "/runs/{id}/renew", "renewRun", "The owner of an owned run is alive.", self.renew,
-                {204: Answer("Renewed (or ended).")}, (_RUN,), errors=(404, 507),
+                {204: Answer("Renewed (or ended).")}, (RUN,), errors=(404, 507),
             ),
             Operation(
                 "POST", "/runs/{id}/readers/{reader}", "markRun",
                 "A reader, named by itself, has read so far; again at least every few seconds, or it no longer counts.",
-                self.mark, {204: Answer("Noted (or nothing waits for readers).")}, (_RUN, _READER), MarkBody,
+                self.mark, {204: Answer("Noted (or nothing waits for readers).")}, (RUN, READER), MarkBody,
                 (404, 422, 429, 507),
             ),
         )  # fmt: skip
@@ -184,13 +158,13 @@ class Runs:
 
     async def events(self, request: Request) -> ASGIApp:
         run = run_in_path(request)
-        accepts_events(request)
+        check_accepts_events(request)
         self._streams.check_open()
         named = query_flag(request, "named", True)
         attach = query_flag(request, "attach", True)
         after = resume_at(request, run, request.query_params.get("after"))
         ahead = None if attach else (await self._transport.head(run)).meta.ahead
-        return await open_events(self._streams, run, after, named=named, attach=attach, ahead=ahead)
+        return await open_events(self._streams, run, after, Viewing(named=named, attach=attach, ahead=ahead))
 
     async def chunks(self, request: Request) -> ASGIApp:
         run = run_in_path(request)
@@ -274,7 +248,3 @@ def _message_of(body: InboxBody) -> Message[object]:
         check_id(body.sender, "sender"),
         uuid.uuid4().hex if body.id is None else check_id(body.id, "id"),
     )
-
-
-def _whole(most: int, default: int) -> dict[str, object]:
-    return {"type": "integer", "minimum": 1, "maximum": most, "default": default}

@@ -15,7 +15,7 @@ from contextlib import aclosing, suppress
 from typing import Protocol, cast
 
 import msgspec
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loom.engine.tasks import TaskSet, cancel_and_wait, spawn
 from loom.model import limits
@@ -39,6 +39,7 @@ __all__ = [
     "LongPoll",
     "Streams",
     "Times",
+    "Viewing",
     "open_events",
     "renew",
     "wait_gone",
@@ -158,48 +159,51 @@ class Streams:
         return audience
 
 
-class EventStream:
-    """The answer that follows a run: `first`, a page already read, then what comes behind it, until the log's end.
+class Viewing(msgspec.Struct, frozen=True, kw_only=True):
+    """How one viewer is told a run."""
 
-    `opening` goes out at once. `owned`: the run's owner is the viewer, on whose behalf the connection renews it.
-    Without `attach` the viewer says itself how far it has read, when told that the run is kept `ahead` of its readers.
-    A `dialect` has already told what lies before `first`.
-    """
+    named: bool = True
+    """With `event:` lines."""
+    prefix: bytes = b""
+    """Stands before the cursor in each event's id."""
+    opening: bytes = b""
+    """Goes out at once."""
+    owned: bool = False
+    """The viewer is the run's owner, on whose behalf the connection renews it."""
+    attach: bool = True
+    """A run that is kept ahead of its readers waits for this connection."""
+    ahead: int | None = None
+    """Told to a viewer that is not attached, which then says itself how far it has read."""
+    dialect: Dialect | None = None
+    """In another's words. It has already told what lies before the first page."""
+    location: str | None = None
+    headers: Iterable[tuple[bytes, bytes]] = EVENT_HEADERS
+    status: int = 200
+
+    def start(self) -> Message:
+        """The message that begins the answer."""
+        headers = [*self.headers]
+        if self.location is not None:
+            headers.append((b"location", self.location.encode()))
+        if self.ahead is not None:
+            headers.append((AHEAD.encode(), b"%d" % self.ahead))
+        return {"type": "http.response.start", "status": self.status, "headers": headers}
+
+
+class EventStream:
+    """The answer that follows a run: `first`, a page already read, then what comes behind it, until the log's end."""
 
     __slots__ = (
-        "_audience", "_clock", "_dialect", "_ended", "_first", "_headers", "_key", "_opening", "_owned", "_send",
-        "_sending", "_since", "_status", "_streams", "_task", "_write",
+        "_audience", "_clock", "_dialect", "_ended", "_first", "_key", "_send", "_sending", "_since", "_streams",
+        "_task", "_viewing", "_write",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        streams: Streams,
-        run: str,
-        first: Page,
-        *,
-        named: bool = True,
-        prefix: bytes = b"",
-        opening: bytes = b"",
-        location: str | None = None,
-        owned: bool = False,
-        attach: bool = True,
-        ahead: int | None = None,
-        dialect: Dialect | None = None,
-        headers: Iterable[tuple[bytes, bytes]] = EVENT_HEADERS,
-        status: int = 200,
-    ) -> None:
+    def __init__(self, streams: Streams, run: str, first: Page, viewing: Viewing) -> None:
         self._streams = streams
-        self._key = Key(run, named, prefix, attach)
-        self._dialect = dialect
+        self._key = Key(run, viewing.named, viewing.prefix, viewing.attach)
         self._first: Page | None = first
-        self._opening = opening
-        self._status = status
-        self._headers = headers
-        if location is not None:
-            self._headers = [*self._headers, (b"location", location.encode())]
-        if ahead is not None:
-            self._headers = [*self._headers, (AHEAD.encode(), b"%d" % ahead)]
-        self._owned = owned
+        self._viewing = viewing
+        self._dialect = viewing.dialect
         self._task: asyncio.Task[None] | None = None
         self._write: Callable[[bytes], bool] | None = None
         self._sending = False
@@ -208,7 +212,7 @@ class EventStream:
         self._ended = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
+        await send(self._viewing.start())
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
@@ -218,7 +222,9 @@ class EventStream:
         self._audience = self._streams.audience(self._key, self._dialect)
         self._streams.open += 1
         self.follow_alone(None)
-        owner = [spawn(renew(self._streams, self._key.run), f"loom-owner {self._key.run}")] if self._owned else []
+        owner = (
+            [spawn(renew(self._streams, self._key.run), f"loom-owner {self._key.run}")] if self._viewing.owned else []
+        )
         try:
             await self._watch(scope, receive)
         finally:
@@ -281,8 +287,8 @@ class EventStream:
         """Send what there is, to the log's end; True if the audience sends the rest."""
         if self._first is not None:
             page, self._first = self._first, None
-            if self._opening:
-                await self._send_slowly(self._opening)
+            if self._viewing.opening:
+                await self._send_slowly(self._viewing.opening)
             if page.batches:
                 await self._say(page)
             if page.ended or self._told():
@@ -397,20 +403,7 @@ async def renew(streams: Streams, run: str) -> None:
         await asyncio.sleep(streams.times.leave_grace / limits.RENEW_FRACTION)
 
 
-async def open_events(
-    streams: Streams,
-    run: str,
-    after: Cursor | None,
-    *,
-    named: bool = True,
-    prefix: bytes = b"",
-    location: str | None = None,
-    owned: bool = False,
-    attach: bool = True,
-    ahead: int | None = None,
-    headers: Iterable[tuple[bytes, bytes]] = EVENT_HEADERS,
-    status: int = 200,
-) -> ASGIApp:
+async def open_events(streams: Streams, run: str, after: Cursor | None, viewing: Viewing) -> ASGIApp:
     """What answers who follows `run` from `after`: its events, or 204 when it has ended and nothing is left.
 
     Raises what the read raises: `LogNotFound`, `CursorExpired`, `Unavailable`.
@@ -418,19 +411,7 @@ async def open_events(
     page = await streams.transport.read(run, after, limit=limits.PAGE_CHUNKS, wait=0.0)
     if page.ended and not page.batches:
         return empty()
-    return EventStream(
-        streams,
-        run,
-        page,
-        named=named,
-        prefix=prefix,
-        location=location,
-        owned=owned,
-        attach=attach,
-        ahead=ahead,
-        headers=headers,
-        status=status,
-    )
+    return EventStream(streams, run, page, viewing)
 
 
 class LongPoll:

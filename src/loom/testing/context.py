@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from loom.engine.context import Context
+from loom.model.ai import AI
 from loom.model.chunk import Chunk, Message, Progress
 from loom.model.errors import LocalProtocolError
 from loom.model.grammar import RESERVED
-from loom.model.ports import AI
 from loom.wire.json import convert, decode_chunk, encode
 
 __all__ = ["FakeContext", "context"]

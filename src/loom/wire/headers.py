@@ -24,7 +24,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return seconds
     try:
         pause = parsedate_to_datetime(given) - parsedate_to_datetime(headers.get("date", ""))
-    except (TypeError, ValueError):  # no dates, or one with a zone and one without
+    except (TypeError, ValueError, OverflowError):  # no dates, impossible ones, one of both without a zone
         return None
     return max(0.0, pause.total_seconds())
 

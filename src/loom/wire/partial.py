@@ -27,7 +27,6 @@ UNKNOWN: Final[Any] = _Unknown()
 _PLAIN = re.compile(r'[^"\\]+')
 _SPACE = re.compile(r"[ \t\n\r]*")
 _WORD = re.compile(r"[^ \t\n\r,\]}]*")
-_OPENING = re.compile(r"[{\[]")
 _UNICODE = re.compile(r"\\u([0-9A-Fa-f]{4})")
 _BEGUN = re.compile(r"\\(?:u[0-9A-Fa-f]{0,3})?\Z")  # an escape whose end has not come
 _ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
@@ -40,12 +39,14 @@ class PartialJson:
 
     Of every beginning of a valid text `value` is a valid value that only grows: a string holds the characters that have
     come, a number or word stands there once it has ended, a key once its value has begun. What comes before the first
-    bracket or behind the last (a fence, a remark) is passed over. From text that is no JSON on, nothing more is known.
+    bracket of the `opening` ones or behind the last (a fence, a remark) is passed over. From text that is no JSON on,
+    nothing more is known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, opening: str = "{[") -> None:
         self.complete = False
         """Its last bracket has come."""
+        self._first = re.compile(f"[{re.escape(opening)}]")
         self._broken = False
         self._text: list[str] = []
         self._began: int | None = None
@@ -100,7 +101,7 @@ class PartialJson:
     # --- steps: each takes some of the text from `at` on, and says where the next begins ---
 
     def _opening(self, text: str, at: int) -> int:
-        match = _OPENING.search(text, at)
+        match = self._first.search(text, at)
         if match is None:
             return len(text)
         self._began = match.start()

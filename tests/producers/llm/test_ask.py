@@ -59,7 +59,9 @@ def test_what_was_asked_last_and_what_was_begun() -> None:
         "content": [{"type": "text", "text": "a"}, {"type": "image_url"}, {"type": "text", "text": "b"}],
     }
     begun = {"role": "assistant", "content": "Once"}
+    odd = {"role": "user", "content": [{"type": "text", "text": None}, {"type": "text"}, {"type": "text", "text": "c"}]}
     assert Ask.make(None, [USER, parts]).prompt == "ab"
+    assert Ask.make(None, [USER, odd]).prompt == "c"
     assert Ask.make(None, [USER, begun]).prompt == "hi"
     assert Ask.make(None, [USER, begun]).begun == "Once"
     assert Ask.make(None, [begun, USER]).begun == ""

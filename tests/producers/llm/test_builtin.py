@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from loom.model.ai import AI
 from loom.model.errors import HandleClosed
 from loom.model.parts import FinishReasonPart, Part, TextPart, UsagePart
-from loom.model.ports import AI
 from loom.producers.llm import MarkovWriter
 
 pytestmark = pytest.mark.anyio

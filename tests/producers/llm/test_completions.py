@@ -16,6 +16,9 @@ from loom.wire import sse
 
 from .recordings import RECORDINGS, SSE, Recording
 
+IN_ITSELF: list[Any] = []
+IN_ITSELF.append(IN_ITSELF)
+
 
 def feed(answer: Answer, *documents: Any) -> list[Part]:
     return [part for document in documents for part in answer.feed(json.dumps(document).encode())]
@@ -131,6 +134,8 @@ def test_counts_that_are_none() -> None:
     answer = Answer()
     feed(answer, delta("stop"), {"choices": [], "usage": {"prompt_tokens": None, "completion_tokens": 2.0, "x": None}})
     assert answer.end()[-1] == UsagePart(0, 2, {"x": None})
+    feed(answer, {"choices": [], "usage": {"prompt_tokens": -3, "completion_tokens": "7"}})
+    assert answer.end()[-1] == UsagePart(0, 0)
 
 
 # --- tool calls ------------------------------------------------------------------------------------------------------
@@ -177,9 +182,10 @@ def test_calls_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- asking ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_message_that_has_no_json() -> None:
+@pytest.mark.parametrize("content", [object(), "half \ud800", IN_ITSELF])
+def test_a_message_that_has_no_json(content: Any) -> None:
     with pytest.raises(InvalidInput, match="messages"):
-        request_body(Ask(messages=[{"role": "user", "content": object()}]), "m", limit_field="max_tokens")
+        request_body(Ask(messages=[{"role": "user", "content": content}]), "m", limit_field="max_tokens")
 
 
 def test_openai_is_asked_in_its_own_words() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,6 +31,18 @@ async def test_output_and_tools_are_not_both() -> None:
     complete: Any = FakeAI(["{}"]).complete
     with pytest.raises(UsageError, match="not both"):
         await complete("hi", output=dict, tools=[ToolSpec("now")])
+
+
+@pytest.mark.parametrize("word", ["temperatur", "schema"])
+async def test_a_word_that_no_question_has_is_an_error_at_the_call(word: str) -> None:
+    ai: Any = FakeAI(["x"])
+    calls = (ai.stream_completion, ai.stream_parts, partial(ai.stream_object, dict), partial(ai.run_tools, tools=[]))
+    for call in calls:
+        with pytest.raises(TypeError, match=word):
+            call("hi", **{word: 1})
+    with pytest.raises(TypeError, match=word):
+        await ai.complete("hi", **{word: 1})
+    assert ai.calls == []
 
 
 async def test_it_counts_for_who_asked() -> None:

@@ -107,6 +107,17 @@ def test_messages_that_say_nothing_are_left_out() -> None:
             {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "x", "arguments": "{"}}]},
             "messages[1].tool_calls[0]",
         ),
+        (
+            {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "x", "arguments": "\ud800"}}]},
+            "messages[1].tool_calls[0]",
+        ),
+        ({"role": "assistant", "tool_calls": 5}, "messages[1].tool_calls"),
+        ({"role": "assistant", "thinking_blocks": "deep"}, "messages[1].thinking_blocks"),
+        ({"role": "user", "content": 5}, "messages[1].content"),
+        ({"role": "user", "content": ["x"]}, "messages[1].content"),
+        ({"role": "system", "content": {"type": "text", "text": "x"}}, "messages[1].content"),
+        ({"role": "tool", "content": 5}, "messages[1].content"),
+        ({"role": "user", "content": "half \ud800"}, "messages"),
     ],
 )
 def test_what_cannot_be_said_is_named(message: Any, field: str) -> None:

@@ -68,6 +68,7 @@ async def test_partial_values_while_it_streams() -> None:
         (list[Point], '{"value": [{"x": 1, "y": 2}]}', [Point(1, 2)]),
         (int, '{"value": 3}', 3),
         (dict[str, int], '{"value": {"a": 1}}', {"a": 1}),
+        (Point, 'As asked [1], [see](there): {"x": 1, "y": 2} [2]', Point(1, 2)),
     ],
 )
 async def test_a_value_of_each_kind(type: Any, text: str, value: Any) -> None:
@@ -95,6 +96,12 @@ async def test_an_answer_that_does_not_fit_names_the_field(type: Any, text: str,
     assert caught.value.details == {"field": field, "answer": text}
 
 
+@pytest.mark.parametrize("type", [int, list[int], Point | None])
+async def test_a_bare_list_is_not_the_object_that_was_asked_for(type: Any) -> None:
+    with pytest.raises(RemoteProtocolError, match="no whole JSON"):
+        await FakeAI(["[1, 2]"]).complete("hi", output=type)
+
+
 @pytest.mark.parametrize("text", ["I would rather not.", '{"x": 1, y: 2}', '{"x": 1', ""])
 async def test_an_answer_that_is_no_json_is_told(text: str) -> None:
     with pytest.raises(RemoteProtocolError, match="no Point: no whole JSON"):
@@ -116,7 +123,7 @@ async def test_an_answer_without_end_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_what_cannot_be_asked_for_is_told_at_the_call() -> None:
-    with pytest.raises(UsageError, match="cannot be asked of a model"):
+    with pytest.raises(UsageError, match="has no JSON Schema"):
         FakeAI([]).stream_object(asyncio_event_type(), "hi")
     with pytest.raises(UsageError, match="prose"):
         await MarkovWriter(rate=0).complete("hi", output=Point)

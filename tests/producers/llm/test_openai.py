@@ -178,6 +178,16 @@ async def test_an_answer_that_is_finished_is_not_waited_on(provider: Provider, m
         await asyncio.wait_for(provider.left.wait(), PATIENCE)
 
 
+async def test_nor_when_comments_follow_for_ever(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "AI_TRAILER", 0.01)
+    for_ever = b":\n\n" * 300_000
+    provider.play(Play(head() + events(said("Hi"), said("", "stop")) + for_ever, step=300, cut=10_000_000, stay=True))
+    async with aclosing(ai_of(provider)) as ai:
+        assert await outcome(ai) == ([TextPart("Hi"), FinishReasonPart("stop")], None)
+        await asyncio.wait_for(provider.left.wait(), PATIENCE)
+        assert not provider.came.is_set()
+
+
 # --- asking ----------------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Schemas of types, as providers want them."""
+"""Schemas of answers, as providers want them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 from pydantic import BaseModel
 
-from loom.producers.llm.schemas import object_schema, parameters_schema, schema_of, strict_schema
+from loom.engine.schemas import schema_of
+from loom.producers.llm.schemas import object_schema, strict_schema
 
 
 class Leaf(BaseModel):
@@ -23,29 +24,6 @@ class Node(msgspec.Struct):
 class Plain(msgspec.Struct):
     a: int
     b: str | None = None
-
-
-def refs(part: Any) -> set[str]:
-    if isinstance(part, list):
-        return {ref for member in part for ref in refs(member)}
-    if isinstance(part, dict):
-        own = {part["$ref"]} if isinstance(part.get("$ref"), str) else set()
-        return own | {ref for member in part.values() for ref in refs(member)}
-    return set()
-
-
-def test_the_root_is_the_object_itself() -> None:
-    schema = schema_of(Plain)
-    assert schema["type"] == "object"
-    assert "$ref" not in schema
-    assert "$defs" not in schema
-
-
-def test_every_reference_names_a_definition_at_the_root() -> None:
-    for schema in schema_of(Node), parameters_schema({"a": Node, "b": list[Node]}, required=["a"]):
-        assert {ref.removeprefix("#/$defs/") for ref in refs(schema)} <= schema["$defs"].keys()
-        assert "Node" in schema["$defs"]
-        assert not any("$defs" in definition for definition in schema["$defs"].values())
 
 
 def test_what_is_no_object_is_wrapped() -> None:

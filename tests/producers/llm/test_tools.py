@@ -202,6 +202,12 @@ async def test_exceptions_are_told_to_the_model() -> None:
     async def cancelled() -> None:
         raise asyncio.CancelledError
 
+    async def cancels_itself() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return "done"
+
     class Mute(Exception):
         def __str__(self) -> str:
             raise ValueError
@@ -212,14 +218,45 @@ async def test_exceptions_are_told_to_the_model() -> None:
     async def refuses() -> None:
         raise InvalidInput("its own")
 
+    class Secret(BaseException):
+        def __repr__(self) -> str:
+            raise ValueError
+
+    def secret() -> None:
+        raise Secret
+
+    async def secret_too() -> None:
+        raise Secret
+
+    async def leaves_too() -> None:
+        raise SystemExit(3)
+
     assert (await result_of(refuses, "{}")).content == "Error: InvalidInput: its own"
     assert "Mute" in (await result_of(mute, "{}")).content
-    for tool, said in (broken, "KeyError"), (stops, "StopIteration"), (leaves, "SystemExit"), (cancelled, "cancelled"):
+    for tool, said in (
+        (broken, "KeyError"),
+        (stops, "StopIteration"),
+        (leaves, "SystemExit: 3"),
+        (leaves_too, "SystemExit: 3"),
+        (cancelled, "cancelled"),
+        (cancels_itself, "cancelled"),
+        (secret, "Secret"),
+        (secret_too, "Secret"),
+    ):
         result = await result_of(tool, "{}")
         assert result.is_error
         assert said in result.content
     assert (await result_of(add, "{}", name="sub")).content == "Error: there is no tool named 'sub'"
     assert "cannot be sent" in (await result_of(_gives_an_object, "{}")).content
+
+
+async def test_text_that_utf8_cannot_carry_is_no_result() -> None:
+    def half() -> str:
+        return "\ud800"
+
+    result = await result_of(half, "{}")
+    assert result.is_error
+    assert "UnicodeEncodeError" in result.content
 
 
 def _gives_an_object() -> object:

@@ -23,6 +23,21 @@ async function request(method, path, { body, headers = {} } = {}) {
   throw new Problem(refusalIn(text, answer.status));
 }
 
+const PAUSE = 1000; // ms
+
+/** Ask until there is an answer. `waiting` is told each time that there is none. Raises what the server refuses. */
+export async function insist(ask, waiting) {
+  for (;;) {
+    try {
+      return await ask();
+    } catch (problem) {
+      if (!problem.retryable) throw problem;
+      waiting(problem);
+      await new Promise((resolve) => setTimeout(resolve, PAUSE));
+    }
+  }
+}
+
 function refusalIn(text, status) {
   try {
     return JSON.parse(text).error;
@@ -33,9 +48,11 @@ function refusalIn(text, status) {
 
 export const facts = () => request("GET", "facts.json");
 
-/** The newest thousand runs of an actor, oldest first, without their inputs. */
+export const LISTED = 1000; // runs
+
+/** The newest runs of an actor, oldest first, without their inputs. */
 export async function runs(actor) {
-  const page = await request("GET", `runs?actor=${encodeURIComponent(actor)}&limit=1000`);
+  const page = await request("GET", `runs?actor=${encodeURIComponent(actor)}&limit=${LISTED}`);
   return page.runs.reverse();
 }
 

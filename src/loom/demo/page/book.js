@@ -1,7 +1,7 @@
 /** What this page knows of the server's runs: their list, what each was given, and what each said. */
 
 import * as api from "./api.js";
-import { conversations, ended, silent, take, turns } from "./fold.js";
+import { conversations, ended, silent, take, turns, wordsOf } from "./fold.js";
 import * as unsent from "./unsent.js";
 
 const TITLES = 100; // conversations whose first question is fetched, to be their title
@@ -17,7 +17,7 @@ export class Book {
   }
 
   get conversations() {
-    return conversations(this.#all);
+    return conversations(this.#all).filter(({ runs }) => runs.some((run) => this.stateOf(run) !== "gone"));
   }
 
   runsOf(key) {
@@ -34,7 +34,7 @@ export class Book {
   }
 
   titleOf({ runs }) {
-    return this.#messages.get(runs[0].id)?.at(-1)?.content ?? "…";
+    return wordsOf(this.#messages.get(runs[0].id)?.at(-1)) || "…";
   }
 
   answerOf(run) {
@@ -59,14 +59,43 @@ export class Book {
 
   /** Take a chunk in. */
   hear(run, cursor, chunk) {
-    if (!this.#answers.has(run)) this.#answers.set(run, silent());
     this.#trace.chunk(run, cursor, chunk);
-    take(this.#answers.get(run), cursor, chunk);
+    take(this.#heard(run), cursor, chunk);
   }
 
-  /** Ask the server for its list. */
+  #heard(run) {
+    if (!this.#answers.has(run)) this.#answers.set(run, silent());
+    return this.#answers.get(run);
+  }
+
+  /** The server cannot tell more of this run, and says why. What it said can still be read here. */
+  lose(run, error) {
+    if (this.answerOf(run).state === "gone") return;
+    this.#trace.note(run, "fault", `${error.message} (${error.code})`);
+    Object.assign(this.#heard(run), { state: "gone", error });
+  }
+
+  /** Ask the server for its list, and for what is no longer in it. */
   async list(actor) {
-    this.#merge(await api.runs(actor));
+    const known = this.#all.filter((run) => this.stateOf(run) !== "gone");
+    const news = await api.runs(actor);
+    this.#merge(news);
+    const listed = new Set(news.map((run) => run.id));
+    const reaches = news.length < api.LISTED ? 0 : news[0].created;
+    await Promise.all(known.filter((run) => run.created > reaches && !listed.has(run.id)).map((run) => this.#look(run.id)));
+  }
+
+  #look(run) {
+    return this.#orLose(run, () => api.run(run));
+  }
+
+  async #orLose(run, ask) {
+    try {
+      await ask();
+    } catch (problem) {
+      if (problem.code !== "not_found") throw problem;
+      this.lose(run, problem);
+    }
   }
 
   /** Newer news of runs; one may have been started while a list was on its way, so none is dropped. */
@@ -77,11 +106,13 @@ export class Book {
 
   /** Read a conversation's runs, but not the one that is followed. */
   read(key, followed) {
-    return Promise.all(this.runsOf(key).map((run) => this.#read(run, followed)));
+    const there = this.runsOf(key).filter((run) => this.stateOf(run) !== "gone");
+    return Promise.all(there.map((run) => this.#orLose(run.id, () => this.#read(run, followed))));
   }
 
   readTitles() {
-    return Promise.all(this.conversations.slice(0, TITLES).map(({ runs }) => this.#readInput(runs[0].id)));
+    const first = this.conversations.slice(0, TITLES).map(({ runs }) => runs[0].id);
+    return Promise.all(first.map((run) => this.#orLose(run, () => this.#readInput(run))));
   }
 
   async #readInput(run) {

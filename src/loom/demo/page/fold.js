@@ -3,45 +3,47 @@
 /** The number of the chunk that a cursor (`<epoch>-<seq>`) stands behind. */
 export const seqOf = (cursor) => Number(cursor.slice(cursor.lastIndexOf("-") + 1));
 
-/** An answer of which nothing was heard yet. `state`: queued, running, completed, cancelled, failed or lost. */
+/** A message's words: its text, or the texts among its parts. */
+export function wordsOf(message) {
+  const content = message?.content ?? "";
+  return Array.isArray(content) ? content.map((part) => part?.text ?? "").join("") : String(content);
+}
+
+/** An answer of which nothing was heard yet. `state`: queued, running, completed, cancelled, failed, lost; gone: deleted. */
 export const silent = () => ({ pieces: [], state: "queued", attempt: 0, seq: 0, cursor: "", error: null, began: 0, ended: 0 });
 
 export const textOf = (answer) => answer.pieces.map((piece) => piece.text).join("");
 
 const ENDS = { cancelled: "cancelled", run_lost: "lost" };
 
-/**
- * Take the next chunk. Tells whether text that was shown is taken back: an attempt says with its `start` through
- * which chunk the earlier output still stands.
- */
+/** Take the next chunk. */
 export function take(answer, cursor, chunk) {
   answer.cursor = cursor;
   answer.seq = seqOf(cursor);
   switch (chunk.type) {
     case "start":
-      return begin(answer, chunk);
+      begin(answer, chunk);
+      break;
     case "data":
       answer.pieces.push({ seq: answer.seq, text: typeof chunk.data === "string" ? chunk.data : JSON.stringify(chunk.data) });
-      return false;
+      break;
     case "complete":
       Object.assign(answer, { state: "completed", ended: chunk.time });
-      return false;
+      break;
     case "error":
       Object.assign(answer, { state: ENDS[chunk.error.code] ?? "failed", error: chunk.error, ended: chunk.time });
-      return false;
-    default:
-      return false; // kinds that this page does not draw; the trace shows them all
+      break;
+    default: // kinds that this page does not draw; the trace shows them all
   }
 }
 
+/** An attempt says through which chunk the earlier output still stands; what came behind that is taken back. */
 function begin(answer, chunk) {
-  const before = answer.pieces.length;
   const kept = chunk.data.kept_through ?? 0;
   answer.pieces = answer.pieces.filter((piece) => piece.seq <= kept);
   answer.attempt = chunk.data.attempt;
   answer.state = "running";
   answer.began ||= chunk.time;
-  return answer.pieces.length < before;
 }
 
 export const ended = (state) => !["queued", "running"].includes(state);
@@ -64,20 +66,34 @@ export function turns(runs, messagesOf) {
   for (const run of runs) {
     const messages = messagesOf(run.id);
     if (!messages) continue;
-    const id = JSON.stringify(messages.map(({ role, content }) => [role, content]));
-    const turn = found.get(id) ?? { id, messages, prompt: messages.at(-1)?.content ?? "", tries: [] };
+    const id = identityOf(messages);
+    const turn = found.get(id) ?? { id, messages, prompt: wordsOf(messages.at(-1)), tries: [] };
     turn.tries.push(run.id);
     found.set(id, turn);
   }
   return [...found.values()];
 }
 
-const REMEMBERED = 20; // turns: what a question tells the model of what was said before
+const identities = new WeakMap(); // they are asked for with each chunk, and may be long
 
-/** What the model is given: the turns that were answered, and the question. */
+function identityOf(messages) {
+  if (!identities.has(messages)) identities.set(messages, JSON.stringify(messages.map(({ role, content }) => [role, content])));
+  return identities.get(messages);
+}
+
+const REMEMBERED = 20; // turns: what a question tells the model of what was said before
+const REMEMBERED_LENGTH = 128 * 1024; // characters of them: however they are encoded, a run's input of 1 MiB has room
+
+/** What the model is given: the last turns that were answered, as far as there is room, and the question. */
 export function messagesFor(turns, answerOf, prompt) {
-  const said = turns
-    .map((turn) => [turn.messages.at(-1), { role: "assistant", content: textOf(answerOf(turn.tries.at(-1))) }])
-    .filter(([, answer]) => answer.content);
-  return [...said.slice(-REMEMBERED).flat(), { role: "user", content: prompt }];
+  const said = [];
+  let room = REMEMBERED_LENGTH;
+  for (const turn of turns.slice(-REMEMBERED).reverse()) {
+    const [asked, content] = [turn.messages.at(-1), textOf(answerOf(turn.tries.at(-1)))];
+    if (!asked || !content) continue;
+    room -= JSON.stringify(asked).length + content.length;
+    if (room < 0) break;
+    said.unshift(asked, { role: "assistant", content });
+  }
+  return [...said, { role: "user", content: prompt }];
 }

@@ -16,7 +16,7 @@ export class Follower {
   #failures = 0;
   #opening = 0; // which connection this is, so that what is late for an earlier one is not taken for this one's
 
-  /** `tell`: `state(name, detail)`, `chunk(cursor, chunk)` and `note(kind, text)`. `cursor`: what is known already. */
+  /** `tell`: `state(name, detail)`, `chunk(cursor, chunk)`, `note(kind, text)`, and at last perhaps `gone(error)`. `cursor`: what is known already. */
   constructor(run, cursor, tell) {
     this.#run = run;
     this.#tell = tell;
@@ -110,7 +110,6 @@ export class Follower {
 
   #gone(error) {
     this.close();
-    this.#tell.note("fault", `${error.message} (${error.code})`);
-    this.#become("gone", `${error.message}`);
+    this.#tell.gone(error);
   }
 }

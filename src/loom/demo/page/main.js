@@ -6,7 +6,7 @@
 import * as api from "./api.js";
 import { Book } from "./book.js";
 import { $, el } from "./dom.js";
-import { ended, messagesFor, textOf } from "./fold.js";
+import { ended, messagesFor, textOf, wordsOf } from "./fold.js";
 import { Follower } from "./follow.js";
 import { List } from "./list.js";
 import * as panels from "./panels.js";
@@ -17,6 +17,7 @@ import * as unsent from "./unsent.js";
 
 const SUGGESTIONS = ["Tell me about rivers", "What do bees do in winter?", "A story about a clockmaker"];
 const LOOK = 2000; // ms between looks at the list of runs: other browsers start some, too
+const AT_A_TIME = 20_000; // characters that are read out as a whole
 const SILENCE = 1500; // ms after which a live run's silence is told
 
 const others = new BroadcastChannel("loom"); // this page in other tabs
@@ -31,8 +32,7 @@ let current = ""; // the conversation that is shown: its runs' key
 let away = true; // the server did not answer when last asked
 let asked = false; // it was asked at least once
 let refusal = null; // what it would not do
-let stopping = null; // the run that was told to stop
-const withdrawn = new Set(); // conversations whose question, still on its way, is to be stopped as soon as it is a run
+const stopping = new Map(); // by run that is to be stopped: whether the server was out of reach
 const sending = new Map(); // by conversation with a question on its way: whether the server was out of reach
 
 const live = () => book.liveIn(current);
@@ -77,12 +77,12 @@ function follow() {
   following.follower?.close();
   Object.assign(following, { run, follower: null, state: "", detail: "", heard: performance.now() });
   if (!run) return;
-  if (withdrawn.delete(current)) cancel(run); // another tab delivered it
   trace.show(run);
   following.follower = new Follower(run, book.answerOf(run).cursor, {
     state: (state, detail = "") => followerIs(run, state, detail),
     note: (kind, text) => trace.note(run, kind, text),
     chunk: (cursor, chunk) => heard(run, cursor, chunk),
+    gone: (error) => lost(run, error),
   });
 }
 
@@ -99,8 +99,18 @@ function heard(run, cursor, chunk) {
   showSoon();
   const answer = book.answerOf(run);
   if (!ended(answer.state)) return;
-  $("#said").textContent = textOf(answer);
+  say(textOf(answer));
   others.postMessage("look");
+  look();
+}
+
+/** Tell it to who listens instead of reading. */
+function say(text) {
+  $("#said").textContent = text.length > AT_A_TIME ? "A long answer has ended." : text;
+}
+
+function lost(run, error) {
+  book.lose(run, error);
   look();
 }
 
@@ -123,7 +133,6 @@ function retry(turn) {
 
 function post(messages) {
   refusal = null;
-  withdrawn.delete(current);
   try {
     unsent.keep(current, { actor: facts.actor, key: current, input: { messages } });
   } catch (problem) {
@@ -133,6 +142,11 @@ function post(messages) {
   deliver(current);
   view.toLatest();
   $("#prompt").focus();
+}
+
+/** Send what is on its way, whichever tab it was asked in: that one may be closed. */
+function deliverAll() {
+  for (const conversation of unsent.unsent()) if (!sending.has(conversation)) deliver(conversation);
 }
 
 async function deliver(conversation) {
@@ -147,13 +161,12 @@ async function deliver(conversation) {
     });
     book.add(run, messages);
     others.postMessage("look");
-    if (withdrawn.delete(conversation)) cancel(run.id);
   } catch (problem) {
-    withdrawn.delete(conversation);
     if (conversation === current) giveBack(problem, messages);
     else refusal = problem;
   }
   sending.delete(conversation);
+  deliverAll(); // another tab may have asked something there meanwhile
   follow();
   show();
   look();
@@ -162,25 +175,32 @@ async function deliver(conversation) {
 /** It was refused: the reader, who lost nothing, may change it. */
 function giveBack(problem, messages) {
   refusal = problem;
-  if (!$("#prompt").value) setPrompt(messages.at(-1).content);
+  if (!$("#prompt").value) setPrompt(wordsOf(messages.at(-1)));
 }
 
 function stop() {
-  if (unsent.unsentIn(current)) withdrawn.add(current);
+  if (unsent.unsentIn(current)) unsent.withdraw(current);
   else if (live()) cancel(live());
   show();
 }
 
+/** Its last chunk confirms it. */
 async function cancel(run) {
-  stopping = run;
-  show();
+  if (stopping.has(run)) return;
+  const stands = (unheard) => {
+    stopping.set(run, unheard);
+    show();
+  };
+  stands(false);
   try {
-    await api.cancel(run);
+    await api.insist(() => api.cancel(run), () => stands(true));
+    stands(false);
   } catch (problem) {
-    stopping = null;
-    refusal = problem;
+    stopping.delete(run);
+    if (problem.code === "not_found") lost(run, problem);
+    else refusal = problem;
+    show();
   }
-  show();
 }
 
 function showTrace(run) {
@@ -223,6 +243,7 @@ function showSoon() {
 function show() {
   cancelAnimationFrame(soon);
   soon = 0;
+  trace.draw();
   status.show(...whatWeDo());
   const turns = book.turnsOf(current);
   view.show(turns, (run) => book.answerOf(run), status.word);
@@ -230,7 +251,7 @@ function show() {
   $("#welcome").hidden = Boolean(turns.length) || !asked || !facts;
   $("#send").hidden = busy();
   $("#stop").hidden = !busy();
-  $("#stop").disabled = withdrawn.has(current) || (stopping !== null && stopping === live());
+  $("#stop").disabled = unsent.unsentIn(current)?.withdrawn || stopping.has(live());
   $("#cut").disabled = !following.follower;
   $("#cut").textContent = following.state === "cut" ? "Connect again" : "Cut the connection";
 }
@@ -242,7 +263,8 @@ function itemOf(conversation) {
 
 /** `[state, detail]`, as `status.told` knows them. */
 function whatWeDo() {
-  if (unsent.unsentIn(current)) return onItsWay();
+  const question = unsent.unsentIn(current);
+  if (question) return onItsWay(question);
   if (live()) return whatComes(live());
   if (!asked) return ["loading"];
   if (away) return ["away"];
@@ -250,15 +272,16 @@ function whatWeDo() {
   return whatCameOfIt(book.turnsOf(current).at(-1));
 }
 
-function onItsWay() {
-  const unheard = sending.get(current) ?? away; // it may be another tab that sends it
-  if (!withdrawn.has(current)) return [unheard ? "unsent" : "sending"];
+function onItsWay({ withdrawn }) {
+  const unheard = sending.get(current) ?? away;
+  if (!withdrawn) return [unheard ? "unsent" : "sending"];
   return ["stopping", unheard ? "The server does not answer. The question is stopped once it does." : ""];
 }
 
 function whatComes(run) {
+  if (stopping.get(run)) return ["stopping", "The server does not answer. The run is stopped once it does."];
   if (following.state !== "live") return [following.state || "connecting", following.detail];
-  if (stopping === run) return ["stopping"];
+  if (stopping.has(run)) return ["stopping"];
   if (book.answerOf(run).state === "queued") return ["queued"];
   return ["live", performance.now() - following.heard > SILENCE ? "Connected; waiting for the next chunk." : ""];
 }
@@ -268,7 +291,8 @@ function whatCameOfIt(turn) {
   const { state, error, seq } = book.answerOf(turn.tries.at(-1));
   if (!ended(state)) return ["loading"];
   if (state === "completed") return [state, `All ${seq} chunks are here.`];
-  return [state, state === "cancelled" ? "" : (error?.message ?? "")];
+  const plain = state === "cancelled" || (state === "gone" && error.code === "not_found");
+  return [state, plain ? "" : (error?.message ?? "")];
 }
 
 function showFacts(news) {
@@ -319,7 +343,10 @@ function listenToReader() {
 
 function listenToTheWorld() {
   others.addEventListener("message", look);
-  addEventListener("storage", look);
+  addEventListener("storage", () => {
+    deliverAll();
+    look();
+  });
   addEventListener("hashchange", fromAddress);
   addEventListener("online", look);
   document.addEventListener("visibilitychange", () => document.hidden || look());
@@ -334,5 +361,5 @@ listenToTheWorld();
 fromAddress();
 show();
 look();
-unsent.unsent().forEach(deliver);
+deliverAll();
 $("#prompt").focus();

@@ -1,6 +1,7 @@
 /** The two panels: beside the chat where there is room, over it where there is not. */
 
 import { $ } from "./dom.js";
+import * as shelf from "./shelf.js";
 
 const wide = { list: matchMedia("(min-width: 52rem)"), trace: matchMedia("(min-width: 75rem)") };
 const buttons = { list: $("#show-list"), trace: $("#show-trace") };
@@ -20,7 +21,7 @@ function set(name, shown) {
 /** What fits: the list always has room on a wide screen, the trace if its reader did not close it. */
 function settle() {
   set("list", wide.list.matches);
-  set("trace", wide.trace.matches && localStorage.getItem(SHOWN) !== "no");
+  set("trace", wide.trace.matches && shelf.read(SHOWN) !== "no");
 }
 
 export function open(name) {
@@ -31,13 +32,13 @@ export function open(name) {
 }
 
 function showNewest() {
-  localStorage.setItem(SHOWN, "yes");
+  shelf.write(SHOWN, "yes");
   $("#rows").scrollTop = $("#rows").scrollHeight;
 }
 
 export function close(name) {
   set(name, false);
-  if (name === "trace" && wide.trace.matches) localStorage.setItem(SHOWN, "no");
+  if (name === "trace" && wide.trace.matches) shelf.write(SHOWN, "no");
   buttons[name].focus();
 }
 

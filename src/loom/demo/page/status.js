@@ -17,7 +17,7 @@ const STATES = {
   cancelled: ["quiet", "Stopped", "The run is gone; what it said stays."],
   failed: ["bad", "Failed", ""],
   lost: ["bad", "Lost", "Its worker was lost too often."],
-  gone: ["bad", "Gone", ""],
+  gone: ["bad", "Gone", "The server has it no more; what it said is still here."],
 };
 
 /** A state as a person reads it: `[tone, word, detail]`. */

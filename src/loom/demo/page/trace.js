@@ -18,9 +18,19 @@ export class Trace {
     this.#shown = run;
     $("#trace-run").textContent = run ? `run ${run}` : "No run yet.";
     const log = this.#logOf(run);
-    this.#list.replaceChildren(...log.rows.map(drawn));
-    this.#tellDropped(log);
+    this.#list.replaceChildren();
+    log.undrawn = log.rows.length;
+    this.#draw(log);
     this.#box.scrollTop = this.#box.scrollHeight;
+  }
+
+  /** Show what has come. Once a frame: thousands may come within one. */
+  draw() {
+    const log = this.#logOf(this.#shown);
+    if (!log.undrawn) return;
+    const follow = this.#box.scrollHeight - this.#box.scrollTop - this.#box.clientHeight < 40;
+    this.#draw(log);
+    if (follow) this.#box.scrollTop = this.#box.scrollHeight;
   }
 
   /** Show a run's if nothing is shown yet. */
@@ -38,29 +48,25 @@ export class Trace {
   }
 
   #logOf(run) {
-    if (!this.#logs.has(run)) this.#logs.set(run, { rows: [], dropped: 0 });
+    if (!this.#logs.has(run)) this.#logs.set(run, { rows: [], dropped: 0, undrawn: 0 });
     return this.#logs.get(run);
   }
 
   #add(run, row) {
     const log = this.#logOf(run);
     log.rows.push(row);
-    const full = log.rows.length > KEPT;
-    if (full) {
+    if (log.rows.length > KEPT) {
       log.rows.shift();
       log.dropped += 1;
     }
-    if (run === this.#shown) this.#draw(row, log, full);
+    log.undrawn = Math.min(log.undrawn + 1, KEPT);
   }
 
-  #draw(row, log, full) {
-    const follow = this.#box.scrollHeight - this.#box.scrollTop - this.#box.clientHeight < 40;
-    this.#list.append(drawn(row));
-    if (full) {
-      this.#list.firstElementChild.remove();
-      this.#tellDropped(log);
-    }
-    if (follow) this.#box.scrollTop = this.#box.scrollHeight;
+  #draw(log) {
+    this.#list.append(...log.rows.slice(log.rows.length - log.undrawn).map(drawn));
+    log.undrawn = 0;
+    while (this.#list.childElementCount > KEPT) this.#list.firstElementChild.remove();
+    this.#tellDropped(log);
   }
 
   #tellDropped({ dropped }) {

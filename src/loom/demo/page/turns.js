@@ -3,16 +3,17 @@
 import { $, el } from "./dom.js";
 import { ended, textOf } from "./fold.js";
 import { told } from "./status.js";
+import { Words } from "./words.js";
 
 class TurnView {
   constructor(turn, { retry, trace }) {
-    this.words = el("p", { className: "words" });
+    this.words = new Words();
     this.fact = el("span", { className: "fact" });
     this.retry = el("button", { className: "quiet retry", type: "button", textContent: "Try again", hidden: true });
     this.retry.addEventListener("click", () => retry(this.turn));
     this.events = el("button", { className: "quiet", type: "button", textContent: "Events" });
     this.events.addEventListener("click", () => trace(this.turn.tries.at(-1)));
-    this.answer = el("div", { className: "answer" }, el("h2", { className: "unseen", textContent: "Answer" }), this.words,
+    this.answer = el("div", { className: "answer" }, el("h2", { className: "unseen", textContent: "Answer" }), this.words.node,
       el("p", { className: "facts" }, this.fact, " ", this.events, " ", this.retry));
     this.node = el("article", { className: "turn" },
       el("div", { className: "question" }, el("h2", { className: "unseen", textContent: "You" }), el("p", { textContent: turn.prompt })),
@@ -24,20 +25,12 @@ class TurnView {
     this.turn = turn;
     this.answer.dataset.state = answer.state;
     this.answer.setAttribute("aria-busy", String(!ended(answer.state)));
-    write(this.words, textOf(answer));
-    this.words.classList.toggle("live", !ended(answer.state));
-    write(this.fact, factsOf(answer, turn.tries.length, doing));
+    this.words.show(textOf(answer));
+    this.words.node.classList.toggle("live", !ended(answer.state));
+    this.fact.textContent = factsOf(answer, turn.tries.length, doing);
     this.events.hidden = !turn.tries.length;
-    this.retry.hidden = !last || !["cancelled", "failed", "lost"].includes(answer.state);
+    this.retry.hidden = !last || !["cancelled", "failed", "lost", "gone"].includes(answer.state);
   }
-}
-
-/** Append where text was only added: the browser then need not lay out the whole answer again. */
-function write(node, text) {
-  const shown = node.firstChild?.data ?? "";
-  if (text === shown) return;
-  if (shown && text.startsWith(shown)) node.firstChild.appendData(text.slice(shown.length));
-  else node.textContent = text;
 }
 
 function factsOf(answer, tries, doing) {

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Unpack
 
 from loom.model import limits
 from loom.model.errors import InvalidInput, UsageError
 from loom.model.parts import Part, TextPart
 
 from .ask import Ask
-from .http import HttpModel, Question
+from .http import Connecting, HttpModel, Question
 from .messages import ANTHROPIC, FORMAT_REFUSED, MessageAnswer, message_body
 
 __all__ = ["ANTHROPIC_URL", "Anthropic"]
@@ -36,23 +37,10 @@ class Anthropic(HttpModel):
         self,
         base_url: str = ANTHROPIC_URL,
         *,
-        api_key: str | None = None,
-        model: str | None = None,
         max_tokens: int = limits.AI_MAX_TOKENS,
-        connect: float = limits.AI_CONNECT,
-        silence: float = limits.AI_SILENCE,
-        attempts: int = limits.AI_ATTEMPTS,
-        backoff: tuple[float, float] = limits.AI_BACKOFF,
+        **connecting: Unpack[Connecting],
     ) -> None:
-        super().__init__(
-            base_url,
-            api_key=api_key,
-            model=model,
-            connect=connect,
-            silence=silence,
-            attempts=attempts,
-            backoff=backoff,
-        )
+        super().__init__(base_url, **connecting)
         self._max_tokens = max_tokens
         self._by_tool: set[str] = set()
         """Models that gave no structured answer when they were asked for one in their own way."""

@@ -11,7 +11,10 @@ import msgspec
 from loom.model.errors import InvalidInput, UsageError
 from loom.model.parts import ChatMessage, ToolSpec
 
-__all__ = ["Ask", "text_of"]
+__all__ = ["NO_JSON", "Ask", "text_of"]
+
+NO_JSON = (TypeError, UnicodeEncodeError, RecursionError)
+"""What encoding a message raises that has no JSON: an object of some class, half a surrogate pair, one in itself."""
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +48,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     def make(
         cls,
         prompt: str | None,
-        messages: Sequence[ChatMessage | Mapping[str, Any]] | None,
+        messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
         *,
         model: str | None = None,
         temperature: float | None = None,
@@ -94,4 +97,5 @@ def text_of(message: Mapping[str, Any]) -> str:
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
-    return "".join(part.get("text", "") for part in parts if isinstance(part, Mapping) and part.get("type") == "text")
+    texts = [part.get("text") for part in parts if isinstance(part, Mapping) and part.get("type") == "text"]
+    return "".join(text for text in texts if isinstance(text, str))

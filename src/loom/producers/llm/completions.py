@@ -15,7 +15,7 @@ from loom.model.errors import InvalidInput, RemoteProtocolError, Unavailable
 from loom.model.parts import FinishReasonPart, Part, ReasoningPart, TextPart, UsagePart
 from loom.wire import json
 
-from .ask import Ask
+from .ask import NO_JSON, Ask
 from .calls import Call, Calls
 from .refusals import Refusals, fault_of, refusal
 from .schemas import strict_schema
@@ -80,7 +80,7 @@ def request_body(ask: Ask, model: str, *, limit_field: str, prefix: Prefix | Non
         body["tools"] = [{"type": "function", "function": tool} for tool in ask.tools]
     try:
         return json.encode(body)
-    except TypeError as error:
+    except NO_JSON as error:
         raise InvalidInput(f"messages: {error}", details={"field": "messages"}) from None
 
 
@@ -262,7 +262,7 @@ def _usage_part(usage: dict[str, Any]) -> UsagePart:
 
 
 def _count(value: Any) -> int:
-    return int(value) if isinstance(value, int | float) else 0
+    return max(0, int(value)) if isinstance(value, int | float) else 0
 
 
 def _begins_another(known: Call, id: str, name: str, *, indexed: bool) -> bool:

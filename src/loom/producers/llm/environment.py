@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loom.model.ports import AI
+from loom.model.ai import AI
 
 from .builtin import MarkovWriter
 

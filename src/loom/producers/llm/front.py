@@ -1,20 +1,21 @@
 """What every provider of a language model shares: the `AI` port over one method.
 
 It knows no provider. A provider is a `Model` with `answer(ask)`; everything else that a model can be asked for follows
-from it.
+from it, and is promised by the port.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from loom.engine.usage import Meter, current_meter
 from loom.model import limits
+from loom.model.ai import AI, Asking
 from loom.model.errors import LimitExceeded, UsageError
-from loom.model.parts import ChatMessage, FinishReasonPart, ObjectPart, Part, TextPart, ToolSpec, Usage, UsagePart
+from loom.model.parts import FinishReasonPart, ObjectPart, Part, TextPart, ToolSpec, Usage, UsagePart
 
 from .ask import Ask
 from .objects import Form, read_object
@@ -25,7 +26,7 @@ __all__ = ["Model"]
 T = TypeVar("T")
 
 
-class Model(ABC):
+class Model(AI):
     """The `AI` port over one method, `answer`. Wrong arguments raise at the call, before anything is sent.
 
     What an answer uses is counted for the run that asks (`Chunk.usage`).
@@ -41,142 +42,72 @@ class Model(ABC):
 
     @overload
     async def complete(
-        self,
-        prompt: str | None = None,
-        *,
-        messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
-        model: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        tools: Sequence[ToolSpec] = (),
+        self, prompt: str | None = None, *, tools: Sequence[ToolSpec] = (), **asking: Unpack[Asking]
     ) -> str: ...
     @overload
-    async def complete(
-        self,
-        prompt: str | None = None,
-        *,
-        output: type[T],
-        messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
-        model: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-    ) -> T: ...
+    async def complete(self, prompt: str | None = None, *, output: type[T], **asking: Unpack[Asking]) -> T: ...
     async def complete(
         self,
         prompt: str | None = None,
         *,
         output: Any = None,
-        messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
-        model: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
         tools: Sequence[ToolSpec] = (),
+        **asking: Unpack[Asking],
     ) -> Any:
-        """The whole answer's text, or with `output` the value of that type that it is; then raises as `stream_object`.
-
-        Raises `LimitExceeded` (code ``too_large``) beyond `limits.AI_ANSWER_CHARACTERS`.
-        """
-        given = _given(model, temperature, max_tokens)
         if output is None:
-            ask = Ask.make(prompt, messages, **given, tools=tools)
-            return await _gather(_texts(self._ask(ask)))
+            return await _gather(_texts(self._ask(Ask.make(prompt, **_known(asking), tools=tools))))
         if tools:
             raise UsageError("give a model either output= or tools=, and not both")
-        return await _last(
-            self.stream_object(
-                output, prompt, messages=messages, model=model, temperature=temperature, max_tokens=max_tokens
-            )
-        )
+        return await _last(self.stream_object(output, prompt, **asking))
 
     def stream_completion(
         self,
         prompt: str | None = None,
         *,
-        messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
-        model: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
         tools: Sequence[ToolSpec] = (),
         continue_from: str = "",
+        **asking: Unpack[Asking],
     ) -> AsyncGenerator[str, None]:
-        """The answer's text, as it comes; no piece is empty. `continue_from`: what of it was said already."""
-        ask = Ask.make(
-            prompt,
-            messages,
-            model=model,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            tools=tools,
-            continue_from=continue_from,
-        )
-        return _texts(self._ask(ask))
+        return _texts(self.stream_parts(prompt, tools=tools, continue_from=continue_from, **asking))
 
     def stream_parts(
         self,
         prompt: str | None = None,
         *,
-        messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
-        model: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
         tools: Sequence[ToolSpec] = (),
         continue_from: str = "",
+        **asking: Unpack[Asking],
     ) -> AsyncGenerator[Part, None]:
-        """Everything the model says, as it comes; exactly one `FinishReasonPart`, at the end."""
-        ask = Ask.make(
-            prompt,
-            messages,
-            model=model,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            tools=tools,
-            continue_from=continue_from,
-        )
-        return self._ask(ask)
+        return self._ask(Ask.make(prompt, **_known(asking), tools=tools, continue_from=continue_from))
 
     def stream_object(
-        self,
-        type: type[T],
-        prompt: str | None = None,
-        *,
-        messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
-        model: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
+        self, type: type[T], prompt: str | None = None, **asking: Unpack[Asking]
     ) -> AsyncGenerator[ObjectPart[T], None]:
-        """A value of `type` (msgspec, pydantic, dataclass, TypedDict, builtins), as it comes; the last part is whole
-        and checked, or an error says why there is none."""
         form = Form(type)
-        ask = Ask.make(
-            prompt, messages, model=model, temperature=temperature, max_tokens=max_tokens, schema=form.schema
-        )
-        return read_object(self._ask(ask), form)
+        return read_object(self._ask(Ask.make(prompt, **_known(asking), schema=form.schema)), form)
 
     def run_tools(
         self,
         prompt: str | None = None,
         *,
         tools: Sequence[Callable[..., Any]],
-        messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
-        model: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
         max_rounds: int = limits.AI_ROUNDS,
+        **asking: Unpack[Asking],
     ) -> AsyncGenerator[Part, None]:
-        """Everything the model says while it uses Python functions, and what they gave (`ToolResultPart`)."""
         if max_rounds < 1:
             raise UsageError(f"max_rounds={max_rounds!r}: a whole number, at least 1")
-        ask = Ask.make(prompt, messages, **_given(model, temperature, max_tokens))
-        return run_rounds(self._ask, ask, Toolbox(tools), max_rounds)
+        return run_rounds(self._ask, Ask.make(prompt, **_known(asking)), Toolbox(tools), max_rounds)
 
     def _ask(self, ask: Ask) -> AsyncGenerator[Part, None]:
         meter = current_meter()
         return self.answer(ask) if meter is None else _counted(self.answer(ask), meter)
 
 
-def _given(model: str | None, temperature: float | None, max_tokens: int | None) -> dict[str, Any]:
-    """What every call takes."""
-    return {"model": model, "temperature": temperature, "max_tokens": max_tokens}
+def _known(asking: Asking) -> Asking:
+    """The same. Raises `TypeError` for a word that no question has, as any call does: an `Ask` knows more of them."""
+    if strange := asking.keys() - Asking.__optional_keys__:
+        raise TypeError(f"got an unexpected keyword argument {min(strange)!r}")
+    return asking
 
 
 async def _counted(parts: AsyncGenerator[Part, None], meter: Meter) -> AsyncGenerator[Part, None]:

@@ -10,7 +10,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypedDict
 
 import httpx2
 
@@ -33,7 +33,7 @@ from .ask import Ask
 from .front import Model
 from .refusals import Fault, Refusals, fault_of, refusal
 
-__all__ = ["HttpModel", "Question", "Reading"]
+__all__ = ["Connecting", "HttpModel", "Question", "Reading"]
 
 _log = logging.getLogger("loom.llm")
 
@@ -70,6 +70,23 @@ class Question(NamedTuple):
     path: str
     body: bytes
     reading: Reading
+
+
+class Connecting(TypedDict, total=False):
+    """What every provider over HTTP takes, by keyword. Times in seconds."""
+
+    api_key: str | None
+    """Sent with each call, as the provider has it; None: nothing is."""
+    model: str | None
+    """Whom calls that name no model ask."""
+    connect: float
+    """The longest way to a connection."""
+    silence: float
+    """The longest pause within an answer, and before it."""
+    attempts: int
+    """Calls for one answer, the first included."""
+    backoff: tuple[float, float]
+    """The first and the longest pause between them."""
 
 
 class HttpModel(Model):
@@ -185,17 +202,20 @@ class HttpModel(Model):
     async def _stream(self, response: httpx2.Response, answer: Reading) -> AsyncGenerator[list[Part], None]:
         decoder = sse.Decoder(limit=limits.AI_EVENT_BYTES)
         blocks = response.aiter_bytes()
-        while not answer.done and (block := await self._next_block(blocks, answer)):
+        until: float | None = None  # once it is finished: comments may follow for ever
+        while not answer.done and (block := await self._next_block(blocks, answer, until)):
             for event in decoder.feed(block):
                 if parts := answer.feed(event.data, event.type):
                     yield parts
-        await self._next_block(blocks, answer)  # the body's end: only then can the connection be used again
+            if until is None and answer.finished:
+                until = _in(limits.AI_TRAILER)
+        # The body's end: only then can the connection be used again.
+        await self._next_block(blocks, answer, _in(limits.CLOSING) if answer.done else until)
 
-    async def _next_block(self, blocks: AsyncIterator[bytes], answer: Reading) -> bytes:
-        """The next bytes; b"" at the end, and whenever an answer that is finished does not go on."""
-        patience = limits.AI_TRAILER if answer.finished else None
+    async def _next_block(self, blocks: AsyncIterator[bytes], answer: Reading, until: float | None) -> bytes:
+        """The next bytes; b"" at the end, and when an answer that is finished does not go on `until` then."""
         try:
-            async with asyncio.timeout(limits.CLOSING if answer.done else patience):
+            async with asyncio.timeout_at(until):
                 async for block in blocks:
                     if block:
                         return block
@@ -266,6 +286,10 @@ class HttpModel(Model):
                 limits=httpx2.Limits(max_connections=limits.AI_CONNECTIONS),
             )
         return self._client
+
+
+def _in(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
 
 
 def _may_pass(error: LoomError) -> bool:

@@ -7,7 +7,7 @@ not known are passed over, as these pages ask for.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ from loom.model.errors import InvalidInput, RemoteProtocolError, Unavailable
 from loom.model.parts import FinishReasonPart, Part, ReasoningPart, TextPart, UsagePart
 from loom.wire import json
 
-from .ask import Ask
+from .ask import NO_JSON, Ask
 from .calls import Calls
 from .refusals import Refusals, fault_of, refusal
 
@@ -74,7 +74,7 @@ def message_body(ask: Ask, model: str, max_tokens: int, *, by_tool: bool = False
         body |= _by_tool(ask.schema) if by_tool else {"output_config": {"format": _format(ask.schema)}}
     try:
         return json.encode(body)
-    except TypeError as error:
+    except NO_JSON as error:
         raise InvalidInput(f"messages: {error}", details={"field": "messages"}) from None
 
 
@@ -94,10 +94,11 @@ def _tool(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]
 
 def _system(messages: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
     """The system prompt, which stands apart here: text, or blocks where one has more to say (`cache_control`)."""
-    contents = [message.get("content") for message in messages if message["role"] in ("system", "developer")]
+    said = [(place, message) for place, message in enumerate(messages) if message["role"] in ("system", "developer")]
+    contents = [message.get("content") for _, message in said]
     if all(isinstance(content, str) for content in contents):
         return "\n\n".join(contents)  # type: ignore[arg-type]
-    return [block for content in contents for block in _blocks(content)]
+    return [block for place, message in said for block in _content(message, f"messages[{place}]")]
 
 
 def _turns(ask: Ask) -> list[dict[str, Any]]:
@@ -116,7 +117,7 @@ def _turns(ask: Ask) -> list[dict[str, Any]]:
         else:
             turns.append({"role": role, "content": said})
     if ask.continues:
-        turns[-1]["content"][-1:] = _blocks(ask.begun.rstrip())  # no space at its end is taken
+        turns[-1]["content"][-1:] = _text(ask.begun.rstrip())  # no space at its end is taken
     return [_short(turn) for turn in turns if turn["content"]]
 
 
@@ -129,17 +130,17 @@ def _short(turn: dict[str, Any]) -> dict[str, Any]:
 
 def _said(message: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
     if message["role"] == "tool":
-        yield _result(message)
+        yield _result(message, where)
         return
-    yield from message.get("thinking_blocks") or ()  # they come first, and unchanged
-    yield from _blocks(message.get("content"))
-    for place, call in enumerate(message.get("tool_calls") or ()):
+    yield from _objects(message.get("thinking_blocks"), f"{where}.thinking_blocks")  # they come first, and unchanged
+    yield from _content(message, where)
+    for place, call in enumerate(_objects(message.get("tool_calls"), f"{where}.tool_calls")):
         yield _use(call, f"{where}.tool_calls[{place}]")
 
 
-def _result(message: Mapping[str, Any]) -> dict[str, Any]:
+def _result(message: Mapping[str, Any], where: str) -> dict[str, Any]:
     content = message.get("content")
-    said = content if isinstance(content, str) else list(_blocks(content))
+    said = content if isinstance(content, str) else list(_content(message, where))
     result = {"type": "tool_result", "tool_use_id": message.get("tool_call_id"), "content": said}
     return {**result, "is_error": True} if message.get("is_error") else result
 
@@ -149,17 +150,29 @@ def _use(call: Any, where: str) -> dict[str, Any]:
         function = call["function"]
         arguments = json.decode((function.get("arguments") or "{}").encode())
         return {"type": "tool_use", "id": call["id"], "name": function["name"], "input": arguments}
-    except (LookupError, TypeError, AttributeError, RemoteProtocolError):
+    except (LookupError, TypeError, AttributeError, UnicodeEncodeError, RemoteProtocolError):
         raise InvalidInput(f"{where}: no tool call with JSON arguments", details={"field": where}) from None
 
 
-def _blocks(content: Any) -> Iterator[dict[str, Any]]:
+def _content(message: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
+    content = message.get("content")
     if isinstance(content, str):
-        if content:  # an empty block is refused
-            yield {"type": "text", "text": content}
+        yield from _text(content)
         return
-    for part in content or ():
-        yield _image(part) if isinstance(part, dict) and part.get("type") == "image_url" else part
+    for part in _objects(content, f"{where}.content"):
+        yield _image(part) if part.get("type") == "image_url" else part
+
+
+def _text(text: str) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": text}] if text else []  # an empty block is refused
+
+
+def _objects(value: Any, where: str) -> Sequence[dict[str, Any]]:
+    """A list of objects, perhaps left out. Raises `InvalidInput` for anything else."""
+    parts = () if value is None else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, dict) for part in parts):
+        raise InvalidInput(f"{where}: no list of objects", details={"field": where})
+    return parts
 
 
 def _image(part: Mapping[str, Any]) -> dict[str, Any]:
@@ -342,7 +355,7 @@ class MessageAnswer:
 
 
 def _count(value: Any) -> int:
-    return int(value) if isinstance(value, int | float) else 0
+    return max(0, int(value)) if isinstance(value, int | float) else 0
 
 
 def _decode(decoder: Any, data: bytes) -> Any:

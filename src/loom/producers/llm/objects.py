@@ -54,7 +54,7 @@ async def read_object(parts: AsyncGenerator[Part, None], form: Form[T]) -> Async
     Raises `RemoteProtocolError` for an answer that does not fit, `LimitExceeded` for one that was cut at its longest,
     `InvalidInput` (`content_filter`) for one that the provider held back.
     """
-    partial, reason, length, before = PartialJson(), "", 0, UNKNOWN
+    partial, reason, length, before = PartialJson("{"), "", 0, UNKNOWN
     async with aclosing(parts):
         async for part in parts:
             if isinstance(part, TextPart):

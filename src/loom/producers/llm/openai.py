@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 from urllib.parse import urlsplit
 
 from loom.model import limits
@@ -11,7 +11,7 @@ from loom.wire import json
 
 from .ask import Ask
 from .completions import OPENAI, Answer, Prefix, request_body
-from .http import HttpModel, Question
+from .http import Connecting, HttpModel, Question
 
 __all__ = ["OPENAI_URL", "OpenAICompatible", "Prefixing"]
 
@@ -62,23 +62,10 @@ class OpenAICompatible(HttpModel):
         self,
         base_url: str = OPENAI_URL,
         *,
-        api_key: str | None = None,
-        model: str | None = None,
         prefixing: Prefixing | None = None,
-        connect: float = limits.AI_CONNECT,
-        silence: float = limits.AI_SILENCE,
-        attempts: int = limits.AI_ATTEMPTS,
-        backoff: tuple[float, float] = limits.AI_BACKOFF,
+        **connecting: Unpack[Connecting],
     ) -> None:
-        super().__init__(
-            base_url,
-            api_key=api_key,
-            model=model,
-            connect=connect,
-            silence=silence,
-            attempts=attempts,
-            backoff=backoff,
-        )
+        super().__init__(base_url, **connecting)
         self._prefixing = prefixing or _BY_HOST.get(self._url.host)
 
     def _authority(self) -> dict[str, str]:

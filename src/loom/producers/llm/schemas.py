@@ -1,47 +1,23 @@
-"""JSON Schemas of Python types, as models are told them. Pure."""
+"""Schemas of answers, as providers take them. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import msgspec
+from loom.engine.schemas import fields_schema, schema_of
 
-from loom.model.errors import UsageError
-
-__all__ = ["object_schema", "parameters_schema", "schema_of", "strict_schema"]
+__all__ = ["object_schema", "strict_schema"]
 
 _WRAP = "value"
 
 
-def schema_of(type: Any) -> dict[str, Any]:
-    """The schema of a type that JSON can hold (msgspec, pydantic, dataclass, TypedDict, builtins, unions of them), its
-    definitions at its root and the root itself never a reference. Raises `UsageError` for what has none."""
-    try:
-        schema, definitions = _hoist(msgspec.json.schema(type, schema_hook=_hook))
-    except TypeError as error:
-        raise UsageError(f"{type!r} cannot be asked of a model: {error}") from None
-    return _with_definitions(_resolve(schema, definitions), definitions)
-
-
 def object_schema(type: Any) -> tuple[dict[str, Any], str]:
     """The schema of an answer of this type, always an object's: providers ask for one. The second is the field that
-    the value stands in, "" if it is the object itself."""
+    the value stands in, "" if it is the object itself. Raises `UsageError` for a type that has none."""
     schema = schema_of(type)
     if schema.get("type") == "object" and "properties" in schema:
         return schema, ""
-    return parameters_schema({_WRAP: type}, required=[_WRAP]), _WRAP
-
-
-def parameters_schema(parameters: Mapping[str, Any], *, required: list[str]) -> dict[str, Any]:
-    """The schema of an object with a field of each of these types."""
-    definitions: dict[str, Any] = {}
-    properties = {}
-    for name, type in parameters.items():
-        properties[name], more = _hoist(schema_of(type))
-        definitions.update(more)
-    schema = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
-    return _with_definitions(schema, definitions)
+    return fields_schema({_WRAP: schema}, required=[_WRAP]), _WRAP
 
 
 def strict_schema(schema: Any) -> dict[str, Any] | None:
@@ -76,50 +52,3 @@ def _strict(schema: Any) -> Any:
             raise ValueError("an object of any fields")
         strict |= {"additionalProperties": False, "required": list(strict["properties"])}
     return {"$ref": strict["$ref"]} if "$ref" in strict and "$defs" not in strict else strict
-
-
-def _hook(type: Any) -> dict[str, Any]:
-    make = getattr(type, "model_json_schema", None)  # pydantic
-    if not callable(make):
-        raise TypeError(f"no JSON Schema is known for {type!r}")
-    schema: dict[str, Any] = make()
-    return schema
-
-
-def _hoist(schema: Any) -> tuple[Any, dict[str, Any]]:
-    """The schema without definitions, and these, from wherever they stood: references name them at the root."""
-    definitions: dict[str, Any] = {}
-
-    def take(part: Any) -> Any:
-        if isinstance(part, list):
-            return [take(member) for member in part]
-        if not isinstance(part, dict):
-            return part
-        for name, definition in part.get("$defs", {}).items():
-            definitions[name] = take(definition)
-        return {key: take(value) for key, value in part.items() if key != "$defs"}
-
-    return take(schema), definitions
-
-
-def _resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in schema:
-        rest = {key: value for key, value in schema.items() if key != "$ref"}
-        schema = {**definitions[schema["$ref"].rpartition("/")[2]], **rest}
-    return schema
-
-
-def _with_definitions(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Only those that are named: the root's own was put in its place."""
-    named = {name: part for name, part in definitions.items() if _names(name, [schema, definitions])}
-    return {**schema, "$defs": named} if named else schema
-
-
-def _names(name: str, part: Any) -> bool:
-    if isinstance(part, list):
-        return any(_names(name, member) for member in part)
-    if isinstance(part, dict):
-        reference = part.get("$ref")
-        named = isinstance(reference, str) and reference.endswith(f"/{name}")
-        return named or any(_names(name, member) for member in part.values())
-    return False

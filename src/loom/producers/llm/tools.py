@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from loom.engine.failure import info_of
-from loom.engine.registry import make_producer
+from loom.engine.schemas import schema_of
+from loom.engine.signature import make_producer
 from loom.engine.tasks import cancel_and_wait, spawn, wait_out
 from loom.model import limits
 from loom.model.errors import InvalidInput, LimitExceeded, RemoteProtocolError, UsageError
@@ -34,7 +35,6 @@ from loom.wire import json
 
 from .ask import Ask
 from .calls import CUT_SHORT
-from .schemas import parameters_schema, schema_of
 
 __all__ = ["Answering", "Tool", "Toolbox", "run_rounds"]
 
@@ -66,15 +66,13 @@ class Tool:
         self.spec = ToolSpec(name, inspect.getdoc(function) or "", self._schema())
 
     def _schema(self) -> dict[str, Any]:
-        parameters = self._producer.parameters
-        if self._producer.takes_model:
-            return schema_of(parameters[0].type)
-        required = [parameter.name for parameter in parameters if parameter.required]
-        return parameters_schema({parameter.name: parameter.type for parameter in parameters}, required=required)
+        for parameter in self._producer.inputs.parameters:
+            schema_of(parameter.type)  # what has none could not be asked for
+        return self._producer.inputs.schema
 
     def decode(self, arguments: str) -> dict[str, Any]:
         """What to call the function with. Raises `InvalidInput` and `RemoteProtocolError` for what does not fit."""
-        return self._producer.decode(arguments.encode(errors="replace"))
+        return self._producer.inputs.decode(arguments.encode(errors="replace"))
 
     async def call(self, values: dict[str, Any]) -> Any:
         """What the function returns. Cancelling ends it: a coroutine at its next await; a thread is waited for."""
@@ -110,18 +108,16 @@ class Toolbox:
         try:
             async with self._room:
                 return _told(call, await tool.call(values))
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            return _failed(call, "it was cancelled from inside")
-        except Exception as error:  # user code: whatever it raises, the model is told and may do something else
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):  # nor is the end of the loop the tool's
+            raise
+        except BaseException as error:  # user code: whatever it raises, SystemExit too, the model is told
             _log.warning("tool %s failed", call.name, exc_info=error)
             return _failed(call, info_of(error).message)
 
 
 def _told(call: ToolCallPart, value: Any) -> ToolResultPart:
     content = value if isinstance(value, str) else json.encode(value).decode()
+    content.encode()  # half a surrogate pair is no text that could be passed on
     if len(content) > limits.AI_TOOL_RESULT_CHARACTERS:
         return _failed(call, f"its result of {len(content)} characters is too long")
     return ToolResultPart(call.id, call.name, content)
@@ -163,7 +159,7 @@ def _settle(done: asyncio.Future[Any], value: Any, error: BaseException | None) 
     elif isinstance(error, Exception) and not isinstance(error, StopIteration):
         done.set_exception(error)
     else:  # a future takes no StopIteration, and SystemExit would take the loop down
-        done.set_exception(RuntimeError(repr(error)))
+        done.set_exception(RuntimeError(info_of(error).message))
 
 
 class _Round:
@@ -263,9 +259,9 @@ async def _results(tools: Toolbox, calls: Sequence[ToolCallPart]) -> AsyncGenera
     """All at the same time; each given as soon as those before it are there."""
     tasks = [spawn(tools.result_of(call), f"loom-tool {call.name}") for call in calls]
     try:
-        for task in tasks:
+        for call, task in zip(calls, tasks, strict=True):
             await asyncio.wait([task])
-            yield task.result()
+            yield _failed(call, "it was cancelled from inside") if task.cancelled() else task.result()
     finally:
         await cancel_and_wait(*tasks)
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 import loom
-from loom.engine.registry import make_producer
+from loom.engine.signature import make_producer
 from loom.model.errors import InvalidInput, RemoteProtocolError
 from loom.wire.dialects.openai import ChatBody, ProviderChatBody, read_request
 from loom.wire.json import encode
@@ -20,7 +20,7 @@ def given(target: Any, name: str = "actor", **fields: Any) -> dict[str, Any]:
     """What the actor is called with."""
     producer = make_producer(name, target)
     asked = read_request(encode({**HI, **fields}), ChatBody).input_for(name, producer.info().input_schema)
-    return producer.decode(encode(asked))
+    return producer.inputs.decode(encode(asked))
 
 
 async def plain(prompt: str) -> None: ...

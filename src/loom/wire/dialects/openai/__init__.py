@@ -1,6 +1,6 @@
 """OpenAI's Chat Completions, as its clients speak it (API reference, "Chat"; tried with `openai` of PyPI and npm)."""
 
-from .answer import Events, TakenBack, Whole, completion_id
+from .answer import Events, TakenBack, Whole
 from .errors import ApiErrorBody, error_body, status_of
 from .request import ChatBody, ChatRequest, Completion, Model, ModelList, ProviderChatBody, read_request
 
@@ -15,7 +15,6 @@ __all__ = [
     "ProviderChatBody",
     "TakenBack",
     "Whole",
-    "completion_id",
     "error_body",
     "read_request",
     "status_of",

@@ -31,10 +31,10 @@ from loom.wire.json import encode
 
 from .errors import error_body
 
-__all__ = ["Events", "Whole", "completion_id"]
+__all__ = ["Events", "TakenBack", "Whole"]
 
 
-def completion_id(run: str) -> str:
+def _completion_id(run: str) -> str:
     """The completion's id, in every event the same: it names the run."""
     return f"chatcmpl-{run}"
 
@@ -251,7 +251,7 @@ class Events:
         self._held = _Held()
         self._role = b'"role":"assistant",'
         self._head = b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,"choices":[' % (
-            encode(completion_id(run)),
+            encode(_completion_id(run)),
             created,
             encode(model),
         )
@@ -406,7 +406,7 @@ class Whole:
         used = held.usage(self._used)
         usage = {} if used is None else {"usage": used}
         return encode({
-            "id": completion_id(self._run), "object": "chat.completion", "created": self._created,
+            "id": _completion_id(self._run), "object": "chat.completion", "created": self._created,
             "model": self._model, "choices": [choice], **usage,
         })  # fmt: skip
 

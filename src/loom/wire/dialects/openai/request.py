@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -118,7 +118,7 @@ class ChatRequest:
         Each parameter gets the field of its name. Without `messages` among them, the one that takes a text gets the
         user's last. Raises `InvalidInput` when neither is there, or the user said nothing.
         """
-        parameters, required = _parameters(schema)
+        parameters, required = schema.get("properties", {}), schema.get("required", ())
         given = {name: self._fields[name] for name in parameters if name in self._fields and name not in _OURS}
         if given.get("model") == actor and "model" not in required:
             del given["model"]  # its own name says nothing to it, and to the model behind it something wrong
@@ -149,15 +149,7 @@ _KNOWN = frozenset({
 """Fields of the API that hold a text: a parameter of such a name is not for the user's."""
 
 
-def _parameters(schema: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Of a sole parameter that is a model, its fields."""
-    reference = schema.get("$ref", "")
-    if reference:
-        schema = schema.get("$defs", {}).get(reference.rpartition("/")[2], {})
-    return dict(schema.get("properties", {})), list(schema.get("required", ()))
-
-
-def _prompt_of(actor: str, parameters: dict[str, Any], required: list[str]) -> str:
+def _prompt_of(actor: str, parameters: Mapping[str, Any], required: Collection[str]) -> str:
     """The sole parameter that may be a text; of several the sole required one."""
     texts = [name for name, form in parameters.items() if name not in _KNOWN and _takes_text(form)]
     for found in (texts, [name for name in texts if name in required]):

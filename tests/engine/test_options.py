@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 import loom
 from loom.connect import connect
+from loom.engine.options import seconds
 
 
 @pytest.mark.parametrize(
@@ -43,3 +45,9 @@ def test_a_retry_that_does_not_fit_is_refused(given: dict[str, Any]) -> None:
 def test_memory_without_a_worker_would_wait_for_ever() -> None:
     with pytest.raises(loom.UsageError, match="worker=True"):
         connect("memory://")
+
+
+def test_a_duration_is_float_seconds() -> None:
+    assert seconds(timedelta(minutes=1)) == 60.0
+    assert seconds(0.5) == 0.5
+    assert seconds(None) is None

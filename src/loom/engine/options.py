@@ -1,0 +1,69 @@
+"""What is declared of a producer's runs, and what one run is started with."""
+
+from __future__ import annotations
+
+import inspect
+from datetime import timedelta
+from typing import Any, Literal
+
+import msgspec
+
+from loom.model import limits
+from loom.model.errors import UsageError
+from loom.model.run import check_id
+
+__all__ = ["Options", "Retry", "check_declared", "seconds"]
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """What follows when an attempt fails or its worker is lost.
+
+    `attempts` and `on` bound the producer's own errors: at most `attempts` tries altogether, another one only after
+    an exception of a type in `on`. Lost workers are bounded by `max_crashes`. `mode`: "restart" takes back what was
+    said, "continue" keeps it, and the producer finds it in `ctx.previous`. `backoff`: first and longest pause (s).
+    """
+
+    attempts: int = 5
+    on: tuple[type[Exception], ...] = (Exception,)
+    mode: Literal["restart", "continue"] = "restart"
+    backoff: tuple[float, float] = limits.RETRY_BACKOFF
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.attempts, int) or self.attempts < 1:
+            raise UsageError(f"Retry(attempts={self.attempts!r}): a whole number, at least 1")
+        if not isinstance(self.on, tuple) or not all(inspect.isclass(kind) for kind in self.on):
+            raise UsageError(f"Retry(on={self.on!r}): a tuple of exception types, as (IOError,)")
+        if self.mode not in ("restart", "continue"):
+            raise UsageError(f"Retry(mode={self.mode!r}): 'restart' or 'continue'")
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How one run is started; what is None is the producer's own default."""
+
+    id: str | None = None
+    key: str | None = None
+    queue: str | None = None
+    timeout: float | timedelta | None = None
+    idle_timeout: float | timedelta | None = None
+    ahead: int | None = None
+
+
+def check_declared(name: str, retry: Any, max_crashes: Any, options: Options) -> None:
+    """Raise `UsageError` for what makes no sense: it is wrong where it stands, not when a run meets it."""
+    if retry is not None and not isinstance(retry, Retry):
+        raise UsageError(f"{name}: retry={retry!r}: a loom.Retry, as loom.Retry(attempts=3)")
+    if not isinstance(max_crashes, int) or max_crashes < 0:
+        raise UsageError(f"{name}: max_crashes={max_crashes!r}: a whole number, 0 or more")
+    for field in ("timeout", "idle_timeout"):
+        value = getattr(options, field)
+        if value is not None and not (isinstance(value, (int, float, timedelta)) and (seconds(value) or 0) > 0):
+            raise UsageError(f"{name}: {field}={value!r}: seconds or a timedelta, more than 0")
+    if options.ahead is not None and not (isinstance(options.ahead, int) and options.ahead > 0):
+        raise UsageError(f"{name}: ahead={options.ahead!r}: a whole number of chunks, more than 0")
+    if options.queue is not None:
+        check_id(options.queue, "queue")
+
+
+def seconds(value: float | timedelta | None) -> float | None:
+    """A duration as float seconds."""
+    return value.total_seconds() if isinstance(value, timedelta) else value

@@ -1,0 +1,115 @@
+"""A producer: a named function that yields or returns, and what its author declared of it.
+
+It is any of: async generator function, coroutine function, generator function, plain function, or a class with `stream`
+and/or `execute`. `signature` makes one of these.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, Generic, Literal, ParamSpec, TypeVar
+
+from loom.model.run import ActorInfo, check_id
+
+from .inputs import Inputs
+from .options import Options, Retry
+
+__all__ = ["Bound", "Kind", "Producer"]
+
+P = ParamSpec("P")
+Out = TypeVar("Out", covariant=True)
+
+Kind = Literal["async-generator", "coroutine", "generator", "function"]
+"""How a producer is driven; the last two in threads."""
+
+
+class Producer(Generic[P, Out]):
+    """A named function that yields or returns; only the runner ever drives it. Called plainly, it is the function."""
+
+    def __init__(
+        self,
+        name: str,
+        target: Callable[..., Any],
+        *,
+        kind: Kind,
+        context: str | None,
+        inputs: Inputs,
+        yields: Any,
+        returns: Any,
+        retry: Retry | None,
+        max_crashes: int,
+        options: Options,
+        requires: tuple[str, ...] = (),
+    ) -> None:
+        self.name = name
+        self.target = target
+        self.kind = kind
+        self.context = context
+        self.inputs = inputs
+        self.yields = yields
+        self.returns = returns
+        self.retry = retry
+        self.max_crashes = max_crashes
+        self.options = options
+        self.requires = requires
+        self.__doc__ = target.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Out:
+        """The function itself, as it was written: for tests and for calls from other producers."""
+        result: Out = self.target(*args, **kwargs)
+        return result
+
+    def __repr__(self) -> str:
+        return f"<Producer {self.name!r}: {self.kind}>"
+
+    def using(
+        self,
+        *,
+        id: str | None = None,
+        key: str | None = None,
+        queue: str | None = None,
+        timeout: float | timedelta | None = None,
+        idle_timeout: float | timedelta | None = None,
+        ahead: int | None = None,
+    ) -> Bound[P, Out]:
+        """This producer with options for the run to start, as ``client.start(chat.using(key="u1"), "hi")``."""
+        options = Options(id=id, key=key, queue=queue, timeout=timeout, idle_timeout=idle_timeout, ahead=ahead)
+        return Bound(self, options)
+
+    def renamed(self, name: str) -> Producer[P, Out]:
+        """The same producer under another name. Raises `InvalidInput` for one that is no name."""
+        renamed = copy.copy(self)
+        renamed.name = check_id(name, "actor")
+        renamed.inputs = Inputs(name, self.inputs.parameters)
+        return renamed
+
+    @property
+    def threaded(self) -> bool:
+        """Whether it is driven in a thread of its own."""
+        return self.kind in ("generator", "function")
+
+    @property
+    def continues(self) -> bool:
+        """Whether a new attempt goes on from what was said."""
+        return self.retry is not None and self.retry.mode == "continue"
+
+    @cached_property
+    def description(self) -> str:
+        """The first line of its documentation."""
+        return (inspect.getdoc(self.target) or "").partition("\n")[0]
+
+    def info(self) -> ActorInfo:
+        """What others are told of it."""
+        return ActorInfo(name=self.name, description=self.description, input_schema=self.inputs.schema)
+
+
+class Bound(Generic[P, Out]):
+    """A producer with options for the run to start."""
+
+    def __init__(self, producer: Producer[P, Out], options: Options) -> None:
+        self.producer = producer
+        self.options = options

@@ -1,0 +1,68 @@
+"""What requests may say beside their bodies, and what several routes answer: rows that operations share."""
+
+from __future__ import annotations
+
+from loom.model import limits
+from loom.model.run import ID_PATTERN
+
+from .operations import Answer, Parameter
+
+__all__ = [
+    "AFTER",
+    "ATTACH",
+    "EVENTS",
+    "FLAG",
+    "ID",
+    "IDEMPOTENCY_KEY",
+    "LAST_EVENT_ID",
+    "NAMED",
+    "READER",
+    "RUN",
+    "WAIT",
+    "at_most",
+]
+
+ID = {"type": "string", "pattern": f"^{ID_PATTERN}$", "maxLength": limits.ID_LENGTH}
+FLAG = {"type": "string", "enum": ["0", "1", "false", "true", ""]}
+_CURSOR = r"^((0|[1-9][0-9]{0,17})-[1-9][0-9]{0,17})?$"
+_DURATION = r"^[0-9]{1,12}(\.[0-9]{1,9})?(ms|s|m|h)?$"
+
+RUN = Parameter("path", "id", "The run.", ID)
+READER = Parameter("path", "reader", "The reader, by a name of its own choice: random, best.", ID)
+AFTER = Parameter(
+    "query",
+    "after",
+    "A cursor: what follows it. Left out or empty: from the beginning.",
+    {"type": "string", "pattern": _CURSOR},
+)
+NAMED = Parameter("query", "named", "0: no `event:` lines, for `onmessage`.", FLAG)
+ATTACH = Parameter(
+    "query",
+    "attach",
+    "0: a run with `ahead` does not wait for this connection. Its reader says itself how far it has read, if the answer"
+    " says `Loom-Ahead` (`POST /runs/{id}/readers/{reader}`).",
+    FLAG,
+)
+WAIT = Parameter(
+    "query",
+    "wait",
+    f"Wait so long for a chunk: 50ms, 2s; at most {limits.LONG_POLL:g} s.",
+    {"type": "string", "pattern": _DURATION},
+)
+LAST_EVENT_ID = Parameter("header", "Last-Event-ID", "The id of the last event seen. Wins over `after`.")
+IDEMPOTENCY_KEY = Parameter(
+    "header",
+    "Idempotency-Key",
+    "Names the run: sent again with the same request it gets the same run. Not together with an id.",
+    {"type": "string", "minLength": 1, "maxLength": limits.IDEMPOTENCY_KEY_LENGTH},
+)
+EVENTS = {
+    200: Answer("The run's chunks as events, until its end.", str),
+    204: Answer("Nothing is left: the run has ended and the cursor is at its end. Do not reconnect."),
+}
+
+
+def at_most(most: int, default: int) -> Parameter:
+    """``?limit=``."""
+    schema = {"type": "integer", "minimum": 1, "maximum": most, "default": default}
+    return Parameter("query", "limit", "At most so many.", schema)
