@@ -1,0 +1,160 @@
+"""Whether a history keeps the guarantees: looked at from outside, by someone who knows nothing of the engine. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from loom.model.chunk import Batch
+from loom.model.cursor import Cursor
+from loom.model.errors import LoomError
+from loom.model.grammar import State, advance, kept_through
+from loom.model.run import Claim
+from loom.wire.json import decode_chunk, type_of
+
+from .history import Acked, Call, Happening, Logged, Seen
+
+__all__ = ["Outbox", "Violation", "check"]
+
+_ROUNDING = 1e-6
+"""Seconds that sums of seconds may be wrong by."""
+
+
+class Outbox(msgspec.Struct, frozen=True):
+    """A run's log as it was read in one go, when everything was over."""
+
+    run: str
+    lines: tuple[tuple[Cursor, bytes], ...]
+    ended: bool
+    """Whether the store says so."""
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """A guarantee (G1 to G10, as in docs/guarantees.md; "" for what must not happen at all) that did not hold."""
+
+    guarantee: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.guarantee or '--':3} {self.what}"
+
+
+def check(history: Sequence[Happening], outboxes: Mapping[str, Outbox | None], lease: float) -> list[Violation]:
+    """What the history violates; nothing, if all is well. `outboxes`: every run that somebody wanted to start."""
+    calls = [happening for happening in history if isinstance(happening, Call)]
+    found = [Violation("", happening.text) for happening in history if isinstance(happening, Logged)]
+    found += _acknowledged(history, outboxes)
+    for run, outbox in outboxes.items():
+        if outbox is not None:
+            found += _log(outbox)
+            found += _viewers(outbox, [h for h in history if isinstance(h, Seen) and h.run == run])
+        about = [call for call in calls if call.run == run]
+        found += _appends(run, outbox, about)
+        found += _claims(run, about, lease)
+    return list(dict.fromkeys(found))
+
+
+# --- the log by itself -----------------------------------------------------------------------------------------------
+
+
+def _log(outbox: Outbox) -> Iterator[Violation]:
+    run, state, epoch = outbox.run, State.NEW, 0
+    for seq, (cursor, line) in enumerate(outbox.lines, 1):
+        if cursor.seq != seq:
+            yield Violation("G1", f"run {run}: chunk {cursor} stands where seq {seq} is due")
+            return
+        if cursor.epoch < epoch:
+            yield Violation("G2", f"run {run}: chunk {cursor} of an older attempt follows epoch {epoch}")
+        epoch = cursor.epoch
+        if state is State.ENDED:
+            yield Violation("G4", f"run {run}: {type_of(line)!r} stands behind the end, at {cursor}")
+            return
+        try:
+            state = advance(state, type_of(line))
+        except LoomError as error:
+            yield Violation("G3", f"run {run}: at {cursor}: {error}")
+            return
+        if type_of(line) == "start" and (kept_through(decode_chunk(line)) or 0) >= seq:
+            yield Violation("G3", f"run {run}: the start at {cursor} keeps what is not said yet")
+    if (state is State.ENDED) != outbox.ended:
+        yield Violation("G4", f"run {run}: ended is {outbox.ended}, its last chunk says {state.value}")
+    if state is not State.ENDED:
+        yield Violation("G10", f"run {run}: it did not end in time after all faults had stopped")
+
+
+def _viewers(outbox: Outbox, seen: Iterable[Seen]) -> Iterator[Violation]:
+    views: dict[str, list[tuple[Cursor, bytes]]] = defaultdict(list)
+    over: dict[str, bool] = {}
+    for one in seen:
+        views[one.viewer] += one.page.lines()
+        over[one.viewer] = one.page.ended
+    for viewer, view in views.items():
+        if view != list(outbox.lines[: len(view)]):
+            at = next((n for n, (a, b) in enumerate(zip(view, outbox.lines, strict=False)) if a != b), len(outbox.lines))
+            was = f"chunk {view[at][0]}" if at < len(view) else "nothing"
+            yield Violation("G5", f"{viewer}: its chunk {at + 1} is not the log's: it was given {was}")
+        elif over[viewer] != (len(view) == len(outbox.lines) and outbox.ended):
+            yield Violation("G5", f"{viewer}: it saw {len(view)} of {len(outbox.lines)} chunks, ended: {over[viewer]}")
+
+
+# --- what was acknowledged -------------------------------------------------------------------------------------------
+
+
+def _acknowledged(history: Iterable[Happening], outboxes: Mapping[str, Outbox | None]) -> Iterator[Violation]:
+    for one in history:
+        if isinstance(one, Acked) and one.what == "start" and outboxes.get(one.run) is None:
+            yield Violation("G10", f"run {one.run}: its start was acknowledged, and it is not there")
+
+
+def _appends(run: str, outbox: Outbox | None, calls: Iterable[Call]) -> Iterator[Violation]:
+    """What the store took is in the log, and it took nothing of who was fenced."""
+    fences: list[Call] = []
+    lines = dict(outbox.lines) if outbox is not None else {}
+    for call in calls:
+        if call.error is not None:
+            continue
+        if call.name == "fence" and not call.result.ended:
+            fences.append(call)
+        if call.name != "append":
+            continue
+        batch: Batch = call.args[1]
+        if any(fence.result.epoch > batch.epoch for fence in fences if fence.last < call.first):
+            yield Violation("G2", f"run {run}: {call.step} of epoch {batch.epoch} was taken after a newer fence")
+        for seq, line in enumerate(batch.lines(), batch.first):
+            if lines.get(Cursor(batch.epoch, seq)) != line:
+                yield Violation("G4", f"run {run}: chunk {batch.epoch}-{seq} was acknowledged ({call.step}) and is lost")
+                break
+
+
+# --- who holds the run -----------------------------------------------------------------------------------------------
+
+
+def _claims(run: str, calls: Iterable[Call], lease: float) -> Iterator[Violation]:
+    """One at a time: who was given the run, or renewed, holds it for a lease, unless he lets go."""
+    held: Claim | None = None
+    since, number, ended = 0.0, 0, False
+    for call in calls:
+        if call.name in ("append", "end_unstarted") and call.error is None:
+            ended = ended or bool(call.options.get("end")) or call.result is True
+        claim = call.result if call.name == "claim" else call.args[0] if call.name in ("renew", "ack", "release") else None
+        if not isinstance(claim, Claim) or call.error is not None:
+            continue
+        mine = held is not None and (claim.number, claim.worker) == (held.number, held.worker)
+        if call.name == "claim":
+            # Whose reply was lost may be given it again.
+            if held is not None and call.at < since + lease - _ROUNDING and claim.worker != held.worker:
+                left = since + lease - call.at
+                yield Violation("G9", f"run {run}: {call.step} got it while {held.worker} holds it for {left:.3f} s more")
+            if claim.number <= number:
+                yield Violation("G9", f"run {run}: {call.step} got claim {claim.number} after {number}")
+            held, since, number = claim, call.began, claim.number
+        elif not mine and held is not None:
+            yield Violation("G9", f"run {run}: {call.step} was let through, but {held.worker} holds it")
+        elif call.name == "renew":
+            since = call.began
+        else:
+            held = None
+            if call.name == "ack" and not ended:
+                yield Violation("G10", f"run {run}: {call.step} forgot it before its end")
