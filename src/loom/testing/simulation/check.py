@@ -10,16 +10,20 @@ import msgspec
 from loom.model.chunk import Batch
 from loom.model.cursor import Cursor
 from loom.model.errors import LoomError
-from loom.model.grammar import State, advance, kept_through
+from loom.model.grammar import State, advance, is_output, kept_through
 from loom.model.run import Claim
 from loom.wire.json import decode_chunk, type_of
 
-from .history import Acked, Call, Happening, Logged, Seen
+from .history import Acked, Call, Fault, Happening, Logged, Seen
+from .world import Faults
 
 __all__ = ["Outbox", "Violation", "check"]
 
 _ROUNDING = 1e-6
 """Seconds that sums of seconds may be wrong by."""
+
+_HEARS = 2.0
+"""Seconds in which a producer stops that is told to, besides all that the simulation puts in the way."""
 
 
 class Outbox(msgspec.Struct, frozen=True):
@@ -41,9 +45,12 @@ class Violation(msgspec.Struct, frozen=True):
         return f"{self.guarantee or '--':3} {self.what}"
 
 
-def check(history: Sequence[Happening], outboxes: Mapping[str, Outbox | None], lease: float) -> list[Violation]:
+def check(
+    history: Sequence[Happening], outboxes: Mapping[str, Outbox | None], *, lease: float, faults: Faults
+) -> list[Violation]:
     """What the history violates; nothing, if all is well. `outboxes`: every run that somebody wanted to start."""
     calls = [happening for happening in history if isinstance(happening, Call)]
+    troubles = _Troubles(one for one in history if isinstance(one, Fault))
     found = [Violation("", happening.text) for happening in history if isinstance(happening, Logged)]
     found += _acknowledged(history, outboxes)
     for run, outbox in outboxes.items():
@@ -53,6 +60,9 @@ def check(history: Sequence[Happening], outboxes: Mapping[str, Outbox | None], l
         about = [call for call in calls if call.run == run]
         found += _appends(run, outbox, about)
         found += _claims(run, about, lease)
+        if faults.delay < lease / 4:  # else slowness alone explains it
+            found += _unprovoked(run, about, lease, troubles)
+        found += _cancelled(run, about, history, faults, troubles)
     return list(dict.fromkeys(found))
 
 
@@ -67,6 +77,8 @@ def _log(outbox: Outbox) -> Iterator[Violation]:
             return
         if cursor.epoch < epoch:
             yield Violation("G2", f"run {run}: chunk {cursor} of an older attempt follows epoch {epoch}")
+        if cursor.epoch > epoch and is_output(type_of(line)):
+            yield Violation("G3", f"run {run}: an attempt begins at {cursor} with {type_of(line)!r}")
         epoch = cursor.epoch
         if state is State.ENDED:
             yield Violation("G4", f"run {run}: {type_of(line)!r} stands behind the end, at {cursor}")
@@ -158,3 +170,47 @@ def _claims(run: str, calls: Iterable[Call], lease: float) -> Iterator[Violation
             held = None
             if call.name == "ack" and not ended:
                 yield Violation("G10", f"run {run}: {call.step} forgot it before its end")
+
+
+# --- what needs a reason ---------------------------------------------------------------------------------------------
+
+
+class _Troubles:
+    """What befell whom, and when."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self._of: dict[str, list[float]] = defaultdict(list)
+        for fault in faults:
+            self._of[fault.process].append(fault.at)
+
+    def of(self, process: str, since: float, until: float) -> bool:
+        """Whether anything befell `process` in that time."""
+        return any(since <= at <= until for at in self._of[process])
+
+
+def _unprovoked(run: str, calls: Iterable[Call], lease: float, troubles: _Troubles) -> Iterator[Violation]:
+    """A run is only taken over from a worker to which something has happened."""
+    held: Claim | None = None
+    for call in calls:
+        if call.name != "claim" or call.error is not None or not isinstance(call.result, Claim):
+            continue
+        claim = call.result
+        if held is not None and claim.crashes > held.crashes:
+            if not troubles.of(held.worker, call.at - 6 * lease, call.at):
+                yield Violation("G9", f"run {run}: taken over from {held.worker}, to whom nothing had happened")
+        held = claim
+
+
+def _cancelled(
+    run: str, calls: Iterable[Call], history: Iterable[Happening], faults: Faults, troubles: _Troubles
+) -> Iterator[Violation]:
+    """Once a cancel is acknowledged, a worker to which nothing happens says nothing new."""
+    acked = [one.at for one in history if isinstance(one, Acked) and one.what == "cancel" and one.run == run]
+    if not acked:
+        return
+    heard = acked[0] + faults.poll + 10 * faults.delay + _HEARS
+    for call in calls:
+        if call.name == "append" and call.error is None and call.began > heard and not call.options.get("end"):
+            if not troubles.of(call.process, acked[0] - faults.patience, call.at):
+                yield Violation("G10", f"run {run}: {call.step} goes on, {call.began - acked[0]:.1f} s after its cancel")
+                return

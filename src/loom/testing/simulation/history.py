@@ -39,11 +39,12 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """Something went wrong, as the seed wanted it, at the named step."""
+    """Something befell a process, as the seed wanted it, at the named step."""
 
     at: float
     step: str
     kind: str
+    process: str
 
     def __str__(self) -> str:
         return f"{self.at:10.3f} s  {self.kind:12}  {self.step}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Coroutine
+from math import inf
 from typing import Any, Protocol, TypeVar
 
 from loom.app import App
@@ -131,7 +132,7 @@ class House:
         def strike() -> None:
             if not struck.is_set():
                 struck.set()
-                if self._world.strikes(f"{step} {life.process.name}", kind):
+                if self._world.strikes(step, kind, life.process.name):
                     self._strike(life, kind)
 
         life.process.meet(strike, turns)
@@ -209,7 +210,7 @@ class Gateways:
         task = life.process.spawn(made(), name)
         over = outside(life.over.wait(), f"{name}: reset")
         try:
-            await asyncio.wait({task, over}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, over}, timeout=None if timeout == inf else timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await cancel_and_wait(over)
             if not task.done():

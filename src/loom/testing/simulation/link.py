@@ -134,12 +134,12 @@ class Link:
         world = self._world
         draws = world.draws(step)
         await asyncio.sleep(self._way(draws[0]))
-        if self._down or (draws[2] < world.faults.refused and world.strikes(step, "refused")):
+        if self._down or (draws[2] < world.faults.refused and self._strikes(step, "refused")):
             flight.fail(Unavailable("refused by the simulation"))
             return
         call = await self._carry_out(flight, step, name, method, args, options)
         world.history.append(call)
-        if self._down or (draws[3] < world.faults.lost_reply and world.strikes(step, "lost_reply")):
+        if self._down or (draws[3] < world.faults.lost_reply and self._strikes(step, "lost_reply")):
             await asyncio.sleep(world.faults.patience if draws[4] < 0.5 else self._way(draws[1]))
             lost = Unavailable if name in _READS else OutcomeUnknown
             flight.fail(lost("the reply was lost by the simulation"))
@@ -166,6 +166,9 @@ class Link:
             flight.at_store = False
         last = len(world.history)
         return Call(world.now, began, first, last, step, self._process.name, name, args, options, result, failure)
+
+    def _strikes(self, step: str, kind: str) -> bool:
+        return self._world.strikes(step, kind, self._process.name)
 
     def _way(self, draw: float) -> float:
         """Seconds under way: most are short, some are long."""
@@ -210,9 +213,9 @@ class Link:
         bare = Notice(marks=notice.marks)
         if self._down:
             return []  # whoever watches is told when it comes through again
-        if draws[0] < share and self._world.strikes(step, "lost_notice"):
+        if draws[0] < share and self._strikes(step, "lost_notice"):
             return [(self._world.faults.poll * draws[1], bare)]
         told = [(self._way(draws[2]), notice)]
-        if draws[3] < share and self._world.strikes(step, "odd_notice"):
+        if draws[3] < share and self._strikes(step, "odd_notice"):
             told = [(self._way(draws[2]), bare if draws[4] < 0.5 else notice), (self._way(draws[5]) * 5, notice)]
         return told

@@ -6,12 +6,13 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from contextlib import aclosing
+from math import inf
 from typing import Any, NamedTuple, cast
 
 from loom.engine.client import Client
 from loom.model.chunk import Page
 from loom.model.cursor import Cursor
-from loom.model.errors import HandleClosed, LoomError
+from loom.model.errors import HandleClosed, LoomError, RemoteProtocolError
 
 from .history import Acked, Logged, Seen
 from .houses import Gateways
@@ -23,7 +24,10 @@ _ANSWER = 12.0
 """Seconds that a client waits for an answer before it asks again, perhaps another gateway."""
 
 _STAY = 20.0
-"""Seconds after which a viewer hangs up and comes again at the latest: a reload, a change of networks."""
+"""Seconds after which a viewer that hangs up and comes again (a reload, a change of networks) does so at the latest."""
+
+_FAITHFUL = 0.25
+"""The share of connections that stay until they end: who always came again would not notice that he is told nothing."""
 
 
 class Start(NamedTuple):
@@ -93,7 +97,7 @@ class Viewer:
             self._connection += 1
             step = f"{self._name} connection#{self._connection}"
             draws = self._world.draws(step)
-            stay = _STAY if self._world.calm.is_set() else _STAY * draws[1] ** 2 + 0.1
+            stay = inf if draws[3] < _FAITHFUL else _STAY * draws[1] ** 2 + 0.1
             try:
                 await self._gateways.ask(draws[0], self._connect(self._connection), timeout=stay, name=step)
             except HandleClosed:
@@ -115,12 +119,18 @@ class Viewer:
             pages = cast(Any, client.transport.follow(self._run, after))
             async with aclosing(pages):
                 async for page in pages:
-                    if connection == self._connection:  # else the viewer has hung up
-                        self._take(page)
+                    if connection != self._connection:
+                        return  # the viewer has hung up
+                    if not self._take(page):
+                        raise RemoteProtocolError(f"was given a page that leads from {self._cursor} to {page.cursor}")
 
         return serve
 
-    def _take(self, page: Page) -> None:
+    def _take(self, page: Page) -> bool:
+        """Whether it leads on: who follows one that does not could go round for ever."""
         self._world.history.append(Seen(self._world.now, self._name, self._run, page))
+        if page.cursor is None or (self._cursor is not None and page.cursor.seq <= self._cursor.seq):
+            return False
         self._cursor = page.cursor
         self.ended = page.ended
+        return True

@@ -24,7 +24,7 @@ RUNS: Runs = [
     ("fails", {"before": 3}),
     ("recovers", {"before": 2}),
     ("silent", {"seconds": 25.0}),
-    ("tokens", {"count": 1000, "pause": 1.0}, {"timeout": 20.0}),
+    ("tokens", {"count": 1000, "pause": 1.0}, {"timeout": 40.0}),
 ]
 """Runs of it, in all about 450 chunks."""
 

@@ -126,7 +126,7 @@ class _Plan:
             world = World(loop, store, self.faults, seed=seed, spared=spared)
             with _listening(world):
                 outboxes = await _Stage(world, self).play()
-            violations = check(world.history, outboxes, self.lease)
+            violations = check(world.history, outboxes, lease=self.lease, faults=self.faults)
             return Report(
                 seed=seed,
                 violations=tuple(violations),

@@ -94,11 +94,11 @@ class World:
         digest = blake2b(f"{self._seed}/{step}".encode(), digest_size=64).digest()
         return tuple([number / 2**64 for number in _DRAWS.unpack(digest)])
 
-    def strikes(self, step: str, kind: str) -> bool:
-        """Whether a fault that the dice want at `step` hits; if so, it is written down."""
+    def strikes(self, step: str, kind: str, process: str) -> bool:
+        """Whether a fault that the dice want at `step` hits `process`; if so, it is written down."""
         if self.calm.is_set() or step in self._spared:
             return False
-        self.history.append(Fault(self.now, step, kind))
+        self.history.append(Fault(self.now, step, kind, process))
         return True
 
     @staticmethod
