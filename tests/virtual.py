@@ -23,6 +23,7 @@ _MODULES = (
 )
 """Those that read clocks themselves."""
 
+
 class Clock:
     """The time of the loop that first asks, also for threads, which have none."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+import contextlib
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
@@ -16,8 +16,8 @@ from loom.engine.writer import Writer
 from loom.model import limits
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor
-from loom.model.errors import Conflict, Fenced
-from loom.model.ports import Fence, Store
+from loom.model.errors import Conflict, Fenced, LoomError
+from loom.model.ports import Fence
 from loom.model.run import Claim
 from loom.stores.memory import MemoryStore
 
@@ -179,7 +179,9 @@ def adopts_the_tail(patch: pytest.MonkeyPatch) -> None:
                 return await self._logs.append(run, moved, end=end)  # type: ignore[no-any-return]
 
     made = Writer.__init__
-    patch.setattr(Writer, "__init__", lambda self, logs, run, fence: made(self, Persistent(logs), run, fence))
+    patch.setattr(
+        Writer, "__init__", lambda self, logs, run, fence: made(self, cast(Any, Persistent(logs)), run, fence)
+    )
 
 
 def never_renews(patch: pytest.MonkeyPatch) -> None:
@@ -196,10 +198,8 @@ def acks_first(patch: pytest.MonkeyPatch) -> None:
     drive = Worker._drive
 
     async def hasty(self: Worker, claim: Claim, runner: Any) -> Any:
-        try:
+        with contextlib.suppress(LoomError):
             await self._store.ack(claim)
-        except Exception:
-            pass
         return await drive(self, claim, runner)
 
     patch.setattr(Worker, "_drive", hasty)

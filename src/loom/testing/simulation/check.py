@@ -104,7 +104,9 @@ def _viewers(outbox: Outbox, seen: Iterable[Seen]) -> Iterator[Violation]:
         over[one.viewer] = one.page.ended
     for viewer, view in views.items():
         if view != list(outbox.lines[: len(view)]):
-            at = next((n for n, (a, b) in enumerate(zip(view, outbox.lines, strict=False)) if a != b), len(outbox.lines))
+            at = next(
+                (n for n, (a, b) in enumerate(zip(view, outbox.lines, strict=False)) if a != b), len(outbox.lines)
+            )
             was = f"chunk {view[at][0]}" if at < len(view) else "nothing"
             yield Violation("G5", f"{viewer}: its chunk {at + 1} is not the log's: it was given {was}")
         elif over[viewer] != (len(view) == len(outbox.lines) and outbox.ended):
@@ -134,10 +136,19 @@ def _appends(run: str, outbox: Outbox | None, calls: Iterable[Call]) -> Iterator
         batch: Batch = call.args[1]
         if any(fence.result.epoch > batch.epoch for fence in fences if fence.last < call.first):
             yield Violation("G2", f"run {run}: {call.step} of epoch {batch.epoch} was taken after a newer fence")
-        for seq, line in enumerate(batch.lines(), batch.first):
-            if lines.get(Cursor(batch.epoch, seq)) != line:
-                yield Violation("G4", f"run {run}: chunk {batch.epoch}-{seq} was acknowledged ({call.step}) and is lost")
-                break
+            return
+        lost = _lost(batch, lines)
+        if lost is not None:
+            yield Violation("G4", f"run {run}: {call.step} was acknowledged, and its chunk {lost} is lost")
+            return
+
+
+def _lost(batch: Batch, lines: Mapping[Cursor, bytes]) -> Cursor | None:
+    """The first chunk of `batch` that is not in the log as it was sent."""
+    for seq, line in enumerate(batch.lines(), batch.first):
+        if lines.get(Cursor(batch.epoch, seq)) != line:
+            return Cursor(batch.epoch, seq)
+    return None
 
 
 # --- who holds the run -----------------------------------------------------------------------------------------------
@@ -150,7 +161,9 @@ def _claims(run: str, calls: Iterable[Call], lease: float) -> Iterator[Violation
     for call in calls:
         if call.name in ("append", "end_unstarted") and call.error is None:
             ended = ended or bool(call.options.get("end")) or call.result is True
-        claim = call.result if call.name == "claim" else call.args[0] if call.name in ("renew", "ack", "release") else None
+        claim = (
+            call.result if call.name == "claim" else call.args[0] if call.name in ("renew", "ack", "release") else None
+        )
         if not isinstance(claim, Claim) or call.error is not None:
             continue
         mine = held is not None and (claim.number, claim.worker) == (held.number, held.worker)
@@ -158,7 +171,9 @@ def _claims(run: str, calls: Iterable[Call], lease: float) -> Iterator[Violation
             # Whose reply was lost may be given it again.
             if held is not None and call.at < since + lease - _ROUNDING and claim.worker != held.worker:
                 left = since + lease - call.at
-                yield Violation("G9", f"run {run}: {call.step} got it while {held.worker} holds it for {left:.3f} s more")
+                yield Violation(
+                    "G9", f"run {run}: {call.step} got it while {held.worker} holds it for {left:.3f} s more"
+                )
             if claim.number <= number:
                 yield Violation("G9", f"run {run}: {call.step} got claim {claim.number} after {number}")
             held, since, number = claim, call.began, claim.number
@@ -192,12 +207,12 @@ def _unprovoked(run: str, calls: Iterable[Call], lease: float, troubles: _Troubl
     """A run is only taken over from a worker to which something has happened."""
     held: Claim | None = None
     for call in calls:
-        if call.name != "claim" or call.error is not None or not isinstance(call.result, Claim):
+        claim = call.claim
+        if call.name != "claim" or call.error is not None or claim is None:
             continue
-        claim = call.result
-        if held is not None and claim.crashes > held.crashes:
-            if not troubles.of(held.worker, call.at - 6 * lease, call.at):
-                yield Violation("G9", f"run {run}: taken over from {held.worker}, to whom nothing had happened")
+        lapsed = held is not None and claim.crashes > held.crashes
+        if held is not None and lapsed and not troubles.of(held.worker, call.at - 6 * lease, call.at):
+            yield Violation("G9", f"run {run}: taken over from {held.worker}, to whom nothing had happened")
         held = claim
 
 
@@ -210,7 +225,8 @@ def _cancelled(
         return
     heard = acked[0] + faults.poll + 10 * faults.delay + _HEARS
     for call in calls:
-        if call.name == "append" and call.error is None and call.began > heard and not call.options.get("end"):
-            if not troubles.of(call.process, acked[0] - faults.patience, call.at):
-                yield Violation("G10", f"run {run}: {call.step} goes on, {call.began - acked[0]:.1f} s after its cancel")
-                return
+        said = call.name == "append" and call.error is None and not call.options.get("end")
+        if said and call.began > heard and not troubles.of(call.process, acked[0] - faults.patience, call.at):
+            after = call.began - acked[0]
+            yield Violation("G10", f"run {run}: {call.step} goes on, {after:.1f} s after its cancel")
+            return

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from loom.model.chunk import Page
+from loom.model.run import Claim
 
 __all__ = ["Acked", "Call", "Fault", "Happening", "Logged", "Seen", "digest_of"]
 
@@ -32,9 +33,15 @@ class Call(msgspec.Struct, frozen=True):
     error: BaseException | None
 
     @property
+    def claim(self) -> Claim | None:
+        """The claim that it gave, or was about."""
+        about = self.result if self.name == "claim" else self.args[0] if self.args else None
+        return about if isinstance(about, Claim) else None
+
+    @property
     def run(self) -> str:
-        """The run, or log, that it is about; of a claim the claimed one."""
-        about = self.result if self.name == "claim" else self.args[0] if self.args else ""
+        """The run, or the log, that it is about; "" if none."""
+        about = self.claim or (self.args[0] if self.args else "")
         return str(getattr(about, "run", about))
 
 
@@ -47,7 +54,8 @@ class Fault(msgspec.Struct, frozen=True):
     process: str
 
     def __str__(self) -> str:
-        return f"{self.at:10.3f} s  {self.kind:12}  {self.step}"
+        step = self.step if self.step.startswith(self.process) else f"{self.process} ({self.step})"
+        return f"{self.at:10.3f} s  {self.kind:12}  {step}"
 
 
 class Seen(msgspec.Struct, frozen=True):

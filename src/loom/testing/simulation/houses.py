@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Coroutine
-from math import inf
 from typing import Any, Protocol, TypeVar
 
 from loom.app import App
@@ -195,9 +194,9 @@ class Gateways:
         """Some gateway."""
         return self._houses[int(draw * len(self._houses))].life
 
-    async def ask(self, draw: float, call: Callable[[Client], Awaitable[T]], *, timeout: float, name: str) -> T:
+    async def ask(self, draw: float, call: Callable[[Client], Awaitable[T]], *, timeout: float | None, name: str) -> T:
         """What some gateway gives for `call`. Raises what the call raises, and `Unavailable` when it does not answer
-        within `timeout` seconds: then whether it was made is not known."""
+        within `timeout` seconds (None: whenever): then whether it was made is not known."""
         life = self.any(draw)
         client = life.client
         if client is None:
@@ -210,7 +209,7 @@ class Gateways:
         task = life.process.spawn(made(), name)
         over = outside(life.over.wait(), f"{name}: reset")
         try:
-            await asyncio.wait({task, over}, timeout=None if timeout == inf else timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, over}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await cancel_and_wait(over)
             if not task.done():

@@ -11,12 +11,14 @@ import contextvars
 import itertools
 from collections.abc import Callable, Coroutine
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVarTuple
 
 from loom.engine.tasks import spawn
 from loom.testing.virtual import VirtualLoop
 
 __all__ = ["Process", "SimulationLoop", "outside"]
+
+Ts = TypeVarTuple("Ts")
 
 _process: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
 
@@ -139,11 +141,11 @@ class SimulationLoop(VirtualLoop):
 
     def tasks_of(self, process: Process) -> list[asyncio.Task[Any]]:
         """Its tasks that are not done, in the order in which they were made."""
-        found = [task for task in asyncio.all_tasks(self) if isinstance(task, _Task) and task.process is process]
-        return sorted(found, key=lambda task: task.number)  # type: ignore[return-value]
+        tasks = [task for task in asyncio.all_tasks(self) if isinstance(task, _Task)]
+        return [*sorted((task for task in tasks if task.process is process), key=hash)]
 
     def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         process = _process.get() if context is None else context.get(_process)
         if process is None:
@@ -153,7 +155,7 @@ class SimulationLoop(VirtualLoop):
         return gate.handle
 
     def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         process = _process.get() if context is None else context.get(_process)
         if process is None:

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from contextlib import aclosing
-from math import inf
 from typing import Any, NamedTuple, cast
 
 from loom.engine.client import Client
@@ -60,8 +59,8 @@ async def _until_done(
     raise AssertionError
 
 
-async def start(world: World, gateways: Gateways, wanted: Start) -> None:
-    """Start a run, once, however often that has to be asked for."""
+async def start(world: World, gateways: Gateways, wanted: Start) -> bool:
+    """Start a run, once, however often that has to be asked for; False if it is refused for good."""
     arguments = () if wanted.input is None else (wanted.input,)
 
     async def call(client: Client) -> None:
@@ -70,6 +69,7 @@ async def start(world: World, gateways: Gateways, wanted: Start) -> None:
     error = await _until_done(world, gateways, "start", wanted.run, call)
     if error is not None:
         world.history.append(Logged(world.now, f"run {wanted.run} could not be started: {error!r}"))
+    return error is None
 
 
 async def cancel(world: World, gateways: Gateways, run: str) -> None:
@@ -97,7 +97,7 @@ class Viewer:
             self._connection += 1
             step = f"{self._name} connection#{self._connection}"
             draws = self._world.draws(step)
-            stay = inf if draws[3] < _FAITHFUL else _STAY * draws[1] ** 2 + 0.1
+            stay = None if draws[3] < _FAITHFUL else _STAY * draws[1] ** 2 + 0.1
             try:
                 await self._gateways.ask(draws[0], self._connect(self._connection), timeout=stay, name=step)
             except HandleClosed:

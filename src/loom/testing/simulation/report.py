@@ -65,7 +65,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return digest_of(list(self.history))
 
     def __str__(self) -> str:
-        lines = [f"seed {self.seed}: {'all guarantees held' if self.ok else 'VIOLATED'}", *map(str, self.violations)]
+        lines = [f"seed {self.seed}: {'all guarantees held' if self.ok else 'VIOLATED'}", *_first(self.violations)]
         faults = ", ".join(f"{count} {kind}" for kind, count in sorted(self.faults.items()))
         lines.append(f"faults that hit: {faults or 'NONE, so that this shows nothing about faults'}")
         lines.append(
@@ -74,10 +74,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         )
         if self.needed:
             lines.append(f"these {len(self.needed)} of {self.faults.total()} faults are enough:")
-            lines += _steps(self.needed)
+            lines += _first(self.needed)
         return "\n".join(lines)
 
 
-def _steps(faults: Sequence[Fault]) -> list[str]:
-    shown = [f"  {fault}" for fault in faults[:20]]
-    return [*shown, f"  and {len(faults) - 20} more"] if len(faults) > 20 else shown
+def _first(told: Sequence[object]) -> list[str]:
+    """A line each, of the first twenty."""
+    lines = [f"  {one}" for one in told[:20]]
+    return [*lines, f"  and {len(told) - 20} more"] if len(told) > 20 else lines

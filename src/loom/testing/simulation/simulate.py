@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
+
+import msgspec
 
 from loom.app import App
 from loom.engine.tasks import TaskSet
@@ -17,7 +19,7 @@ from loom.model.ports import Store
 from loom.stores.memory import MemoryStore
 from loom.testing.clock import StoreFactory
 
-from .check import Outbox, Violation, check
+from .check import Outbox, check
 from .history import Fault, Logged
 from .houses import Gateways, House, gateway_of, worker_of
 from .loop import SimulationLoop
@@ -31,7 +33,7 @@ __all__ = ["Runs", "simulate"]
 Runs = Sequence[tuple[str, Any] | tuple[str, Any, dict[str, Any]]]
 """What is started: an actor's name, its input (None: none), and options of `Client.start` (`key`, `timeout`, …)."""
 
-_REPLAYS = 60
+_REPLAYS = 100
 """The most replays by which a failure's faults are thinned out."""
 
 
@@ -115,25 +117,28 @@ class _Plan:
 
     def play(self, seed: int, spared: Collection[str] = ()) -> Report:
         """The history of `seed`, but for the faults at the steps `spared`."""
+        outboxes: dict[str, Outbox | None] = {}
         with asyncio.Runner(loop_factory=SimulationLoop) as runner:
             loop = runner.get_loop()
             assert isinstance(loop, SimulationLoop)
             with stand_ins(loop.time, seed):
-                return runner.run(self._play(loop, seed, spared))
+                world = World(loop, self.store(loop.time), self.faults, seed=seed, spared=spared)
+                # It returns nothing: asyncio makes the text of what a loop's first task returns.
+                runner.run(self._play(world, outboxes))
+            seconds = world.now
+        violations = check(world.history, outboxes, lease=self.lease, faults=self.faults)
+        return Report(
+            seed=seed,
+            violations=tuple(violations),
+            history=tuple(world.history),
+            outboxes=outboxes,
+            seconds=seconds,
+        )
 
-    async def _play(self, loop: SimulationLoop, seed: int, spared: Collection[str]) -> Report:
-        async with self.store(loop.time) as store:
-            world = World(loop, store, self.faults, seed=seed, spared=spared)
+    async def _play(self, world: World, outboxes: dict[str, Outbox | None]) -> None:
+        async with world.store:
             with _listening(world):
-                outboxes = await _Stage(world, self).play()
-            violations = check(world.history, outboxes, lease=self.lease, faults=self.faults)
-            return Report(
-                seed=seed,
-                violations=tuple(violations),
-                history=tuple(world.history),
-                outboxes=outboxes,
-                seconds=world.now,
-            )
+                outboxes.update(await _Stage(world, self).play())
 
 
 class _Stage:
@@ -161,14 +166,13 @@ class _Stage:
             disturbing = TaskSet()
             for house in self._houses:
                 disturbing.spawn(house.haunt(), "haunt")
-            people = TaskSet()
-            for wanted in self._plan.runs:
-                people.spawn(self._live(wanted), f"people of {wanted.run}")
-            await people.wait_all(self._plan.seconds)
+            people = [tasks.spawn(self._live(wanted), f"people of {wanted.run}") for wanted in self._plan.runs]
+            await asyncio.wait(people, timeout=self._plan.seconds)
             await disturbing.aclose()
             self._calm()
-            await people.wait_all(self._plan.settle)
-            await people.aclose()
+            done, _ = await asyncio.wait(people, timeout=self._plan.settle)
+            for task in done:
+                task.result()  # what fails there is this tool's own fault
         self._tell_blind()
         outboxes = {wanted.run: await _outbox(self._world.store, wanted.run) for wanted in self._plan.runs}
         await self._bury()
@@ -179,7 +183,8 @@ class _Stage:
         world = self._world
         draws = world.draws(f"people of {wanted.run}")
         await asyncio.sleep(draws[0] * self._plan.seconds / 2)
-        await start(world, self._gateways, wanted)
+        if not await start(world, self._gateways, wanted):
+            return
         async with TaskSet() as tasks:
             for name, viewer in self._viewers.items():
                 if name.endswith(f" of {wanted.run}"):
@@ -192,8 +197,9 @@ class _Stage:
 
     async def _ended(self, run: str) -> None:
         """Also when nobody views it. Looked at in the store itself, by nobody in particular."""
-        while not (await self._world.store.head(run)).ended:
-            await asyncio.sleep(1.0)
+        with contextlib.suppress(LogNotFound):  # acknowledged, and not there: the checker sees it
+            while not (await self._world.store.head(run)).ended:  # noqa: ASYNC110 - the store is what is asked
+                await asyncio.sleep(1.0)
 
     def _calm(self) -> None:
         self._world.calm.set()
@@ -234,7 +240,7 @@ async def _outbox(store: Store, run: str) -> Outbox | None:
     return Outbox(run, tuple(lines), head.ended)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _listening(world: World) -> Iterator[None]:
     """Loom's log goes into the history where it tells an error, and nowhere else: in a simulation an outage is no news.
     So does what the loop reports: a task's failure that nobody has looked at."""
@@ -261,41 +267,27 @@ def _listening(world: World) -> Iterator[None]:
 
 
 def _thinned(plan: _Plan, report: Report) -> Report:
-    """The failure with as few faults as a bounded number of replays finds: halves are left out, then quarters, …"""
-    best, spared, replays = report, frozenset[str](), 0
-    faults = _faults_of(best)
-    size = max(len(faults) // 2, 1)
-    while faults and replays < _REPLAYS:
-        smaller: Report | None = None
-        for at in range(0, len(faults), size):
-            without = spared | {fault.step for fault in faults[at : at + size]}
+    """The failure with the faults that it needs, as far as a bounded number of replays finds them: halves of them are
+    left out, then quarters, and so on."""
+    faults, spared, replays = _faults_of(report), frozenset[str](), 0
+    size = -(-len(faults) // 2)
+    while size:
+        at = 0
+        while at < len(faults) and replays < _REPLAYS:
             replays += 1
+            without = spared | {fault.step for fault in faults[at : at + size]}
             tried = plan.play(report.seed, without)
-            if not tried.ok and _kinds(tried.violations) & _kinds(report.violations):
-                smaller, spared = tried, without
-                break
-            if replays >= _REPLAYS:
-                break
-        if smaller is not None:
-            best, faults = smaller, _faults_of(smaller)
-            size = min(size, max(len(faults), 1))
-        elif size == 1:
-            break
-        else:
-            size = max(size // 2, 1)
-    return Report(
-        seed=report.seed,
-        violations=report.violations,
-        history=report.history,
-        outboxes=report.outboxes,
-        seconds=report.seconds,
-        needed=tuple(faults),
-    )
+            if _kinds(tried) & _kinds(report):
+                faults, spared = _faults_of(tried), without
+            else:
+                at += size
+        size //= 2
+    return msgspec.structs.replace(report, needed=tuple(faults))
 
 
 def _faults_of(report: Report) -> list[Fault]:
     return [one for one in report.history if isinstance(one, Fault)]
 
 
-def _kinds(violations: Sequence[Violation]) -> set[str]:
-    return {violation.guarantee for violation in violations}
+def _kinds(report: Report) -> set[str]:
+    return {violation.guarantee for violation in report.violations}
