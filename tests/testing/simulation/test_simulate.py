@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,3 +147,11 @@ def test_a_producer_that_never_ends_is_told() -> None:
 
     report = simulate(app, [("hangs", None)], cancels=0, seconds=10, settle=60)
     assert "G10" in {violation.guarantee for violation in report.violations}
+
+
+def test_the_docs_example() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "testing.md").read_text()
+    example = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[0]
+    names: dict[str, Any] = {"__name__": "docs"}
+    exec(compile(example, "docs/testing.md", "exec"), names)
+    names["test_count_survives"]()

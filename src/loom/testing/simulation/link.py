@@ -23,6 +23,9 @@ __all__ = ["Link"]
 _READS = frozenset({"head", "heads", "read", "marks", "claim", "entries", "workers"})
 """What changes nothing that the caller would have to know of: a lost reply is only `Unavailable`."""
 
+_CALM = 0.1
+"""The longest way in seconds once nothing goes wrong any more."""
+
 Method = Callable[..., Awaitable[Any]]
 
 
@@ -171,8 +174,9 @@ class Link:
         return self._world.strikes(step, kind, self._process.name)
 
     def _way(self, draw: float) -> float:
-        """Seconds under way: most are short, some are long."""
-        return float(self._world.faults.delay * draw**4)
+        """Seconds under way: most are short, some are long. In calm none is."""
+        longest = self._world.faults.delay
+        return float((min(longest, _CALM) if self._world.calm.is_set() else longest) * draw**4)
 
     # --- notices -----------------------------------------------------------------------------------------------------
 

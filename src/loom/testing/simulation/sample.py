@@ -16,7 +16,7 @@ __all__ = ["RUNS", "sample"]
 
 RUNS: Runs = [
     ("tokens", {"count": 40, "pause": 0.5}),
-    ("restarts", {"count": 20, "pause": 1.0}),
+    ("restarts", {"count": 20, "pause": 1.0}, {"ahead": 5}),
     ("restarts", {"count": 5, "pause": 0.1}, {"key": "one"}),
     ("continues", {"count": 60, "pause": 0.3}),
     ("continues", {"count": 10, "pause": 0.1}, {"key": "one"}),
