@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 import secrets
+import socket
 import sys
 import time
 import types
@@ -53,6 +55,8 @@ def _make(now: Callable[[], float], draws: random.Random) -> list[tuple[types.Mo
     return [
         (time, _copy(time, monotonic=now, time=lambda: EPOCH + now(), time_ns=lambda: int((EPOCH + now()) * 1e9))),
         (uuid, _copy(uuid, uuid4=lambda: uuid.UUID(int=draws.getrandbits(128), version=4))),
+        (os, _copy(os, getpid=lambda: 1)),
+        (socket, _copy(socket, gethostname=lambda: "simulated")),
         (
             secrets,
             _copy(
