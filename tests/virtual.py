@@ -1,16 +1,14 @@
-"""Virtual time: a loop on which nobody waits. When nothing is ready, the clock jumps to the next timer.
-
-What a thread or a socket does still takes its real time; the clock goes on meanwhile.
-"""
+"""Virtual time in tests: the engine's clocks are the loop's."""
 
 from __future__ import annotations
 
 import asyncio
-import selectors
 import types
 from typing import Any
 
 import pytest
+
+from loom.testing.virtual import VirtualLoop
 
 __all__ = ["Clock", "VirtualLoop", "virtual_time"]
 
@@ -24,39 +22,6 @@ _MODULES = (
     "stores.memory.store",
 )
 """Those that read clocks themselves."""
-
-Events = list[tuple[selectors.SelectorKey, int]]
-
-
-class _Selector(selectors.DefaultSelector):
-    """Asks for events without waiting; the time-out that was given passes at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 1000.0
-
-    def select(self, timeout: float | None = None) -> Events:
-        if timeout is None:
-            return super().select(None)
-        events = super().select(0)
-        if not events:
-            self.now += max(timeout, 0.0)
-        return events
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop on virtual time."""
-
-    def __init__(self) -> None:
-        self._virtual = _Selector()
-        super().__init__(self._virtual)
-
-    def time(self) -> float:
-        return self._virtual.now
-
-    def stand_still(self, seconds: float) -> None:
-        """As if the process had been stopped, or its loop blocked: the time passes and nothing happens in it."""
-        self._virtual.now += seconds
 
 
 class Clock:

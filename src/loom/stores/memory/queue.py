@@ -92,7 +92,7 @@ class Queue:
         self._timers: list[tuple[float, int, _Entry]] = []
         self._count = itertools.count(1)
         self._given = 0
-        self._waiting: set[asyncio.Event] = set()
+        self._waiting: dict[asyncio.Event, None] = {}  # in the order in which they came
 
     def __contains__(self, run: str) -> bool:
         return run in self._entries
@@ -129,7 +129,7 @@ class Queue:
         loop = asyncio.get_running_loop()
         end = loop.time() + wait
         changed = asyncio.Event()
-        self._waiting.add(changed)
+        self._waiting[changed] = None
         try:
             while claim is None and (left := end - loop.time()) > 0:
                 with contextlib.suppress(TimeoutError):
@@ -138,7 +138,7 @@ class Queue:
                 changed.clear()
                 claim = self._take(queues, worker, lease, without)
         finally:
-            self._waiting.discard(changed)
+            del self._waiting[changed]
         return claim
 
     def renew(self, claim: Claim) -> None:
