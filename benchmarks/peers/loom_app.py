@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from sources import tokens
+from sources import moments, tokens
 
 import loom
 
@@ -35,6 +35,19 @@ async def ticks(every: float) -> AsyncIterator[dict[str, float]]:
     while True:
         yield {"t": time.time()}
         await asyncio.sleep(every)
+
+
+@app.actor
+async def bursts(every: float) -> AsyncIterator[dict[str, float]]:
+    async for moment in moments.every(every):
+        yield {"t": moment}
+
+
+@app.actor
+async def paced(n: int) -> AsyncIterator[dict[str, float]]:
+    for _ in range(n):
+        yield {"t": time.time()}
+        await asyncio.sleep(0.005)
 
 
 @app.actor

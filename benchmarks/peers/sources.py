@@ -48,6 +48,40 @@ async def tokens(prompt: str, every: float = 0.05) -> AsyncIterator[str]:
                 teller.sendto(b"stopped", ("127.0.0.1", int(prompt)))
 
 
+async def paced(n: int) -> AsyncIterator[tuple[int, str]]:
+    """So many events, one every 5 ms: each is stored and sent alone."""
+    for i in range(n):
+        yield i, f'{{"t":{time.time()}}}'
+        await asyncio.sleep(0.005)
+
+
+class Moments:
+    """Streams of one process that all speak at the same moments: whoever is the first of a moment says when it was,
+    and all of that moment are stamped so."""
+
+    def __init__(self) -> None:
+        self._last = (0, 0.0)
+
+    async def every(self, seconds: float) -> AsyncIterator[float]:
+        while True:
+            now = time.time()
+            number = round(now / seconds)
+            if number != self._last[0]:
+                self._last = (number, now)
+            yield self._last[1]
+            await asyncio.sleep((number + 1) * seconds - time.time())
+
+
+moments = Moments()
+
+
+async def bursts(every: float) -> AsyncIterator[tuple[int, str]]:
+    i = 0
+    async for moment in moments.every(every):
+        yield i, f'{{"t":{moment}}}'
+        i += 1
+
+
 class Broadcast:
     """One source for many viewers: a queue for each."""
 
@@ -76,12 +110,16 @@ broadcast = Broadcast()
 
 
 def source(kind: str, argument: float) -> AsyncIterator[tuple[int, str]]:
-    """The stream that a path names: /ready/N, /turns/N, /ticks/SECONDS, /view/SECONDS, /first."""
+    """The stream that a path names: /ready/N, /turns/N, /paced/N, /ticks/SECONDS, /bursts/SECONDS, /view/SECONDS."""
     match kind:
         case "ready":
             return ready(int(argument))
         case "turns":
             return turns(int(argument))
+        case "paced":
+            return paced(int(argument))
+        case "bursts":
+            return bursts(argument)
         case "view":
             return broadcast.view(argument)
         case _:

@@ -1,0 +1,112 @@
+// npm's resumable-stream: the producer publishes to whoever listens, and nothing is stored in Redis.
+//   node resumable.mjs worker|gateway                    as `redis_stream` has them; REDIS_URL names the server
+//   node resumable.mjs appends one|many|turns SECONDS    chunks a second of a producer with one listener a stream
+import http from "node:http";
+import { Readable } from "node:stream";
+import { createClient } from "redis";
+import { createResumableStreamContext } from "resumable-stream";
+
+const PREFIX = "resumable-stream:rs";
+const [role, kind, length] = process.argv.slice(2);
+const url = process.env.REDIS_URL;
+const turn = () => new Promise(setImmediate);
+const seconds = (s) => new Promise((done) => setTimeout(done, 1000 * s));
+const now = () => (performance.timeOrigin + performance.now()) / 1000;
+const event = (i, text, type = "data") => `id: ${i}\nevent: ${type}\ndata: ${text}\n\n`;
+const stamp = (t) => `{"t":${t.toFixed(6)}}`;
+
+async function* ready(n) {
+  for (let i = 0; i < n; i++) yield event(i, `{"text":"token ${i}"}`);
+}
+async function* paced(n) {
+  for (let i = 0; i < n; i++) {
+    yield event(i, stamp(now()));
+    await seconds(0.005);
+  }
+}
+async function* ticks(every) {
+  yield event(0, stamp(now()));
+  await seconds(every * Math.random());
+  for (let i = 1; ; i++) {
+    yield event(i, stamp(now()));
+    await seconds(every);
+  }
+}
+let last = [0, 0];
+async function* bursts(every) {
+  for (let i = 0; ; i++) {
+    const number = Math.round(now() / every);
+    if (number !== last[0]) last = [number, now()];
+    yield event(i, stamp(last[1]));
+    await seconds((number + 1) * every - now());
+  }
+}
+async function* ended(source) {
+  yield* source;
+  yield event("end", "null", "complete");
+}
+
+const sources = { ready, paced, ticks, bursts };
+const streams = createResumableStreamContext({ waitUntil: null });
+const drain = async (stream) => {
+  for await (const _ of stream);
+};
+
+async function work() {
+  const client = await createClient({ url }).connect();
+  console.log(0);
+  for (;;) {
+    const found = await client.blPop("jobs", 1);
+    if (!found) continue;
+    const job = JSON.parse(found.element);
+    const make = () => Readable.toWeb(Readable.from(ended(sources[job.actor](job.input))));
+    drain(await streams.createNewResumableStream(job.id, make));
+  }
+}
+
+async function follow(id, response) {
+  response.writeHead(200, { "Content-Type": "text/event-stream" });
+  response.flushHeaders();
+  let stream;
+  while (!(stream = await streams.resumeExistingStream(id))) await seconds(0.01);
+  Readable.fromWeb(stream).pipe(response);
+}
+
+async function serve() {
+  const client = await createClient({ url }).connect();
+  const server = http.createServer(async (request, response) => {
+    if (request.method === "GET") return follow(request.url.split("/")[2], response);
+    let body = "";
+    for await (const piece of request) body += piece;
+    await client.rPush("jobs", body);
+    response.writeHead(201).end();
+  });
+  server.listen(0, "127.0.0.1", 2048, () => console.log(server.address().port));
+}
+
+// Without a listener nothing is published. Each stream has one that nobody is behind: the least that counts.
+async function appends() {
+  const client = await createClient({ url }).connect();
+  let count = 0;
+  let over = false;
+  async function* busy() {
+    for (let i = 0; !over; i++) {
+      yield `token ${i}`;
+      count++;
+      if (kind === "turns") await turn();
+    }
+  }
+  const running = [];
+  for (let i = 0; i < (kind === "one" ? 1 : 64); i++) {
+    running.push(drain(await streams.createNewResumableStream(`r${i}`, () => Readable.toWeb(Readable.from(busy())))));
+    await client.publish(`${PREFIX}:request:r${i}`, JSON.stringify({ listenerId: `l${i}`, skipCharacters: 0 }));
+  }
+  await seconds(0.5);
+  const [begun, before] = [now(), count];
+  await seconds(Number(length));
+  console.log(JSON.stringify({ rate: (count - before) / (now() - begun) }));
+  over = true;
+  process.exit(0);
+}
+
+await { worker: work, gateway: serve, appends }[role]();
