@@ -192,9 +192,9 @@ def script(name: str, *arguments: str) -> dict[str, Any]:
     return alone(sys.executable, str(HERE / name), *arguments)
 
 
-def alone(*command: str) -> dict[str, Any]:
-    """Run a command alone on the server's core; its last line of output is its answer."""
-    process = spawn(SERVER_CORE, *command)
+def alone(*command: str, core: int = SERVER_CORE) -> dict[str, Any]:
+    """Run a command on its core; its last line of output is its answer."""
+    process = spawn(core, *command)
     out, _ = process.communicate()
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed")

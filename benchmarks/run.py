@@ -18,6 +18,7 @@ from typing import Any
 
 from figures import LOOM, Figure
 from harness import CLIENT_CORE, HERE, Load, alone, facts, script
+from harness import server as started
 from measures import chats, imports, memory
 from measures.footprint import Footprint
 from measures.relayed import RESUMABLE, Relayed
@@ -118,7 +119,7 @@ class Suite:
         return figures
 
     def _appended(self, kind: str, chunks: int) -> Iterator[tuple[str, float]]:
-        """Each on a server of its own, which has the other core."""
+        """Each on a server of its own, which has the other core, shared with the readers that resumable-stream needs."""
         seconds = "1" if self._quick else "3"
         with redis_server(self._kind, CLIENT_CORE) as server:
             yield LOOM, script("measures/appends.py", "loom", self._store or server.url, kind, str(chunks))["rate"]
@@ -126,8 +127,9 @@ class Suite:
             yield BY_HAND, script("measures/appends.py", "hand", server.url, kind, seconds)["rate"]
         if self._npm.script:
             with redis_server(self._kind, CLIENT_CORE) as server:
-                place = ("env", f"REDIS_URL={server.url}")
-                yield RESUMABLE, alone(*place, *self._npm.script, "appends", kind, seconds)["rate"]
+                command = ("env", f"REDIS_URL={server.url}", *self._npm.script)
+                with started(*command, "appends", kind):
+                    yield RESUMABLE, alone(*command, "reads", kind, seconds, core=CLIENT_CORE)["rate"]
 
     def _takeover(self) -> list[Figure]:
         lease, kills = (2.0, 10) if self._quick else (10.0, 50)

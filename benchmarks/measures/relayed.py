@@ -157,22 +157,27 @@ class Relayed:
         what = f"{self._followed:,} followed runs on one gateway, {self._followed * 0.8:,.0f} chunks a second"
         figures = _figures("T10", what, values)
         figures[0].at_most(0.5, "≤ 0.5 ms")
-        connections = Figure("T10", "the same: the gateway's Redis connections", "", _column(values, "connections"))
+        connections = Figure("T10", "the same: the gateway's Redis connections", "", values["connections"])
         connections.at_most(4, "≤ 4")
-        memory = Figure("T10", "the same: the gateway's memory", "kB a followed run", _column(values, "memory"))
-        return [*figures, Figure("T10", "the same: chunks that arrived", "a second", _column(values, "rate")),
-                connections, memory]  # fmt: skip
+        return [
+            *figures,
+            Figure("T10", "the same: chunks that arrived", "a second", values["rate"]),
+            connections,
+            Figure("T10", "the same: the gateway's memory", "kB a followed run", values["memory"]),
+            Figure("T10", "the same: the worker's memory", "kB a run", values["driven"]),
+        ]
 
     def _many(self, name: str) -> dict[str, float]:
         with self.running(name) as found:
             with found.following(found.start(10, "ticks", 1.25)) as held:
                 held.measure(1.0, found.gateway)
-            before = found.gateway.memory()
+            before, worker = found.gateway.memory(), found.worker.memory()
             with found.following(found.start(self._followed, "ticks", 1.25)) as held:
                 held.measure(2.0, found.gateway)
                 answer = found.measure(held, self._seconds)
                 answer["connections"] = found.gateway.connected_to(found.redis.port)
                 answer["memory"] = (found.gateway.memory() - before) / self._followed / 1024
+                answer["driven"] = (found.worker.memory() - worker) / self._followed / 1024
                 return answer
 
 
@@ -181,16 +186,12 @@ def _keep(values: dict[str, dict[str, list[float]]], name: str, answer: dict[str
         values.setdefault(what, {}).setdefault(name, []).append(value)
 
 
-def _column(values: dict[str, dict[str, list[float]]], what: str) -> dict[str, list[float]]:
-    return values[what]
-
-
 def _figures(target: str, what: str, values: dict[str, dict[str, list[float]]]) -> list[Figure]:
     latency = [
         Figure(target, f"{what}: added latency, p50", "ms", values["p50"]),
         Figure(target, "the same: added latency, p99", "ms", values["p99"]),
     ]
     return latency + [
-        Figure(target, f"the same: CPU of the {who}", "µs of CPU a chunk", values[who])
-        for who in ("worker", "Redis", "gateway")
+        Figure(target, f"the same: CPU of {what}", "µs of CPU a chunk", values[who])
+        for who, what in (("worker", "the worker"), ("Redis", "Redis"), ("gateway", "the gateway"))
     ]

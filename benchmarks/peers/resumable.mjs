@@ -1,6 +1,7 @@
 // npm's resumable-stream: the producer publishes to whoever listens, and nothing is stored in Redis.
 //   node resumable.mjs worker|gateway                    as `redis_stream` has them; REDIS_URL names the server
-//   node resumable.mjs appends one|many|turns SECONDS    chunks a second of a producer with one listener a stream
+//   node resumable.mjs appends one|many|turns            producers that are always ready
+//   node resumable.mjs reads one|many|turns SECONDS      their readers: chunks a second
 import http from "node:http";
 import { Readable } from "node:stream";
 import { createClient } from "redis";
@@ -84,29 +85,39 @@ async function serve() {
   server.listen(0, "127.0.0.1", 2048, () => console.log(server.address().port));
 }
 
-// Without a listener nothing is published. Each stream has one that nobody is behind: the least that counts.
+const ids = Array.from({ length: kind === "one" ? 1 : 64 }, (_, i) => `r${i}`);
+
+// Producers that are always ready. Without a listener nothing would be published, and they would spin in microtasks:
+// they begin when `reads` says so.
 async function appends() {
   const client = await createClient({ url }).connect();
-  let count = 0;
-  let over = false;
+  let go;
+  const listening = new Promise((done) => (go = done));
   async function* busy() {
-    for (let i = 0; !over; i++) {
+    await listening;
+    for (let i = 0; ; i++) {
       yield `token ${i}`;
-      count++;
       if (kind === "turns") await turn();
     }
   }
-  const running = [];
-  for (let i = 0; i < (kind === "one" ? 1 : 64); i++) {
-    running.push(drain(await streams.createNewResumableStream(`r${i}`, () => Readable.toWeb(Readable.from(busy())))));
-    await client.publish(`${PREFIX}:request:r${i}`, JSON.stringify({ listenerId: `l${i}`, skipCharacters: 0 }));
-  }
+  await client.subscribe("go", () => go());
+  for (const id of ids) drain(await streams.createNewResumableStream(id, () => Readable.toWeb(Readable.from(busy()))));
+  console.log(0);
+}
+
+async function reads() {
+  const client = await createClient({ url }).connect();
+  let count = 0;
+  const read = async (stream) => {
+    for await (const _ of stream) count++;
+  };
+  for (const id of ids) read(await streams.resumeExistingStream(id));
+  await client.publish("go", "");
   await seconds(0.5);
   const [begun, before] = [now(), count];
   await seconds(Number(length));
   console.log(JSON.stringify({ rate: (count - before) / (now() - begun) }));
-  over = true;
   process.exit(0);
 }
 
-await { worker: work, gateway: serve, appends }[role]();
+await { worker: work, gateway: serve, appends, reads }[role]();
