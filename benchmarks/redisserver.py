@@ -32,9 +32,17 @@ class Redis(Server):
         return f"redis://127.0.0.1:{self.port}"
 
     def used(self) -> int:
-        """Bytes that the data and the connections take: `used_memory`, which knows no fragmentation."""
+        """Bytes that data and connections take: `used_memory`, which knows no fragmentation."""
+        return self._memory()["used_memory"]
+
+    def stored(self) -> int:
+        """Bytes that the data take; what it knows of its connections' is up to a second old."""
+        memory = self._memory()
+        return memory["used_memory"] - memory["mem_clients_normal"]
+
+    def _memory(self) -> dict[str, int]:
         info: Any = self.client.info("memory")
-        return int(info["used_memory"])
+        return info  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 Without names everything; a full run takes half an hour, wants an idle machine with two cores, and renews
 ``benchmarks/results.json`` and ``docs/benchmarks.md``. ``--quick`` does a tenth of the work and writes nothing; no more
 does ``--store URL``, which has Loom somewhere else than on the Redis server that T8 to T10 start (``--server valkey``:
-a Valkey).
+a Valkey). With ``--results FILE`` any of them writes there, and no page.
 """
 
 from __future__ import annotations
@@ -114,12 +114,13 @@ class Suite:
             figure = Figure("T9", f"Redis, one worker, {what}, each chunk acknowledged", "chunks a second", values)
             figure.at_least(least * 1000, f"≥ {least}k/s")
             for peer in (BY_HAND, RESUMABLE):
-                figure.times(40, peer, f"≥ 40 × {peer}")
+                figure.times(40, peer, f"≥ 40 times {peer}")
             figures.append(figure)
         return figures
 
     def _appended(self, kind: str, chunks: int) -> Iterator[tuple[str, float]]:
-        """Each on a server of its own, which has the other core, shared with the readers that resumable-stream needs."""
+        """Each on a server of its own, which has the other core; with it resumable-stream's readers, without which it
+        publishes nothing."""
         seconds = "1" if self._quick else "3"
         with redis_server(self._kind, CLIENT_CORE) as server:
             yield LOOM, script("measures/appends.py", "loom", self._store or server.url, kind, str(chunks))["rate"]
@@ -164,7 +165,8 @@ def main() -> None:
         unknown = set(arguments.names) - suite.measures.keys()
         if unknown:
             raise SystemExit(f"no measure {sorted(unknown)[0]!r}; there are {', '.join(suite.measures)}")
-        results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        former = arguments.results or RESULTS
+        results: dict[str, Any] = json.loads(former.read_text()) if former.exists() else {}
         for name in arguments.names or suite.measures:
             figures = suite.measures[name]()
             print(as_table(figures), flush=True)
@@ -176,14 +178,21 @@ def main() -> None:
             }
             if name in ON_REDIS:
                 results[name]["server"] = described(arguments.server)
-        if suite.loaded is not None:
-            print("import loom brings along:", ", ".join(suite.loaded) or "nothing heavy")
-            results["T13"]["loaded"] = suite.loaded
+            if name == "T13" and suite.loaded is not None:
+                print("import loom brings along:", ", ".join(suite.loaded) or "nothing heavy")
+                results[name]["loaded"] = suite.loaded
+            _write(arguments, results)
     finally:
         load.close()
         npm.close()
-    if not arguments.quick and not arguments.store:
-        RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+
+def _write(arguments: argparse.Namespace, results: dict[str, Any]) -> None:
+    data = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    if arguments.results:
+        arguments.results.write_text(data)
+    elif not arguments.quick and not arguments.store:
+        RESULTS.write_text(data)
         PAGE.write_text(as_markdown(results))
 
 
@@ -194,6 +203,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--server", choices=("redis", "valkey"), default="redis")
     parser.add_argument("--store")
+    parser.add_argument("--results", type=Path)
     return parser.parse_args()
 
 

@@ -236,6 +236,16 @@ def held_against(model: Model, points: list[tuple[Point, list[float]]]) -> list[
     return rows
 
 
+def held_against_theory(seed: int) -> str:
+    """A queue whose mean is known (M/D/1; Pollaczek and Khinchine), as the simulation has it."""
+    busy, service = 0.6, 20 * US
+    station = Station(Core(), 0.0, service, together=False)
+    moments = at_random(random.Random(seed), busy / service, 3.0)
+    found = Simulation(0.0).run(Item(at, (station,)) for at in moments)
+    known, mean = service * (1 + busy / 2 / (1 - busy)), sum(found) / len(found)
+    return f"M/D/1, 60 % busy, service 20 µs: mean {known / US:.1f} µs by theory, {mean / US:.1f} simulated"
+
+
 # --- fleets -----------------------------------------------------------------------------------------------------------
 
 
@@ -280,6 +290,7 @@ class Costs:
     ended_run: float
     stored_chunk: float
     followed: float
+    driven: float
     viewer: float
     connections: float
     renew_every: float = 10 / 3
@@ -300,6 +311,7 @@ def costs(measured: Measured, busiest: Point) -> Costs:
         ended_run=measured.beside("footprint", "Redis memory of an ended run") * kb,
         stored_chunk=measured.beside("footprint", "Redis memory of 1,000 chunks that came one") * kb / 1000,
         followed=measured.beside("T10", "the same: the gateway's memory") * kb,
+        driven=measured.beside("T10", "the same: the worker's memory") * kb,
         viewer=measured.beside("footprint", "gateway memory") * kb,
         connections=measured.beside("T10", "the same: the gateway's Redis"),
     )
@@ -322,7 +334,10 @@ class Fleet:
     memory: float
     """Bytes in Redis, all shards."""
     gateway_memory: float
+    worker_memory: float
+    """Bytes beyond those of an idle process."""
     connections: float
+    """Of one shard."""
 
     @property
     def chunks(self) -> float:
@@ -344,7 +359,9 @@ def sized(workload: Workload, viewers: int, cost: Costs, bounds: Bounds) -> Flee
     followed = runs * spread / gateways
     return Fleet(
         workload, viewers, runs, gateways, workers, shards, spread, queue, memory,
-        followed * cost.followed + (viewers / gateways - followed) * cost.viewer, (gateways + workers) * cost.connections,
+        gateway_memory=followed * cost.followed + (viewers / gateways - followed) * cost.viewer,
+        worker_memory=runs / workers * cost.driven,
+        connections=(gateways + workers) * cost.connections,
     )  # fmt: skip
 
 
@@ -372,10 +389,11 @@ def latency(fleet: Fleet, model: Model, cost: Costs, seed: int) -> list[float]:
     its others make it."""
     rng = random.Random(seed)
     stations = model.stations((Core(), Core(), Core()), {stage: cost.chunk[stage] / US for stage in STAGES})
-    worker, redis, gateway = stations
+    _, redis, gateway = stations
     redis.each += (fleet.spread - 1) * cost.extra_gateway
     followed = fleet.chunks * fleet.spread / fleet.gateways
-    gateway.each += (fleet.viewers / fleet.gateways * fleet.workload.chunks_per_second / followed - 1) * cost.extra_viewer
+    delivered = fleet.viewers * fleet.workload.chunks_per_second / fleet.gateways
+    gateway.each += (delivered / followed - 1) * cost.extra_viewer
     rates = (fleet.chunks / fleet.workers, fleet.chunks / fleet.shards, followed)
     tagged = min(rates) / 10
     seconds = min(2.0, 60_000 / sum(rates))
@@ -402,6 +420,7 @@ def row(fleet: Fleet, found: list[float]) -> tuple[str, ...]:
     return (
         f"{fleet.viewers:,}", f"{fleet.runs:,.0f}", f"{fleet.chunks:,.0f}", f"{fleet.gateways:,}", f"{fleet.workers:,}",
         f"{fleet.shards:,}", f"{fleet.queue:.0%}", f"{fleet.memory / 1e9:,.1f}", f"{fleet.gateway_memory / 1e6:,.0f}",
+        f"{fleet.worker_memory / 1e6:,.0f}",
         f"{fleet.connections:,.0f}", f"{quantile(found, 0.5) / MS:.2f}", f"{quantile(found, 0.99) / MS:.2f}",
     )  # fmt: skip
 
@@ -409,7 +428,7 @@ def row(fleet: Fleet, found: list[float]) -> tuple[str, ...]:
 HELD = ("load, as measured here", "p50 ms", "simulated", "p99 ms", "simulated")
 FLEET = (
     "viewers", "runs", "chunks/s", "gateways", "workers", "shards", "queue's core", "Redis GB", "MB a gateway",
-    "connections a shard", "p50 ms", "p99 ms",
+    "MB a worker", "connections a shard", "p50 ms", "p99 ms",
 )  # fmt: skip
 
 
@@ -432,6 +451,7 @@ def main() -> None:
         (at_once, [i / 10 for i in range(100) for _ in range(BURST)]),
         (busiest, list(ticking(rng, 5000, 1.25, 5.0))),
     ]
+    print(held_against_theory(seed), end="\n\n")
     print(table(HELD, held_against(model, loads)))
     if arguments.of != LOOM:
         return

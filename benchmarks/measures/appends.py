@@ -72,8 +72,7 @@ async def runs(url: str, kind: str, n: int) -> float:
             started = [await client.start(actor, n) for _ in range(count)]
             await finish.wait()
             for run in started:
-                while not (await run.status()).ended:
-                    await asyncio.sleep(0.001)
+                await run.wait()
             return count * n / (time.perf_counter() - before)
 
         await all_of(1, 1000)

@@ -15,6 +15,8 @@ from measures.relayed import FASTAPI, RESUMABLE, Relayed, Running
 
 LEASE_PERIOD = 10 / 3
 """Seconds between two renewals of a claim, by default."""
+FEW = 300
+"""Commands in a second and a bit: what waits, and polls while it does, is not counted as work."""
 PAYLOAD = b"x" * 200
 
 
@@ -27,7 +29,7 @@ class Footprint:
         self._kind = kind
         self._runs = 200 if quick else 2000
         self._chunks = 20 if quick else 200
-        self._seconds = 2 * LEASE_PERIOD if quick else 4 * LEASE_PERIOD
+        self._seconds = LEASE_PERIOD if quick else 2 * LEASE_PERIOD
 
     def measure(self) -> list[Figure]:
         values: dict[str, dict[str, list[float]]] = {}
@@ -48,23 +50,25 @@ class Footprint:
         return [Figure("footprint", what, unit, values[key]) for key, what, unit in ROWS]
 
     def _open(self, name: str) -> dict[str, float]:
-        """Runs that said one chunk and are silent: Redis's memory, and what keeping their leases costs."""
+        """Runs that said one chunk and are silent: Redis's memory, and what keeping their leases costs, beyond what
+        both processes do without a run."""
         with self._relayed.running(name) as found:
             found.finish(found.start(10, "ready", 1))
-            before = found.redis.used()
-            self._settled(found, found.start(self._runs, "ticks", 3600))
-            memory = (found.redis.used() - before) / self._runs
-            time.sleep(LEASE_PERIOD)
-            used = [process.cpu() for process in (found.redis, found.worker)]
-            time.sleep(self._seconds)
-            renewals = self._runs * self._seconds / LEASE_PERIOD
-            spent = [process.cpu() - start for process, start in zip((found.redis, found.worker), used, strict=True)]
+            idle = self._spent(found)
+            before = found.redis.stored()
+            with found.following(found.start(self._runs, "ticks", 3600)[-10:]) as held:
+                held.measure(1.0, found.gateway)
+            self._quiet(found)
+            spent = [busy - base for busy, base in zip(self._spent(found), idle, strict=True)]
+            memory = (found.redis.stored() - before) / self._runs
+        renewals = self._runs * self._seconds / LEASE_PERIOD
         return {"open": memory / 1024, "renewal": spent[0] / renewals * 1e6, "renewing": spent[1] / renewals * 1e6}
 
-    def _settled(self, found: Running, requests: list[bytes]) -> None:
-        """Each has said its first chunk: a viewer of the last ones has seen it, and Redis gets no more commands."""
-        with found.following(requests[-10:]) as held:
-            held.measure(1.0, found.gateway)
+    def _spent(self, found: Running) -> list[float]:
+        """CPU seconds of Redis and the worker in a while."""
+        used = [process.cpu() for process in (found.redis, found.worker)]
+        time.sleep(self._seconds)
+        return [process.cpu() - start for process, start in zip((found.redis, found.worker), used, strict=True)]
 
     def _viewers(self, name: str) -> dict[str, float]:
         """As many viewers as runs, of 100 silent runs: the gateway's memory."""
@@ -82,12 +86,13 @@ class Footprint:
         """Runs of one chunk, from POST to their end: Redis's CPU, and what is kept of one."""
         with self._relayed.running(name) as found:
             found.finish(found.start(10, "ready", 1))
-            before, used = found.redis.used(), found.redis.cpu()
+            self._quiet(found)
+            before, used = found.redis.stored(), found.redis.cpu()
             requests = found.start(self._runs, "ready", 1)
             found.finish(requests[-1:])
             self._quiet(found)
             spent = found.redis.cpu() - used
-            return {"life": spent / self._runs * 1e6, "ended": (found.redis.used() - before) / self._runs / 1024}
+            return {"life": spent / self._runs * 1e6, "ended": (found.redis.stored() - before) / self._runs / 1024}
 
     def _stored(self, name: str) -> dict[str, float]:
         """A run's chunks that came one by one, and one that was always ready: Redis's memory per 1,000."""
@@ -101,19 +106,19 @@ class Footprint:
         """Kilobytes per 1,000 chunks, a run's own left out."""
         memory = []
         for n in (1, chunks + 1):
-            before = found.redis.used()
+            before = found.redis.stored()
             found.finish(found.start(runs, actor, n))
             self._quiet(found)
-            memory.append(found.redis.used() - before)
+            memory.append(found.redis.stored() - before)
         return (memory[1] - memory[0]) / runs / chunks * 1000 / 1024
 
     @staticmethod
     def _quiet(found: Running) -> None:
-        """Until Redis has had nothing to do but our questions for a while."""
+        """Until Redis has had little to do but our questions for a while, and has counted its connections."""
         last = -1
-        while (count := _commands(found)) > last + 3:
+        while (count := _commands(found)) > last + FEW:
             last = count
-            time.sleep(0.3)
+            time.sleep(1.2)
 
     def _told(self) -> dict[str, float]:
         """PUBLISH of 200 bytes to 32 subscribers, one message after the other: Redis's CPU for each."""

@@ -192,6 +192,6 @@ def _figures(target: str, what: str, values: dict[str, dict[str, list[float]]]) 
         Figure(target, "the same: added latency, p99", "ms", values["p99"]),
     ]
     return latency + [
-        Figure(target, f"the same: CPU of {what}", "µs of CPU a chunk", values[who])
-        for who, what in (("worker", "the worker"), ("Redis", "Redis"), ("gateway", "the gateway"))
+        Figure(target, f"the same: CPU of {named}", "µs of CPU a chunk", values[who])
+        for who, named in (("worker", "the worker"), ("Redis", "Redis"), ("gateway", "the gateway"))
     ]

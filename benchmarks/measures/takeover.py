@@ -47,10 +47,13 @@ class Workers:
         self._processes: list[subprocess.Popen[str]] = []
 
     async def add(self, concurrency: int) -> None:
+        await asyncio.to_thread(self._start, concurrency)
+
+    def _start(self, concurrency: int) -> None:
         process = subprocess.Popen([*self._command, str(concurrency)], stdout=subprocess.PIPE, text=True)
         self._processes.append(process)
         assert process.stdout is not None
-        if not await asyncio.to_thread(process.stdout.readline):
+        if not process.stdout.readline():
             raise SystemExit("a worker did not start")
 
     def close(self) -> None:
