@@ -52,7 +52,7 @@ class Server:
 
 
 @contextmanager
-def server(*command: str, core: int = SERVER_CORE) -> Iterator[Server]:
+def server(*command: str, core: int | None = SERVER_CORE) -> Iterator[Server]:
     """Run `command`; stopped, and if need be killed, at the end."""
     process = spawn(core, *command, cwd=PEERS, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
@@ -80,10 +80,10 @@ def ending(process: subprocess.Popen[str]) -> Iterator[None]:
                 pipe.close()
 
 
-def spawn(core: int, *command: str, **options: Any) -> subprocess.Popen[str]:
-    """A process on its core, where there are several, with room for thousands of connections."""
+def spawn(core: int | None, *command: str, **options: Any) -> subprocess.Popen[str]:
+    """A process on its core, where there are several (None: on any), with room for thousands of connections."""
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options)
-    if (os.cpu_count() or 1) > core:
+    if core is not None and (os.cpu_count() or 1) > core:
         os.sched_setaffinity(process.pid, {core})
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most, most))

@@ -17,8 +17,8 @@ can be read again from its cursor by anybody; its frame on the wire is twice as 
 event is a string that was formatted, sent and forgotten: its JSON is not even encoded, to the peer's advantage.
 
 On Redis (T8 to T10, takeover, footprint) worker, Redis and gateway are processes of their own, for every peer the same:
-Redis and gateway on one core, worker and load client on the other; for T9 the worker has a core to itself. Redis writes
-nothing to disk. By hand is one XADD a chunk and one blocked XREAD a viewer, with redis-py: no fence, no owner, no end
+the gateway has one core, Redis, worker and load client share the other; for T9 the worker has a core to itself. Redis
+writes nothing to disk. By hand is one XADD a chunk and one blocked XREAD a viewer, with redis-py: no fence, no owner, no end
 when a worker dies. resumable-stream publishes to readers and stores nothing: what its producer said is lost with it.
 """
 
@@ -46,8 +46,8 @@ NOTES: dict[str, str] = {
     ),
     "T9": (
         "What is counted: of Loom chunks that Redis has acknowledged, checked against the run's writer and tail, and "
-        "published to whoever follows (nobody does); by hand entries that XADD has acknowledged; of resumable-stream what "
-        "its reader in another process has, since without a reader it publishes nothing."
+        "published to whoever follows (nobody does); by hand entries that XADD has acknowledged; of resumable-stream "
+        "what its readers in another process have, for without a reader it publishes nothing."
     ),
     "T10": "Of each run one viewer. By hand every one of them holds a connection to Redis, blocked in XREAD.",
     "footprint": "Of a viewer by hand: its connection is most of it, on both sides.",

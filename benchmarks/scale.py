@@ -202,9 +202,9 @@ class Model:
         return tuple(found)
 
     def simulate(self, moments: Iterable[float], cpu: dict[str, float]) -> list[float]:
-        """As measured: Redis and gateway on one core, the worker on another."""
-        near, far = Core(), Core()
-        route = self.stations((far, near, near), cpu)
+        """As measured: the gateway on a core of its own, worker and Redis on another."""
+        shared = Core()
+        route = self.stations((shared, shared, Core()), cpu)
         return Simulation(self.hop).run(Item(at, route) for at in sorted(moments))
 
 

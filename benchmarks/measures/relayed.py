@@ -1,7 +1,7 @@
 """T8 and T10: runs in a worker, Redis between, a gateway, event streams; Loom, the loop that one writes by hand, and
 npm's resumable-stream. All have the same processes and answer the same requests.
 
-Gateway and Redis share the server's core; worker and load client the other.
+The gateway has the server's core; Redis, worker and load client the other.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Running:
 @contextmanager
 def running(load: Load, kind: str, store: str | None, npm: Npm, name: str) -> Iterator[Running]:
     """The system of that name, on a Redis server of its own. `store`: Loom's, if it is another place."""
-    with redis_server(kind) as redis:
+    with redis_server(kind, CLIENT_CORE) as redis:
         system = next(one for one in systems(store or redis.url, npm) if one.name == name)
         place = ("env", f"REDIS_URL={redis.url}")
         with (
