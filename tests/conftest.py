@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+pytest_plugins = ["tests.servers.fixtures"]
 pytest.register_assert_rewrite("loom.testing")  # the shipped suites' assertions explain themselves, too
 
 

@@ -105,10 +105,20 @@ def open_store(url: str) -> Store:
 
         path, options = _sqlite_path(url)
         return SqliteStore(path, **options)
+    if scheme.partition("+")[0] in ("redis", "rediss", "valkey", "valkeys"):
+        return _redis(url)
     named = f"no store is named by {_redacted(url)!r}"
     if not scheme and url:
         raise UsageError(f"{named}: did you mean sqlite:///{url}?")
-    raise UsageError(f"{named}: memory://, sqlite:///path, or http://host:port")
+    raise UsageError(f"{named}: memory://, sqlite:///path, redis://host, or http://host:port")
+
+
+def _redis(url: str) -> Store:
+    try:
+        from loom.stores.redis import RedisStore, parse_url
+    except ImportError as error:
+        raise UsageError(f"{error.name} is not installed: pip install 'loom-streams[redis]'") from None
+    return RedisStore(parse_url(url))
 
 
 def default_ai() -> AI:

@@ -11,9 +11,9 @@ from . import places
 
 @pytest.fixture(params=places.PLACES)
 def connected(request: pytest.FixtureRequest, tmp_path: Path) -> places.Connected:
-    return places.connected(request.param, tmp_path)
+    return places.connected(places.url_of(request, tmp_path))
 
 
 @pytest.fixture(params=places.PLACES)
 def connected_sync(request: pytest.FixtureRequest, tmp_path: Path) -> places.ConnectedSync:
-    return places.connected_sync(request.param, tmp_path)
+    return places.connected_sync(places.url_of(request, tmp_path))

@@ -14,6 +14,8 @@ from contextlib import (
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import loom
 from loom.engine.transport import StoreTransport
 from loom.engine.worker import Worker
@@ -21,8 +23,9 @@ from loom.portal import Portal, SyncClient
 from loom.server.app import create_app
 from loom.server.serve import serving
 from loom.stores.memory import MemoryStore
+from tests.servers.fixtures import TOPOLOGIES, own
 
-PLACES = ["memory", "sqlite", "http"]
+PLACES = ["memory", "sqlite", "http", *TOPOLOGIES]
 
 Connected = Callable[[loom.App], AbstractAsyncContextManager[loom.Client]]
 """Enter it for a client, beside which a worker drives the app's runs."""
@@ -31,25 +34,28 @@ ConnectedSync = Callable[[loom.App], AbstractContextManager[SyncClient]]
 """The same, for code that blocks."""
 
 
-def url_of(place: str, path: Path) -> str:
-    """For the places that are a store."""
-    return {"memory": "memory://", "sqlite": f"sqlite:///{path / 'runs.db'}"}[place]
+def url_of(request: pytest.FixtureRequest, path: Path) -> str:
+    """Of the place that a test is for; but for the server, which has none before it is started."""
+    place: str = request.param
+    if place in TOPOLOGIES:
+        return own(request.getfixturevalue(place).url())
+    return {"memory": "memory://", "sqlite": f"sqlite:///{path / 'runs.db'}", "http": ""}[place]
 
 
-def connected(place: str, path: Path) -> Connected:
+def connected(url: str) -> Connected:
     def enter(app: loom.App) -> AbstractAsyncContextManager[loom.Client]:
-        if place == "http":
+        if not url:
             return _through_a_server(app)
-        return loom.connect(url_of(place, path), app=app, worker=True, drain=0)
+        return loom.connect(url, app=app, worker=True, drain=0)
 
     return enter
 
 
-def connected_sync(place: str, path: Path) -> ConnectedSync:
+def connected_sync(url: str) -> ConnectedSync:
     def enter(app: loom.App) -> AbstractContextManager[SyncClient]:
-        if place == "http":
+        if not url:
             return _through_a_server_apart(app)
-        return loom.connect_sync(url_of(place, path), app=app, worker=True, drain=0)
+        return loom.connect_sync(url, app=app, worker=True, drain=0)
 
     return enter
 

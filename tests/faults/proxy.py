@@ -1,4 +1,4 @@
-"""A proxy with faults: latency, cuts, single bytes, lost replies, black holes. It counts what it did."""
+"""A proxy with faults: latency, cuts, single bytes, lost replies, stalls, black holes. It counts what it did."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 from loom.engine.tasks import TaskSet
+from tests.mortal import free_port
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of no time: closing resets (RFC 9293, section 3.10.7.4)
 
 
 class Proxy:
     """Passes bytes between its clients and one server. Faults are attributes, minded by connections made from then on;
-    `swallow` is for those that are there."""
+    `swallow`, `cut`, `stall` and `lose_reply_to` are for those that are there as well. It knows no protocol."""
 
     def __init__(self, host: str, port: int) -> None:
         self._server = (host, port)
         self._tasks = TaskSet()
         self._links: set[_Link] = set()
         self._changed = asyncio.Condition()
+        self._stalled: set[str | None] = set()
+        self._go = asyncio.Event()
+        self._lost_for: bytes | None = None
+        self.port = 0
         self.url = ""
         self.latency = 0.0
         """Seconds that each piece takes, each way."""
@@ -30,6 +36,9 @@ class Proxy:
         """What the server says is passed on in pieces of at most so many bytes."""
         self.cut_after: Callable[[], int | None] = lambda: None
         """Asked for each connection: after so many bytes of the server's it is cut."""
+        self.piece_up: int | None = None
+        self.cut_up_after: Callable[[], int | None] = lambda: None
+        """The same for what the client says."""
         self.reset = False
         """Cut by a reset; else as if the server had closed."""
         self.lose_replies = 0
@@ -53,6 +62,36 @@ class Proxy:
             link.cut(self.reset)
             self.hits += 1
 
+    def lose_reply_to(self, words: bytes) -> None:
+        """The next piece with these words, on whatever connection, reaches the server, but whatever the server says
+        after that is lost, and the connection with it."""
+        self._lost_for = words
+
+    def stall(self, host: str | None = None) -> None:
+        """Nothing passes until `go_on`, and nothing is lost: as while a network is parted. `host`: only what comes from
+        there is held, and what goes there."""
+        self._stalled.add(host)
+        self._go.clear()
+        self.hits += 1
+
+    def go_on(self) -> None:
+        """What was held is passed on."""
+        self._stalled.clear()
+        self._go.set()
+
+    async def pass_for(self, host: str) -> None:
+        """Until nothing is held for this host."""
+        while not self._stalled.isdisjoint({None, host}):
+            await self._go.wait()
+
+    def loses(self, data: bytes) -> bool:
+        """Whether the reply to this piece is the one to be lost."""
+        if self._lost_for is None or self._lost_for not in data:
+            return False
+        self._lost_for = None
+        self.hits += 1
+        return True
+
     async def until_made(self, times: int) -> None:
         """Until so many connections have been made."""
         async with asyncio.timeout(20), self._changed:
@@ -66,12 +105,14 @@ class Proxy:
             self.hits += 1
             writer.close()
             return
+        host = writer.get_extra_info("peername")[0]
+        await self.pass_for(host)
         try:
             upstream = await asyncio.open_connection(*self._server)
         except OSError:
             writer.close()
             return
-        await self._pass(_Link(self, (reader, writer), upstream))
+        await self._pass(_Link(self, host, (reader, writer), upstream))
 
     async def _pass(self, link: _Link) -> None:
         self._links.add(link)
@@ -87,13 +128,17 @@ class _Link:
     def __init__(
         self,
         proxy: Proxy,
+        host: str,
         client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> None:
         self._proxy = proxy
+        self._host = host
         self._client = client
         self._server = server
         self._left = proxy.cut_after()
+        self._left_up = proxy.cut_up_after()
+        self._deaf = False
         self._lose = proxy.lose_replies > 0
         self.swallowing = False
 
@@ -111,11 +156,27 @@ class _Link:
 
     async def _up(self) -> None:
         with contextlib.suppress(OSError):
-            while data := await self._client[0].read(65536):
-                await asyncio.sleep(self._proxy.latency)
-                if not self.swallowing:
-                    self._server[1].write(data)
-                    await self._server[1].drain()
+            while data := await self._client[0].read(self._proxy.piece_up or 65536):
+                await self._held()
+                self._deaf = self._deaf or self._proxy.loses(data)
+                if not self.swallowing and not await self._ask(data):
+                    return
+
+    async def _ask(self, data: bytes) -> bool:
+        """Whether to go on."""
+        if self._left_up is not None:
+            data = data[: self._left_up]
+            self._left_up -= len(data)
+        self._server[1].write(data)
+        await self._server[1].drain()
+        if self._left_up == 0:
+            self._hit()
+            return False
+        return True
+
+    async def _held(self) -> None:
+        await asyncio.sleep(self._proxy.latency)
+        await self._proxy.pass_for(self._host)
 
     async def _down(self) -> None:
         with contextlib.suppress(OSError):
@@ -123,7 +184,9 @@ class _Link:
                 self._hit()
                 return
             while data := await self._server[0].read(self._proxy.piece or 65536):
-                await asyncio.sleep(self._proxy.latency)
+                await self._held()
+                if self._deaf:
+                    return
                 if self._lose:
                     self._proxy.lose_replies -= 1
                     self._hit()
@@ -161,14 +224,17 @@ class _Link:
 
 @asynccontextmanager
 async def proxy_before(url: str) -> AsyncIterator[Proxy]:
-    """A proxy before the server at `url`, on a port of its own."""
-    host, _, port = url.removeprefix("http://").rpartition(":")
-    proxy = Proxy(host, int(port))
+    """A proxy before the server at `url`, on a port of its own: its own `url` is the same but for that."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    proxy = Proxy(parts.hostname, parts.port)
     async with TaskSet() as tasks:
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             tasks.spawn(proxy.accept(reader, writer), "proxy")
 
-        async with await asyncio.start_server(accept, host, 0) as server:
-            proxy.url = f"http://{host}:{server.sockets[0].getsockname()[1]}"
+        async with await asyncio.start_server(accept, parts.hostname, free_port()) as server:
+            proxy.port = server.sockets[0].getsockname()[1]
+            proxy.url = parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{proxy.port}")).geturl()
             yield proxy

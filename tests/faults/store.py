@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self, TypeVar
 
@@ -17,7 +17,7 @@ from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import OutcomeUnknown, Unavailable
 from loom.model.ports import Durability, Fence, Notice, Notify, Store, Swept, Unwatch
-from loom.model.run import Claim, Head, Mark, Meta, RunState
+from loom.model.run import Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo
 
 __all__ = ["FaultStore", "Held"]
 
@@ -223,8 +223,12 @@ class FaultStore:
     async def put(self, meta: Meta) -> None:
         await self._do("put", lambda: self.store.put(meta))
 
-    async def claim(self, queues: Sequence[str], worker: str, *, lease: float, wait: float) -> Claim | None:
-        return await self._do("claim", lambda: self.store.claim(queues, worker, lease=lease, wait=wait))
+    async def claim(
+        self, queues: Sequence[str], worker: str, *, lease: float, wait: float, without: Collection[str] = ()
+    ) -> Claim | None:
+        return await self._do(
+            "claim", lambda: self.store.claim(queues, worker, lease=lease, wait=wait, without=without)
+        )
 
     async def renew(self, claim: Claim) -> None:
         await self._do("renew", lambda: self.store.renew(claim))
@@ -234,6 +238,21 @@ class FaultStore:
 
     async def release(self, claim: Claim, *, delay: float = 0.0) -> None:
         await self._do("release", lambda: self.store.release(claim, delay=delay))
+
+    async def entries(self, *, queue: str | None = None, place: Place | None = None, limit: int = 100) -> list[Entry]:
+        return await self._do("entries", lambda: self.store.entries(queue=queue, place=place, limit=limit))
+
+    async def attend(self, info: WorkerInfo) -> bool:
+        return await self._do("attend", lambda: self.store.attend(info))
+
+    async def dismiss(self, worker: str) -> None:
+        await self._do("dismiss", lambda: self.store.dismiss(worker))
+
+    async def workers(self) -> list[WorkerInfo]:
+        return await self._do("workers", self.store.workers)
+
+    async def ask_to_drain(self, worker: str) -> None:
+        await self._do("ask_to_drain", lambda: self.store.ask_to_drain(worker))
 
     async def sweep(self) -> Swept:
         return await self._do("sweep", self.store.sweep)

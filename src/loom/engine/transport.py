@@ -23,7 +23,8 @@ from loom.model.errors import (
     closed,
 )
 from loom.model.ports import Store, Take
-from loom.model.run import ActorInfo, Head, Meta, RunState, check_id
+from loom.model.priority import check_priority
+from loom.model.run import ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
 from loom.wire.json import check_depth, check_size, encode, sound
 
 from .ending import error_chunk
@@ -56,6 +57,9 @@ class StoreTransport:
         """Queue before log: a crash between the two leaves an entry whose claimer makes the log."""
         producer = None if self._registry is None else self._registry.get(meta.actor)
         meta = self._settled(self._with_defaults(meta, producer), producer)
+        return await self._started(meta, producer)
+
+    async def _started(self, meta: Meta, producer: Producer[..., Any] | None) -> Head:
         await self.store.put(meta)
         try:
             head = await self.store.create(meta)
@@ -67,6 +71,19 @@ class StoreTransport:
             head = found
         if not _same_request(head.meta, meta, producer):
             raise Conflict(f"run {meta.run!r} was started with another actor, key or input", details={"run": meta.run})
+        return head
+
+    async def retry(self, run: str, *, id: str) -> Head:
+        ended = await self.store.head(run)
+        if not ended.ended:
+            raise Conflict(f"run {run!r} has not ended: cancel it first", details={"run": run})
+        again = replace(
+            ended.meta, run=check_id(id), retry_of=run, created=time.time(), not_before=None, owner_lease=None
+        )
+        producer = None if self._registry is None else self._registry.get(again.actor)
+        head = await self._started(again, producer)
+        if head.meta.retry_of != run:
+            raise Conflict(f"run {id!r} was started otherwise", details={"run": id})
         return head
 
     async def _find(self, run: str) -> Head | None:
@@ -95,6 +112,7 @@ class StoreTransport:
         """Checked, with its input in the one form in which the same start always has the same bytes."""
         check_id(meta.run)
         check_id(meta.queue, "queue")
+        check_priority(meta.priority)
         if meta.key is not None:
             check_id(meta.key, "key")
         for field in ("timeout", "idle_timeout", "owner_lease", "ahead"):
@@ -114,6 +132,15 @@ class StoreTransport:
         self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
     ) -> list[Head]:
         return await self.store.heads(limit=min(limit, limits.LIST_LIMIT), before=before, state=state, actor=actor)
+
+    async def entries(self, *, queue: str | None = None, place: Place | None = None, limit: int = 100) -> list[Entry]:
+        return await self.store.entries(queue=queue, place=place, limit=min(limit, limits.LIST_LIMIT))
+
+    async def workers(self) -> list[WorkerInfo]:
+        return await self.store.workers()
+
+    async def ask_to_drain(self, worker: str) -> None:
+        await self.store.ask_to_drain(worker)
 
     async def actors(self) -> list[ActorInfo]:
         return [] if self._registry is None else sorted((p.info() for p in self._registry), key=lambda info: info.name)

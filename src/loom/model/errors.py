@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CODES",
+    "DEAD",
     "Code",
     "Conflict",
     "CursorExpired",
@@ -71,6 +72,10 @@ __all__ = [
     "code_of",
     "revive",
 ]
+
+
+DEAD = "dead"
+"""In the details of the error that ends a run: true, when it was tried as often as it may be."""
 
 
 class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
@@ -269,6 +274,7 @@ CODES: dict[str, Code] = {
     "internal": Code(LoomError, 500, 1011, 70),
     "usage": Code(UsageError, 400, 4400, 64),
     "unknown_producer": Code(UnknownProducer, 404, 4404, 64),
+    "unknown_worker": Code(UsageError, 404, 4404, 66),
     "invalid_input": Code(InvalidInput, 422, 4422, 65),
     "handle_closed": Code(HandleClosed, 409, 4409, 64),
     "local_protocol_error": Code(LocalProtocolError, 500, 1011, 70),

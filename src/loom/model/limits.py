@@ -118,6 +118,15 @@ CLAIM_WAIT = 5.0
 SWEEP_EVERY = 10.0
 """How often a worker looks for lapsed leases' leftovers and expired runs."""
 
+DELAY = 10 * 365 * 86400.0
+"""A start can be delayed so far: farther is a mistake of units."""
+
+WORKER_SEEN = 60.0
+"""A worker that has not attended for so long is no longer listed: many times ATTEND_EVERY, so that none flickers."""
+
+ATTEND_EVERY = 5.0
+"""A worker tells of itself at least this often, and hears so soon that it was asked to drain."""
+
 # --- a worker --------------------------------------------------------------------------------------------------------
 
 CONCURRENCY = 100
@@ -349,6 +358,9 @@ OBSERVE = 0.5
 HELD = 10_000
 """Claims that are watched for lapsing at a time, oldest first: a hundred workers' worth."""
 
+PUT_DUE = 1000
+"""Delayed starts that one claim puts when their time has come: some milliseconds; the next claim goes on."""
+
 HELD_BACK = 1000
 """Queue entries that cannot be read and are stepped over; a file with more of them is past that, and says so."""
 
@@ -391,3 +403,35 @@ WAL_BYTES = 64 << 20
 
 CACHE_BYTES = 8 << 20
 """Each connection's page cache: the indexes' hot pages of some thousand open runs."""
+
+# --- Redis ------------------------------------------------------------------------------------------------------------
+
+REDIS_RETENTION = 3600.0
+"""Ended runs are kept for this long in Redis, whose memory is dear, unless the run or the app says otherwise."""
+
+UNSETTLED = 7 * 86400.0
+"""An ended run that its worker did not acknowledge yet: whoever claims it again must see that it has ended."""
+
+REDIS_SILENCE = 5.0
+"""A server that owes a reply and sends no byte for this long is taken for gone, and connected to anew."""
+
+REPLICA_WAIT = 1.0
+"""How long an append waits for the replicas that have to confirm it; then its outcome is unknown, and it is sent again."""
+
+REDIRECTIONS = 16
+"""Answers of a cluster that point elsewhere, before a call gives up: a slot moves once, tables are learnt at once."""
+
+REDIS_LOOK = 0.5
+"""How often a process looks at the inboxes of its runs, should a notice be lost: a cancel is heard within a second."""
+
+REDIS_LOOK_TURNS = 10
+"""In so many turns of that it has looked at each followed outbox that nothing was heard of."""
+
+REDIS_LOOK_SLICE = 500
+"""Looks, and subscriptions after a reconnect, in one write: a few milliseconds of the server's time."""
+
+LOOKS = 128
+"""Looks at the queue's counter that an observer remembers: enough to see a lease pass by steps well below its half."""
+
+SWEEPER = 3 * SWEEP_EVERY
+"""One process sweeps for all. When it is gone another does after this."""

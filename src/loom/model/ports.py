@@ -6,7 +6,7 @@ all are idempotent as said) and, where it writes, `StoreFull` (nothing happened)
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol, Self, TypeVar, overload
 
 import msgspec
@@ -15,7 +15,7 @@ from . import limits
 from .chunk import Batch, Message, Page
 from .cursor import Cursor
 from .parts import ChatMessage, ObjectPart, Part, ToolSpec
-from .run import ActorInfo, Claim, Head, Mark, Meta, RunState
+from .run import ActorInfo, Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo
 
 __all__ = [
     "AI",
@@ -117,7 +117,8 @@ class Logs(Protocol):
 
     async def end_unstarted(self, run: str, line: bytes) -> bool:
         """End a log that no attempt was made on with this one `error` chunk's JSON (no line end). True if the log is
-        ended by such a call, now or before; False if an attempt was made. Raises `LogNotFound`."""
+        ended by such a call, now or before; False if an attempt was made. A queue entry that waits for its `not_before`
+        is forgotten with it. Raises `LogNotFound`."""
         ...
 
     async def send(self, run: str, message: bytes, *, sender: str, id: str) -> Cursor:
@@ -174,11 +175,20 @@ class Queue(Protocol):
     """
 
     async def put(self, meta: Meta) -> None:
-        """Make the run claimable. Idempotent by run id: an entry that is there stays as it is."""
+        """Make the run claimable. Idempotent by run id: an entry that is there stays as it is.
+
+        One with a `not_before` that is still to come is put when it has passed, by the store's wall clock: until then
+        it has no place in its key's line, and holds up nobody. Nobody has to ask for that: a claim that waits wakes."""
         ...
 
-    async def claim(self, queues: Sequence[str], worker: str, *, lease: float, wait: float) -> Claim | None:
-        """The next run for this worker, waiting up to `wait` seconds for one.
+    async def claim(
+        self, queues: Sequence[str], worker: str, *, lease: float, wait: float, without: Collection[str] = ()
+    ) -> Claim | None:
+        """The next run for this worker, waiting up to `wait` seconds for one; none of the actors `without`.
+
+        Within a priority the one put first goes first, whichever of `queues` it is in; which priority is looked at
+        first says `priority.order` of how many claims this store has handed out. Order within a key is order of
+        putting, whatever the priorities.
 
         Takes over claims whose heartbeat this store object has seen unchanged for the claim's lease by its own
         monotonic clock, counting a crash. Time in which nobody looked counts for half a lease at most, since what
@@ -198,6 +208,32 @@ class Queue(Protocol):
 
     async def release(self, claim: Claim, *, delay: float = 0.0) -> None:
         """Hand the run over: claimable again after `delay` seconds, no crash counted. `Fenced` as for `renew`."""
+        ...
+
+    async def entries(self, *, queue: str | None = None, place: Place | None = None, limit: int = 100) -> list[Entry]:
+        """What the queue holds, in the order of putting; what waits for its `not_before` comes last, in the order of
+        that. A claim that has lapsed may stay `leased` until it is taken over; an entry released with a delay is
+        `delayed`, and holds its place in its key's line. At most `limit`, and `limits.LIST_LIMIT`."""
+        ...
+
+    async def attend(self, info: WorkerInfo) -> bool:
+        """Note that this worker is there, as of now by the store's wall clock. True: it was asked to drain.
+
+        A worker of the same name that started at another time is another: what it was asked is forgotten."""
+        ...
+
+    async def dismiss(self, worker: str) -> None:
+        """The worker has ended: forget it. Idempotent."""
+        ...
+
+    async def workers(self) -> list[WorkerInfo]:
+        """Who attended within `limits.WORKER_SEEN` seconds, by name."""
+        ...
+
+    async def ask_to_drain(self, worker: str) -> None:
+        """Let the worker know, when it attends next, that it shall drain. Idempotent.
+
+        Raises `UsageError` (``unknown_worker``) for one that `workers` does not name."""
         ...
 
 
@@ -255,6 +291,22 @@ class Transport(Protocol):
         """Ask for the run's end; durable when it returns; confirmed by the `error{cancelled}` chunk. Idempotent; of an
         ended run it does nothing."""
         ...
+
+    async def retry(self, run: str, *, id: str) -> Head:
+        """Start an ended run anew, as run `id`: the same actor, input, key, queue and options, without a delay and
+        without an owner; its `retry_of` names this one. Idempotent by `id`.
+
+        Raises `Conflict` when the run has not ended, and for an id that another start has taken.
+        """
+        ...
+
+    async def entries(
+        self, *, queue: str | None = None, place: Place | None = None, limit: int = 100
+    ) -> list[Entry]: ...
+
+    async def workers(self) -> list[WorkerInfo]: ...
+
+    async def ask_to_drain(self, worker: str) -> None: ...
 
     async def touch(self, run: str) -> None:
         """The owner's heartbeat of an owned run."""

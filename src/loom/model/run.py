@@ -9,7 +9,8 @@ import msgspec
 
 from . import limits
 from .cursor import Cursor, attempt_of, cursor_at
-from .errors import ErrorInfo, InvalidInput
+from .errors import DEAD, ErrorInfo, InvalidInput
+from .priority import Priority
 
 __all__ = [
     "ID_PATTERN",
@@ -17,18 +18,25 @@ __all__ = [
     "PRIVATE",
     "ActorInfo",
     "Claim",
+    "Entry",
     "Head",
     "Mark",
     "Meta",
+    "Place",
     "RunState",
+    "WorkerInfo",
     "check_id",
     "inbox_of",
     "run_of",
     "state_of",
 ]
 
-RunState = Literal["queued", "running", "completed", "failed", "cancelled", "lost"]
-"""Where a run is. `queued`: no attempt was made yet. The last four are for ever."""
+RunState = Literal["queued", "running", "completed", "failed", "cancelled", "lost", "dead"]
+"""Where a run is. `queued`: no attempt was made yet. From `completed` on they are for ever. `dead`, a dead letter: it
+was tried as often as it may be, and failed or lost its worker each time."""
+
+Place = Literal["ready", "behind", "delayed", "leased"]
+"""Where an entry of the queue is: claimable, behind an earlier one of its key, waiting for its time, claimed."""
 
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.:@~-]*"
 """What an id, an actor's name, a key looks like: it stands in URLs and log lines as it is."""
@@ -85,6 +93,11 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
     """The longest silence of the producer; then the run ends with `idle_timeout`."""
     ahead: int | None = None
     """The producer waits while it is this many chunks ahead of its slowest attached reader."""
+    priority: Priority = "normal"
+    not_before: float | None = None
+    """In Unix seconds: no worker gets the run before, by the store's clock."""
+    retry_of: str | None = None
+    """The ended run that this one was started from anew."""
 
     def same_request(self, other: Meta) -> bool:
         """Whether both ask for the same: actor, key and input (G: starting twice is starting once)."""
@@ -138,6 +151,8 @@ def state_of(*, attempted: bool, error: ErrorInfo | None, ended: bool) -> RunSta
         return "running" if attempted else "queued"
     if error is None:
         return "completed"
+    if error.details.get(DEAD) is True:
+        return "dead"
     return {"cancelled": "cancelled", "run_lost": "lost"}.get(error.code, "failed")  # type: ignore[return-value]
 
 
@@ -153,6 +168,40 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def run(self) -> str:
         return self.meta.run
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An open run as the queue holds it, and where it is."""
+
+    run: str
+    actor: str
+    queue: str
+    key: str | None = None
+    priority: Priority = "normal"
+    place: Place
+    worker: str | None = None
+    """Who has claimed it."""
+    number: int = 0
+    """Its newest claim's; 0: there was none yet."""
+    crashes: int = 0
+    created: float = 0.0
+    not_before: float | None = None
+
+
+class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A worker, as it last told of itself: information only, nothing is decided by it. Times in Unix seconds."""
+
+    name: str
+    host: str = ""
+    pid: int = 0
+    queues: tuple[str, ...] = ()
+    concurrency: int = 0
+    running: int = 0
+    started: float = 0.0
+    seen: float = 0.0
+    """When it last told, by the store's clock."""
+    draining: bool = False
+    """It takes nothing new, or was asked to."""
 
 
 class Mark(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -13,11 +14,23 @@ from loom.engine.backoff import repeated
 from loom.model import limits
 from loom.model.chunk import Message, Page
 from loom.model.cursor import Cursor
-from loom.model.errors import InvalidInput, LogNotFound, OutcomeUnknown, Unavailable
+from loom.model.errors import InvalidInput, LogNotFound, OutcomeUnknown, Unavailable, UsageError
 from loom.model.ports import Take
-from loom.model.run import ActorInfo, Head, Meta, RunState, check_id
+from loom.model.run import ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
 from loom.wire.json import check_depth, check_size, encode
-from loom.wire.views import ActorList, InboxBody, MarkBody, PageView, RunList, RunView, StartBody, head_of
+from loom.wire.views import (
+    ActorList,
+    EntryList,
+    InboxBody,
+    MarkBody,
+    PageView,
+    RetryBody,
+    RunList,
+    RunView,
+    StartBody,
+    WorkerList,
+    head_of,
+)
 
 from .answers import decode_as, refusal
 from .connections import Connections
@@ -74,6 +87,8 @@ class HttpTransport:
             idle_timeout=meta.idle_timeout,
             ahead=meta.ahead,
             owner_lease=meta.owner_lease,
+            priority=meta.priority,
+            delay=_left(meta.not_before),
         )
         return head_of(self._read_as(await self._call("POST", "/runs", body=body), RunView))
 
@@ -90,6 +105,25 @@ class HttpTransport:
 
     async def actors(self) -> list[ActorInfo]:
         return self._read_as(await self._call("GET", "/actors"), ActorList).actors
+
+    async def retry(self, run: str, *, id: str) -> Head:
+        body = RetryBody(id=check_id(id))
+        return head_of(self._read_as(await self._call("POST", _path(run, "retry"), body=body), RunView))
+
+    async def entries(self, *, queue: str | None = None, place: Place | None = None, limit: int = 100) -> list[Entry]:
+        given = {"limit": str(min(limit, limits.LIST_LIMIT)), "queue": queue, "place": place}
+        query = {name: value for name, value in given.items() if value is not None}
+        return self._read_as(await self._call("GET", "/queue", query=query), EntryList).entries
+
+    async def workers(self) -> list[WorkerInfo]:
+        return self._read_as(await self._call("GET", "/workers"), WorkerList).workers
+
+    async def ask_to_drain(self, worker: str) -> None:
+        try:
+            check_id(worker, "worker")
+        except InvalidInput:
+            raise UsageError(f"there is no worker {worker[:80]!r}", code="unknown_worker") from None
+        await self._call("POST", f"/workers/{worker}/drain")
 
     def follow(
         self, run: str, after: Cursor | None = None, *, attach: bool = True, take: Take | None = None
@@ -198,6 +232,11 @@ class HttpTransport:
 
     def _read_as(self, data: bytes, type: type[T]) -> T:
         return decode_as(data, type, self._connections.place)
+
+
+def _left(not_before: float | None) -> float | None:
+    """The delay that is left: the server's clock may be another than ours."""
+    return None if not_before is None else max(not_before - time.time(), 0.0)
 
 
 def _path(run: str, under: str = "") -> str:

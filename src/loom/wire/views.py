@@ -8,7 +8,8 @@ import msgspec
 
 from loom.model import limits
 from loom.model.errors import ErrorInfo
-from loom.model.run import ID_PATTERN, ActorInfo, Head, Meta, RunState
+from loom.model.priority import Priority
+from loom.model.run import ID_PATTERN, ActorInfo, Entry, Head, Meta, RunState, WorkerInfo
 
 from .json import encode
 
@@ -16,15 +17,18 @@ __all__ = [
     "Accepted",
     "ActorList",
     "ChunkView",
+    "EntryList",
     "ErrorBody",
     "InboxBody",
     "MarkBody",
     "PageView",
+    "RetryBody",
     "RunList",
     "RunView",
     "StartBody",
     "Status",
     "StreamBody",
+    "WorkerList",
     "error_body",
     "head_of",
     "view_of",
@@ -32,6 +36,7 @@ __all__ = [
 
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Delay = Annotated[float, msgspec.Meta(ge=0, le=limits.DELAY)]
 _MOST = 10**18 - 1  # what a cursor can say, and every store can keep
 Count = Annotated[int, msgspec.Meta(gt=0, le=_MOST)]
 Id = Annotated[
@@ -63,6 +68,9 @@ class StartBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     timeout: Seconds | None = None
     idle_timeout: Seconds | None = None
     ahead: Count | None = None
+    priority: Priority = "normal"
+    delay: Delay | None = None
+    """No worker gets the run before so many seconds have passed."""
     owner_lease: Seconds | None = None
     """Owned: cancelled unless ``POST /runs/{id}/renew`` comes at least this often."""
 
@@ -77,6 +85,13 @@ class StreamBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     timeout: Seconds | None = None
     idle_timeout: Seconds | None = None
     ahead: Count | None = None
+    priority: Priority = "normal"
+
+
+class RetryBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The body of ``POST /runs/{id}/retry``, which may be left out: the new run's id."""
+
+    id: Id | None = None
 
 
 class InboxBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -112,6 +127,18 @@ class ActorList(msgspec.Struct, frozen=True):
     actors: list[ActorInfo]
 
 
+class EntryList(msgspec.Struct, frozen=True):
+    """What the queue holds, in the order of putting."""
+
+    entries: list[Entry]
+
+
+class WorkerList(msgspec.Struct, frozen=True):
+    """The workers that told of themselves lately, by name."""
+
+    workers: list[WorkerInfo]
+
+
 class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A run, as ``GET /runs/{id}`` shows it. Times in Unix seconds, cursors as text."""
 
@@ -139,6 +166,10 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     idle_timeout: float | None = None
     ahead: int | None = None
     owner_lease: float | None = None
+    priority: Priority = "normal"
+    not_before: float | None = None
+    retry_of: str | None = None
+    """The run that this one was started from anew."""
 
 
 class RunList(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -189,6 +220,9 @@ def view_of(head: Head, *, full: bool = True) -> RunView:
         idle_timeout=meta.idle_timeout,
         ahead=meta.ahead,
         owner_lease=meta.owner_lease,
+        priority=meta.priority,
+        not_before=meta.not_before,
+        retry_of=meta.retry_of,
     )
 
 
@@ -205,6 +239,9 @@ def head_of(view: RunView) -> Head:
         timeout=view.timeout,
         idle_timeout=view.idle_timeout,
         ahead=view.ahead,
+        priority=view.priority,
+        not_before=view.not_before,
+        retry_of=view.retry_of,
     )
     return Head(
         meta=meta,

@@ -13,7 +13,7 @@ from loom.model.errors import Damaged, HandleClosed, LogNotFound, LoomError, Sto
 from loom.model.run import Meta
 from loom.stores.sqlite import SqliteStore
 from loom.stores.sqlite.database import fault_of
-from loom.stores.sqlite.sql import APPLICATION_ID, VERSION
+from loom.stores.sqlite.sql import APPLICATION_ID, OLDEST, VERSION
 from loom.testing.conformance.kit import outcome_of
 
 from .processes import Appender, check_log, running
@@ -48,7 +48,7 @@ async def test_a_file_of_before_the_first_release_is_refused_and_left_as_it_is(p
     async with SqliteStore(path) as store:
         await store.create(Meta(run="run", actor="actor"))
     db = apsw.Connection(str(path))
-    db.execute(f"PRAGMA user_version = {VERSION - 1}")
+    db.execute(f"PRAGMA user_version = {OLDEST - 1}")
     db.close()
     before = path.read_bytes()
     assert "before the first release" in await refused(path)

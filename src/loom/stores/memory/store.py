@@ -11,7 +11,7 @@ import secrets
 import time
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import inf
 from operator import attrgetter
 from typing import Self
@@ -22,11 +22,12 @@ from loom.model.cursor import EPOCH_DIGITS, Cursor, make_epoch
 from loom.model.errors import Fenced, LogEnded, LogNotFound, StoreFull
 from loom.model.history import check_repeat, next_epoch
 from loom.model.ports import Durability, Fence, Notice, Notify, Swept, Unwatch
-from loom.model.run import Claim, Head, Mark, Meta, RunState, inbox_of, run_of
+from loom.model.run import Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo, inbox_of, run_of
 from loom.stores.inbox import check_room
 from loom.stores.watchers import Watchers
 
 from .queue import Queue
+from .register import Register
 from .runs import BATCH_BYTES, RUN_BYTES, Log, Run, size_of
 
 __all__ = ["MemoryStore"]
@@ -49,6 +50,7 @@ class MemoryStore:
         retention: float | None = limits.RETENTION,
         max_bytes: int = limits.MEMORY_BYTES,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._retention = inf if retention is None else retention
         self._max_bytes = max_bytes
@@ -61,7 +63,8 @@ class MemoryStore:
         self._ended: OrderedDict[str, Run] = OrderedDict()
         self._unqueued: dict[str, Meta] = {}
         self._watchers = Watchers()
-        self._queue = Queue(clock)
+        self._queue = Queue(clock, wall)
+        self._register = Register(wall)
         self._numbers = itertools.count()
 
     async def __aenter__(self) -> Self:
@@ -120,6 +123,7 @@ class MemoryStore:
         epoch = make_epoch(0, secrets.randbelow(EPOCH_DIGITS))
         log.begin(epoch)
         await self.append(run, Batch(epoch, 1, 1, line + b"\n"), end=True)
+        self._queue.drop_later(run)
         return True
 
     async def touch(self, run: str) -> None:
@@ -237,8 +241,10 @@ class MemoryStore:
         self._unqueued.pop(meta.run, None)
         self._queue.put(meta)
 
-    async def claim(self, queues: Sequence[str], worker: str, *, lease: float, wait: float) -> Claim | None:
-        return await self._queue.claim(queues, worker, lease, wait)
+    async def claim(
+        self, queues: Sequence[str], worker: str, *, lease: float, wait: float, without: Collection[str] = ()
+    ) -> Claim | None:
+        return await self._queue.claim(queues, worker, lease, wait, without)
 
     async def renew(self, claim: Claim) -> None:
         self._queue.renew(claim)
@@ -251,6 +257,23 @@ class MemoryStore:
 
     async def release(self, claim: Claim, *, delay: float = 0.0) -> None:
         self._queue.release(claim, delay)
+
+    async def entries(self, *, queue: str | None = None, place: Place | None = None, limit: int = 100) -> list[Entry]:
+        return self._queue.entries(queue, place, limit)
+
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    async def attend(self, info: WorkerInfo) -> bool:
+        return self._register.attend(info)
+
+    async def dismiss(self, worker: str) -> None:
+        self._register.dismiss(worker)
+
+    async def workers(self) -> list[WorkerInfo]:
+        return self._register.workers()
+
+    async def ask_to_drain(self, worker: str) -> None:
+        self._register.ask_to_drain(worker)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
 from loom.model import limits
 from loom.model.errors import Damaged, Fenced
 from loom.model.lease import Beat, Observed
-from loom.model.run import Claim, Meta
+from loom.model.priority import PRIORITIES, order, rank
+from loom.model.run import Claim, Entry, Meta, Place
 from loom.wire.json import encode
 
 from . import sql
 from .calls import Session
 from .rows import join, split
 
-__all__ = ["Desk", "Taken", "ack", "put", "release", "renew"]
+__all__ = ["Desk", "Taken", "ack", "entries", "put", "release", "renew"]
 
 _log = logging.getLogger("loom.store")
-_held = msgspec.json.Decoder(list[tuple[str, int, int, float, bool, int, str]])
+_held = msgspec.json.Decoder(list[tuple[str, int, int, float, bool, int, str, str, int]])
 
 Taken = tuple[Claim | None, float | None]
 """A claim, and how many seconds from now the next held entry may become claimable."""
 
 
-def put(session: Session, meta: Meta) -> None:
-    session.run(sql.PUT, meta.run, meta.queue, meta.actor, meta.key, *split(meta))
+def put(session: Session, meta: Meta, now: float) -> None:
+    due = meta.not_before if meta.not_before is not None and meta.not_before > now else None
+    session.run(sql.PUT, meta.run, meta.queue, meta.actor, meta.key, rank(meta.priority), due, *split(meta))
 
 
 def renew(session: Session, claim: Claim) -> None:
@@ -52,6 +53,36 @@ def release(session: Session, claim: Claim, delay: float) -> None:
     session.run(sql.ADD_CHANGE, sql.QUEUE, "")
 
 
+def entries(session: Session, queue: str | None, place: Place | None, limit: int) -> list[Entry]:
+    rows = session.all(sql.ENTRIES, queue, place, limit)
+    if len(rows) < limit:
+        rows += session.all(sql.ENTRIES_DUE, queue, place, limit - len(rows))
+    return [_entry(*row) for row in rows]
+
+
+def _entry(
+    run: str, actor: str, queue: str, key: str | None, priority: int, place: Place, worker: str | None, number: int,
+    crashes: int, meta: bytes,
+) -> Entry:  # fmt: skip
+    try:
+        told = join(run, meta, None)
+    except Damaged:  # shown all the same: it is told by who claims it
+        told = Meta(run=run, actor=actor)
+    return Entry(
+        run=run,
+        actor=actor,
+        queue=queue,
+        key=key,
+        priority=PRIORITIES[priority],
+        place=place,
+        worker=worker,
+        number=number,
+        crashes=crashes,
+        created=told.created,
+        not_before=told.not_before,
+    )
+
+
 def _lost(claim: Claim) -> Fenced:
     return Fenced(f"run {claim.run!r} is no longer claimed by {claim.worker!r} as {claim.number}")
 
@@ -59,24 +90,39 @@ def _lost(claim: Claim) -> Fenced:
 class Desk:
     """Where workers of this process claim: it has seen how long others' heartbeats stand still."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], wall: Callable[[], float]) -> None:
         self._clock = clock
+        self._wall = wall
         self._observed = Observed()
         self._looked = self._noted = float("-inf")
         self._damaged: set[int] = set()
         """Entries that cannot be read. Left as they are: a newer Loom, or a repaired file, may be read again."""
 
-    def claim(self, session: Session, queues: Sequence[str], worker: str, lease: float) -> Taken:
-        """The entry put first of those in `queues` that are free, or whose lease or delay has passed.
+    def claim(
+        self, session: Session, queues: Sequence[str], worker: str, lease: float, without: Collection[str]
+    ) -> Taken:
+        """The next of those in `queues` that are free, or whose lease or delay has passed.
 
         One that cannot be read is held back, with what stands behind it in its key's line: the others go on.
         """
-        while (found := self._next(session, queues)) is not None:
+        start = self._put_due(session)
+        while (found := self._next(session, queues, without)) is not None:
             claim = self._take(session, found, worker, lease)
             if claim is not None:
                 return claim, None
-        due = self._observed.due
-        return None, None if due is None else max(due - self._clock(), 0.0)
+        lapse = None if self._observed.due is None else self._observed.due - self._clock()
+        return None, min((max(due, 0.0) for due in (lapse, start) if due is not None), default=None)
+
+    def _put_due(self, session: Session) -> float | None:
+        """Put the entries whose time has come; returns the seconds until the next one's."""
+        first: float | None = session.value(sql.FIRST_DUE)
+        if first is None:
+            return None
+        now = self._wall()
+        if first <= now:
+            session.run(sql.PUT_DUE, now, limits.PUT_DUE)
+            first = session.value(sql.FIRST_DUE)
+        return None if first is None else first - now
 
     def renew(self, session: Session, claim: Claim) -> None:
         """Looks at the others', too: a worker without room claims nothing, and has to know who lapsed when it has."""
@@ -86,34 +132,47 @@ class Desk:
             self._noted = now
             self._look(session, now)
 
-    def _next(self, session: Session, queues: Sequence[str]) -> int | None:
-        found: int | None = self._free(session, encode(list(queues)).decode())
-        lapsed = self._lapsed(session, queues) if found is None or self._time_to_look() else None
-        if found is None or lapsed is None:
-            return lapsed if found is None else found
-        return min(found, lapsed)
+    def _next(self, session: Session, queues: Sequence[str], without: Collection[str]) -> int | None:
+        turns = [rank(priority) for priority in order(session.value(sql.GIVEN))]
+        lapsed = self._lapsed(session, queues, without) if self._time_to_look() else {}
+        names = encode(list(queues)).decode()
+        for priority in turns:
+            free = self._free(session, names, priority, without)
+            if free is not None or priority in lapsed:
+                return min(id for id in (free, lapsed.get(priority)) if id is not None)
+        lapsed = lapsed or self._lapsed(session, queues, without)
+        return next((lapsed[priority] for priority in turns if priority in lapsed), None)
 
-    def _free(self, session: Session, queues: str) -> Any:
-        if not self._damaged:
-            return session.value(sql.FREE, queues)
-        return session.value(sql.FREE_BUT, queues, encode(sorted(self._damaged)).decode())
+    def _free(self, session: Session, queues: str, priority: int, without: Collection[str]) -> int | None:
+        found: int | None
+        if self._damaged or without:
+            given = (encode(sorted(without)).decode(), encode(sorted(self._damaged)).decode())
+            found = session.value(sql.FREE_BUT, queues, priority, *given)
+        else:
+            found = session.value(sql.FREE, queues, priority)
+        return found
 
     def _time_to_look(self) -> bool:
         return self._clock() - self._looked >= limits.OBSERVE
 
-    def _lapsed(self, session: Session, queues: Sequence[str]) -> int | None:
+    def _lapsed(self, session: Session, queues: Sequence[str], without: Collection[str]) -> Mapping[int, int]:
+        """Of each priority the first entry whose lease or delay has passed."""
         self._looked = self._clock()
-        lapsed = self._look(session, self._looked)
-        return min((id for id, queue in lapsed if queue in queues and id not in self._damaged), default=None)
+        first: dict[int, int] = {}
+        for id, queue, actor, priority in self._look(session, self._looked):
+            if queue in queues and actor not in without and id not in self._damaged:
+                first[priority] = min(id, first.get(priority, id))
+        return first
 
-    def _look(self, session: Session, now: float) -> list[tuple[int, str]]:
-        """The entries, with their queues, whose lease or delay has passed."""
+    def _look(self, session: Session, now: float) -> list[tuple[int, str, str, int]]:
+        """The entries whose lease or delay has passed, with their queues, actors and priorities' ranks."""
         held = _held.decode(session.value(sql.HELD, limits.HELD))
         lapsed = {beat.run for beat in self._observed.look([Beat(*entry[:5]) for entry in held], now)}
-        return [(id, queue) for run, *_, id, queue in held if run in lapsed]
+        return [entry[5:] for entry in held if entry[0] in lapsed]
 
     def _take(self, session: Session, id: int, worker: str, lease: float) -> Claim | None:
         row = session.one(sql.CLAIM, id, worker, lease)
+        session.run(sql.GIVE)
         assert row is not None, "the entry was seen in this very transaction"
         run, number, crashes, meta, input = row
         try:

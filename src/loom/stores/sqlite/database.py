@@ -41,8 +41,11 @@ def open_for_writing(path: str, durability: Durability, busy: float) -> apsw.Con
     Raises `UsageError` for what is no Loom store, or a newer one's, before anything in it is changed.
     """
     with _opening(path, busy) as db:
-        if not _check(db, path):
+        found = _check(db, path)
+        if found == 0:
             _make(db, path, busy)
+        elif found < sql.VERSION:
+            _upgrade(db, path)
         _set_up(db, path, durability)
     return db
 
@@ -128,11 +131,11 @@ class _Patience:
         return True
 
 
-def _check(db: apsw.Connection, path: str) -> bool:
-    """Whether this is a store of ours; False: an empty file. Raises `UsageError` for any other."""
+def _check(db: apsw.Connection, path: str) -> int:
+    """The format of this store of ours; 0: an empty file. Raises `UsageError` for any other, and one too old or new."""
     ((application, version, schema),) = db.execute(sql.IDENTITY).fetchall()
     if (application, version, schema) == (0, 0, 0):
-        return False
+        return 0
     if application != sql.APPLICATION_ID:
         raise UsageError(f"{path} is an SQLite database, but no Loom store")
     assert isinstance(version, int)
@@ -140,12 +143,12 @@ def _check(db: apsw.Connection, path: str) -> bool:
         raise UsageError(
             f"{path} was written by a newer Loom (format {version}, this one knows {sql.VERSION}): upgrade this one"
         )
-    if version < sql.VERSION:
+    if version < sql.OLDEST:
         raise UsageError(
             f"{path} was written by a Loom from before the first release (format {version}, this one reads"
-            f" {sql.VERSION}): give another file, or delete this one"
+            f" {sql.OLDEST} and later): give another file, or delete this one"
         )
-    return True
+    return version
 
 
 def _make(db: apsw.Connection, path: str, busy: float) -> None:
@@ -157,6 +160,13 @@ def _make(db: apsw.Connection, path: str, busy: float) -> None:
         if not _check(db, path):
             db.execute(sql.SCHEMA)
             db.execute(f"PRAGMA application_id = {sql.APPLICATION_ID}; PRAGMA user_version = {sql.VERSION}")
+
+
+def _upgrade(db: apsw.Connection, path: str) -> None:
+    """Bring an older format to ours, all at once. Others may be doing the same; who has the file open goes on."""
+    with transaction(db):
+        if _check(db, path) < sql.VERSION:
+            db.execute(sql.UPGRADE)
 
 
 def _set_up(db: apsw.Connection, path: str, durability: Durability) -> None:

@@ -99,6 +99,7 @@ def end_unstarted(session: Session, run: str, line: bytes, now: float) -> bool:
     _begin(session, state, epoch)
     _add(session, run, state, batch, ended=True)
     _end(session, run, state, error, now)
+    session.run(sql.LEAVE_EARLY, run)
     return True
 
 

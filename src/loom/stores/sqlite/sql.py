@@ -11,14 +11,71 @@ from functools import lru_cache
 from loom.model import limits
 from loom.model.run import inbox_of
 
-__all__ = ["APPLICATION_ID", "LOOK", "MARKS", "QUEUE", "SCHEMA", "VERSION", "appends", "heads"]
+__all__ = ["APPLICATION_ID", "LOOK", "MARKS", "OLDEST", "QUEUE", "SCHEMA", "UPGRADE", "VERSION", "appends", "heads"]
 
 APPLICATION_ID = 0x4C4F4F4D  # "LOOM"
-VERSION = 2
-"""The file's format, as its `user_version` tells it. No release wrote an older one."""
+VERSION = 3
+"""The file's format, as its `user_version` tells it."""
+
+OLDEST = 2
+"""The oldest that is brought to this one when it is opened. No release wrote an older one."""
 
 LOOK, MARKS, QUEUE = range(3)
 """What a row of `change` says: look at this log; its readers' marks changed; somebody may claim."""
+
+_QUEUE = """
+CREATE TABLE queue (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    run      TEXT NOT NULL UNIQUE,
+    queue    TEXT NOT NULL,
+    actor    TEXT NOT NULL,
+    key      TEXT,
+    priority INTEGER NOT NULL DEFAULT 1,    -- its rank (the default: for processes that know only format 2)
+    due      REAL,                          -- Unix seconds: not put before, in no line; NULL once it is put
+    ready    INTEGER NOT NULL,              -- no earlier entry of its actor's key
+    worker   TEXT,                          -- who claimed it
+    number   INTEGER NOT NULL,              -- of the newest claim
+    beat     INTEGER NOT NULL,              -- its heartbeat
+    hold     REAL NOT NULL,                 -- lease or delay: claimable when (number, beat) stood still for so long
+    crashes  INTEGER NOT NULL,
+    meta     BLOB NOT NULL,                 -- as in run
+    input    BLOB NOT NULL
+) STRICT;
+CREATE INDEX queue_key ON queue(actor, key, id) WHERE key IS NOT NULL AND due IS NULL;
+CREATE INDEX queue_free ON queue(queue, priority, id) WHERE ready AND worker IS NULL AND hold = 0;
+CREATE INDEX queue_actor ON queue(queue, priority, actor, id) WHERE ready AND worker IS NULL AND hold = 0;
+CREATE INDEX queue_held ON queue(id) WHERE worker IS NOT NULL OR hold > 0;
+CREATE INDEX queue_due ON queue(due) WHERE due IS NOT NULL;
+
+-- How many claims were handed out: which priority is next.
+CREATE TABLE given (
+    claims INTEGER NOT NULL
+) STRICT;
+INSERT INTO given VALUES (0);
+
+-- The workers that attended lately.
+CREATE TABLE worker (
+    name    TEXT PRIMARY KEY,
+    started REAL NOT NULL,
+    seen    REAL NOT NULL,                  -- Unix seconds
+    asked   INTEGER NOT NULL,               -- to drain
+    info    BLOB NOT NULL                   -- WorkerInfo, JSON
+) STRICT, WITHOUT ROWID;
+"""
+
+_QUEUE_TRIGGERS = f"""
+CREATE TRIGGER queue_put AFTER INSERT ON queue BEGIN
+    UPDATE queue SET ready = 1 WHERE id = NEW.id AND NEW.due IS NULL AND NOT EXISTS (
+        SELECT 1 FROM queue WHERE actor = NEW.actor AND key = NEW.key AND due IS NULL AND id < NEW.id);
+    INSERT INTO change(kind, topic) VALUES ({QUEUE}, '');
+END;
+
+CREATE TRIGGER queue_gone AFTER DELETE ON queue WHEN OLD.key IS NOT NULL AND OLD.due IS NULL BEGIN
+    UPDATE queue SET ready = 1
+        WHERE id = (SELECT min(id) FROM queue WHERE actor = OLD.actor AND key = OLD.key AND due IS NULL);
+    INSERT INTO change(kind, topic) VALUES ({QUEUE}, '');
+END;
+"""
 
 SCHEMA = f"""
 CREATE TABLE run (
@@ -79,25 +136,7 @@ CREATE TABLE mark (
     PRIMARY KEY (run, reader)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE queue (
-    id      INTEGER PRIMARY KEY AUTOINCREMENT,
-    run     TEXT NOT NULL UNIQUE,
-    queue   TEXT NOT NULL,
-    actor   TEXT NOT NULL,
-    key     TEXT,
-    ready   INTEGER NOT NULL,               -- no earlier entry of its actor's key
-    worker  TEXT,                           -- who claimed it
-    number  INTEGER NOT NULL,               -- of the newest claim
-    beat    INTEGER NOT NULL,               -- its heartbeat
-    hold    REAL NOT NULL,                  -- lease or delay: claimable when (number, beat) stood still for so long
-    crashes INTEGER NOT NULL,
-    meta    BLOB NOT NULL,                  -- as in run
-    input   BLOB NOT NULL
-) STRICT;
-CREATE INDEX queue_key ON queue(actor, key, id) WHERE key IS NOT NULL;
-CREATE INDEX queue_free ON queue(queue, id) WHERE ready AND worker IS NULL AND hold = 0;
-CREATE INDEX queue_held ON queue(id) WHERE worker IS NOT NULL OR hold > 0;
-
+{_QUEUE}
 -- What changed besides batches, for who watches in this process and in others. Only the newest rows are kept.
 CREATE TABLE change (
     id    INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -118,19 +157,26 @@ CREATE TRIGGER run_gone AFTER DELETE ON run BEGIN
     INSERT OR REPLACE INTO debris VALUES (2 * OLD.id, {2**63 - 1}), (2 * OLD.id + 1, {2**63 - 1});
     INSERT INTO change(kind, topic) VALUES ({LOOK}, OLD.name), ({LOOK}, OLD.name || '{inbox_of("")}');
 END;
+{_QUEUE_TRIGGERS}"""
 
-CREATE TRIGGER queue_put AFTER INSERT ON queue BEGIN
-    UPDATE queue SET ready = 1 WHERE id = NEW.id
-        AND NOT EXISTS (SELECT 1 FROM queue WHERE actor = NEW.actor AND key = NEW.key AND id < NEW.id);
-    INSERT INTO change(kind, topic) VALUES ({QUEUE}, '');
-END;
-
-CREATE TRIGGER queue_gone AFTER DELETE ON queue WHEN OLD.key IS NOT NULL BEGIN
-    UPDATE queue SET ready = 1
-        WHERE id = (SELECT min(id) FROM queue WHERE actor = OLD.actor AND key = OLD.key);
-    INSERT INTO change(kind, topic) VALUES ({QUEUE}, '');
-END;
+# Ids, and how far they were drawn, stay: claims' numbers only grow.
+UPGRADE = f"""
+DROP TRIGGER queue_put;
+DROP TRIGGER queue_gone;
+DROP INDEX queue_key;
+DROP INDEX queue_free;
+DROP INDEX queue_held;
+ALTER TABLE queue RENAME TO queue_2;
+{_QUEUE}
+INSERT INTO queue(id, run, queue, actor, key, ready, worker, number, beat, hold, crashes, meta, input)
+SELECT id, run, queue, actor, key, ready, worker, number, beat, hold, crashes, meta, input FROM queue_2;
+DELETE FROM sqlite_sequence WHERE name = 'queue';
+UPDATE sqlite_sequence SET name = 'queue' WHERE name = 'queue_2';
+DROP TABLE queue_2;
+{_QUEUE_TRIGGERS}
+PRAGMA user_version = {VERSION};
 """
+"""From format 2, which had no priorities, no delayed starts and no register of workers, to this one."""
 
 IDENTITY = """
 SELECT application_id, user_version, schema_version
@@ -254,22 +300,46 @@ MARKS_OF = "SELECT reader, seq, mark.beat FROM run LEFT JOIN mark ON mark.run = 
 # --- the queue -------------------------------------------------------------------------------------------------------
 
 PUT = """
-INSERT INTO queue(run, queue, actor, key, ready, number, beat, hold, crashes, meta, input)
-VALUES (?1, ?2, ?3, ?4, 0, 0, 0, 0, 0, ?5, ?6) ON CONFLICT(run) DO NOTHING
+INSERT INTO queue(run, queue, actor, key, priority, due, ready, number, beat, hold, crashes, meta, input)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0, 0, 0, 0, ?7, ?8) ON CONFLICT(run) DO NOTHING
 """
 
-_FREE = """
-SELECT min((
-    SELECT id FROM queue WHERE queue = name.value AND ready AND worker IS NULL AND hold = 0{} ORDER BY id LIMIT 1))
+FIRST_DUE = "SELECT min(due) FROM queue WHERE due IS NOT NULL"
+
+# The new row takes the old one's place: its id says that it was put just now. REPLACE fires no delete trigger.
+PUT_DUE = """
+INSERT OR REPLACE INTO queue(run, queue, actor, key, priority, ready, number, beat, hold, crashes, meta, input)
+SELECT run, queue, actor, key, priority, 0, number, 0, 0, 0, meta, input FROM queue
+WHERE due <= ?1 ORDER BY due, id LIMIT ?2
+"""
+
+_IS_FREE = "ready AND worker IS NULL AND hold = 0"
+
+FREE = f"""
+SELECT min((SELECT id FROM queue WHERE queue = name.value AND priority = ?2 AND {_IS_FREE} ORDER BY id LIMIT 1))
 FROM json_each(?1) AS name
 """
-FREE = _FREE.format("")
-FREE_BUT = _FREE.format(" AND id NOT IN (SELECT value FROM json_each(?2))")
+
+# Without the actors in ?3 and the entries in ?4: from actor to actor, so that nobody's backlog is walked through.
+FREE_BUT = f"""
+WITH RECURSIVE line(name, actor) AS (
+    SELECT value, (SELECT min(actor) FROM queue WHERE queue = value AND priority = ?2 AND {_IS_FREE})
+    FROM json_each(?1)
+    UNION ALL
+    SELECT name, (
+        SELECT min(actor) FROM queue WHERE queue = name AND priority = ?2 AND {_IS_FREE} AND actor > line.actor)
+    FROM line WHERE line.actor IS NOT NULL)
+SELECT min((
+    SELECT id FROM queue INDEXED BY queue_actor
+    WHERE queue = name AND priority = ?2 AND actor = line.actor AND {_IS_FREE}
+        AND id NOT IN (SELECT value FROM json_each(?4)) ORDER BY id LIMIT 1))
+FROM line WHERE actor IS NOT NULL AND actor NOT IN (SELECT value FROM json_each(?3))
+"""
 
 # As one JSON array: a step, and so a change of threads, for all of them.
 HELD = """
 SELECT json_group_array(json_array(
-    run, number, beat, hold, json(iif(worker IS NULL, 'true', 'false')), id, queue)) FROM (
+    run, number, beat, hold, json(iif(worker IS NULL, 'true', 'false')), id, queue, actor, priority)) FROM (
     SELECT * FROM queue WHERE worker IS NOT NULL OR hold > 0 ORDER BY id LIMIT ?1)
 """
 
@@ -280,12 +350,37 @@ UPDATE queue SET crashes = crashes + (worker IS NOT NULL), worker = ?2, hold = ?
 WHERE id = ?1 RETURNING run, number, crashes, meta, input
 """
 
+GIVEN = "SELECT claims FROM given"
+GIVE = "UPDATE given SET claims = claims + 1"
 PUT_BACK = "UPDATE queue SET worker = NULL, hold = 0 WHERE id = ?1"
 
 HOLDER = "SELECT worker, number FROM queue WHERE run = ?1"
 RENEW = "UPDATE queue SET beat = beat + 1 WHERE run = ?1 AND worker = ?2 AND number = ?3"
 RELEASE = "UPDATE queue SET beat = beat + 1, worker = NULL, hold = ?2 WHERE run = ?1"
 LEAVE_QUEUE = "DELETE FROM queue WHERE run = ?1"
+LEAVE_EARLY = "DELETE FROM queue WHERE run = ?1 AND due IS NOT NULL"
+
+_ENTRIES = """
+SELECT run, actor, queue, key, priority,
+    CASE WHEN due IS NOT NULL THEN 'delayed' WHEN worker IS NOT NULL THEN 'leased' WHEN hold > 0 THEN 'delayed'
+        WHEN ready THEN 'ready' ELSE 'behind' END AS place,
+    worker, number, crashes, meta
+FROM queue WHERE due IS {} AND (?1 IS NULL OR queue = ?1) AND (?2 IS NULL OR place = ?2) ORDER BY {} LIMIT ?3
+"""
+ENTRIES = _ENTRIES.format("NULL", "id")
+ENTRIES_DUE = _ENTRIES.format("NOT NULL", "due, id")
+
+# --- workers ---------------------------------------------------------------------------------------------------------
+
+ATTEND = """
+INSERT INTO worker VALUES (?1, ?2, ?3, 0, ?4) ON CONFLICT DO UPDATE
+SET asked = asked AND started = excluded.started, started = excluded.started, seen = excluded.seen, info = excluded.info
+RETURNING asked
+"""
+DISMISS = "DELETE FROM worker WHERE name = ?1"
+FORGET_WORKERS = "DELETE FROM worker WHERE seen < ?1"
+WORKERS = "SELECT info, seen, asked FROM worker WHERE seen >= ?1 ORDER BY name"
+ASK_TO_DRAIN = "UPDATE worker SET asked = 1 WHERE name = ?1 AND seen >= ?2"
 
 # --- changes ---------------------------------------------------------------------------------------------------------
 
@@ -307,11 +402,17 @@ DATA_VERSION = "PRAGMA data_version"
 
 # --- upkeep ----------------------------------------------------------------------------------------------------------
 
+# What cannot be read is put all the same, and told of by who claims it.
 REQUEUE = """
-INSERT INTO queue(run, queue, actor, key, ready, number, beat, hold, crashes, meta, input)
-SELECT name, queue, actor, key, 0, 0, 0, 0, 0, meta, input FROM run
-WHERE state IN ('queued', 'running') AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.run = run.name)
-ORDER BY id LIMIT ?1
+INSERT INTO queue(run, queue, actor, key, priority, due, ready, number, beat, hold, crashes, meta, input)
+SELECT name, queue, actor, key,
+    CASE told ->> '$.priority' WHEN 'high' THEN 0 WHEN 'low' THEN 2 ELSE 1 END,
+    iif(told ->> '$.not_before' > ?2, told ->> '$.not_before', NULL),
+    0, 0, 0, 0, 0, meta, input
+FROM (
+    SELECT *, iif(json_valid(CAST(meta AS TEXT)), CAST(meta AS TEXT), '{}') AS told FROM run
+    WHERE state IN ('queued', 'running') AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.run = run.name)
+    ORDER BY id LIMIT ?1)
 """
 
 _SPENT = "SELECT id FROM run WHERE ended IS NOT NULL AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.run = run.name)"

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -15,16 +15,16 @@ from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import Fenced, HandleClosed, UsageError
 from loom.model.ports import Durability, Fence, Notice, Notify, Swept, Unwatch
-from loom.model.run import Claim, Head, Mark, Meta, RunState
+from loom.model.run import Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo
 from loom.stores.watchers import Watchers
 
-from . import claims, runs, upkeep
+from . import claims, register, runs, upkeep
 from .calls import Call, Session
 from .claims import Desk, Taken
 from .lane import Lane
 from .lender import Lender
 from .news import QUEUE, News
-from .place import Place
+from .place import Place as File
 from .reader import Reader
 from .upkeep import KEEP, Retention
 from .writer import Append, Writer
@@ -64,11 +64,11 @@ class SqliteStore:
         self._retention = retention
         self._wall = wall
         self._watchers = Watchers()
-        self._desk = Desk(clock)
+        self._desk = Desk(clock, wall)
         self._untold: list[Claim] = []
         self._lender = Lender()
         self._begun = self._open = False
-        place = Place(os.fspath(path))
+        place = File(os.fspath(path))
         writer = Writer(place, durability, busy, self._watched, self._written)
         self._writing = Lane("loom-sqlite-writer", writer)
         self._reading = Lane("loom-sqlite-reader", Reader(place, busy, self._was_read))
@@ -127,7 +127,7 @@ class SqliteStore:
         await self._write(partial(runs.drop, run=run))
 
     async def sweep(self) -> Swept:
-        requeued = await self._write(upkeep.requeue)
+        requeued = await self._write(partial(upkeep.requeue, now=self._wall()))
         dropped = 0
         for _ in range(limits.SWEEP_RUNS // limits.DROP_RUNS):
             expired = await self._write(partial(upkeep.expire, retention=self._retention, now=self._wall()))
@@ -204,17 +204,19 @@ class SqliteStore:
     # --- the queue ---------------------------------------------------------------------------------------------------
 
     async def put(self, meta: Meta) -> None:
-        await self._write(partial(claims.put, meta=meta))
+        await self._write(partial(claims.put, meta=meta, now=self._wall()))
 
-    async def claim(self, queues: Sequence[str], worker: str, *, lease: float, wait: float) -> Claim | None:
+    async def claim(
+        self, queues: Sequence[str], worker: str, *, lease: float, wait: float, without: Collection[str] = ()
+    ) -> Claim | None:
         if wait <= 0:
-            return (await self._take(queues, worker, lease))[0]
+            return (await self._take(queues, worker, lease, without))[0]
         end = self._loop.time() + wait
         changed = asyncio.Event()
         unwatch = self.watch(QUEUE, lambda notice: changed.set())
         try:
             while True:
-                claim, due = await self._take(queues, worker, lease)
+                claim, due = await self._take(queues, worker, lease, without)
                 left = end - self._loop.time()
                 if claim is not None or left <= 0:
                     return claim
@@ -231,18 +233,38 @@ class SqliteStore:
     async def release(self, claim: Claim, *, delay: float = 0.0) -> None:
         await self._write(partial(claims.release, claim=claim, delay=delay))
 
-    async def _take(self, queues: Sequence[str], worker: str, lease: float) -> Taken:
+    async def entries(self, *, queue: str | None = None, place: Place | None = None, limit: int = 100) -> list[Entry]:
+        limit = min(max(limit, 1), limits.LIST_LIMIT)
+        return await self._read(partial(claims.entries, queue=queue, place=place, limit=limit))
+
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    async def attend(self, info: WorkerInfo) -> bool:
+        return await self._write(partial(register.attend, info=info, now=self._wall()))
+
+    async def dismiss(self, worker: str) -> None:
+        await self._write(partial(register.dismiss, worker=worker))
+
+    async def workers(self) -> list[WorkerInfo]:
+        return await self._read(partial(register.workers, now=self._wall()))
+
+    async def ask_to_drain(self, worker: str) -> None:
+        await self._write(partial(register.ask_to_drain, worker=worker, now=self._wall()))
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    async def _take(self, queues: Sequence[str], worker: str, lease: float, without: Collection[str]) -> Taken:
         """One look. A claim that its caller was cancelled before he had it is the same worker's again, or lapses."""
-        kept = await self._kept(queues, worker)
+        kept = await self._kept(queues, worker, without)
         if kept is not None:
             return kept, None
-        future = self._submit(partial(self._desk.claim, queues=queues, worker=worker, lease=lease))
+        future = self._submit(partial(self._desk.claim, queues=queues, worker=worker, lease=lease, without=without))
         try:
             taken = await asyncio.shield(future)
         except asyncio.CancelledError:
             future.add_done_callback(self._keep)
             raise
-        if taken[0] is None and (kept := await self._kept(queues, worker)) is not None:
+        if taken[0] is None and (kept := await self._kept(queues, worker, without)) is not None:
             return kept, None
         return taken
 
@@ -250,10 +272,10 @@ class SqliteStore:
         if not future.cancelled() and future.exception() is None and (claim := future.result()[0]) is not None:
             self._untold.append(claim)
 
-    async def _kept(self, queues: Sequence[str], worker: str) -> Claim | None:
+    async def _kept(self, queues: Sequence[str], worker: str, without: Collection[str]) -> Claim | None:
         """A claim that this worker holds and was not told of."""
         for claim in self._untold:
-            if claim.worker == worker and claim.meta.queue in queues:
+            if claim.worker == worker and claim.meta.queue in queues and claim.meta.actor not in without:
                 break
         else:
             return None
@@ -261,7 +283,7 @@ class SqliteStore:
         try:
             await self.renew(claim)
         except Fenced:
-            return await self._kept(queues, worker)
+            return await self._kept(queues, worker, without)
         except BaseException:
             self._untold.append(claim)
             raise

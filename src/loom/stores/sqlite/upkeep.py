@@ -31,9 +31,9 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
 KEEP = Retention()
 
 
-def requeue(session: Session) -> int:
+def requeue(session: Session, now: float) -> int:
     """Put open runs back that no queue holds. Their put preceded their creation: none is only on its way."""
-    return session.run(sql.REQUEUE, limits.SWEEP_RUNS)
+    return session.run(sql.REQUEUE, limits.SWEEP_RUNS, now)
 
 
 def expire(session: Session, retention: Retention, now: float) -> int:

@@ -1,0 +1,146 @@
+"""Where the servers are, and how one gets in: what a URL says."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any, Literal
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+
+from loom.model import limits
+from loom.model.errors import UsageError
+from loom.model.ports import Durability
+
+__all__ = ["OPTIONS", "Address", "Host", "parse_url"]
+
+Host = tuple[str, int]
+
+Kind = Literal["single", "sentinel", "cluster"]
+
+_PORTS: dict[Kind, int] = {"single": 6379, "sentinel": 26379, "cluster": 6379}
+
+OPTIONS = ("ca", "cert", "durability", "key", "prefix", "replicas", "sentinel_password")
+"""What may stand behind the ``?`` of a URL."""
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """How the servers are reached. `hosts`: the server; or Sentinels, which know where `service` is; or nodes of a
+    cluster, one of which has to answer. Never shows its passwords."""
+
+    hosts: tuple[Host, ...]
+    kind: Kind = "single"
+    service: str = ""
+    user: str = ""
+    password: str = ""
+    sentinel_password: str = ""
+    db: int = 0
+    tls: ssl.SSLContext | None = None
+    prefix: str = "loom"
+    durability: Durability | None = None
+    replicas: int = 1
+
+    def __repr__(self) -> str:
+        return f"<Address {self}>"
+
+    def __str__(self) -> str:
+        hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
+        return f"{hosts}/{self.service}" if self.service else hosts
+
+
+def parse_url(url: str) -> Address:
+    """The address that a URL names: ``redis://[user:password@]host[:port][/db]``, ``rediss://`` for TLS (``ca``, and
+    ``cert`` with ``key``, are files), ``redis+sentinel://host,host/service[/db]``, ``redis+cluster://host,host``; in
+    all of them ``valkey`` says the same. Raises `UsageError`, and never tells the password."""
+    scheme, _, rest = url.partition("://")
+    base, _, kind = scheme.partition("+")
+    if base not in ("redis", "rediss", "valkey", "valkeys") or kind not in ("", "sentinel", "cluster"):
+        raise UsageError(f"no Redis URL begins with {scheme[:40]!r}://")
+    rest, _, query = rest.partition("?")
+    place, _, path = rest.partition("/")
+    login, _, hosts = place.rpartition("@")
+    user, _, password = login.partition(":")
+    options = _options(query)
+    found: Kind = kind or "single"  # type: ignore[assignment]
+    service, db = _path(path, found)
+    return Address(
+        hosts=tuple(_host(host, _PORTS[found]) for host in (hosts or "localhost").split(",")),
+        kind=found,
+        service=service,
+        user=unquote(user),
+        password=unquote(password),
+        sentinel_password=options.get("sentinel_password", ""),
+        db=db,
+        tls=_tls(options) if base.endswith("s") and base != "redis" else None,
+        prefix=_prefix(options),
+        durability=_durability(options),
+        replicas=_count(options),
+    )
+
+
+def _options(query: str) -> dict[str, str]:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for name in options:
+        if name not in OPTIONS:
+            raise UsageError(f"a Redis URL has no option {name[:40]!r} (there are: {', '.join(OPTIONS)})")
+    return options
+
+
+def _path(path: str, kind: Kind) -> tuple[str, int]:
+    service, db = "", path
+    if kind == "sentinel":
+        service, _, db = path.partition("/")
+        if not service:
+            raise UsageError("a Sentinel's URL names the service: redis+sentinel://host:26379/mymaster")
+    if not db:
+        return service, 0
+    if not db.isascii() or not db.isdigit():
+        raise UsageError(f"a Redis URL ends with the database's number, not {db[:40]!r}")
+    if kind == "cluster" and int(db):
+        raise UsageError("a cluster has one database only: leave the number out, and set ?prefix= for several apps")
+    return service, int(db)
+
+
+def _host(text: str, default: int) -> Host:
+    """``host``, ``host:port``, ``[v6]:port``."""
+    bare, bracket, after = text.removeprefix("[").partition("]") if text.startswith("[") else (text, "", "")
+    host, colon, port = (bare, *after.partition(":")[1:]) if bracket else text.partition(":")
+    if colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise UsageError(f"{text[:80]!r}: a port is a number up to 65535")
+    return host or "localhost", int(port) if colon else default
+
+
+def _prefix(options: dict[str, str]) -> str:
+    prefix = options.get("prefix", "loom")
+    if not prefix or len(prefix) > limits.ID_LENGTH or set(prefix) & set("{}") or not prefix.isprintable():
+        raise UsageError("prefix: some printable characters, no braces")
+    return prefix
+
+
+def _durability(options: dict[str, str]) -> Durability | None:
+    named = options.get("durability")
+    if named not in (None, "memory", "process", "disk", "replica"):
+        raise UsageError("durability is 'memory', 'process', 'disk' or 'replica'")
+    return named  # type: ignore[return-value]
+
+
+def _count(options: dict[str, str]) -> int:
+    count = options.get("replicas", "1")
+    if not (count.isascii() and count.isdigit() and int(count) > 0):
+        raise UsageError("replicas: how many have to confirm, at least 1")
+    return int(count)
+
+
+def _tls(options: dict[str, str]) -> ssl.SSLContext:
+    files: dict[str, Any] = {name: options.get(name) for name in ("ca", "cert", "key")}
+    if files["key"] and not files["cert"]:
+        raise UsageError("key: belongs to a cert=")
+    try:
+        context = ssl.create_default_context(cafile=files["ca"])
+        if files["cert"]:
+            context.load_cert_chain(files["cert"], files["key"])
+    except OSError as error:
+        raise UsageError(
+            f"TLS: {error.strerror or error}: {', '.join(file for file in files.values() if file)}"
+        ) from None
+    return context

@@ -1,0 +1,697 @@
+#!lua name=loom_VERSION
+
+--[[ What has to happen at once, inside the server: everything that decides about a run, and everything of the queue.
+
+Keys of a run, in this order (p: the prefix; the run in braces, so that a cluster keeps them together):
+  1 p:{RUN}         hash    its head: meta input keep epochs epoch first tail ended state error started ended_at beat
+                            inbox_epoch inbox_tail inbox_bytes marked
+  2 p:{RUN}:out     stream  its outbox: an entry a batch, <epoch>-<last seq>, f the first seq, p the lines
+  3 p:{RUN}:in      stream  its inbox: an entry a message, <epoch>-<seq>, p the line
+  4 p:{RUN}:sent    hash    sender NUL id of each message, to its seq
+  5 p:{RUN}:marks   hash    reader, to "<seq> <beat>"
+  6 p:{RUN}:tokens  hash    a fence's token, to the epoch that it drew
+
+Keys of the queue, all in one slot, in this order:
+   1 {p}:queue         hash  counters: number (of entries and claims), claims (given out), renewals (of all leases),
+                             shortest (lease)
+   2 {p}:queue:entries hash  run, to what `pack` makes of its entry
+   3 {p}:queue:metas   hash  run, to how it was started, without its input
+   4 {p}:queue:inputs  hash  run, to its input
+   5 {p}:queue:ready   zset  "<queue> <rank> <number> <run>", by name
+   6 {p}:queue:actors  zset  the same entries as "<queue> <rank> <actor> <number> <run>", by name
+   7 {p}:queue:lines   zset  "<actor> <key> <number> <run>", by name: of each line only the first may be ready or held
+   8 {p}:queue:held    zset  run, by the renewal that its claim saw last
+   9 {p}:queue:paused  zset  run that was released with a delay, by the same count
+  10 {p}:queue:later   zset  run that is not to start yet, by the time from which it may
+  11 {p}:queue:all     zset  run, by its entry's number
+  12 {p}:queue:told    hash  worker, to the claim that it was given last, and the call that asked for it
+  13 {p}:workers       hash  worker, to what it said of itself, and when
+  and apart {p}:runs, {p}:open  zset  run, by when it was created: all, and those not known to have ended
+            {p}:sweeper         string  the process that sweeps for all, until it expires
+
+Channels bear the names of the keys 1 and 3 of a run, and 1 of the queue. A notice is "<epoch> <first> <last> <ended>", LF, the batch's lines (left
+out when they are long); "m" when only marks have changed; "" when something else has, or all is gone.
+
+Numbers go in and out as text: Lua's are doubles, exact up to 2^53, and never printed but by `whole`. ]]
+
+local LONG = 8192
+
+local function whole(number) return string.format('%.0f', number) end
+
+local function refuse(word, ...) return redis.error_reply(table.concat({'LOOM', word, ...}, ' ')) end
+
+local function publish(channel, text) redis.call('SPUBLISH', channel, text) end
+
+local function tell(channel, epoch, first, last, ended, payload)
+  local text = table.concat({epoch, first, last, ended}, ' ')
+  if #payload <= LONG then text = text .. '\n' .. payload end
+  publish(channel, text)
+end
+
+-- epochs are kept as "<epoch>:<first seq> …"; one that wrote nothing leaves the list
+
+local function add_epoch(epochs, epoch, tail)
+  local kept = {}
+  for known, first in string.gmatch(epochs, '(%d+):(%d+)') do
+    if tonumber(first) <= tail then kept[#kept + 1] = known .. ':' .. first end
+  end
+  kept[#kept + 1] = epoch .. ':' .. whole(tail + 1)
+  return table.concat(kept, ' ')
+end
+
+local function epoch_of(epochs, seq)
+  local found = '0'
+  for known, first in string.gmatch(epochs, '(%d+):(%d+)') do
+    if tonumber(first) <= seq then found = known end
+  end
+  return found
+end
+
+local function newest_batch(out)
+  local entry = redis.call('XREVRANGE', out, '+', '-', 'COUNT', 1)[1]
+  if entry then return entry[1], entry[2][2], entry[2][4] end
+end
+
+-- An ended run is kept for long at first, so that whoever claims it from the queue still sees that it has ended;
+-- `settle` makes that the time for which it is to be kept.
+
+local function close(keys, args, from)
+  local head = keys[1]
+  local state, error, now, unsettled = args[from], args[from + 1], args[from + 2], args[from + 3]
+  redis.call('HSET', head, 'ended', '1', 'state', state, 'error', error, 'ended_at', now)
+  for _, key in ipairs(keys) do redis.call('PEXPIRE', key, unsettled) end
+  publish(keys[3], '')
+end
+
+local function head_of(keys)
+  local head = redis.call('HGETALL', keys[1])
+  if #head == 0 then return refuse('GONE') end
+  local _, _, payload = newest_batch(keys[2])
+  return {head, payload or ''}
+end
+
+-- keys: 1 to 6; meta, input, inbox epoch, milliseconds to keep it
+
+local function create(keys, args)
+  local head = keys[1]
+  if redis.call('EXISTS', head) == 0 then
+    redis.call('HSET', head, 'meta', args[1], 'input', args[2], 'inbox_epoch', args[3], 'keep', args[4],
+      'epochs', '', 'epoch', '-1', 'first', '1', 'tail', '0', 'ended', '0', 'state', 'queued',
+      'inbox_tail', '0', 'inbox_bytes', '0', 'beat', '0', 'marked', '0')
+    publish(head, '')
+  end
+  return head_of(keys)
+end
+
+-- token, digits, now
+
+local function fence(keys, args)
+  local head, tokens = keys[1], keys[6]
+  local token, digits, now = args[1], args[2], args[3]
+  local epoch, epochs, tail, ended = unpack(redis.call('HMGET', head, 'epoch', 'epochs', 'tail', 'ended'))
+  if not epoch then return refuse('GONE') end
+  local drawn = redis.call('HGET', tokens, token)
+  if drawn and drawn ~= epoch then return refuse('FENCED', epoch) end
+  if drawn or ended == '1' then return {epoch, tail, ended} end
+  local attempt = math.max(math.floor(tonumber(epoch) / 1e8), 0) + 1
+  epoch = whole(attempt * 1e8 + tonumber(digits))
+  redis.call('HSET', head, 'epoch', epoch, 'epochs', add_epoch(epochs, epoch, tonumber(tail)), 'state', 'running')
+  redis.call('HSETNX', head, 'started', now)
+  redis.call('HSET', tokens, token, epoch)
+  return {epoch, tail, '0'}
+end
+
+-- Sent again is success. It is written all the same: WAIT after a call that wrote nothing waits for nothing.
+
+local function repeated(head, out, epoch, tail, ended, args)
+  if args[1] ~= epoch then return refuse('FENCED', epoch) end
+  local id, first, payload = newest_batch(out)
+  if id == args[1] .. '-' .. args[3] and first == args[2] and payload == args[4] and (ended == '1') == (args[5] ~= nil) then
+    redis.call('HINCRBY', head, 'repeats', 1)
+    return 1
+  end
+  if ended == '1' then return refuse('ENDED') end
+  return refuse('CONFLICT', tail)
+end
+
+-- epoch, first, last, payload; to end the log with it (and with all six keys) state, error, now, unsettled
+
+local function append(keys, args)
+  local head, out = keys[1], keys[2]
+  local epoch, tail, ended = unpack(redis.call('HMGET', head, 'epoch', 'tail', 'ended'))
+  if not epoch then return refuse('GONE') end
+  if args[1] ~= epoch or ended == '1' or tonumber(args[2]) ~= tonumber(tail) + 1 then
+    return repeated(head, out, epoch, tail, ended, args)
+  end
+  redis.call('XADD', out, epoch .. '-' .. args[3], 'f', args[2], 'p', args[4])
+  redis.call('HSET', head, 'tail', args[3])
+  if args[5] then close(keys, args, 5) end
+  tell(head, epoch, args[2], args[3], args[5] and '1' or '0', args[4])
+  return 1
+end
+
+-- digits, line, and as for `append`
+
+local function end_unstarted(keys, args)
+  local head, out = keys[1], keys[2]
+  local epoch, epochs, ended = unpack(redis.call('HMGET', head, 'epoch', 'epochs', 'ended'))
+  if not epoch then return refuse('GONE') end
+  if ended == '1' or epochs ~= '' then
+    return (ended == '1' and tonumber(epoch) < 1e8) and 1 or 0
+  end
+  epoch = args[1]
+  redis.call('HSET', head, 'epoch', epoch, 'epochs', epoch .. ':1', 'tail', '1')
+  redis.call('XADD', out, epoch .. '-1', 'f', '1', 'p', args[2])
+  close(keys, args, 3)
+  tell(head, epoch, '1', '1', '1', args[2])
+  return 1
+end
+
+-- sender NUL id, message with its line end, most messages, most bytes (none: the cancel, for which there is always room)
+
+local function send(keys, args)
+  local head, inbox, sent = keys[1], keys[3], keys[4]
+  local epoch, tail, bytes, ended = unpack(redis.call('HMGET', head, 'inbox_epoch', 'inbox_tail', 'inbox_bytes', 'ended'))
+  if not epoch then return refuse('GONE') end
+  local there = redis.call('HGET', sent, args[1])
+  if there then return {epoch, there} end
+  if ended == '1' then return refuse('ENDED') end
+  local size = tonumber(bytes) + #args[2]
+  if args[3] and (tonumber(tail) >= tonumber(args[3]) or size > tonumber(args[4])) then
+    return refuse('ROOM', tail, bytes)
+  end
+  local seq = whole(tonumber(tail) + 1)
+  redis.call('XADD', inbox, epoch .. '-' .. seq, 'p', args[2])
+  redis.call('HSET', head, 'inbox_tail', seq, 'inbox_bytes', whole(size))
+  redis.call('HSET', sent, args[1], seq)
+  tell(inbox, epoch, seq, seq, '0', args[2])
+  return {epoch, seq}
+end
+
+-- keys: head, outbox or inbox; behind which id, most batches' bytes, most chunks
+
+local function read(keys, args)
+  local facts = redis.call('HMGET', keys[1], 'epochs', 'first', 'tail', 'ended', 'inbox_epoch', 'inbox_tail')
+  if not facts[1] then return refuse('GONE') end
+  local bytes, chunks = tonumber(args[2]), tonumber(args[3])
+  local entries, after, count = {}, args[1], 2
+  repeat
+    local some = redis.call('XRANGE', keys[2], '(' .. after, '+', 'COUNT', count)
+    for _, entry in ipairs(some) do
+      entries[#entries + 1] = entry
+      bytes = bytes - #entry[2][#entry[2]]
+      chunks = chunks - 1
+      after = entry[1]
+      if bytes <= 0 or chunks <= 0 then break end
+    end
+    local more = #some == count
+    count = math.min(count * 2, 64)
+  until not more or bytes <= 0 or chunks <= 0
+  return {facts, entries}
+end
+
+local function trim(keys, args)
+  local head, out = keys[1], keys[2]
+  local epochs, first = unpack(redis.call('HMGET', head, 'epochs', 'first'))
+  if not epochs then return refuse('GONE') end
+  local before = tonumber(args[1])
+  local from = epoch_of(epochs, before) .. '-' .. whole(math.max(before, 0))
+  local entry = redis.call('XRANGE', out, from, '+', 'COUNT', 1)[1]
+  entry = entry or redis.call('XREVRANGE', out, '+', '-', 'COUNT', 1)[1]
+  if not entry or tonumber(entry[2][2]) <= tonumber(first) then return first end
+  redis.call('XTRIM', out, 'MINID', '=', entry[1])
+  redis.call('HSET', head, 'first', entry[2][2])
+  return entry[2][2]
+end
+
+local function drop(keys)
+  redis.call('DEL', unpack(keys))
+  publish(keys[1], '')
+  publish(keys[3], '')
+  return 1
+end
+
+local function settle(keys)
+  local ended, keep = unpack(redis.call('HMGET', keys[1], 'ended', 'keep'))
+  if ended ~= '1' then return ended and 0 or 1 end
+  for _, key in ipairs(keys) do
+    if keep == '-1' then redis.call('PERSIST', key) else redis.call('PEXPIRE', key, keep) end
+  end
+  return 1
+end
+
+local function touch(keys)
+  local ended = redis.call('HGET', keys[1], 'ended')
+  if not ended then return refuse('GONE') end
+  if ended == '0' then redis.call('HINCRBY', keys[1], 'beat', 1) end
+  return 1
+end
+
+-- reader, and the seq unless it has left
+
+local function mark(keys, args)
+  local head, marks = keys[1], keys[5]
+  if redis.call('EXISTS', head) == 0 then return refuse('GONE') end
+  if args[2] then
+    local before = redis.call('HGET', marks, args[1])
+    local beat = before and tonumber(string.match(before, ' (%d+)')) or 0
+    redis.call('HSET', marks, args[1], args[2] .. ' ' .. whole(beat + 1))
+    local left = redis.call('PTTL', head)
+    if left > 0 then redis.call('PEXPIRE', marks, left) end
+  else
+    redis.call('HDEL', marks, args[1])
+  end
+  redis.call('HINCRBY', head, 'marked', 1)
+  publish(head, 'm')
+  return 1
+end
+
+local function marks_of(keys)
+  if redis.call('EXISTS', keys[1]) == 0 then return refuse('GONE') end
+  return redis.call('HGETALL', keys[5])
+end
+
+-- --- the queue ------------------------------------------------------------------------------------------------------
+-- An entry: q its queue, a actor, k key ("" for none), r rank of its priority, n number, p place, x crashes; and of the
+-- claim on it: c number, w worker, l lease (of a pause: its length)
+
+local COUNTERS, ENTRIES, METAS, INPUTS, READY, ACTORS, LINES = 1, 2, 3, 4, 5, 6, 7
+local HELD, PAUSED, LATER, ALL, TOLD, WORKERS = 8, 9, 10, 11, 12, 13
+
+local function entry_of(keys, run)
+  local packed = redis.call('HGET', keys[ENTRIES], run)
+  if packed then
+    local entry = cmsgpack.unpack(packed)
+    entry.run = run
+    return entry
+  end
+end
+
+local function keep(keys, entry)
+  local run = entry.run
+  entry.run = nil
+  redis.call('HSET', keys[ENTRIES], run, cmsgpack.pack(entry))
+  entry.run = run
+end
+
+local function count(keys, name) return redis.call('HINCRBY', keys[COUNTERS], name, 1) end
+
+local function seconds()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) + tonumber(time[2]) / 1e6
+end
+
+local function padded(number) return string.format('%016.0f', number) end
+
+local function names_of(entry)
+  local place = padded(entry.n) .. ' ' .. entry.run
+  local rank = entry.q .. ' ' .. entry.r .. ' '
+  return rank .. place, rank .. entry.a .. ' ' .. place, entry.a .. ' ' .. entry.k .. ' ' .. place
+end
+
+local function make_ready(keys, entry)
+  local ready, actor = names_of(entry)
+  entry.p = 'ready'
+  redis.call('ZADD', keys[READY], 0, ready)
+  redis.call('ZADD', keys[ACTORS], 0, actor)
+  publish(keys[COUNTERS], entry.q)
+end
+
+local function first_by_name(zset, prefix)
+  return redis.call('ZRANGEBYLEX', zset, '[' .. prefix, '(' .. prefix .. '\255', 'LIMIT', 0, 1)[1]
+end
+
+local function last_word(name) return string.match(name, '([^ ]*)$') end
+
+local function is_first(keys, entry)
+  return entry.k == '' or last_word(first_by_name(keys[LINES], entry.a .. ' ' .. entry.k .. ' ')) == entry.run
+end
+
+-- takes its place in the order, and in its key's line
+
+local function enter(keys, entry)
+  entry.n = count(keys, 'number')
+  redis.call('ZADD', keys[ALL], entry.n, entry.run)
+  local _, _, line = names_of(entry)
+  if entry.k ~= '' then redis.call('ZADD', keys[LINES], 0, line) end
+  entry.p = 'behind'
+  if is_first(keys, entry) then make_ready(keys, entry) end
+end
+
+local function leave_places(keys, entry)
+  local ready, actor = names_of(entry)
+  redis.call('ZREM', keys[READY], ready)
+  redis.call('ZREM', keys[ACTORS], actor)
+  redis.call('ZREM', keys[HELD], entry.run)
+  redis.call('ZREM', keys[PAUSED], entry.run)
+  redis.call('ZREM', keys[LATER], entry.run)
+end
+
+local function remove(keys, entry)
+  leave_places(keys, entry)
+  redis.call('ZREM', keys[ALL], entry.run)
+  for _, hash in ipairs({ENTRIES, METAS, INPUTS}) do redis.call('HDEL', keys[hash], entry.run) end
+  if entry.k == '' then return end
+  local _, _, line = names_of(entry)
+  redis.call('ZREM', keys[LINES], line)
+  local first = first_by_name(keys[LINES], entry.a .. ' ' .. entry.k .. ' ')
+  local next = first and entry_of(keys, last_word(first))
+  if next and next.p == 'behind' then
+    make_ready(keys, next)
+    keep(keys, next)
+  end
+end
+
+local function let_in(keys)
+  for _, run in ipairs(redis.call('ZRANGEBYSCORE', keys[LATER], '-inf', seconds(), 'LIMIT', 0, 100)) do
+    redis.call('ZREM', keys[LATER], run)
+    local entry = entry_of(keys, run)
+    if entry then
+      enter(keys, entry)
+      keep(keys, entry)
+    end
+  end
+end
+
+-- run, meta, input, queue, actor, key, rank, not before
+
+local function write_entry(keys, args)
+  redis.call('HSET', keys[METAS], args[1], args[2])
+  redis.call('HSET', keys[INPUTS], args[1], args[3])
+  return {run = args[1], q = args[4], a = args[5], k = args[6], r = args[7], x = 0, n = 0, c = 0, w = '', l = 0}
+end
+
+local function put(keys, args)
+  if redis.call('HEXISTS', keys[ENTRIES], args[1]) == 1 then return 0 end
+  local entry = write_entry(keys, args)
+  if args[8] ~= '' and tonumber(args[8]) > seconds() then
+    entry.p = 'later'
+    redis.call('ZADD', keys[LATER], args[8], entry.run)
+    publish(keys[COUNTERS], entry.q)
+  else
+    enter(keys, entry)
+  end
+  keep(keys, entry)
+  return 1
+end
+
+local function give(keys, entry, worker, lease)
+  if entry.p == 'leased' then entry.x = entry.x + 1 end
+  leave_places(keys, entry)
+  entry.p, entry.w, entry.l, entry.c = 'leased', worker, lease, count(keys, 'number')
+  redis.call('ZADD', keys[HELD], count(keys, 'renewals'), entry.run)
+  local shortest = redis.call('HGET', keys[COUNTERS], 'shortest')
+  if not shortest or tonumber(lease) < tonumber(shortest) then redis.call('HSET', keys[COUNTERS], 'shortest', lease) end
+  keep(keys, entry)
+end
+
+local function claim_of(keys, entry)
+  return {redis.call('HGET', keys[METAS], entry.run), redis.call('HGET', keys[INPUTS], entry.run),
+    whole(entry.c), whole(entry.x), entry.run}
+end
+
+-- like loom.model.priority: the golden-ratio step spreads the shares over whoever claims
+
+local ORDERS = {{'0', '1', '2'}, {'1', '0', '2'}, {'2', '0', '1'}}
+
+local function order(claims)
+  local row = math.floor((claims % 65536) * 40503 % 65536 * 16 / 65536)
+  return ORDERS[row < 12 and 1 or row < 15 and 2 or 3]
+end
+
+local function number_in(name) return tonumber(string.match(name, '(%d+) [^ ]*$')) end
+
+local function oldest_but(keys, queue, rank, without)
+  local prefix = queue .. ' ' .. rank .. ' '
+  local after, best = prefix, nil
+  while true do
+    local name = redis.call('ZRANGEBYLEX', keys[ACTORS], '(' .. after, '(' .. prefix .. '\255', 'LIMIT', 0, 1)[1]
+    if not name then return best end
+    local actor = string.match(string.sub(name, #prefix + 1), '^([^ ]*)')
+    if not without[actor] and (not best or number_in(name) < number_in(best)) then best = name end
+    after = prefix .. actor .. ' \255'
+  end
+end
+
+local function oldest(keys, queue, rank, without)
+  local name = first_by_name(keys[READY], queue .. ' ' .. rank .. ' ')
+  if not name or not next(without) then return name end
+  return oldest_but(keys, queue, rank, without)
+end
+
+local function find(keys, queues, without, lapsed)
+  for _, rank in ipairs(order(tonumber(redis.call('HGET', keys[COUNTERS], 'claims') or '0'))) do
+    local best, run = math.huge, nil
+    for _, queue in ipairs(queues) do
+      local name = oldest(keys, queue, rank, without)
+      if name and number_in(name) < best then best, run = number_in(name), last_word(name) end
+    end
+    for _, entry in ipairs(lapsed) do
+      if entry.r == rank and entry.n < best then best, run = entry.n, entry.run end
+    end
+    if run then return entry_of(keys, run) end
+  end
+end
+
+-- those of the runs that lapsed, as the worker has seen them, that nobody has renewed or taken since
+
+local function still_lapsed(keys, seen, queues, without)
+  local lapsed, wanted = {}, {}
+  for _, queue in ipairs(queues) do wanted[queue] = true end
+  for _, one in ipairs(seen) do
+    local stamp = redis.call('ZSCORE', keys[HELD], one[1]) or redis.call('ZSCORE', keys[PAUSED], one[1])
+    local entry = stamp and tonumber(stamp) == one[2] and entry_of(keys, one[1])
+    if entry and wanted[entry.q] and not without[entry.a] then lapsed[#lapsed + 1] = entry end
+  end
+  return lapsed
+end
+
+-- what may lapse next: {run, renewal, lease, paused}
+
+local function standing(keys, most)
+  local found = {}
+  for _, zset in ipairs({HELD, PAUSED}) do
+    local upto = zset == HELD and most or '+inf'
+    local some = redis.call('ZRANGEBYSCORE', keys[zset], '-inf', upto, 'WITHSCORES', 'LIMIT', 0, 1000)
+    for i = 1, #some, 2 do
+      local entry = entry_of(keys, some[i])
+      if entry then found[#found + 1] = {some[i], some[i + 1], tostring(entry.l), zset == PAUSED and 1 or 0} end
+    end
+  end
+  return found
+end
+
+-- worker, the call's name, lease, and as JSON: queues, actors left out, lapsed {run, renewal}; of what was renewed later
+-- than the seventh nothing is told
+
+local function claim(keys, args)
+  let_in(keys)
+  local worker, call = args[1], args[2]
+  local told = redis.call('HGET', keys[TOLD], worker)
+  if told then
+    local name, run, number = unpack(cmsgpack.unpack(told))
+    local entry = name == call and entry_of(keys, run)
+    if entry and entry.w == worker and entry.c == number then return {claim_of(keys, entry)} end
+  end
+  local queues, without = cjson.decode(args[4]), {}
+  for _, actor in ipairs(cjson.decode(args[5])) do without[actor] = true end
+  local entry = find(keys, queues, without, still_lapsed(keys, cjson.decode(args[6]), queues, without))
+  if not entry then
+    local counters = redis.call('HMGET', keys[COUNTERS], 'renewals', 'shortest')
+    local due = redis.call('ZRANGE', keys[LATER], 0, 0, 'WITHSCORES')[2]
+    return {false, counters[1] or '0', counters[2] or '0', standing(keys, args[7]), due and whole((tonumber(due) - seconds()) * 1000) or false}
+  end
+  give(keys, entry, worker, args[3])
+  count(keys, 'claims')
+  redis.call('HSET', keys[TOLD], worker, cmsgpack.pack({call, entry.run, entry.c}))
+  return {claim_of(keys, entry)}
+end
+
+-- run, worker, claim's number
+
+local function held_by(keys, args)
+  local entry = entry_of(keys, args[1])
+  if entry and entry.p == 'leased' and entry.w == args[2] and entry.c == tonumber(args[3]) then return entry end
+end
+
+local function renew(keys, args)
+  if not held_by(keys, args) then return refuse('FENCED') end
+  local renewals = count(keys, 'renewals')
+  redis.call('ZADD', keys[HELD], renewals, args[1])
+  return whole(renewals)
+end
+
+local function ack(keys, args)
+  if redis.call('HEXISTS', keys[ENTRIES], args[1]) == 0 then return 0 end
+  local entry = held_by(keys, args)
+  if not entry then return refuse('FENCED') end
+  remove(keys, entry)
+  return 1
+end
+
+local function release(keys, args)
+  local entry = held_by(keys, args)
+  if not entry then return refuse('FENCED') end
+  leave_places(keys, entry)
+  entry.w, entry.l = '', 0
+  if tonumber(args[4]) > 0 then
+    entry.p, entry.l = 'paused', args[4]
+    redis.call('ZADD', keys[PAUSED], count(keys, 'renewals'), entry.run)
+  else
+    make_ready(keys, entry)
+  end
+  keep(keys, entry)
+  return 1
+end
+
+-- run; and a place, if it is to be forgotten only there
+
+local function forget(keys, args)
+  local entry = entry_of(keys, args[1])
+  if not entry or (args[2] and entry.p ~= args[2]) then return 0 end
+  remove(keys, entry)
+  return 1
+end
+
+-- as for `put`, then worker, lease: it is held by that worker, whoever held it
+
+local function hold(keys, args)
+  local entry = entry_of(keys, args[1])
+  if entry and entry.q ~= args[4] then return refuse('CONFLICT') end
+  if not entry then
+    entry = write_entry(keys, args)
+    entry.n = count(keys, 'number')
+    redis.call('ZADD', keys[ALL], entry.n, entry.run)
+  end
+  entry.p = 'held anew'
+  give(keys, entry, args[9], args[10])
+  return claim_of(keys, entry)
+end
+
+local function unqueued(keys, args)
+  local missing = {}
+  for _, run in ipairs(args) do
+    if redis.call('HEXISTS', keys[ENTRIES], run) == 0 then missing[#missing + 1] = run end
+  end
+  return missing
+end
+
+-- queue and place ("" for all), how many
+
+local function entries(keys, args)
+  local found, most = {}, tonumber(args[3])
+  for _, zset in ipairs({ALL, LATER}) do
+    local from, step = 0, 500
+    repeat
+      local runs = redis.call('ZRANGE', keys[zset], from, from + step - 1)
+      for _, run in ipairs(runs) do
+        local entry = entry_of(keys, run)
+        local place = entry and ((entry.p == 'later' or entry.p == 'paused') and 'delayed' or entry.p)
+        if entry and #found < most and (args[1] == '' or entry.q == args[1]) and (args[2] == '' or place == args[2]) then
+          found[#found + 1] = {run, place, entry.w, whole(entry.c), whole(entry.x), redis.call('HGET', keys[METAS], run)}
+        end
+      end
+      from = from + step
+    until #runs < step or #found >= most
+  end
+  return found
+end
+
+-- name, what it says of itself, when it was started, seconds until it is forgotten; whether it was asked to drain
+
+local function attend(keys, args)
+  local now, asked = seconds(), false
+  local known = redis.call('HGET', keys[WORKERS], args[1])
+  if known then
+    local said = cmsgpack.unpack(known)
+    asked = said[2] == args[3] and said[4]
+  end
+  redis.call('HSET', keys[WORKERS], args[1], cmsgpack.pack({args[2], args[3], now, asked}))
+  local all = redis.call('HGETALL', keys[WORKERS])
+  for i = 1, #all, 2 do
+    if cmsgpack.unpack(all[i + 1])[3] < now - tonumber(args[4]) then redis.call('HDEL', keys[WORKERS], all[i]) end
+  end
+  return asked and 1 or 0
+end
+
+local function dismiss(keys, args)
+  redis.call('HDEL', keys[WORKERS], args[1])
+  redis.call('HDEL', keys[TOLD], args[1])
+  return 1
+end
+
+local function workers(keys, args)
+  local found, now = {}, seconds()
+  local all = redis.call('HGETALL', keys[WORKERS])
+  for i = 1, #all, 2 do
+    local said = cmsgpack.unpack(all[i + 1])
+    if said[3] >= now - tonumber(args[1]) then
+      found[#found + 1] = {said[1], string.format('%.3f', said[3]), said[4] and 1 or 0}
+    end
+  end
+  return found
+end
+
+local function ask_to_drain(keys, args)
+  local known = redis.call('HGET', keys[WORKERS], args[1])
+  local said = known and cmsgpack.unpack(known)
+  if not said or said[3] < seconds() - tonumber(args[2]) then return 0 end
+  said[4] = true
+  redis.call('HSET', keys[WORKERS], args[1], cmsgpack.pack(said))
+  return 1
+end
+
+-- keys: {p}:runs, {p}:open; run
+
+local function index(keys, args)
+  if redis.call('ZSCORE', keys[1], args[1]) then return 0 end
+  local newest = redis.call('ZREVRANGE', keys[1], 0, 0, 'WITHSCORES')[2]
+  local number = whole((newest and tonumber(newest) or 0) + 1)
+  redis.call('ZADD', keys[1], number, args[1])
+  redis.call('ZADD', keys[2], number, args[1])
+  return 1
+end
+
+-- keys: {p}:sweeper; who asks, for how many milliseconds it is his
+
+local function turn(keys, args)
+  local holder = redis.call('GET', keys[1])
+  if holder and holder ~= args[1] then return 0 end
+  redis.call('SET', keys[1], args[1], 'PX', args[2])
+  return 1
+end
+
+local function register(name, callback, ...)
+  redis.register_function{function_name = 'loom_VERSION_' .. name, callback = callback, flags = {...}}
+end
+
+register('create', create)
+register('fence', fence)
+register('append', append)
+register('end_unstarted', end_unstarted)
+register('send', send)
+register('mark', mark)
+-- these are allowed when the server has no memory left: they free some, or stop what takes more
+register('trim', trim, 'allow-oom')
+register('drop', drop, 'allow-oom')
+register('settle', settle, 'allow-oom')
+register('touch', touch, 'allow-oom')
+register('head', head_of, 'no-writes')
+register('read', read, 'no-writes')
+register('marks', marks_of, 'no-writes')
+
+register('put', put)
+register('hold', hold)
+register('index', index)
+register('turn', turn, 'allow-oom')
+register('attend', attend)
+register('claim', claim, 'allow-oom')
+register('renew', renew, 'allow-oom')
+register('ack', ack, 'allow-oom')
+register('release', release, 'allow-oom')
+register('forget', forget, 'allow-oom')
+register('dismiss', dismiss, 'allow-oom')
+register('ask_to_drain', ask_to_drain, 'allow-oom')
+register('unqueued', unqueued, 'no-writes')
+register('entries', entries, 'no-writes')
+register('workers', workers, 'no-writes')

@@ -1,0 +1,202 @@
+"""Runs and their logs, as calls of the server-side functions: what goes in, and what their answers mean."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from loom.model import limits
+from loom.model.chunk import CANCEL, Batch, Page
+from loom.model.cursor import EPOCH_DIGITS, Cursor, make_epoch
+from loom.model.errors import Conflict, Fenced, LogEnded, LogNotFound, LoomError, OutcomeUnknown
+from loom.model.history import page_of, start_after
+from loom.model.ports import Fence
+from loom.model.run import Head, Mark, Meta, RunState, run_of, state_of
+from loom.stores.inbox import check_room
+from loom.wire.json import check_size, encode, ending_of
+
+from .keys import Keys
+from .link import Reply
+from .replies import Refused
+from .rows import LISTED, batches_of, epochs_of, head_of, split
+from .servers import Servers
+
+__all__ = ["Logs"]
+
+
+class Logs:
+    """As `ports.Logs`, but for what the queue's keys take part in, and for waiting."""
+
+    def __init__(
+        self,
+        servers: Servers,
+        keys: Keys,
+        *,
+        retention: float | None,
+        replicas: int,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._servers = servers
+        self._keys = keys
+        self._retention = retention
+        self._replicas = replicas
+        self._wall = wall
+
+    # --- a run's life ------------------------------------------------------------------------------------------------
+
+    async def create(self, meta: Meta) -> Head:
+        epoch = make_epoch(1, _digits())
+        keep = self._retention
+        reply = await self._call("create", meta.run, *split(meta), epoch, -1 if keep is None else _milliseconds(keep))
+        return _head(meta.run, reply)
+
+    async def head(self, run: str) -> Head:
+        return _head(run, await self._call("head", run))
+
+    async def listed(self, runs: Sequence[str]) -> list[Head | None]:
+        """Heads as lists show them, asked for together; None for runs that are gone."""
+        heads = [self._keys.of(run)[0] for run in runs]
+        replies = await asyncio.gather(*(self._servers.ask(head, "HMGET", head, *LISTED) for head in heads))
+        return [_listed(run, reply) for run, reply in zip(runs, replies, strict=True)]
+
+    async def fence(self, run: str, token: str) -> Fence:
+        epoch, tail, ended = await self._call("fence", run, token, _digits(), repr(self._wall()))
+        return Fence(int(epoch), int(tail), ended == b"1")
+
+    async def end_unstarted(self, run: str, line: bytes) -> bool:
+        error, _ = ending_of(Batch(0, 1, 1, line + b"\n"))
+        return bool(await self._call("end_unstarted", run, _digits(), line + b"\n", *self._ending(error)))
+
+    async def touch(self, run: str) -> None:
+        await self._call("touch", run)
+
+    async def drop(self, run: str) -> None:
+        await self._call("drop", run)
+
+    async def settle(self, run: str) -> bool:
+        """If it has ended: keep it from now on for as long as it is to be, for no queue holds it. Whether it has, or
+        is gone."""
+        return bool(await self._call("settle", run))
+
+    # --- logs --------------------------------------------------------------------------------------------------------
+
+    async def append(self, run: str, batch: Batch, *, end: bool = False) -> Cursor:
+        keys = self._keys.of(run)
+        args = (batch.epoch, batch.first, batch.last, batch.payload)
+        try:
+            if end:
+                await self._write("append", keys, *args, *self._ending(ending_of(batch)[0]))
+            else:
+                await self._write("append", keys[:2], *args)
+        except Refused as refused:
+            raise _refusal(refused, run) from None
+        return batch.cursor
+
+    async def send(self, run: str, message: bytes, *, sender: str, id: str) -> Cursor:
+        check_size(message, limits.MESSAGE_BYTES, "a message")
+        room = () if sender == CANCEL else (limits.INBOX_MESSAGES, limits.INBOX_BYTES)
+        try:
+            epoch, seq = await self._write("send", self._keys.of(run), f"{sender}\0{id}", message + b"\n", *room)
+        except Refused as refused:
+            if refused.word == "ROOM":
+                count, size = refused.more
+                check_room(message, sender, messages=int(count), size=int(size))
+            raise _refusal(refused, run) from None
+        return Cursor(int(epoch), int(seq))
+
+    async def read(self, log: str, after: Cursor | None, limit: int) -> Page:
+        """What is there now."""
+        run = run_of(log)
+        limit = min(max(limit, 1), limits.READ_LIMIT)
+        behind = "0-0" if after is None else str(after)
+        try:
+            facts, entries = await self._servers.call("read", self._keys.of_log(log), behind, limits.PAGE_BYTES, limit)
+        except Refused as refused:
+            raise _refusal(refused, run) from None
+        epochs, first, tail, ended, inbox_epoch, inbox_tail = facts
+        inbox = log != run
+        if inbox:
+            epochs, first, tail = b"%b:1" % inbox_epoch, 1, inbox_tail
+        start = start_after(after, epochs=epochs_of(run, epochs), first=int(first), tail=int(tail))
+        batches = batches_of(run, entries, inbox=inbox)
+        return page_of(batches, start, after=after, tail=int(tail), ended=ended == b"1", limit=limit)
+
+    async def trim(self, run: str, before: int) -> int:
+        return int(await self._call("trim", run, before))
+
+    # --- readers' marks ----------------------------------------------------------------------------------------------
+
+    async def mark(self, run: str, reader: str, seq: int | None) -> None:
+        await self._call("mark", run, reader, *(() if seq is None else (seq,)))
+
+    async def marks(self, run: str) -> list[Mark]:
+        flat = await self._call("marks", run)
+        return [_mark(reader, text) for reader, text in _pairs(flat)]
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    async def _call(self, function: str, run: str, *args: str | bytes | int) -> Reply:
+        try:
+            return await self._servers.call(function, self._keys.of(run), *args)
+        except Refused as refused:
+            raise _refusal(refused, run) from None
+
+    async def _write(self, function: str, keys: Iterable[str], *args: str | bytes | int) -> Reply:
+        """What has to reach the replicas, if any have to have it."""
+        if not self._replicas:
+            return await self._servers.call(function, keys, *args)
+        reply, confirmed = await self._servers.confirmed(function, keys, *args)
+        if confirmed < self._replicas:
+            raise OutcomeUnknown(
+                f"{confirmed} of {self._replicas} replicas have confirmed it: it may be lost with its server"
+            )
+        return reply
+
+    def _ending(self, error: Any) -> tuple[str | bytes | int, ...]:
+        state: RunState = state_of(attempted=True, error=error, ended=True)
+        told = b"" if error is None else encode(error)
+        return state, told, repr(self._wall()), _milliseconds(limits.UNSETTLED)
+
+
+def _digits() -> int:
+    return secrets.randbelow(EPOCH_DIGITS)
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(round(seconds * 1000), 1)
+
+
+def _pairs(flat: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def _head(run: str, reply: Reply) -> Head:
+    flat, last = reply
+    fields: dict[bytes, bytes | None] = dict.fromkeys((b"error", b"started", b"ended_at"))
+    return head_of(run, fields | dict(_pairs(flat)), last)
+
+
+def _listed(run: str, reply: Sequence[bytes | None]) -> Head | None:
+    fields = {name.encode(): value for name, value in zip(LISTED, reply, strict=True)}
+    return None if fields[b"meta"] is None else head_of(run, fields)
+
+
+def _mark(reader: bytes, text: bytes) -> Mark:
+    seq, _, beat = text.partition(b" ")
+    return Mark(reader.decode(), int(seq), int(beat))
+
+
+def _refusal(refused: Refused, run: str) -> LoomError:
+    match refused.word:
+        case "GONE":
+            return LogNotFound(f"there is no run {run!r}")
+        case "FENCED":
+            return Fenced(f"a newer writer has taken over run {run!r}")
+        case "ENDED":
+            return LogEnded(f"run {run!r} has ended")
+        case "CONFLICT":
+            return Conflict(f"a batch does not continue the log of run {run!r}, whose tail is {refused.more[0]}")
+    raise AssertionError(refused)

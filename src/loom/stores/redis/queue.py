@@ -1,0 +1,207 @@
+"""The queue, as calls of the server-side functions. Liveness is judged here, by this process's own clock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import msgspec
+
+from loom.model import limits
+from loom.model.errors import Conflict, Fenced, UsageError
+from loom.model.ports import Unwatch
+from loom.model.priority import rank
+from loom.model.run import Claim, Entry, Meta, Place, WorkerInfo
+from loom.wire.json import encode
+
+from .keys import Keys
+from .link import Reply
+from .notices import Notices
+from .replies import Refused
+from .rows import join, split
+from .servers import Servers
+from .standing import Standing, Stood
+
+__all__ = ["Queue", "pause"]
+
+_info = msgspec.json.Decoder(WorkerInfo)
+
+
+class Queue:
+    """As `ports.Queue`."""
+
+    def __init__(self, servers: Servers, keys: Keys, notices: Notices, clock: Callable[[], float]) -> None:
+        self._servers = servers
+        self._keys = keys
+        self._notices = notices
+        self._clock = clock
+        self._stood = Stood()
+        self._shortest = 0.0
+        self._unanswered: dict[str, str] = {}
+        """By worker, the claim call whose reply never came: asked again by the same name, it gives the same claim."""
+
+    async def put(self, meta: Meta) -> None:
+        await self._call("put", *_putting(meta))
+
+    async def claim(
+        self, queues: Sequence[str], worker: str, *, lease: float, wait: float, without: Collection[str]
+    ) -> Claim | None:
+        claim, due = await self._take(queues, worker, lease, without)
+        if claim is not None or wait <= 0:
+            return claim
+        loop = asyncio.get_running_loop()
+        end = loop.time() + wait
+        changed, unwatch = self._watch()
+        try:
+            while True:
+                claim, due = await self._take(queues, worker, lease, without)
+                left = end - loop.time()
+                if claim is not None or left <= 0:
+                    return claim
+                await pause(changed, min(left, limits.OBSERVE if due is None else min(due, limits.OBSERVE)))
+        finally:
+            unwatch()
+
+    async def hold(self, meta: Meta, worker: str, *, lease: float) -> Claim:
+        try:
+            found = await self._call("hold", *_putting(meta), worker, repr(lease))
+        except Refused:
+            raise Conflict(f"run {meta.run!r} is in another queue", details={"run": meta.run}) from None
+        return _claim(found, worker)
+
+    async def renew(self, claim: Claim) -> None:
+        renewals = int(await self._held("renew", claim))
+        if self._clock() - self._stood.looked >= limits.OBSERVE:  # a worker without room looks when it renews
+            self._stood.look(renewals, self._clock())
+
+    async def ack(self, claim: Claim) -> None:
+        await self._held("ack", claim)
+
+    async def release(self, claim: Claim, *, delay: float) -> None:
+        await self._held("release", claim, repr(max(delay, 0.0)))
+
+    async def forget(self, run: str, place: str = "") -> None:
+        """Let the run's entry go, whoever holds it; if a place is named, only from there."""
+        await self._call("forget", run, *((place,) if place else ()))
+
+    async def unqueued(self, runs: Sequence[str]) -> list[str]:
+        """Those of the runs that the queue does not hold."""
+        return [run.decode() for run in await self._call("unqueued", *runs)] if runs else []
+
+    async def entries(self, *, queue: str | None, place: Place | None, limit: int) -> list[Entry]:
+        limit = min(max(limit, 1), limits.LIST_LIMIT)
+        return [_entry(*row) for row in await self._call("entries", queue or "", place or "", limit)]
+
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    async def attend(self, info: WorkerInfo) -> bool:
+        return bool(await self._call("attend", info.name, encode(info), repr(info.started), repr(limits.WORKER_SEEN)))
+
+    async def dismiss(self, worker: str) -> None:
+        self._unanswered.pop(worker, None)
+        await self._call("dismiss", worker)
+
+    async def workers(self) -> list[WorkerInfo]:
+        rows = await self._call("workers", repr(limits.WORKER_SEEN))
+        return sorted((_worker(*row) for row in rows), key=lambda info: info.name)
+
+    async def ask_to_drain(self, worker: str) -> None:
+        if not await self._call("ask_to_drain", worker, repr(limits.WORKER_SEEN)):
+            raise UsageError(f"there is no worker {worker!r}", code="unknown_worker")
+
+    # --- claiming ----------------------------------------------------------------------------------------------------
+
+    async def _take(
+        self, queues: Sequence[str], worker: str, lease: float, without: Collection[str]
+    ) -> tuple[Claim | None, float | None]:
+        """A claim; else in how many seconds there may be one, if that is known."""
+        found, due = await self._ask(queues, worker, lease, without, [])
+        if isinstance(found, Claim):
+            return found, None
+        lapsed = self._stood.lapsed(found)
+        if lapsed:
+            again, _ = await self._ask(queues, worker, lease, without, lapsed)
+            if isinstance(again, Claim):
+                return again, None
+        dues = [each for each in (due, self._stood.due(found)) if each is not None]
+        return None, max(min(dues), 0.0) if dues else None
+
+    async def _ask(
+        self, queues: Sequence[str], worker: str, lease: float, without: Collection[str], lapsed: Sequence[Standing]
+    ) -> tuple[Claim | list[Standing], float | None]:
+        call = self._unanswered.pop(worker, None) or uuid.uuid4().hex
+        seen = encode([(one.run, one.renewal) for one in lapsed])
+        upto = self._stood.unrenewed_for(self._shortest)
+        most = "+inf" if upto is None else upto
+        try:
+            reply = await self._call(
+                "claim", worker, call, repr(lease), encode(list(queues)), encode(list(without)), seen, most
+            )
+        except BaseException:
+            self._unanswered[worker] = call
+            raise
+        if reply[0] is not None:
+            return _claim(reply[0], worker), None
+        _, renewals, shortest, standing, due = reply
+        self._shortest = float(shortest)
+        self._stood.look(int(renewals), self._clock(), apart=min(limits.OBSERVE, self._shortest / 4))
+        found = [Standing(run.decode(), int(at), float(lease), bool(paused)) for run, at, lease, paused in standing]
+        return found, None if due is None else max(int(due) / 1000, 0.0)
+
+    def _watch(self) -> tuple[asyncio.Event, Unwatch]:
+        changed = asyncio.Event()
+        return changed, self._notices.watch(self._keys.queue, lambda notice: changed.set())
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    async def _call(self, function: str, *args: str | bytes | int) -> Reply:
+        return await self._servers.call(function, self._keys.queues, *args)
+
+    async def _held(self, function: str, claim: Claim, *args: str) -> Reply:
+        try:
+            return await self._call(function, claim.run, claim.worker, claim.number, *args)
+        except Refused:
+            raise Fenced(f"run {claim.run!r} is no longer claimed by {claim.worker!r} as {claim.number}") from None
+
+
+def _putting(meta: Meta) -> tuple[str | bytes, ...]:
+    later = "" if meta.not_before is None else repr(meta.not_before)
+    return meta.run, *split(meta), meta.queue, meta.actor, meta.key or "", str(rank(meta.priority)), later
+
+
+def _claim(found: Sequence[Any], worker: str) -> Claim:
+    meta, input, number, crashes, run = found
+    return Claim(meta=join(run.decode(), meta, input), worker=worker, number=int(number), crashes=int(crashes))
+
+
+def _entry(run: bytes, place: bytes, worker: bytes, number: bytes, crashes: bytes, stored: bytes) -> Entry:
+    meta = join(run.decode(), stored, None)
+    return Entry(
+        run=meta.run,
+        actor=meta.actor,
+        queue=meta.queue,
+        key=meta.key,
+        priority=meta.priority,
+        place=place.decode(),  # type: ignore[arg-type]
+        worker=worker.decode() or None,
+        number=int(number),
+        crashes=int(crashes),
+        created=meta.created,
+        not_before=meta.not_before,
+    )
+
+
+def _worker(said: bytes, seen: bytes, asked: int) -> WorkerInfo:
+    info = _info.decode(said)
+    return msgspec.structs.replace(info, seen=float(seen), draining=info.draining or bool(asked))
+
+
+async def pause(changed: asyncio.Event, seconds: float) -> None:
+    """Until something changed, at most this long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await changed.wait()
+    changed.clear()

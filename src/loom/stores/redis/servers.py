@@ -1,0 +1,303 @@
+"""Which server has what: one, the one that Sentinels name, or the nodes of a cluster by slot."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from binascii import crc_hqx
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from loom.model import limits
+from loom.model.errors import LoomError, Unauthorized, Unavailable, UsageError
+from loom.model.ports import Durability
+
+from .address import Address, Host
+from .functions import CODE, name_of
+from .link import Link, Pushed, Reply, ReplyError, Wire
+from .replies import meaning_of, refusal_of
+
+__all__ = ["Servers", "slot_of"]
+
+_SLOTS = 16384
+_OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
+
+
+def slot_of(key: str) -> int:
+    """The slot of a key or channel (Redis Cluster specification, "Hash tags"); ours all have a tag."""
+    tag = key.partition("{")[2].partition("}")[0] or key
+    return crc_hqx(tag.encode(), 0) % _SLOTS
+
+
+class Servers:
+    """Asks the server that has a key. One connection a server, for all that this process asks of it; with `replicas`
+    another, for what has to be confirmed by them."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._links: dict[Host | None, Link] = {}
+        self._confirming: dict[Host | None, Link] = {}
+        self._slots: list[Host] | None = None
+        self._learning: asyncio.Lock = asyncio.Lock()
+
+    @property
+    def clustered(self) -> bool:
+        return self._slots is not None
+
+    async def open(self) -> None:
+        """Reach the servers; `UsageError` for one that is too old, `Unauthorized`, `Unavailable`."""
+        wire = await self._link(None).up()
+        facts = await self._facts(wire, str(self._address))
+        if facts.get("mode") == "cluster":
+            if self._address.db:
+                raise UsageError("a cluster has one database only: leave its number out of the URL")
+            await self._learn()
+        elif self._address.kind == "cluster":
+            raise UsageError(f"{self._address} is no cluster: leave +cluster out of the URL")
+
+    async def aclose(self) -> None:
+        for link in [*self._links.values(), *self._confirming.values()]:
+            await link.aclose()
+
+    async def durability(self) -> Durability | None:
+        """What an acknowledged write survives, as the server is set up; None: it does not say."""
+        wire = await self._link(None).up()
+        try:
+            found = {**await wire.ask("CONFIG", "GET", "appendonly"), **await wire.ask("CONFIG", "GET", "appendfsync")}
+        except ReplyError:  # not every user may ask, and not every provider answers
+            return None
+        if found.get(b"appendonly") != b"yes":
+            return "memory"
+        return "disk" if found.get(b"appendfsync") == b"always" else "process"
+
+    # --- asking ------------------------------------------------------------------------------------------------------
+
+    async def call(self, function: str, keys: Iterable[str], *args: str | bytes | int) -> Reply:
+        """What one of our functions gives. Raises `Refused` when it says no."""
+        keys = tuple(keys)
+        return await self.ask(keys[0], "FCALL", name_of(function), len(keys), *keys, *args)
+
+    async def ask(self, key: str, *command: str | bytes | int) -> Reply:
+        """The reply of the server that has `key`. Raises what it means here, and follows keys that have moved."""
+        return await self._followed(key, lambda host: self._link(host).ask(*command), command)
+
+    async def confirmed(self, function: str, keys: Iterable[str], *args: str | bytes | int) -> tuple[Reply, int]:
+        """As `call`, and how many replicas have it, waiting for them within `limits.REPLICA_WAIT`."""
+        keys = tuple(keys)
+        command = ("FCALL", name_of(function), len(keys), *keys, *args)
+        return await self._followed(keys[0], lambda host: self._confirmed(host, command), command)  # type: ignore[no-any-return]
+
+    async def _confirmed(self, host: Host | None, command: tuple[str | bytes | int, ...]) -> tuple[Reply, int]:
+        wire = await self._link(host, self._confirming).up()
+        asked = wire.ask(*command)
+        barrier = wire.barrier("WAIT", self._address.replicas, int(limits.REPLICA_WAIT * 1000))
+        reply = await asked
+        return reply, await asyncio.shield(barrier)
+
+    async def begin(self, key: str, *command: str | bytes | int) -> asyncio.Future[Reply]:
+        """Ask once, and wait only for a connection: what the reply is, or means, is its caller's business."""
+        return (await self._link(self.host_of(key)).up()).ask(*command)
+
+    async def _followed(self, key: str, ask: Callable[[Host | None], Any], command: tuple[Any, ...]) -> Any:
+        for _ in range(limits.REDIRECTIONS):
+            host = self.host_of(key)
+            try:
+                return await ask(host)
+            except ReplyError as error:
+                refusal = refusal_of(error)
+                if refusal is not None:
+                    raise refusal from None
+                word, *more = str(error).split()
+                if word == "MOVED":
+                    await self._learn()
+                elif word == "ASK":
+                    return await self._asking(_host_of(more[1]), command)
+                elif "Function not found" in str(error):
+                    await self._load(host)
+                else:
+                    if word == "READONLY":
+                        self._forget(host)
+                    raise meaning_of(error, self._name(host)) from None
+            except Unavailable:
+                with contextlib.suppress(LoomError):  # perhaps another node has taken over: for who asks again
+                    await self.relearn()
+                raise
+        raise Unavailable(f"{self._address}: the cluster is being changed")
+
+    async def _asking(self, host: Host, command: tuple[Any, ...]) -> Reply:
+        """A slot on its way to another node: this once it is asked there."""
+        wire = await self._link(host).up()
+        wire.ask("ASKING").add_done_callback(lambda asked: asked.exception())
+        try:
+            return await wire.ask(*command)
+        except ReplyError as error:
+            raise refusal_of(error) or meaning_of(error, self._name(host)) from None
+
+    async def _load(self, host: Host | None) -> None:
+        """Bring our functions. Another process may do the same at this moment."""
+        try:
+            await self._link(host).ask("FUNCTION", "LOAD", "REPLACE", CODE)
+        except ReplyError as error:
+            raise meaning_of(error, self._name(host)) from None
+
+    # --- who has what ------------------------------------------------------------------------------------------------
+
+    def host_of(self, key: str) -> Host | None:
+        """The node that has `key`; None: there is one server only."""
+        return None if self._slots is None else self._slots[slot_of(key)]
+
+    def _link(self, host: Host | None, links: dict[Host | None, Link] | None = None) -> Link:
+        links = self._links if links is None else links
+        link = links.get(host)
+        if link is None:
+            link = links[host] = Link(lambda: self._dial(host))
+        return link
+
+    def _forget(self, host: Host | None) -> None:
+        """It is no primary any more: the next call looks for the one that is."""
+        for links in (self._links, self._confirming):
+            link = links.get(host)
+            if link is not None and link.wire is not None:
+                link.wire.close()
+
+    def _name(self, host: Host | None) -> str:
+        return f"Redis at {self._address}" if host is None else f"Redis at {host[0]}:{host[1]}"
+
+    async def relearn(self) -> None:
+        """Look again at who has what, if that can change."""
+        if self._slots is not None:
+            await self._learn()
+
+    async def _learn(self) -> None:
+        """Ask any node of the cluster that answers for the whole table."""
+        known = self._slots
+        async with self._learning:
+            if self._slots is not known:  # somebody else has, meanwhile
+                return
+            self._slots = await self._table()
+
+    async def _table(self) -> list[Host]:
+        hosts: list[Host | None] = [None, *dict.fromkeys(self._slots or ())]
+        last: LoomError = Unavailable(f"no node of the cluster at {self._address} answers")
+        for host in hosts:
+            try:
+                ranges = await self._link(host).ask("CLUSTER", "SLOTS")
+                return _slots(ranges, host or self._address.hosts[0])
+            except ReplyError as error:
+                last = meaning_of(error, self._name(host))
+            except Unavailable as error:
+                last = error
+        raise last
+
+    # --- connections -------------------------------------------------------------------------------------------------
+
+    async def listen(self, host: Host | None, pushed: Pushed) -> Wire:
+        """Another connection to a server, for what it sends of its own accord."""
+        return await self._dial(host, pushed)
+
+    async def _dial(self, host: Host | None, pushed: Pushed | None = None) -> Wire:
+        if host is not None:
+            return await self._connect(host, pushed)
+        last: LoomError = Unavailable(f"{self._address} does not answer")
+        for candidate in self._address.hosts:
+            try:
+                primary = candidate if self._address.kind != "sentinel" else await self._primary(candidate)
+                return await self._connect(primary, pushed)
+            except Unavailable as error:
+                last = error
+        raise last
+
+    async def _primary(self, sentinel: Host) -> Host:
+        """The primary of our service, as a Sentinel knows it."""
+        name = f"the Sentinel at {sentinel[0]}:{sentinel[1]}"
+        wire = await self._wire(sentinel, None, name)
+        try:
+            if self._address.sentinel_password:
+                await wire.ask("AUTH", self._address.sentinel_password)
+            found = await wire.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._address.service)
+        except ReplyError as error:
+            raise meaning_of(error, name) from None
+        finally:
+            wire.close()
+        if not found:
+            raise Unavailable(f"{name} knows no {self._address.service!r}")
+        return found[0].decode(), int(found[1])
+
+    async def _connect(self, host: Host, pushed: Pushed | None) -> Wire:
+        """A wire to a primary that is new enough, logged in."""
+        name = f"Redis at {host[0]}:{host[1]}"
+        wire = await self._wire(host, pushed, name)
+        try:
+            facts = await self._facts(wire, name)
+            if facts.get("role") not in (None, "master"):
+                raise Unavailable(f"{name} is a replica")
+            if self._address.db:
+                await wire.ask("SELECT", self._address.db)
+        except ReplyError as error:
+            wire.close()
+            raise meaning_of(error, name) from None
+        except BaseException:
+            wire.close()
+            raise
+        return wire
+
+    async def _wire(self, host: Host, pushed: Pushed | None, name: str) -> Wire:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(limits.CONNECT_TIMEOUT):
+                _, wire = await loop.create_connection(lambda: Wire(name, pushed), *host, ssl=self._address.tls)
+        except (OSError, TimeoutError) as error:
+            raise Unavailable(f"{name} does not answer: {_reason(error)}") from None
+        return wire
+
+    async def _facts(self, wire: Wire, name: str) -> dict[str, str]:
+        """Say who we are, and be told what it is. Raises `UsageError` for a server that is too old."""
+        login = (self._address.user or "default", self._address.password)
+        command = ("HELLO", "3", *(("AUTH", *login) if self._address.password else ()), "SETNAME", "loom")
+        try:
+            async with asyncio.timeout(limits.CONNECT_TIMEOUT):
+                reply = await wire.ask(*command)
+        except TimeoutError:
+            raise Unavailable(f"{name} does not answer") from None
+        except ReplyError as error:
+            raise self._unwelcome(error, name) from None
+        if not isinstance(reply, dict):
+            raise UsageError(f"{name} is no Redis that we know")
+        facts = {key.decode(): value.decode() for key, value in reply.items() if isinstance(value, bytes)}
+        _check_age(facts, name)
+        return facts
+
+    def _unwelcome(self, error: ReplyError, name: str) -> LoomError:
+        text = str(error)
+        if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
+            given = "the user or password is wrong" if self._address.password else "it wants a user and password"
+            return Unauthorized(f"{name} does not let us in: {given}")
+        return meaning_of(error, name)
+
+
+def _check_age(facts: dict[str, str], name: str) -> None:
+    server, version = facts.get("server", "redis"), facts.get("version", "")
+    oldest = _OLDEST.get(server, (7, 0))
+    with contextlib.suppress(ValueError):
+        if tuple(int(part) for part in version.split(".")[:2]) < oldest:
+            raise UsageError(f"{name} is {server.title()} {version}: Redis 7.0 or newer, or Valkey 8, is needed")
+
+
+def _slots(ranges: Iterable[Any], asked: Host) -> list[Host]:
+    """The table of a CLUSTER SLOTS reply; a node that does not know its own name is the one that was asked."""
+    table: list[Host | None] = [None] * _SLOTS
+    for first, last, primary, *_ in ranges:
+        host = (primary[0].decode() if primary[0] else asked[0], int(primary[1]))
+        table[first : last + 1] = [host] * (last + 1 - first)
+    if None in table:
+        raise Unavailable("the cluster does not serve all its slots")
+    return table  # type: ignore[return-value]
+
+
+def _host_of(text: str) -> Host:
+    host, _, port = text.rpartition(":")
+    return host, int(port)
+
+
+def _reason(error: BaseException) -> str:
+    return "it took too long" if isinstance(error, TimeoutError) else str(error) or type(error).__name__

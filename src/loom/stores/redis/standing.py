@@ -1,0 +1,78 @@
+"""Which claims stand still, told by one counter: every claim and renewal in the queue takes its next number.
+
+An observer remembers what the counter was, and when, by its own monotonic clock: a claim with no larger number has not
+been renewed since. So a look costs one number, however many claims there are. The rule is that of `loom.model.lease`:
+of the time between two looks half a lease counts at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import inf
+from typing import NamedTuple
+
+from loom.model import limits
+
+__all__ = ["Standing", "Stood"]
+
+
+class Standing(NamedTuple):
+    """A claim, or a pause before another, as it stands in the queue."""
+
+    run: str
+    renewal: int
+    lease: float
+    paused: bool
+
+    @property
+    def most(self) -> float:
+        """What counts of the time between two looks: of a pause all, for nobody has to renew it."""
+        return inf if self.paused else self.lease / 2
+
+
+class Stood:
+    """One observer's looks at the counter. Looks are remembered as closely as the shortest lease needs, and the older
+    they are the fewer."""
+
+    def __init__(self) -> None:
+        self._looks: list[tuple[int, float]] = []
+        """What the counter was, and when; the newest last."""
+
+    @property
+    def looked(self) -> float:
+        """When it looked last."""
+        return self._looks[-1][1] if self._looks else -inf
+
+    def look(self, renewals: int, now: float, *, apart: float = limits.OBSERVE) -> None:
+        """The counter is at `renewals`. A look that lies less than `apart` seconds behind the one before it is
+        forgotten with the next."""
+        looks = self._looks
+        if len(looks) > 1 and looks[-1][1] - looks[-2][1] < apart:
+            looks.pop()
+        looks.append((renewals, now))
+        if len(looks) > limits.LOOKS:
+            half = limits.LOOKS // 2
+            looks[:half] = looks[:half:2]
+
+    def stood(self, standing: Standing) -> float:
+        """For how long nobody has renewed it, as far as this observer knows."""
+        total, after = 0.0, None
+        for renewals, at in reversed(self._looks):
+            if renewals < standing.renewal:
+                break
+            if after is not None:
+                total += min(after - at, standing.most)
+            after = at
+        return total
+
+    def lapsed(self, standing: Iterable[Standing]) -> list[Standing]:
+        """Those that have stood still for their lease."""
+        return [one for one in standing if self.stood(one) >= one.lease]
+
+    def due(self, standing: Iterable[Standing]) -> float | None:
+        """In how many seconds the next of those that have not lapsed may."""
+        return min((left for one in standing if (left := one.lease - self.stood(one)) > 0), default=None)
+
+    def unrenewed_for(self, lease: float) -> int | None:
+        """What has a larger number has been renewed within `lease`; None: it has not been watched for so long."""
+        return next((renewals for renewals, at in reversed(self._looks) if self.looked - at >= lease), None)
