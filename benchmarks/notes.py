@@ -18,8 +18,9 @@ event is a string that was formatted, sent and forgotten: its JSON is not even e
 
 On Redis (T8 to T10, takeover, footprint) worker, Redis and gateway are processes of their own, for every peer the same:
 the gateway has one core, Redis, worker and load client share the other; for T9 the worker has a core to itself. Redis
-writes nothing to disk. By hand is one XADD a chunk and one blocked XREAD a viewer, with redis-py: no fence, no owner, no end
-when a worker dies. resumable-stream publishes to readers and stores nothing: what its producer said is lost with it.
+writes nothing to disk. By hand is one XADD a chunk and one blocked XREAD a viewer, with redis-py: no fence, no owner,
+no end when a worker dies. resumable-stream publishes to readers and stores nothing: what its producer said is lost with
+it.
 """
 
 NOTES: dict[str, str] = {
@@ -49,7 +50,10 @@ NOTES: dict[str, str] = {
         "published to whoever follows (nobody does); by hand entries that XADD has acknowledged; of resumable-stream "
         "what its readers in another process have, for without a reader it publishes nothing."
     ),
-    "T10": "Of each run one viewer. By hand every one of them holds a connection to Redis, blocked in XREAD.",
+    "T10": (
+        "Of each run one viewer. By hand every one of them holds a connection to Redis, blocked in XREAD; it is given "
+        "a fifth of the runs, and so of the chunks, for with all of them its gateway is busy connecting for minutes."
+    ),
     "footprint": "Of a viewer by hand: its connection is most of it, on both sides.",
     "chats": (
         "A chat holds a run: its claim, lease, log, writer and inbox, not only a connection. By hand nothing "

@@ -26,6 +26,8 @@ US, MS = 1e-6, 1e-3
 STAGES = ("worker", "Redis", "gateway")
 BURST = 100
 """Runs of T8 that speak at the same moments."""
+EVERY = 1.25
+"""Seconds between two chunks of a run in T10."""
 
 # --- simulation: processes that share cores, and take all that waits at once ------------------------------------------
 
@@ -443,13 +445,14 @@ def main() -> None:
 
     spread = measured.point("T8", "1,000 chunks a second, spread (fitted: p50)")
     at_once = measured.point("T8", "the same, 100 at once", first=5)
-    busiest = measured.point("T10", "5,000 runs, 4,000 chunks a second")
+    runs = round(measured.beside("T10", "the same: chunks that") * EVERY, -2)
+    busiest = measured.point("T10", f"{runs:,.0f} runs, {runs / EVERY:,.0f} chunks a second")
     model = fitted(spread, at_once, seed, pipelined=arguments.of == LOOM)
     rng = random.Random(seed)
     loads = [
         (spread, list(ticking(rng, 100, 0.1, 10.0))),
         (at_once, [i / 10 for i in range(100) for _ in range(BURST)]),
-        (busiest, list(ticking(rng, 5000, 1.25, 5.0))),
+        (busiest, list(ticking(rng, int(runs), EVERY, 5.0))),
     ]
     print(held_against_theory(seed), end="\n\n")
     print(table(HELD, held_against(model, loads)))
