@@ -54,13 +54,15 @@ class Server:
 @contextmanager
 def server(*command: str, core: int | None = SERVER_CORE) -> Iterator[Server]:
     """Run `command`; stopped, and if need be killed, at the end."""
-    process = spawn(core, *command, cwd=PEERS, stderr=subprocess.DEVNULL)
-    assert process.stdout is not None
-    with ending(process):
-        line = process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{' '.join(command)}: did not start")
-        yield Server(process, int(line))
+    with tempfile.TemporaryFile("w+") as complaints:
+        process = spawn(core, *command, cwd=PEERS, stderr=complaints)
+        assert process.stdout is not None
+        with ending(process):
+            line = process.stdout.readline()
+            if not line:
+                complaints.seek(0)
+                raise SystemExit(f"{complaints.read()[-2000:]}\n{' '.join(command)}: did not start")
+            yield Server(process, int(line))
 
 
 @contextmanager
