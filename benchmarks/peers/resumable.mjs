@@ -27,10 +27,10 @@ async function* paced(n) {
 }
 async function* ticks(every) {
   yield event(0, stamp(now()));
-  await seconds(every * Math.random());
-  for (let i = 1; ; i++) {
+  let due = performance.now() / 1000 + every * Math.random();
+  for (let i = 1; ; i++, due += every) {
+    await seconds(due - performance.now() / 1000);
     yield event(i, stamp(now()));
-    await seconds(every);
   }
 }
 let last = [0, 0];

@@ -26,12 +26,19 @@ async def ticks(every: float) -> AsyncIterator[tuple[int, str]]:
     """One stamped event at once, then one every so many seconds, the first after a random part of that time: streams
     that begin together do not stay together."""
     yield 0, f'{{"t":{time.time()}}}'
-    await asyncio.sleep(every * random.random())
     i = 1
-    while True:
+    async for _ in beats(every):
         yield i, f'{{"t":{time.time()}}}'
         i += 1
-        await asyncio.sleep(every)
+
+
+async def beats(every: float) -> AsyncIterator[None]:
+    """One every so many seconds, whatever happens in between: what was late once does not stay with what made it so."""
+    due = time.monotonic() + every * random.random()
+    while True:
+        await asyncio.sleep(due - time.monotonic())
+        yield
+        due += every
 
 
 async def tokens(prompt: str, every: float = 0.05) -> AsyncIterator[str]:
