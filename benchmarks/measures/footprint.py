@@ -15,8 +15,10 @@ from measures.relayed import FASTAPI, RESUMABLE, Relayed, Running
 
 LEASE_PERIOD = 10 / 3
 """Seconds between two renewals of a claim, by default."""
+SETTLE = 1.2
+"""Seconds in which Redis counts all its connections' memory."""
 FEW = 300
-"""Commands in a second and a bit: what waits, and polls while it does, is not counted as work."""
+"""Commands in that time: what waits, and polls while it does, is not counted as work."""
 PAYLOAD = b"x" * 200
 
 
@@ -58,7 +60,7 @@ class Footprint:
             before = found.redis.stored()
             with found.following(found.start(self._runs, "ticks", 3600)[-10:]) as held:
                 held.measure(1.0, found.gateway)
-            self._quiet(found)
+            time.sleep(SETTLE)
             spent = [busy - base for busy, base in zip(self._spent(found), idle, strict=True)]
             memory = (found.redis.stored() - before) / self._runs
         renewals = self._runs * self._seconds / LEASE_PERIOD
@@ -115,10 +117,10 @@ class Footprint:
     @staticmethod
     def _quiet(found: Running) -> None:
         """Until Redis has had little to do but our questions for a while, and has counted its connections."""
-        last = -1
-        while (count := _commands(found)) > last + FEW:
-            last = count
-            time.sleep(1.2)
+        last = count = _commands(found)
+        while count == last or count >= last + FEW:
+            time.sleep(SETTLE)
+            last, count = count, _commands(found)
 
     def _told(self) -> dict[str, float]:
         """PUBLISH of 200 bytes to 32 subscribers, one message after the other: Redis's CPU for each."""
