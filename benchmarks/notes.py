@@ -49,8 +49,8 @@ NOTES: dict[str, str] = {
         "What is counted: of Loom chunks that Redis has acknowledged, checked against the run's writer and tail, and "
         "published to whoever follows (nobody does); by hand entries that XADD has acknowledged; of resumable-stream "
         "what its readers in another process have, for without a reader it publishes nothing. 40 times is what "
-        "batches of one run give against a round trip a chunk. With 64 runs the peers have 64 round trips under way, and "
-        "Node's client writes those of a turn at once, too; with a chunk each turn a batch of ours is one chunk."
+        "batches of one run give against a round trip a chunk. With 64 runs the peers have 64 round trips under way, "
+        "and Node's client writes those of a turn at once, too; with a chunk each turn a batch of ours is one chunk."
     ),
     "T10": (
         "Of each run one viewer. By hand every one of them holds a connection to Redis, blocked in XREAD; it is given "
