@@ -38,6 +38,8 @@ class Server:
 
     def memory(self, field: str = "VmRSS") -> int:
         """Bytes that are resident now; ``VmHWM``: at most so far."""
+        if self.process.poll() is not None:
+            raise SystemExit(f"a server ended by itself: {self.process.args}, status {self.process.returncode}")
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith(field))
 
