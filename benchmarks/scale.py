@@ -32,7 +32,7 @@ EVERY = 1.25
 # --- simulation: processes that share cores, and take all that waits at once ------------------------------------------
 
 
-@dataclass
+@dataclass(eq=False)
 class Core:
     """Runs one process at a time, each until it has nothing left of what it took."""
 
@@ -41,7 +41,7 @@ class Core:
     busy: float = 0.0
 
 
-@dataclass
+@dataclass(eq=False)
 class Station:
     """A process with one thread: waking up costs `wake`, each chunk `each` (seconds)."""
 
