@@ -47,6 +47,11 @@ class Figure:
         if self.values.get(peer):
             self.goals.append(Goal(text, ratio(self.values[LOOM], self.values[peer]), limit))
 
+    def times(self, least: float, peer: str, text: str) -> None:
+        """Loom was to be at least so many times what `peer` is, if that was measured."""
+        if self.values.get(peer):
+            self.goals.append(Goal(text, ratio(self.values[LOOM], self.values[peer]), least, least=True))
+
     def as_data(self) -> dict[str, Any]:
         return {**asdict(self), "goals": [{**asdict(goal), "met": goal.met} for goal in self.goals]}
 

@@ -38,20 +38,40 @@ class Server:
 
     def memory(self, field: str = "VmRSS") -> int:
         """Bytes that are resident now; ``VmHWM``: at most so far."""
+        if self.process.poll() is not None:
+            raise SystemExit(f"a server ended by itself: {self.process.args}, status {self.process.returncode}")
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith(field))
 
+    def connected_to(self, port: int) -> int:
+        """How many of its TCP connections lead to that port of this machine."""
+        own = set()
+        for entry in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with suppress(OSError):
+                own.add(os.readlink(entry).removeprefix("socket:[").removesuffix("]"))
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return sum(row[9] in own and row[3] == "01" and int(row[2].rpartition(":")[2], 16) == port for row in rows)
+
 
 @contextmanager
-def server(*command: str, core: int = SERVER_CORE) -> Iterator[Server]:
+def server(*command: str, core: int | None = SERVER_CORE) -> Iterator[Server]:
     """Run `command`; stopped, and if need be killed, at the end."""
-    process = _spawn(core, *command, cwd=PEERS, stderr=subprocess.DEVNULL)
-    assert process.stdout is not None
+    with tempfile.TemporaryFile("w+") as complaints:
+        process = spawn(core, *command, cwd=PEERS, stderr=complaints)
+        assert process.stdout is not None
+        with ending(process):
+            line = process.stdout.readline()
+            if not line:
+                complaints.seek(0)
+                raise SystemExit(f"{complaints.read()[-2000:]}\n{' '.join(command)}: did not start")
+            yield Server(process, int(line))
+
+
+@contextmanager
+def ending(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Stop it at the end, and if need be kill it."""
     try:
-        line = process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{' '.join(command)}: did not start")
-        yield Server(process, int(line))
+        yield
     finally:
         process.terminate()
         try:
@@ -64,10 +84,10 @@ def server(*command: str, core: int = SERVER_CORE) -> Iterator[Server]:
                 pipe.close()
 
 
-def _spawn(core: int, *command: str, **options: Any) -> subprocess.Popen[str]:
-    """A process on its core, where there are several, with room for thousands of connections."""
+def spawn(core: int | None, *command: str, **options: Any) -> subprocess.Popen[str]:
+    """A process on its core, where there are several (None: on any), with room for thousands of connections."""
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options)
-    if (os.cpu_count() or 1) > core:
+    if core is not None and (os.cpu_count() or 1) > core:
         os.sched_setaffinity(process.pid, {core})
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most, most))
@@ -119,7 +139,7 @@ class Load:
         with tempfile.NamedTemporaryFile(dir=self._folder.name) as file:
             file.write(b"".join(request + b"\0" for request in requests))
             file.flush()
-            process = _spawn(CLIENT_CORE, *self._command, str(port), mode, str(count), file.name)
+            process = spawn(CLIENT_CORE, *self._command, str(port), mode, str(count), file.name)
             try:
                 yield process
             finally:
@@ -144,16 +164,16 @@ class Held:
         if line.strip() != word:
             raise SystemExit(f"the load client failed: {line!r} instead of {word!r}")
 
-    def measure(self, seconds: float, server: Server) -> dict[str, Any]:
-        """What arrives in that time, with the server's CPU seconds as `cpu`."""
+    def measure(self, seconds: float, server: Server, *others: Server) -> dict[str, Any]:
+        """What arrives in that time, with the server's CPU seconds as `cpu`, and those of `others`."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(seconds, file=self._process.stdin, flush=True)
         self._expect("go")
-        before = server.cpu()
+        before = [process.cpu() for process in (server, *others)]
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        answer["cpu"] = server.cpu() - before
-        return answer
+        used = [process.cpu() - start for process, start in zip((server, *others), before, strict=True)]
+        return {**answer, "cpu": used[0], "others": used[1:]}
 
 
 def get(path: str, *headers: str) -> bytes:
@@ -173,10 +193,15 @@ def post(path: str, body: str = "") -> bytes:
 
 def script(name: str, *arguments: str) -> dict[str, Any]:
     """Run one of our scripts alone on the server's core; its last line of output is its answer."""
-    process = _spawn(SERVER_CORE, sys.executable, str(HERE / name), *arguments)
+    return alone(sys.executable, str(HERE / name), *arguments)
+
+
+def alone(*command: str, core: int = SERVER_CORE) -> dict[str, Any]:
+    """Run a command on its core; its last line of output is its answer."""
+    process = spawn(core, *command)
     out, _ = process.communicate()
     if process.returncode:
-        raise SystemExit(f"{name} {' '.join(arguments)} failed")
+        raise SystemExit(f"{' '.join(command)} failed")
     return json.loads(out.splitlines()[-1])  # type: ignore[no-any-return]
 
 
@@ -191,7 +216,7 @@ def node() -> str | None:
 def facts(load: Load) -> dict[str, Any]:
     """What the figures depend on."""
     versions = {}
-    for name in ("uvicorn", "uvloop", "starlette", "sse-starlette", "fastapi", "msgspec", "apsw"):
+    for name in ("uvicorn", "uvloop", "starlette", "sse-starlette", "fastapi", "msgspec", "apsw", "redis", "hiredis"):
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
     return {

@@ -15,6 +15,12 @@ clock, all threads. Absolute figures are this machine's: trust the ratios, and r
 What is compared is not the same work. A Loom event was encoded to JSON, appended to a log that knows its writer, and
 can be read again from its cursor by anybody; its frame on the wire is twice as long (`id`, `event`, time). A peer's
 event is a string that was formatted, sent and forgotten: its JSON is not even encoded, to the peer's advantage.
+
+On Redis (T8 to T10, takeover, footprint) worker, Redis and gateway are processes of their own, for every peer the same:
+the gateway has one core, Redis, worker and load client share the other; for T9 the worker has a core to itself. Redis
+writes nothing to disk. By hand is one XADD a chunk and one blocked XREAD a viewer, with redis-py: no fence, no owner,
+no end when a worker dies. resumable-stream publishes to readers and stores nothing: what its producer said is lost with
+it.
 """
 
 NOTES: dict[str, str] = {
@@ -39,6 +45,18 @@ NOTES: dict[str, str] = {
         "Throughput of batches: 64 producers that are always ready. Single chunks that wait for the disk are "
         "the peer's column."
     ),
+    "T9": (
+        "What is counted: of Loom chunks that Redis has acknowledged, checked against the run's writer and tail, and "
+        "published to whoever follows (nobody does); by hand entries that XADD has acknowledged; of resumable-stream "
+        "what its readers in another process have, for without a reader it publishes nothing. 40 times is what "
+        "batches of one run give against a round trip a chunk. With 64 runs the peers have 64 round trips under way, "
+        "and Node's client writes those of a turn at once, too; with a chunk each turn a batch of ours is one chunk."
+    ),
+    "T10": (
+        "Of each run one viewer. By hand every one of them holds a connection to Redis, blocked in XREAD; it is given "
+        "a fifth of the runs, and so of the chunks, for with all of them its gateway is busy connecting for minutes."
+    ),
+    "footprint": "Of a viewer by hand: its connection is most of it, on both sides.",
     "chats": (
         "A chat holds a run: its claim, lease, log, writer and inbox, not only a connection. By hand nothing "
         "is kept, and nothing can be resumed. The endpoint by hand is at its limit with 10,000 tokens a "

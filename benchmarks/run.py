@@ -1,7 +1,9 @@
 """Measure Loom side by side with its peers: ``python benchmarks/run.py [NAME ...] [--rounds N] [--quick]``.
 
-Without names everything; a full run takes a quarter of an hour, wants an idle machine with two cores, and renews
-``benchmarks/results.json`` and ``docs/benchmarks.md``. ``--quick`` does a tenth of the work and writes nothing.
+Without names everything; a full run takes half an hour, wants an idle machine with two cores, and renews
+``benchmarks/results.json`` and ``docs/benchmarks.md``. ``--quick`` does a tenth of the work and writes nothing; no more
+does ``--store URL``, which has Loom somewhere else than on the Redis server that T8 to T10 start (``--server valkey``:
+a Valkey). With ``--results FILE`` any of them writes there, and no page.
 """
 
 from __future__ import annotations
@@ -10,16 +12,23 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from figures import LOOM, Figure
-from harness import HERE, Load, facts, script
+from harness import CLIENT_CORE, HERE, Load, alone, facts, script
+from harness import server as started
 from measures import chats, imports, memory
+from measures.footprint import Footprint
+from measures.relayed import RESUMABLE, Relayed
 from measures.streams import Streams
+from npm import Npm
+from redisserver import described, redis_server
 from report import as_markdown, as_table
 
+ON_REDIS = ("T8", "T9", "T10", "takeover", "footprint")
+BY_HAND = "redis-py, XADD a chunk"
 RESULTS = HERE / "results.json"
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 
@@ -27,11 +36,16 @@ PAGE = HERE.parent / "docs" / "benchmarks.md"
 class Suite:
     """Every measure, by name."""
 
-    def __init__(self, load: Load, rounds: int, *, quick: bool) -> None:
+    def __init__(self, load: Load, rounds: int, kind: str, store: str | None, npm: Npm, *, quick: bool) -> None:
         self._load = load
         self._rounds = rounds
+        self._kind = kind
+        self._store = store
+        self._npm = npm
         self._quick = quick
         streams = Streams(load, rounds, quick=quick)
+        relayed = Relayed(load, rounds, kind, store, npm, quick=quick)
+        footprint = Footprint(relayed, rounds, kind, quick=quick)
         self.measures: dict[str, Callable[[], list[Figure]]] = {
             "T1": streams.ready,
             "T2": streams.turns,
@@ -40,10 +54,15 @@ class Suite:
             "T5": streams.first,
             "T6": self._in_process,
             "T7": self._sqlite,
+            "T8": relayed.latency,
+            "T9": self._appends,
+            "T10": relayed.followed,
             "T12": lambda: memory.measure(load, rounds, quick=quick),
             "T13": self._imports,
             "chats": lambda: chats.measure(load, rounds, quick=quick),
             "latency": lambda: [*streams.latency(), self._across_processes()],
+            "takeover": self._takeover,
+            "footprint": footprint.measure,
         }
         self.loaded: list[str] | None = None
 
@@ -80,6 +99,49 @@ class Suite:
             figures.append(figure)
         return figures
 
+    def _appends(self) -> list[Figure]:
+        kinds = {
+            "one": ("one busy run", 1_000_000, 600),
+            "many": ("64 busy runs", 20_000, 400),
+            "turns": ("64 runs, a chunk each loop turn", 5000, 150),
+        }
+        figures = []
+        for kind, (what, chunks, least) in kinds.items():
+            values: dict[str, list[float]] = {}
+            for _ in range(self._rounds):
+                for name, rate in self._appended(kind, chunks // 10 if self._quick else chunks):
+                    values.setdefault(name, []).append(rate)
+            figure = Figure("T9", f"Redis, one worker, {what}, each chunk acknowledged", "chunks a second", values)
+            figure.at_least(least * 1000, f"≥ {least}k/s")
+            for peer in (BY_HAND, RESUMABLE):
+                figure.times(40, peer, f"≥ 40 times {peer}")
+            figures.append(figure)
+        return figures
+
+    def _appended(self, kind: str, chunks: int) -> Iterator[tuple[str, float]]:
+        """Each on a server of its own, which has the other core; with it resumable-stream's readers, without which it
+        publishes nothing."""
+        seconds = "1" if self._quick else "3"
+        with redis_server(self._kind, CLIENT_CORE) as server:
+            yield LOOM, script("measures/appends.py", "loom", self._store or server.url, kind, str(chunks))["rate"]
+        with redis_server(self._kind, CLIENT_CORE) as server:
+            yield BY_HAND, script("measures/appends.py", "hand", server.url, kind, seconds)["rate"]
+        if self._npm.script:
+            with redis_server(self._kind, CLIENT_CORE) as server:
+                command = ("env", f"REDIS_URL={server.url}", *self._npm.script)
+                with started(*command, "appends", kind):
+                    yield RESUMABLE, alone(*command, "reads", kind, seconds, core=CLIENT_CORE)["rate"]
+
+    def _takeover(self) -> list[Figure]:
+        lease, kills = (2.0, 10) if self._quick else (10.0, 50)
+        with redis_server(self._kind, CLIENT_CORE) as server:
+            url = self._store or server.url
+            waits = script("measures/takeover.py", url, str(lease), str(kills))["waits"]
+        what = f"{kills} workers killed, lease {lease:g} s: from kill -9 to the next attempt's first chunk"
+        slowest = Figure("takeover", f"{what}, slowest", "s", {LOOM: [max(waits)]})
+        slowest.at_most(lease + 1, "≤ lease + 1 s")
+        return [Figure("takeover", f"{what}, median", "s", {LOOM: waits}), slowest]
+
     def _across_processes(self) -> Figure:
         count = "40" if self._quick else "200"
         tails = []
@@ -97,13 +159,14 @@ class Suite:
 
 def main() -> None:
     arguments = _arguments()
-    load = Load()
+    load, npm = Load(), Npm()
     try:
-        suite = Suite(load, arguments.rounds, quick=arguments.quick)
+        suite = Suite(load, arguments.rounds, arguments.server, arguments.store, npm, quick=arguments.quick)
         unknown = set(arguments.names) - suite.measures.keys()
         if unknown:
             raise SystemExit(f"no measure {sorted(unknown)[0]!r}; there are {', '.join(suite.measures)}")
-        results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        former = arguments.results or RESULTS
+        results: dict[str, Any] = json.loads(former.read_text()) if former.exists() else {}
         for name in arguments.names or suite.measures:
             figures = suite.measures[name]()
             print(as_table(figures), flush=True)
@@ -113,21 +176,34 @@ def main() -> None:
                 "facts": facts(load),
                 "figures": [figure.as_data() for figure in figures],
             }
-        if suite.loaded is not None:
-            print("import loom brings along:", ", ".join(suite.loaded) or "nothing heavy")
-            results["T13"]["loaded"] = suite.loaded
+            if name in ON_REDIS:
+                results[name]["server"] = described(arguments.server)
+            if name == "T13" and suite.loaded is not None:
+                print("import loom brings along:", ", ".join(suite.loaded) or "nothing heavy")
+                results[name]["loaded"] = suite.loaded
+            _write(arguments, results)
     finally:
         load.close()
-    if not arguments.quick:
-        RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+        npm.close()
+
+
+def _write(arguments: argparse.Namespace, results: dict[str, Any]) -> None:
+    data = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    if arguments.results:
+        arguments.results.write_text(data)
+    elif not arguments.quick and not arguments.store:
+        RESULTS.write_text(data)
         PAGE.write_text(as_markdown(results))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="T1 T2 T3 T4 T5 T6 T7 T12 T13 chats latency")
+    parser.add_argument("names", nargs="*", help="T1 to T10 T12 T13 chats latency takeover footprint")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--server", choices=("redis", "valkey"), default="redis")
+    parser.add_argument("--store")
+    parser.add_argument("--results", type=Path)
     return parser.parse_args()
 
 

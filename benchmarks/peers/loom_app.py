@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from sources import tokens
+from sources import beats, moments, tokens
 
 import loom
 
@@ -31,10 +30,21 @@ async def turns(n: int) -> AsyncIterator[str]:
 @app.actor
 async def ticks(every: float) -> AsyncIterator[dict[str, float]]:
     yield {"t": time.time()}
-    await asyncio.sleep(every * random.random())
-    while True:
+    async for _ in beats(every):
         yield {"t": time.time()}
-        await asyncio.sleep(every)
+
+
+@app.actor
+async def bursts(every: float) -> AsyncIterator[dict[str, float]]:
+    async for moment in moments.every(every):
+        yield {"t": moment}
+
+
+@app.actor
+async def paced(n: int) -> AsyncIterator[dict[str, float]]:
+    for _ in range(n):
+        yield {"t": time.time()}
+        await asyncio.sleep(0.005)
 
 
 @app.actor

@@ -16,8 +16,8 @@ from loom.engine.worker import Worker
 from loom.server.app import create_app
 from loom.server.serve import loop_factory, serving
 
-CONCURRENCY = 4000
-"""Runs at a time: as many as T3 holds, and some."""
+CONCURRENCY = 6000
+"""Runs at a time: as many as T10 holds, and some."""
 
 
 async def main(url: str, role: str) -> None:

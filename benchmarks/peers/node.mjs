@@ -18,10 +18,10 @@ async function* turns(n) {
 }
 async function* ticks(every) {
   yield event(0, `{"t":${now()}}`);
-  await seconds(every * Math.random());
-  for (let i = 1; ; i++) {
+  let due = performance.now() / 1000 + every * Math.random();
+  for (let i = 1; ; i++, due += every) {
+    await seconds(due - performance.now() / 1000);
     yield event(i, `{"t":${now()}}`);
-    await seconds(every);
   }
 }
 
