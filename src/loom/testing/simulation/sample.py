@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from loom.app import App
 from loom.engine.context import Context
-from loom.engine.registry import Retry
+from loom.engine.options import Retry
 from loom.model.chunk import Progress
 
 from .simulate import Runs
