@@ -20,6 +20,7 @@ import msgspec
 from loom.model import limits
 from loom.model.chunk import Chunk, Progress, Result
 from loom.model.errors import InvalidInput, LoomError, RemoteProtocolError, UnknownProducer, UsageError
+from loom.model.priority import PRIORITIES, Priority
 from loom.model.run import ActorInfo, check_id
 from loom.wire.json import canonical, check_depth, check_size, convert, decode, sound
 
@@ -65,6 +66,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | timedelta | None = None
     idle_timeout: float | timedelta | None = None
     ahead: int | None = None
+    priority: Priority | None = None
+    delay: float | timedelta | None = None
 
 
 class Parameter(msgspec.Struct, frozen=True):
@@ -93,6 +96,7 @@ class Producer(Generic[P, Out]):
         max_crashes: int,
         options: Options,
         requires: tuple[str, ...] = (),
+        concurrency: int | None = None,
     ) -> None:
         self.name = name
         self.target = target
@@ -105,6 +109,8 @@ class Producer(Generic[P, Out]):
         self.max_crashes = max_crashes
         self.options = options
         self.requires = requires
+        self.concurrency = concurrency
+        """How many of its runs one worker drives at a time, at most."""
         self.__doc__ = target.__doc__
         self._info: ActorInfo | None = None
 
@@ -125,9 +131,20 @@ class Producer(Generic[P, Out]):
         timeout: float | timedelta | None = None,
         idle_timeout: float | timedelta | None = None,
         ahead: int | None = None,
+        priority: Priority | None = None,
+        delay: float | timedelta | None = None,
     ) -> Bound[P, Out]:
         """This producer with options for the run to start, as ``client.start(chat.using(key="u1"), "hi")``."""
-        options = Options(id=id, key=key, queue=queue, timeout=timeout, idle_timeout=idle_timeout, ahead=ahead)
+        options = Options(
+            id=id,
+            key=key,
+            queue=queue,
+            timeout=timeout,
+            idle_timeout=idle_timeout,
+            ahead=ahead,
+            priority=priority,
+            delay=delay,
+        )
         return Bound(self, options)
 
     def renamed(self, name: str) -> Producer[P, Out]:
@@ -144,6 +161,7 @@ class Producer(Generic[P, Out]):
             max_crashes=self.max_crashes,
             options=self.options,
             requires=self.requires,
+            concurrency=self.concurrency,
         )
 
     @property
@@ -319,11 +337,12 @@ def make_producer(
     max_crashes: int = limits.CRASHES,
     options: Options | None = None,
     requires: tuple[str, ...] = (),
+    concurrency: int | None = None,
     namespace: Mapping[str, Any] | None = None,
 ) -> Producer[Any, Any]:
     """The producer that `target` is. Raises `UsageError` naming what its signature lacks."""
     check_id(name, "actor")
-    _check_declared(name, retry, max_crashes, options or Options())
+    _check_declared(name, retry, max_crashes, concurrency, options or Options())
     function = _callable_of(name, target)
     hints = _hints(name, function, namespace)
     context: str | None = None
@@ -354,15 +373,20 @@ def make_producer(
         max_crashes=max_crashes,
         options=options or Options(),
         requires=requires,
+        concurrency=concurrency,
     )
 
 
-def _check_declared(name: str, retry: Any, max_crashes: Any, options: Options) -> None:
+def _check_declared(name: str, retry: Any, max_crashes: Any, concurrency: Any, options: Options) -> None:
     """What an author declares is wrong where it stands, not when a run meets it."""
     if retry is not None and not isinstance(retry, Retry):
         raise UsageError(f"{name}: retry={retry!r}: a loom.Retry, as loom.Retry(attempts=3)")
     if not isinstance(max_crashes, int) or max_crashes < 0:
         raise UsageError(f"{name}: max_crashes={max_crashes!r}: a whole number, 0 or more")
+    if concurrency is not None and not (isinstance(concurrency, int) and concurrency > 0):
+        raise UsageError(f"{name}: concurrency={concurrency!r}: a whole number of runs, more than 0")
+    if options.priority is not None and options.priority not in PRIORITIES:
+        raise UsageError(f"{name}: priority={options.priority!r}: one of {', '.join(PRIORITIES)}")
     for field in ("timeout", "idle_timeout"):
         value = getattr(options, field)
         if value is not None and not (isinstance(value, (int, float, timedelta)) and (seconds(value) or 0) > 0):

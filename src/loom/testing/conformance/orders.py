@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+from msgspec.structs import replace
+
 from loom.engine.tasks import spawn
 from loom.model import limits
 from loom.model.ports import Store
@@ -197,14 +199,14 @@ class OrderConformance(Suite):
         rested = await must_claim(store)
         await store.release(rested, delay=1000.0)
         await store.put(meta("ready", "other", priority="low", queue="q"))
-        common = {"actor": "actor", "queue": "default", "created": 1.0}
+        common = Entry(run="", actor="actor", queue="default", place="ready", created=1.0)
         expected = [
-            Entry(run="leased", key="k", place="leased", worker="w1", number=held.number, **common),
-            Entry(run="behind", key="k", place="behind", priority="high", **common),
-            Entry(run="resting", place="delayed", number=rested.number, **common),
-            Entry(run="ready", actor="other", queue="q", place="ready", priority="low", created=1.0),
-            Entry(run="sooner", place="delayed", not_before=FAR - 1, **common),
-            Entry(run="later", actor="actor", queue="q", place="delayed", not_before=FAR, created=1.0),
+            replace(common, run="leased", key="k", place="leased", worker="w1", number=held.number),
+            replace(common, run="behind", key="k", place="behind", priority="high"),
+            replace(common, run="resting", place="delayed", number=rested.number),
+            replace(common, run="ready", actor="other", queue="q", priority="low"),
+            replace(common, run="sooner", place="delayed", not_before=FAR - 1),
+            replace(common, run="later", queue="q", place="delayed", not_before=FAR),
         ]
         assert await store.entries() == expected
         assert await store.entries(queue="q") == [expected[3], expected[5]]
