@@ -389,7 +389,7 @@ async def test_a_claim_that_is_given_up_lapses_and_ends_in_the_end(place: Place)
     store.refuse("fence", ZeroDivisionError("a store's bug"), times=limits.CRASHES + 1)
     await place.start()
     head = await place.ended()
-    assert head.state == "lost"
+    assert head.state == "dead"
     assert store.calls["fence"] == limits.CRASHES + 2
 
 
