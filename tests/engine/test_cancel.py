@@ -23,6 +23,7 @@ from typing import Any, cast
 
 import apsw
 import pytest
+from msgspec.structs import replace
 
 import loom
 import loom.engine.tasks
@@ -37,6 +38,7 @@ from loom.model.chunk import CANCEL, Message
 from loom.model.errors import Fenced, StoreFull
 from loom.model.grammar import State
 from loom.model.ports import Notice, Store
+from loom.model.run import Meta
 from loom.stores.memory import MemoryStore
 from loom.stores.sqlite import SqliteStore
 from tests.faults.moments import Moment, Place, open_generators, places_in
@@ -391,7 +393,7 @@ async def keeper(client: Client, actor: Any) -> None:
     await asyncio.sleep(0.5)
     for info in await client.workers():
         await client.ask_to_drain(info.name)
-    await client.run("run").wait()
+    await asyncio.sleep(limits.ATTEND_EVERY)
 
 
 async def crowd(client: Client, actor: Any) -> None:
@@ -512,12 +514,7 @@ PLAYS = {
     "valuer": Play(valuer, chat, CONSUMER),
     "low caller": Play(low_caller, chat, FEW),
     "keeper": Play(keeper, chat, ("consumer", "worker first", "loom-tell", "loom-drain")),
-    "crowd": Play(
-        crowd,
-        one_at_a_time,
-        ("consumer", "loom-claimed", "loom-claim first", "loom-claim-but", "loom-room"),
-        concurrency=2,
-    ),
+    "crowd": Play(crowd, one_at_a_time, (*FEW, "loom-claim first", "loom-claim-but", "loom-room"), concurrency=2),
     "latecomer": Play(latecomer, chat, FEW),
     "stranger": Play(stranger, "nobody", ("loom-claimed", "worker first", "loom-writer"), ANY, knows=False),
     "refused": Play(refused, chat, ("consumer", "block"), mine=full),
@@ -593,9 +590,8 @@ class Scene:
     async def _work(self, name: str) -> None:
         leaves = name == "first" and self.play.drain is not None
         drain = self.play.drain if leaves and self.play.drain else 0.0
-        async with Worker(
-            self.theirs, app.registry, name=name, lease=self.lease, drain=drain, concurrency=self.play.concurrency
-        ):
+        options: dict[str, Any] = {"lease": self.lease, "drain": drain, "concurrency": self.play.concurrency}
+        async with Worker(self.theirs, app.registry, name=name, **options):
             await (self.begun if leaves else self.over).wait()
 
     async def _client_block(self) -> None:
