@@ -30,7 +30,7 @@ import loom.engine.tasks
 from loom.engine.backoff import repeated
 from loom.engine.client import Client
 from loom.engine.registry import Registry
-from loom.engine.tasks import spawn
+from loom.engine.tasks import TaskSet, spawn
 from loom.engine.transport import StoreTransport
 from loom.engine.worker import Worker
 from loom.model import limits
@@ -410,9 +410,9 @@ async def latecomer(client: Client, actor: Any) -> None:
     """His start was second, but his is the queue's entry."""
     store = cast(StoreTransport, client._transport).store
     mine = Meta(run="run", actor=actor.name, key="mine")
+    await store.create(mine)
     await store.put(replace(mine, key="theirs"))
-    with contextlib.suppress(loom.Conflict):  # a worker may have begun what the queue told of
-        await client._transport.start(mine)
+    await client._transport.start(mine)
     await client.run("run").send("word", "again")
     await client.run("run").wait()
 
@@ -515,7 +515,7 @@ PLAYS = {
     "streamer": Play(streamer, chat, CONSUMER),
     "valuer": Play(valuer, chat, CONSUMER),
     "low caller": Play(low_caller, chat, FEW),
-    "keeper": Play(keeper, chat, ("consumer", "worker first", "loom-tell", "loom-drain")),
+    "keeper": Play(keeper, chat, ("consumer", "worker first", "loom-tell", "loom-drain", "asked")),
     "crowd": Play(crowd, one_at_a_time, (*FEW, "loom-claim first", "loom-claim-but", "loom-room"), concurrency=2),
     "latecomer": Play(latecomer, chat, FEW),
     "stranger": Play(stranger, "nobody", ("loom-claimed", "worker first", "loom-writer"), ANY, knows=False),
@@ -593,8 +593,9 @@ class Scene:
         leaves = name == "first" and self.play.drain is not None
         drain = self.play.drain if leaves and self.play.drain else 0.0
         options: dict[str, Any] = {"lease": self.lease, "drain": drain, "concurrency": self.play.concurrency}
-        async with Worker(self.theirs, app.registry, name=name, **options):
-            await (self.begun if leaves else self.over).wait()
+        async with Worker(self.theirs, app.registry, name=name, **options) as worker, TaskSet() as tasks:
+            told = tasks.spawn((self.begun if leaves else self.over).wait(), "told")
+            await asyncio.wait({told, tasks.spawn(worker.wait_asked(), "asked")}, return_when=asyncio.FIRST_COMPLETED)
 
     async def _client_block(self) -> None:
         registry: Registry | None = app.registry if self.play.knows else None

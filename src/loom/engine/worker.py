@@ -132,10 +132,10 @@ class Worker:
 
     async def __aexit__(self, *exc: object) -> None:
         try:
-            await self.drain()
-        finally:
             if self._drainer is not None:
                 await wait_out(self._drainer)
+        finally:
+            await self.drain()
 
     async def wait_asked(self) -> None:
         """Until somebody has asked it to drain, through the store. It has begun to."""
