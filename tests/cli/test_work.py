@@ -17,7 +17,7 @@ def test_what_waits_and_who_works(loom_command: Loom, tmp_path: Path, through: s
     store = ("--store", f"sqlite:///{tmp_path}/runs.db")
     with (
         loom_command.running("serve", "app:app", *store, "--port", "0", "--no-worker") as server,
-        loom_command.running("worker", "app:app", *store, "--lease", "300ms") as worker,
+        loom_command.running("worker", "app:app", *store, "--lease", "2s") as worker,
     ):
         url = ("--url", f"http://127.0.0.1:{port_of(server)}")
         where = url if through == "server" else store

@@ -83,7 +83,7 @@ async def test_priorities_are_the_starts_or_the_actors(connected: Connected) -> 
         assert shown == {"high": "high", "low": "low", "normal": "normal"}
         assert (await (await client.start(busy.note, "x")).status()).meta.priority == "low"
         with pytest.raises(loom.InvalidInput, match="priority"):
-            await client.start(busy.note, "x", priority="urgent")
+            await client.start("note", "x", priority="urgent")
         for run in ("high", "low", "normal"):
             await client.run(run).cancel()
         await held.cancel()
@@ -106,14 +106,14 @@ async def test_a_delayed_start(connected: Connected, delay: Any) -> None:
 async def test_a_delayed_start_is_cancelled_before_its_time(connected: Connected) -> None:
     busy = Busy()
     async with connected(busy.app) as client:
-        run = await client.start(busy.note, "never", delay=1000)
+        run = await client.start(busy.note.using(delay=1000), "never")
         await run.cancel(wait=True, timeout=20)
         assert (await run.status()).state == "cancelled"
         assert await client.entries() == []
         assert busy.came == []
         for delay in (-1, 1e12, float("nan"), "5m"):
             with pytest.raises(loom.InvalidInput, match="delay"):
-                await client.start(busy.note, "never", delay=delay)
+                await client.start("note", "never", delay=delay)
 
 
 async def test_what_was_tried_in_vain_is_a_dead_letter(connected: Connected) -> None:
@@ -185,7 +185,7 @@ def test_for_code_that_blocks(connected_sync: ConnectedSync) -> None:
         again = client.retry(run.id)
         assert again.result(timeout=20) == "a"
         assert again.status().meta.retry_of == run.id
-        later = client.start(busy.note, "b", delay=1000)
+        later = client.start(busy.note.using(delay=1000), "b")
         assert [entry.run for entry in client.entries(place="delayed")] == [later.id]
         assert all(worker.pid for worker in client.workers())
         with pytest.raises(UsageError):

@@ -103,7 +103,7 @@ def run(
     key: Annotated[str | None, Parameter(help="Runs of one actor and key go one at a time, in order.")] = None,
     id: Annotated[str | None, Parameter(help="The run's id: starting the same twice is starting once.")] = None,
     priority: Annotated[Priority | None, Parameter(help="Which runs go first.")] = None,
-    delay: Annotated[Seconds | None, Parameter(help="Begin so much later.")] = None,
+    delay: Annotated[Seconds | None, Parameter(help="Begin so much later.", show_default=False)] = None,
     output: Streaming = "text",
 ) -> int:
     """Run an actor. The run is ours: Ctrl-C cancels it."""

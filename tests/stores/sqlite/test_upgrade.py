@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -41,10 +42,10 @@ def path(tmp_path: Path) -> Path:
 def layout(path: Path) -> list[tuple[str, str]]:
     """What the file is made of."""
     db = apsw.Connection(str(path))
-    found = db.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name").fetchall()
-    (version,) = db.execute("PRAGMA user_version").fetchone() or (None,)
+    rows: list[Any] = db.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name").fetchall()
+    version = str(db.pragma("user_version"))
     db.close()
-    return [*((name, sql.replace('"', "")) for name, sql in found), ("version", str(version))]
+    return [*((name, sql.replace('"', "")) for name, sql in rows), ("version", version)]
 
 
 async def test_everything_is_where_it_was(path: Path, tmp_path: Path) -> None:
