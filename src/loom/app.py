@@ -16,6 +16,7 @@ from loom.engine.registry import Registry
 from loom.model import limits
 from loom.model.ai import AI
 from loom.model.errors import UsageError
+from loom.model.priority import Priority
 from loom.producers.actor import A1, A2, A3, A4, A5, ActorDecorator, decorator
 
 __all__ = ["App", "Lifespan"]
@@ -73,6 +74,8 @@ class App:
         timeout: float | timedelta | None = None,
         idle_timeout: float | timedelta | None = None,
         ahead: int | None = None,
+        priority: Priority | None = None,
+        concurrency: int | None = None,
         requires: Sequence[str] = (),
     ) -> ActorDecorator: ...
     def actor(
@@ -86,17 +89,29 @@ class App:
         timeout: float | timedelta | None = None,
         idle_timeout: float | timedelta | None = None,
         ahead: int | None = None,
+        priority: Priority | None = None,
+        concurrency: int | None = None,
         requires: Sequence[str] = (),
     ) -> Any:
         """Register a producer; bare it takes the function's name.
 
         `retry`: what follows an error or a lost worker. `max_crashes`: lost workers that a run survives. `queue`,
-        `timeout`, `idle_timeout` (seconds), `ahead`: defaults of its runs. `requires`: names that the lifespan must
-        provide. Raises `UsageError` for a signature that cannot be called by name, and for a name that is taken.
+        `timeout`, `idle_timeout` (seconds), `ahead`, `priority`: defaults of its runs. `concurrency`: how many of its
+        runs each worker drives at a time, at most; two workers drive twice as many. `requires`: names that the
+        lifespan must provide. Raises `UsageError` for a signature that cannot be called by name, and for a name that
+        is taken.
         """
-        options = Options(queue=queue, timeout=timeout, idle_timeout=idle_timeout, ahead=ahead)
+        options = Options(queue=queue, timeout=timeout, idle_timeout=idle_timeout, ahead=ahead, priority=priority)
         given = name if isinstance(name, str) else None
-        decorate = decorator(self._add, given, retry=retry, max_crashes=max_crashes, options=options, requires=requires)
+        decorate = decorator(
+            self._add,
+            given,
+            retry=retry,
+            max_crashes=max_crashes,
+            options=options,
+            requires=requires,
+            concurrency=concurrency,
+        )
         return decorate(name) if callable(name) else decorate
 
     def _add(self, producer: Producer[..., Any]) -> None:

@@ -20,7 +20,7 @@ from loom.model.chunk import Chunk
 from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed, UsageError, closed
 from loom.model.parts import Usage
-from loom.model.run import ActorInfo, Head, RunState
+from loom.model.run import ActorInfo, Entry, Head, Place, RunState, WorkerInfo
 
 __all__ = ["Portal", "SyncClient", "SyncOwnedRun", "SyncRun", "connect_sync"]
 
@@ -315,6 +315,18 @@ class SyncClient:
         self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
     ) -> list[Head]:
         return self._portal.call(self._client.runs(limit=limit, before=before, state=state, actor=actor))
+
+    def retry(self, run: str, *, id: str | None = None) -> SyncRun[Any, Any]:
+        return SyncRun(self._portal, self._portal.call(self._client.retry(run, id=id)))
+
+    def entries(self, *, queue: str | None = None, place: Place | None = None, limit: int = 100) -> list[Entry]:
+        return self._portal.call(self._client.entries(queue=queue, place=place, limit=limit))
+
+    def workers(self) -> list[WorkerInfo]:
+        return self._portal.call(self._client.workers())
+
+    def ask_to_drain(self, worker: str) -> None:
+        self._portal.call(self._client.ask_to_drain(worker))
 
     def actors(self) -> list[ActorInfo]:
         return self._portal.call(self._client.actors())

@@ -15,9 +15,11 @@ from loom.cli import main
 from .kit import Loom
 
 GROUPS = {
-    (): ["actor", "demo", "doctor", "runs", "serve", "version", "worker"],
+    (): ["actor", "demo", "doctor", "queue", "runs", "serve", "version", "worker", "workers"],
     ("actor",): ["list", "run"],
-    ("runs",): ["cancel", "list", "send", "show", "tail"],
+    ("runs",): ["cancel", "list", "retry", "send", "show", "tail"],
+    ("queue",): ["show"],
+    ("workers",): ["drain", "list"],
 }
 
 

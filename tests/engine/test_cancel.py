@@ -23,13 +23,14 @@ from typing import Any, cast
 
 import apsw
 import pytest
+from msgspec.structs import replace
 
 import loom
 import loom.engine.tasks
 from loom.engine.backoff import repeated
 from loom.engine.client import Client
 from loom.engine.registry import Registry
-from loom.engine.tasks import spawn
+from loom.engine.tasks import TaskSet, spawn
 from loom.engine.transport import StoreTransport
 from loom.engine.worker import Worker
 from loom.model import limits
@@ -37,6 +38,7 @@ from loom.model.chunk import CANCEL, Message
 from loom.model.errors import Fenced, StoreFull
 from loom.model.grammar import State
 from loom.model.ports import Notice, Store
+from loom.model.run import Meta
 from loom.stores.memory import MemoryStore
 from loom.stores.sqlite import SqliteStore
 from tests.faults.moments import Moment, Place, open_generators, places_in
@@ -153,6 +155,12 @@ async def report(ctx: loom.Context) -> str:
         for n in range(4):
             await ctx.progress(n, 4)
         return "done"
+
+
+@app.actor(retry=CONTINUE, max_crashes=50, concurrency=1)
+async def one_at_a_time(ctx: loom.Context) -> str:
+    """No worker drives two of it."""
+    return str(await ctx.receive("word"))
 
 
 @app.actor(max_crashes=50)
@@ -375,6 +383,40 @@ async def low_caller(client: Client, actor: Any) -> None:
     await client.run("run").wait()
 
 
+async def keeper(client: Client, actor: Any) -> None:
+    """Looks after the queue, tries again what was cancelled, and sends the worker home."""
+    run = await client.start(actor.using(id="first"))
+    await run.cancel(wait=True)
+    await client.entries()
+    await client.retry("first", id="run")
+    await client.run("run").send("word", "again")
+    await asyncio.sleep(0.5)
+    for info in await client.workers():
+        await client.ask_to_drain(info.name)
+    await asyncio.sleep(limits.ATTEND_EVERY)
+
+
+async def crowd(client: Client, actor: Any) -> None:
+    """More runs than a worker may drive of this actor."""
+    await client.start(actor.using(id="other"))
+    await client.start(actor.using(id="run"))
+    for run in ("other", "run"):
+        await client.run(run).send("word", "again")
+    for run in ("other", "run"):
+        await client.run(run).wait()
+
+
+async def latecomer(client: Client, actor: Any) -> None:
+    """His start was second, but his is the queue's entry."""
+    store = cast(StoreTransport, client._transport).store
+    mine = Meta(run="run", actor=actor.name, key="mine")
+    await store.create(mine)
+    await store.put(replace(mine, key="theirs"))
+    await client._transport.start(mine)
+    await client.run("run").send("word", "again")
+    await client.run("run").wait()
+
+
 async def stranger(client: Client, actor: Any) -> None:
     """Starts by name what no worker knows."""
     await client.start(actor, id="run")
@@ -418,6 +460,7 @@ class Play:
     """What befalls the worker's store."""
     mine: Faults | None = None
     """What befalls the client's store."""
+    concurrency: int = 1
     knows: bool = True
     """Whether the client knows the producers."""
 
@@ -472,6 +515,9 @@ PLAYS = {
     "streamer": Play(streamer, chat, CONSUMER),
     "valuer": Play(valuer, chat, CONSUMER),
     "low caller": Play(low_caller, chat, FEW),
+    "keeper": Play(keeper, chat, ("consumer", "worker first", "loom-tell", "loom-drain", "asked")),
+    "crowd": Play(crowd, one_at_a_time, (*FEW, "loom-claim first", "loom-claim-but", "loom-room"), concurrency=2),
+    "latecomer": Play(latecomer, chat, FEW),
     "stranger": Play(stranger, "nobody", ("loom-claimed", "worker first", "loom-writer"), ANY, knows=False),
     "refused": Play(refused, chat, ("consumer", "block"), mine=full),
     "breaks": Play(starter, breaks, WORKER, ANY),
@@ -546,8 +592,10 @@ class Scene:
     async def _work(self, name: str) -> None:
         leaves = name == "first" and self.play.drain is not None
         drain = self.play.drain if leaves and self.play.drain else 0.0
-        async with Worker(self.theirs, app.registry, name=name, lease=self.lease, drain=drain, concurrency=1):
-            await (self.begun if leaves else self.over).wait()
+        options: dict[str, Any] = {"lease": self.lease, "drain": drain, "concurrency": self.play.concurrency}
+        async with Worker(self.theirs, app.registry, name=name, **options) as worker, TaskSet() as tasks:
+            told = tasks.spawn((self.begun if leaves else self.over).wait(), "told")
+            await asyncio.wait({told, tasks.spawn(worker.wait_asked(), "asked")}, return_when=asyncio.FIRST_COMPLETED)
 
     async def _client_block(self) -> None:
         registry: Registry | None = app.registry if self.play.knows else None

@@ -365,6 +365,7 @@ async def test_too_many_lost_workers_end_it(rig: Rig, output: tuple[str, ...]) -
     assert [item[1] for item in story if item[0] == "start"] == [1, 2, 3]
     assert story[-1] == ("error", "run_lost")
     assert "3 times" in (await rig.log())[-1].error.message  # type: ignore[union-attr]
+    assert (await rig.store.head("run")).state == "dead"
 
 
 async def test_a_hand_over_is_no_crash(rig: Rig) -> None:
@@ -391,7 +392,7 @@ async def test_a_log_that_workers_crash_on_ends_all_the_same(rig: Rig) -> None:
     await driving.lose()
     rig.store.refuse("read", RemoteProtocolError("unreadable"), skip=1, times=1000)  # all but the inbox's first
     assert await rig.go() is Ending.ENDED
-    assert (await rig.store.head("run")).state == "lost"
+    assert (await rig.store.head("run")).state == "dead"
 
 
 # --- cancelling ------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -391,7 +392,7 @@ async def test_a_claim_that_is_given_up_lapses_and_ends_in_the_end(place: Place)
     store.refuse("fence", ZeroDivisionError("a store's bug"), times=limits.CRASHES + 1)
     await place.start()
     head = await place.ended()
-    assert head.state == "lost"
+    assert head.state == "dead"
     assert store.calls["fence"] == limits.CRASHES + 2
 
 
@@ -404,6 +405,125 @@ async def test_an_owned_run_whose_owner_vanishes_is_cancelled_within_its_lease(p
     before = place.clock()
     assert (await place.ended()).state == "cancelled"
     assert place.clock() - before <= 6.0 + 2.0
+
+
+# --- at most so many of an actor -------------------------------------------------------------------------------------
+
+
+async def test_of_an_actor_no_more_than_it_declares(place: Place) -> None:
+    """On each worker; others behind it go on, and the next follows as soon as one has ended."""
+    few, many = Gate(), Gate()
+    place.actor(few.stream, "few", concurrency=2)
+    place.actor(many.stream, "many")
+    await place.worker("w1")
+    for n in range(6):
+        await place.start(f"few{n}", actor="few")
+    await place.start("many", actor="many")
+    await many.runs()
+    await few.runs(2)
+    assert few.began == ["few0", "few1"]
+    await place.worker("w2")
+    await few.runs(4)
+    before = place.clock()
+    few.open.set()
+    for n in range(6):
+        await place.ended(f"few{n}")
+    assert few.most == 4
+    assert place.clock() - before < 1.0, "room was noticed at once, not when a claim had waited in vain"
+
+
+async def test_a_producer_that_does_not_stop_keeps_its_actors_room(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, began = asyncio.Event(), []
+
+    async def stubborn(ctx: Context) -> None:
+        began.append(ctx.run_id)
+        while not stop.is_set():
+            try:
+                await stop.wait()
+            except asyncio.CancelledError:
+                continue
+
+    place.actor(stubborn, concurrency=1)
+    worker, _ = await place.worker()
+    for n in range(2):
+        await place.start(f"run{n}")
+    await until(lambda: began)
+    await place.transport.cancel("run0")
+    assert (await place.ended("run0")).error.details == {"abandoned": True}  # type: ignore[union-attr]
+    await asyncio.sleep(3 * limits.CLAIM_WAIT)
+    assert (worker.abandoned, began) == (1, ["run0"])
+    stop.set()
+    await place.ended("run1")
+    assert began == ["run0", "run1"]
+
+
+# --- the register ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_worker_tells_of_itself(place: Place) -> None:
+    gate = Gate()
+    place.actor(gate.stream)
+    worker, store = await place.worker("w1", queues=("default", "slow"), concurrency=7)
+    await place.start()
+    await gate.runs()
+    store.refuse("attend", times=2)
+    await asyncio.sleep(limits.ATTEND_EVERY)
+    (info,) = await place.store.workers()
+    assert (info.name, info.queues, info.concurrency, info.running) == ("w1", ("default", "slow"), 7, 1)
+    assert info.pid == os.getpid()
+    gate.open.set()
+    await worker.drain()
+    assert await place.store.workers() == []
+
+
+async def test_a_worker_that_is_asked_drains(place: Place) -> None:
+    """As if told so where it lives: who left it in charge need not do anything."""
+    gate = Gate()
+    place.actor(gate.stream, retry=CONTINUE)
+    worker, _ = await place.worker("w1")
+    await place.start()
+    await gate.runs()
+    await place.store.ask_to_drain("w1")
+    await worker.wait_asked()
+    await until(lambda: len(worker) == 0)
+    await place.start("other")
+    await place.worker("w2")
+    gate.open.set()
+    assert (await place.ended()).attempt == 2
+    await place.ended("other")
+    assert [info.name for info in await place.store.workers()] == ["w2"]
+    assert (await worker.drain()).handed_over == ()
+
+
+async def test_a_register_that_cannot_be_reached_stops_nobody(place: Place) -> None:
+    gate = Gate()
+    gate.open.set()
+    place.actor(gate.stream)
+    worker, store = await place.worker()
+    store.refuse("attend", times=10**6)
+    store.refuse("dismiss", times=10**6)
+    await place.start()
+    assert (await place.ended()).state == "completed"
+    await worker.drain()
+
+
+async def test_an_entry_in_another_line_than_its_log_says_is_put_right(place: Place) -> None:
+    """Two starts of one id with different keys: the log is the winner's, the entry was the loser's."""
+    gate = Gate()
+    place.actor(gate.stream)
+    await place.store.put(Meta(run="first", actor="actor", key="winner"))
+    await place.store.create(Meta(run="run", actor="actor", key="winner"))
+    await place.store.put(Meta(run="run", actor="actor", key="loser"))
+    await place.worker()
+    await gate.runs()
+    await until(lambda: gate.began == ["first"])
+    await asyncio.sleep(1.0)
+    entries = {entry.run: (entry.key, entry.place) for entry in await place.store.entries()}
+    assert entries == {"first": ("winner", "leased"), "run": ("winner", "behind")}
+    gate.open.set()
+    assert (await place.ended()).meta.key == "winner"
 
 
 # --- settling --------------------------------------------------------------------------------------------------------

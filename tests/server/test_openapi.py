@@ -28,8 +28,9 @@ from loom.server.serve import serving
 from loom.stores.memory import MemoryStore
 
 OPERATIONS = [
-    "startRun", "listRuns", "showRun", "followRun", "readRun", "sendToRun", "cancelRun", "renewRun", "markRun",
-    "listActors", "stream", "postStream", "streamAlias", "postStreamAlias",
+    "startRun", "listRuns", "showRun", "followRun", "readRun", "sendToRun", "cancelRun", "retryRun", "renewRun",
+    "markRun", "listActors", "stream", "postStream", "streamAlias", "postStreamAlias",
+    "showQueue", "listWorkers", "drainWorker",
     "createChatCompletion", "chat", "listModels", "showModel", "index", "alive", "ready", "openapi",
 ]  # fmt: skip
 
@@ -106,7 +107,7 @@ def test_what_needs_no_key_says_so(document: Any) -> None:
     assert open_to_all == ["/healthz", "/readyz"]
 
 
-NOTHING_TO_GET_WRONG = {"listActors", "listModels", "showModel", "index", "alive", "ready", "openapi"}
+NOTHING_TO_GET_WRONG = {"listActors", "listWorkers", "listModels", "showModel", "index", "alive", "ready", "openapi"}
 MODES = schemathesis.GenerationMode
 CASES = [(name, MODES.POSITIVE) for name in OPERATIONS]
 CASES += [(name, MODES.NEGATIVE) for name in OPERATIONS if name not in NOTHING_TO_GET_WRONG]

@@ -61,6 +61,7 @@ async def test_start() -> None:
 async def test_options_are_kept() -> None:
     options = {
         "id": "mine", "key": "k", "queue": "slow", "timeout": 5.5, "idle_timeout": 2.0, "ahead": 3, "owner_lease": 7.0,
+        "priority": "high",
     }  # fmt: skip
     async with rig(told().registry) as r:
         reply = await r.ask("POST", "/runs", {"actor": "add", "input": {"a": 1}, **options})

@@ -22,6 +22,7 @@ from loom.engine.transport import StoreTransport
 from loom.engine.worker import Worker
 from loom.model import limits
 from loom.model.errors import LoomError, revive
+from loom.model.priority import Priority
 from loom.model.run import ActorInfo
 from loom.wire.json import encode
 from loom.wire.views import view_of
@@ -30,7 +31,7 @@ from .blame import hush, report
 from .inputs import check_once, read_input, read_piped
 from .loops import Interrupted, Signals
 from .loops import run as run_loop
-from .options import AppOption, Listing, Streaming, Where, flag, sessions_folder
+from .options import AppOption, Listing, Seconds, Streaming, Where, flag, sessions_folder
 from .origin import Origin, noticing
 from .places import Place
 from .session import end_orphans, session
@@ -101,13 +102,16 @@ def run(
     where: Where | None = None,
     key: Annotated[str | None, Parameter(help="Runs of one actor and key go one at a time, in order.")] = None,
     id: Annotated[str | None, Parameter(help="The run's id: starting the same twice is starting once.")] = None,
+    priority: Annotated[Priority | None, Parameter(help="Which runs go first.")] = None,
+    delay: Annotated[Seconds | None, Parameter(help="Begin so much later.", show_default=False)] = None,
     output: Streaming = "text",
 ) -> int:
     """Run an actor. The run is ours: Ctrl-C cancels it."""
     place = (where or Where()).place(app, default_app=OWN)
     check_once(text, input, stdin)
     piped = read_piped(sys.stdin.buffer) if stdin else None
-    request = _Request(name, text, input, piped, stream, output, Options(id=id, key=key))
+    options = Options(id=id, key=key, priority=priority, delay=delay)
+    request = _Request(name, text, input, piped, stream, output, options)
     hush()
     with noticing() as origin:
         return run_loop(lambda signals: _run(request, place, signals, origin))
@@ -122,7 +126,8 @@ async def _run(request: _Request, place: Place, signals: Signals, origin: Origin
         options = request.options
         if app is not None:
             own = app.registry.get(request.name).options
-            options = replace(own, id=options.id, key=options.key, queue=queue)
+            priority = options.priority or own.priority
+            options = replace(own, id=options.id, key=options.key, queue=queue, priority=priority, delay=options.delay)
         async with client.stream(request.name, value, **_given(options)) as run:
             origin.run = run.id
             try:

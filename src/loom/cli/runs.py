@@ -1,4 +1,4 @@
-"""`loom runs list|show|tail|send|cancel`."""
+"""`loom runs list|show|tail|send|cancel|retry`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .tables import age, print_rows, run_text
 from .tally import Tally, duration
 from .watch import Watch, watching
 
-__all__ = ["cancel", "list_runs", "send", "show", "tail"]
+__all__ = ["call", "cancel", "list_runs", "retry", "send", "show", "tail"]
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ def list_runs(
     async def ask(client: Client) -> list[Head]:
         return await client.runs(limit=limit, state=state, actor=actor)
 
-    heads = _call(where, ask)
+    heads = call(where, ask)
     header = ("RUN", "ACTOR", "STATE", "CHUNKS", "TOOK", "STARTED")
     print_rows(output, header, [_row(head) for head in heads], [view_of(head, full=False) for head in heads])
 
@@ -69,7 +69,7 @@ def show(run: RunId, /, *, where: Where | None = None, output: Listing = "table"
     async def ask(client: Client) -> Head:
         return await client.run(run).status()
 
-    print(run_text(view_of(_call(where, ask)), output))
+    print(run_text(view_of(call(where, ask)), output))
 
 
 def tail(
@@ -131,7 +131,7 @@ def send(
     async def tell(client: Client) -> None:
         await client.run(run).send(type, None if data is None else guessed(data), id=id)
 
-    _call(where, tell)
+    call(where, tell)
 
 
 def cancel(
@@ -151,7 +151,7 @@ def cancel(
         if timeout:
             await _confirmed(handle, timeout)
 
-    _call(where, ask)
+    call(where, ask)
 
 
 async def _confirmed(run: Run[Any, Any], timeout: float) -> None:
@@ -165,7 +165,24 @@ async def _confirmed(run: Run[Any, Any], timeout: float) -> None:
     print(f"{run.id} {head.state}")
 
 
-def _call(where: Where | None, ask: Callable[[Client], Awaitable[T]]) -> T:
+def retry(
+    run: RunId,
+    /,
+    *,
+    id: Annotated[str | None, Parameter(help="The new run's id: retrying the same twice is retrying once.")] = None,
+    where: Where | None = None,
+) -> None:
+    """Start an ended run anew, be it a dead letter: a new run of the same actor, input, key, queue and options. Prints
+    its id."""
+
+    async def ask(client: Client) -> str:
+        return (await client.retry(run, id=id)).id
+
+    print(call(where, ask))
+
+
+def call(where: Where | None, ask: Callable[[Client], Awaitable[T]]) -> T:
+    """What `ask` gives, of a client of the place that was named."""
     place = (where or Where()).place()
 
     async def main(_: Signals) -> T:

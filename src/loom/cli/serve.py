@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
@@ -15,6 +16,7 @@ from cyclopts import Parameter
 import loom
 from loom.app import App
 from loom.connect import default_ai, open_store
+from loom.engine.tasks import TaskSet
 from loom.engine.transport import StoreTransport
 from loom.engine.worker import Drained, Worker
 from loom.model import limits
@@ -130,7 +132,7 @@ class Driver:
         return f"{self._concurrency} runs at a time, {queues}, lease {self._lease:g} s"
 
     @asynccontextmanager
-    async def working(self, store: Store) -> AsyncIterator[None]:
+    async def working(self, store: Store) -> AsyncIterator[Worker]:
         """Drive runs inside the block; leaving it drains, and tells what becomes of whom."""
         async with (
             self._app.resources(default_ai) as resources,
@@ -144,7 +146,7 @@ class Driver:
                 resources=resources,
             ) as worker,
         ):
-            yield
+            yield worker
             tell(_plan_of(worker.running, self._drain))
             tell(_account_of(await worker.drain()))
 
@@ -181,9 +183,17 @@ async def _serve(
 
 
 async def _work(target: str, app: App, url: str, driver: Driver, signals: Signals) -> None:
-    async with open_store(url) as store, driver.working(store):
-        tell(block(f"worker for {target}", [*_common(app, url, store), ("worker", driver.words)]))
-        await signals.wait()
+    async with open_store(url) as store, driver.working(store) as worker:
+        words = f"{worker.name}: {driver.words}"
+        tell(block(f"worker for {target}", [*_common(app, url, store), ("worker", words)]))
+        await _told(signals, worker)
+
+
+async def _told(signals: Signals, worker: Worker) -> None:
+    """Until a signal, or somebody's `loom workers drain`, tells us to stop."""
+    async with TaskSet() as tasks:
+        waits = {tasks.spawn(signals.wait(), "loom-signal"), tasks.spawn(worker.wait_asked(), "loom-asked")}
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
 
 
 def _common(app: App, url: str, store: Store) -> list[tuple[str, str]]:

@@ -30,6 +30,7 @@ _ENDINGS: dict[str, tuple[bool, str]] = {
     "failed": (False, "Failed"),
     "cancelled": (False, "Cancelled"),
     "lost": (False, "Lost"),
+    "dead": (False, "Dead"),
 }
 
 

@@ -21,7 +21,14 @@ from .tally import duration
 
 __all__ = ["age", "print_rows", "run_text"]
 
-_STYLES = {"completed": "green", "failed": "red", "lost": "red", "cancelled": "yellow", "running": "cyan"}
+_STYLES = {
+    "completed": "green",
+    "failed": "red",
+    "lost": "red",
+    "dead": "red",
+    "cancelled": "yellow",
+    "running": "cyan",
+}
 
 _GAP = 2
 
@@ -75,9 +82,12 @@ def run_text(view: RunView, output: str) -> str:
         "state": view.state,
         "key": view.key,
         "queue": view.queue,
+        "priority": None if view.priority == "normal" else view.priority,
+        "retry of": view.retry_of,
         "attempt": str(view.attempt),
         "chunks": str(view.chunks),
         "created": _moment(view.created),
+        "due": _moment(view.not_before),
         "started": _moment(view.started),
         "ended": _moment(view.ended),
         "took": None if view.started is None or view.ended is None else duration(view.ended - view.started),

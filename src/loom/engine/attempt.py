@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
 from loom.model import limits
 from loom.model.ai import AI
 from loom.model.chunk import Chunk
 from loom.model.cursor import attempt_of
 from loom.model.errors import (
+    DEAD,
     ErrorInfo,
     LimitExceeded,
     RunFailed,
@@ -144,7 +145,9 @@ class Attempt:
             return await self._stopped(writer, stop.result(), spoke=False)
         verdict = self._plan()
         if verdict.act == "lost":
-            return await self._end(writer, error_chunk(ErrorInfo("run_lost", f"the run was lost: {verdict.reason}")))
+            details = {DEAD: True} if verdict.dead else {}
+            info = ErrorInfo("run_lost", f"the run was lost: {verdict.reason}", details=details)
+            return await self._end(writer, error_chunk(info))
         writer.put(self._start(verdict))
         self._kept = verdict.kept_through
         readers = self._readers()
@@ -284,7 +287,14 @@ class Attempt:
             _log.info("run %s: %s; trying again", self._job.meta.run, info.message)
             return None
         _log.warning("run %s failed: %s", self._job.meta.run, info.message, exc_info=error)
+        if self._tried_in_vain(error):
+            info = replace(info, details={**info.details, DEAD: True})
         return await self._end(writer, error_chunk(info))
+
+    def _tried_in_vain(self, error: BaseException) -> bool:
+        """Whether another attempt would have followed, had there not been enough: then the run is a dead letter."""
+        retry = self._producer.retry
+        return retry is not None and retry.attempts > 1 and is_of(error, retry.on)
 
     def _may_retry(self, error: BaseException) -> bool:
         retry = self._producer.retry
@@ -319,7 +329,7 @@ class Attempt:
         return await self._end(writer, error_chunk(info))
 
     async def _end(self, writer: Writer, chunk: Chunk[Any]) -> Ending:
-        await writer.end(msgspec.structs.replace(chunk, usage=self._used))
+        await writer.end(replace(chunk, usage=self._used))
         return Ending.ENDED
 
 

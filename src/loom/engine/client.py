@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from datetime import timedelta
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from msgspec.structs import replace
 
-from loom.model.errors import UsageError, closed
+from loom.model import limits
+from loom.model.errors import InvalidInput, UsageError, closed
 from loom.model.ports import Transport
-from loom.model.run import ActorInfo, Head, Meta, RunState, check_id
+from loom.model.priority import check_priority
+from loom.model.run import ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
 
 from .inputs import encode_input
 from .options import Options, seconds
@@ -31,9 +34,9 @@ class Client:
     """Starts, follows, feeds and cancels runs. Made by `loom.connect`; usable until that block is left.
 
     A producer is given as the registered function (typed through, its arguments checked before anything is sent) or
-    by name (then one argument is the input, keywords are its fields; `id key queue timeout idle_timeout ahead` are
-    options). Every method may raise `Unavailable`; starting raises `UnknownProducer`, `InvalidInput` (naming the
-    field; nothing ran), and `Conflict` when `id` is taken by another request.
+    by name (then one argument is the input, keywords are its fields; `id key queue timeout idle_timeout ahead
+    priority delay` are options). Every method may raise `Unavailable`; starting raises `UnknownProducer`,
+    `InvalidInput` (naming the field; nothing ran), and `Conflict` when `id` is taken by another request.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -138,6 +141,33 @@ class Client:
         self._check_open()
         return Run(self._transport, check_id(id))
 
+    async def retry(self, run: str, *, id: str | None = None) -> Run[Any, Any]:
+        """Start an ended run anew, be it a dead letter: a new, detached run of the same actor, input, key, queue and
+        options, whose `Meta.retry_of` names the old one. With an `id`, retrying again is retrying once.
+
+        Raises `Conflict` for a run that has not ended, `LogNotFound` for one that is not there (any more).
+        """
+        self._check_open()
+        head = await self._transport.retry(check_id(run), id=new_id() if id is None else check_id(id))
+        return Run(self._transport, head.meta.run)
+
+    async def entries(self, *, queue: str | None = None, place: Place | None = None, limit: int = 100) -> list[Entry]:
+        """Open runs as the queue holds them, in the order of putting; delayed starts last."""
+        self._check_open()
+        return await self._transport.entries(queue=queue, place=place, limit=limit)
+
+    async def workers(self) -> list[WorkerInfo]:
+        """The workers that told of themselves within the last `limits.WORKER_SEEN` seconds, by name."""
+        self._check_open()
+        return await self._transport.workers()
+
+    async def ask_to_drain(self, worker: str) -> None:
+        """Let a worker, by name, take nothing new and finish or hand over what it drives, within seconds.
+
+        Raises `UsageError` (``unknown_worker``) for one that `workers` does not name."""
+        self._check_open()
+        await self._transport.ask_to_drain(worker)
+
     async def runs(
         self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
     ) -> list[Head]:
@@ -207,7 +237,21 @@ class _Request:
             timeout=seconds(options.timeout),
             idle_timeout=seconds(options.idle_timeout),
             ahead=options.ahead,
+            priority="normal" if options.priority is None else check_priority(options.priority),
+            not_before=_not_before(options.delay),
         )
+
+
+def _not_before(delay: float | timedelta | None) -> float | None:
+    """Raises `InvalidInput` for what is no time to wait."""
+    left = seconds(delay)
+    if not left:
+        return None
+    if not isinstance(left, (int, float)) or not 0 < left <= limits.DELAY:
+        raise InvalidInput(
+            f"delay: {delay!r} is no number of seconds from 0 to {limits.DELAY:.0f}", details={"field": "delay"}
+        )
+    return time.time() + left
 
 
 def _plain_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

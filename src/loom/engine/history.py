@@ -64,6 +64,8 @@ class Plan(msgspec.Struct, frozen=True):
     act: Literal["go", "lost"]
     kept_through: int = 0
     reason: str = ""
+    dead: bool = False
+    """It was tried as often as it may be."""
 
 
 def plan(
@@ -79,7 +81,7 @@ def plan(
     """Too many crashes end a run; one that has said nothing is simply tried again; after output it is the author's
     choice. `failed`: the attempt before ended by an error that may be retried; `starts_over`: by `StartOver`."""
     if crashes > max_crashes:
-        return Plan("lost", reason=f"its worker was lost {crashes} times (max_crashes={max_crashes})")
+        return Plan("lost", reason=f"its worker was lost {crashes} times (max_crashes={max_crashes})", dead=True)
     if retry is not None and retry.mode == "continue" and not starts_over:
         return Plan("go", kept_through=tail)
     if retry is not None or failed or not said:

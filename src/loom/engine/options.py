@@ -10,6 +10,7 @@ import msgspec
 
 from loom.model import limits
 from loom.model.errors import UsageError
+from loom.model.priority import PRIORITIES, Priority
 from loom.model.run import check_id
 
 __all__ = ["Options", "Retry", "check_declared", "seconds"]
@@ -46,14 +47,20 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | timedelta | None = None
     idle_timeout: float | timedelta | None = None
     ahead: int | None = None
+    priority: Priority | None = None
+    delay: float | timedelta | None = None
 
 
-def check_declared(name: str, retry: Any, max_crashes: Any, options: Options) -> None:
+def check_declared(name: str, retry: Any, max_crashes: Any, concurrency: Any, options: Options) -> None:
     """Raise `UsageError` for what makes no sense: it is wrong where it stands, not when a run meets it."""
     if retry is not None and not isinstance(retry, Retry):
         raise UsageError(f"{name}: retry={retry!r}: a loom.Retry, as loom.Retry(attempts=3)")
     if not isinstance(max_crashes, int) or max_crashes < 0:
         raise UsageError(f"{name}: max_crashes={max_crashes!r}: a whole number, 0 or more")
+    if concurrency is not None and not (isinstance(concurrency, int) and concurrency > 0):
+        raise UsageError(f"{name}: concurrency={concurrency!r}: a whole number of runs, more than 0")
+    if options.priority is not None and options.priority not in PRIORITIES:
+        raise UsageError(f"{name}: priority={options.priority!r}: one of {', '.join(PRIORITIES)}")
     for field in ("timeout", "idle_timeout"):
         value = getattr(options, field)
         if value is not None and not (isinstance(value, (int, float, timedelta)) and (seconds(value) or 0) > 0):

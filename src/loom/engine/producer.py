@@ -13,6 +13,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
+from loom.model.priority import Priority
 from loom.model.run import ActorInfo, check_id
 
 from .inputs import Inputs
@@ -44,6 +45,7 @@ class Producer(Generic[P, Out]):
         max_crashes: int,
         options: Options,
         requires: tuple[str, ...] = (),
+        concurrency: int | None = None,
     ) -> None:
         self.name = name
         self.target = target
@@ -56,6 +58,8 @@ class Producer(Generic[P, Out]):
         self.max_crashes = max_crashes
         self.options = options
         self.requires = requires
+        self.concurrency = concurrency
+        """How many of its runs one worker drives at a time, at most."""
         self.__doc__ = target.__doc__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Out:
@@ -75,9 +79,20 @@ class Producer(Generic[P, Out]):
         timeout: float | timedelta | None = None,
         idle_timeout: float | timedelta | None = None,
         ahead: int | None = None,
+        priority: Priority | None = None,
+        delay: float | timedelta | None = None,
     ) -> Bound[P, Out]:
         """This producer with options for the run to start, as ``client.start(chat.using(key="u1"), "hi")``."""
-        options = Options(id=id, key=key, queue=queue, timeout=timeout, idle_timeout=idle_timeout, ahead=ahead)
+        options = Options(
+            id=id,
+            key=key,
+            queue=queue,
+            timeout=timeout,
+            idle_timeout=idle_timeout,
+            ahead=ahead,
+            priority=priority,
+            delay=delay,
+        )
         return Bound(self, options)
 
     def renamed(self, name: str) -> Producer[P, Out]:

@@ -17,7 +17,7 @@ from loom.model.errors import (
     LoomError,
 )
 from loom.model.ports import Fence, Store
-from loom.model.run import Claim, Head
+from loom.model.run import Claim, Head, Meta
 
 from .attempt import Attempt, Ending, Job, Resources, Stop
 from .backoff import REPEATABLE, Backoff
@@ -67,6 +67,8 @@ class Runner:
             head = await self._job.backoff.attempt(lambda: self._job.store.create(self._job.meta))
             if head.ended:
                 return Ending.ENDED
+            if _misplaced(self._job.claim.meta, head.meta):
+                return await self._put_right(head.meta)
             return await self._settle(head)
         except LogNotFound:
             return Ending.ENDED  # dropped under us: there is nothing left to do
@@ -75,6 +77,14 @@ class Runner:
         except (Fenced, Conflict) as error:
             _log.warning("run %s: stopped writing: %s", self._job.meta.run, error)
             return Ending.GIVEN_UP
+
+    async def _put_right(self, meta: Meta) -> Ending:
+        """Two starts of one id, unlike in what the queue goes by, at once: the entry is the loser's, the log the
+        winner's, and the log is the truth. Should we fail between the two, a sweep puts the run."""
+        store = self._job.store
+        await self._job.backoff.attempt(lambda: store.ack(self._job.claim))
+        await self._job.backoff.attempt(lambda: store.put(meta))
+        return Ending.GIVEN_UP
 
     async def _settle(self, head: Head) -> Ending:
         # The log's meta is the truth: an entry put twice under one id may carry another's request.
@@ -155,3 +165,8 @@ class Runner:
     async def _fence(self, number: int) -> Fence:
         token = f"{self._job.claim.worker}:{self._job.claim.number}:{number}"
         return await self._job.backoff.attempt(lambda: self._job.store.fence(self._job.meta.run, token))
+
+
+def _misplaced(entry: Meta, log: Meta) -> bool:
+    """Whether the run stands in another line than its log says."""
+    return (entry.actor, entry.key, entry.queue) != (log.actor, log.key, log.queue)

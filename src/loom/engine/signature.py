@@ -35,6 +35,7 @@ def make_producer(
     max_crashes: int = limits.CRASHES,
     options: Options | None = None,
     requires: tuple[str, ...] = (),
+    concurrency: int | None = None,
     namespace: Mapping[str, Any] | None = None,
 ) -> Producer[Any, Any]:
     """The producer that `target` is. `namespace`: the names local to where it stands, which its annotations may use.
@@ -43,7 +44,7 @@ def make_producer(
     """
     check_id(name, "actor")
     options = options or Options()
-    check_declared(name, retry, max_crashes, options)
+    check_declared(name, retry, max_crashes, concurrency, options)
     function = _callable_of(name, target)
     hints = _hints(name, function, namespace)
     context, parameters = _parameters(name, function, hints)
@@ -61,6 +62,7 @@ def make_producer(
         max_crashes=max_crashes,
         options=options,
         requires=requires,
+        concurrency=concurrency,
     )
 
 

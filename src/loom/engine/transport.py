@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from math import inf
 from typing import Any
 
 from msgspec.structs import replace
@@ -24,7 +25,7 @@ from loom.model.errors import (
 )
 from loom.model.ports import Store, Take
 from loom.model.priority import check_priority
-from loom.model.run import ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
+from loom.model.run import PRIVATE, ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
 from loom.wire.json import check_depth, check_size, encode, sound
 
 from .ending import error_chunk
@@ -79,11 +80,18 @@ class StoreTransport:
         ended = await self.store.head(run)
         if not ended.ended:
             raise Conflict(f"run {run!r} has not ended: cancel it first", details={"run": run})
+        old = ended.meta
         again = replace(
-            ended.meta, run=check_id(id), retry_of=run, created=time.time(), not_before=None, owner_lease=None
+            old,
+            run=check_id(id),
+            queue="default" if old.queue.startswith(PRIVATE) else old.queue,
+            created=time.time(),
+            not_before=None,
+            owner_lease=None,
+            retry_of=run,
         )
         producer = None if self._registry is None else self._registry.get(again.actor)
-        head = await self._started(again, producer)
+        head = await self._started(self._with_defaults(again, producer), producer)
         if head.meta.retry_of != run:
             raise Conflict(f"run {id!r} was started otherwise", details={"run": id})
         return head
@@ -107,6 +115,7 @@ class StoreTransport:
             timeout=seconds(declared.timeout) if meta.timeout is None else meta.timeout,
             idle_timeout=seconds(declared.idle_timeout) if meta.idle_timeout is None else meta.idle_timeout,
             ahead=declared.ahead if meta.ahead is None else meta.ahead,
+            priority=declared.priority or meta.priority if meta.priority == "normal" else meta.priority,
         )
 
     @staticmethod
@@ -121,6 +130,8 @@ class StoreTransport:
             value = getattr(meta, field)
             if value is not None and not (isinstance(value, (int, float)) and value > 0):
                 raise InvalidInput(f"{field}: must be a number, more than 0, not {value!r}", details={"field": field})
+        if meta.not_before is not None and not -inf < meta.not_before <= time.time() + limits.DELAY:
+            raise InvalidInput(f"not_before: no such time: {meta.not_before!r}", details={"field": "not_before"})
         check_size(bytes(meta.input), limits.INPUT_BYTES, "an input")
         if producer is None:
             check_id(meta.actor, "actor")

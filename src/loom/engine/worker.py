@@ -1,4 +1,4 @@
-"""The worker: claims runs, drives them, renews its leases, sweeps, drains on request.
+"""The worker: claims runs, drives them, renews its leases, sweeps, tells of itself, drains on request.
 
 Leases only give liveness; the epoch in the store gives safety. A worker that cannot renew stops its producers at the
 end of the lease and writes nothing after.
@@ -7,23 +7,27 @@ end of the lease and writes nothing after.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple, Self
 
 from loom.model import limits
 from loom.model.errors import Fenced, LoomError
 from loom.model.ports import Store
-from loom.model.run import Claim
+from loom.model.run import Claim, WorkerInfo
 
 from .attempt import Ending, Resources, Stop
 from .backoff import REPEATABLE, Backoff
 from .registry import Registry
 from .runner import Runner
-from .tasks import TaskSet, cancel_and_wait, spawn
+from .tasks import TaskSet, cancel_and_wait, spawn, wait_out
 
 __all__ = ["Drained", "Worker"]
 
@@ -66,7 +70,8 @@ def _drained(held: Iterable[_Held]) -> Drained:
 
 
 class Worker:
-    """Drives up to `concurrency` runs at a time. An async context manager: entering starts it, leaving drains it.
+    """Drives up to `concurrency` runs at a time, and of each actor no more than that declares. An async context
+    manager: entering starts it, leaving drains it. It also drains when its store says so (`Queue.ask_to_drain`).
 
     `lease`: seconds after which another worker takes over when this one is killed. `drain`: seconds that running
     producers get on shutdown.
@@ -91,7 +96,11 @@ class Worker:
         self._lease = lease
         self._drain_time = drain
         self._resources = resources or Resources()
+        self._concurrency = concurrency
         self._slots = asyncio.Semaphore(concurrency)
+        self._driven: Counter[str] = Counter()
+        self._room = asyncio.Event()
+        """An actor that had as many runs as it may have, has one less."""
         self._threads = asyncio.Semaphore(min(concurrency, limits.THREADS))
         # By claim: one that lapsed may still be winding up here while the same run is driven anew.
         self._held: dict[tuple[str, int], _Held] = {}
@@ -99,6 +108,11 @@ class Worker:
         self._renewals = TaskSet()
         self._takers: list[asyncio.Task[None]] = []
         self._renewer: asyncio.Task[None] | None = None
+        self._teller: asyncio.Task[None] | None = None
+        self._drainer: asyncio.Task[Drained] | None = None
+        self._draining = False
+        self._began = 0.0
+        self._asked = asyncio.Event()
         self.abandoned = 0
         """Producers that did not stop when told; their slots stay taken while they run."""
 
@@ -107,15 +121,25 @@ class Worker:
         return len(self._held)
 
     async def __aenter__(self) -> Self:
+        self._began = time.time()
         self._takers = [
             spawn(self._repeat(self._claim), f"loom-claim {self.name}"),
             spawn(self._repeat(self._sweep), f"loom-sweep {self.name}"),
         ]
         self._renewer = spawn(self._renew_loop(), f"loom-renew {self.name}")
+        self._teller = spawn(self._repeat(self._tell), f"loom-tell {self.name}")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.drain()
+        try:
+            if self._drainer is not None:
+                await wait_out(self._drainer)
+        finally:
+            await self.drain()
+
+    async def wait_asked(self) -> None:
+        """Until somebody has asked it to drain, through the store. It has begun to."""
+        await self._asked.wait()
 
     @property
     def running(self) -> dict[str, bool]:
@@ -128,6 +152,7 @@ class Worker:
 
         Returns what became of the runs that were running."""
         timeout = self._drain_time if timeout is None else timeout
+        self._draining = True
         try:
             await cancel_and_wait(*self._takers)
             held = list(self._held.values())
@@ -144,7 +169,7 @@ class Worker:
 
     async def _close(self) -> None:
         """End whatever is still going on, at once."""
-        tasks = [*self._takers] if self._renewer is None else [*self._takers, self._renewer]
+        tasks = [*self._takers, *(task for task in (self._renewer, self._teller) if task is not None)]
         try:
             await cancel_and_wait(*tasks)
         finally:
@@ -152,6 +177,13 @@ class Worker:
                 await self._tasks.aclose()
             finally:
                 await self._renewals.aclose()
+        await self._dismiss()
+
+    async def _dismiss(self) -> None:
+        """For information only: what cannot be told now, lapses."""
+        with contextlib.suppress(LoomError, TimeoutError):
+            async with asyncio.timeout(limits.LEAVE):
+                await self._store.dismiss(self.name)
 
     async def _repeat(self, turn: Callable[[], Awaitable[None]]) -> None:
         """`turn` for ever, with a pause after each one that failed."""
@@ -169,11 +201,40 @@ class Worker:
             await backoff.pause()
 
     async def _claim(self) -> None:
+        """One claim. It is asked for anew as soon as an actor that it leaves out has room again."""
+        full = self._full()
+        if not full:
+            await self._take(full)
+            return
+        self._room.clear()
+        taking = spawn(self._take(full), f"loom-claim-but {self.name}")
+        room = spawn(self._room.wait(), f"loom-room {self.name}")
+        try:
+            await asyncio.wait({taking, room}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancel_and_wait(taking, room)
+        if not taking.cancelled():
+            taking.result()
+
+    def _full(self) -> tuple[str, ...]:
+        """The actors of which it drives as many runs as they declare."""
+        limits_of = ((actor, self._limit(actor)) for actor in self._driven)
+        return tuple(actor for actor, most in limits_of if most is not None and self._driven[actor] >= most)
+
+    def _limit(self, actor: str) -> int | None:
+        producer = self._registry.find(actor)
+        return None if producer is None else producer.concurrency
+
+    async def _take(self, without: Collection[str]) -> None:
         await self._slots.acquire()
         claim: Claim | None = None
         try:
             claim = await self._store.claim(
-                self._queues, self.name, lease=self._lease, wait=min(limits.CLAIM_WAIT, self._lease)
+                self._queues,
+                self.name,
+                lease=self._lease,
+                wait=min(limits.CLAIM_WAIT, self._lease),
+                without=without,
             )
         finally:
             if claim is None:
@@ -185,7 +246,26 @@ class Worker:
         await self._store.sweep()
         await asyncio.sleep(limits.SWEEP_EVERY)
 
+    async def _tell(self) -> None:
+        """Tell of ourselves, and hear whether we shall drain."""
+        info = WorkerInfo(
+            name=self.name,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            queues=self._queues,
+            concurrency=self._concurrency,
+            running=len(self._held),
+            started=self._began,
+            draining=self._draining,
+        )
+        if await self._store.attend(info) and not self._draining:
+            _log.warning("worker %s: it was asked to drain", self.name)
+            self._drainer = spawn(self.drain(), f"loom-drain {self.name}")
+            self._asked.set()
+        await asyncio.sleep(min(self._lease / limits.RENEW_FRACTION, limits.ATTEND_EVERY))
+
     def _begin(self, claim: Claim) -> None:
+        self._driven[claim.meta.actor] += 1
         runner = Runner(self._store, self._registry, claim, self._resources, self._threads)
         task = self._tasks.spawn(self._drive(claim, runner), f"loom-claimed {claim.run}")
         self._held[claim.run, claim.number] = _Held(claim, runner, task)
@@ -197,22 +277,29 @@ class Worker:
         except Exception:  # a fault of ours or of the store's: the claim lapses, and whoever takes over counts a crash
             _log.exception("run %s: given up", claim.run)
         finally:
-            self._free_slot(runner)
+            self._free_slot(claim.meta.actor, runner)
             del self._held[claim.run, claim.number]
         await self._settle(claim, ending)
         return ending
 
-    def _free_slot(self, runner: Runner) -> None:
+    def _free_slot(self, actor: str, runner: Runner) -> None:
         if runner.abandoned is None or runner.abandoned.done():
-            self._slots.release()
+            self._leave(actor)
             return
         self.abandoned += 1
-        runner.abandoned.add_done_callback(self._recover)
+        runner.abandoned.add_done_callback(partial(self._recover, actor))
 
-    def _recover(self, task: asyncio.Task[object]) -> None:
+    def _leave(self, actor: str) -> None:
+        self._slots.release()
+        self._driven[actor] -= 1
+        if not self._driven[actor]:
+            del self._driven[actor]
+        self._room.set()
+
+    def _recover(self, actor: str, task: asyncio.Task[object]) -> None:
         """An abandoned producer has ended after all."""
         self.abandoned -= 1
-        self._slots.release()
+        self._leave(actor)
         if not task.cancelled():
             task.exception()  # seen: its run ended long ago
 

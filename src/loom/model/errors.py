@@ -74,7 +74,7 @@ __all__ = [
 ]
 
 
-DEAD = "dead"
+DEAD = "dead_letter"
 """In the details of the error that ends a run: true, when it was tried as often as it may be."""
 
 

@@ -54,6 +54,7 @@ def decorator(
     max_crashes: int = limits.CRASHES,
     options: Options | None = None,
     requires: Sequence[str] = (),
+    concurrency: int | None = None,
     depth: int = 2,
 ) -> ActorDecorator:
     """The decorator that makes a producer and hands it to `add`."""
@@ -67,6 +68,7 @@ def decorator(
             max_crashes=max_crashes,
             options=options,
             requires=tuple(requires),
+            concurrency=concurrency,
             namespace=_visible(namespace),
         )
         add(producer)

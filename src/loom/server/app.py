@@ -16,6 +16,7 @@ from .answers import empty, error_answer
 from .completions import Completions
 from .operations import Operation, endpoints_of, fit
 from .probes import Probes
+from .queue import Work
 from .requests import ClientGone
 from .runs import Runs
 from .security import LOOPBACK_HOSTS, Admission, Guard
@@ -78,7 +79,12 @@ class Gateway:
         default_actor: str | None,
     ) -> None:
         self._streams = Streams(transport, times, stops)
-        rooms = (Runs(self._streams), Actors(self._streams), Completions(self._streams, default_actor))
+        rooms = (
+            Runs(self._streams),
+            Actors(self._streams),
+            Work(transport),
+            Completions(self._streams, default_actor),
+        )
         native = tuple(operation for room in rooms for operation in room.operations())
         own = (*native, *Probes(self._streams, native).operations())
         self.operations: tuple[Operation, ...] = (*own, *pages)  # of two with one path and method, the later answers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from typing import cast, get_args
 
@@ -21,6 +22,7 @@ from loom.wire.views import (
     InboxBody,
     MarkBody,
     PageView,
+    RetryBody,
     RunList,
     RunView,
     StartBody,
@@ -122,6 +124,13 @@ class Runs:
                 self.cancel, {202: Answer("The run's id.", Accepted)}, (RUN,), errors=(404, 507),
             ),
             Operation(
+                "POST", "/runs/{id}/retry", "retryRun",
+                "Start an ended run anew: same actor, input, key, queue and options, `retry_of` naming the old one.",
+                self.retry,
+                {201: Answer("The new run, or the one that the same request started before.", RunView, ("Location",))},
+                (RUN, IDEMPOTENCY_KEY), RetryBody, (404, 409, 422, 507),
+            ),
+            Operation(
                 "POST", "/runs/{id}/renew", "renewRun", "The owner of an owned run is alive.", self.renew,
                 {204: Answer("Renewed (or ended).")}, (RUN,), errors=(404, 507),
             ),
@@ -192,6 +201,13 @@ class Runs:
         await self._transport.cancel(run)
         return json_answer(Accepted(run), 202)
 
+    async def retry(self, request: Request) -> ASGIApp:
+        run = run_in_path(request)
+        body = await read_body(request, RetryBody)
+        named = idempotent_id(request, body.id)
+        head = await self._transport.retry(run, id=new_id() if named is None else check_id(named))
+        return json_answer(view_of(head), 201, {"Location": location_of(request, head.meta.run)})
+
     async def renew(self, request: Request) -> ASGIApp:
         await self._transport.touch(run_in_path(request))
         return empty()
@@ -216,6 +232,8 @@ def meta_of(request: Request, actor: str, body: StartBody | StreamBody, *, owner
         timeout=body.timeout,
         idle_timeout=body.idle_timeout,
         ahead=body.ahead,
+        priority=body.priority,
+        not_before=time.time() + body.delay if isinstance(body, StartBody) and body.delay else None,
         owner_lease=owner_lease,
     )
 

@@ -70,6 +70,11 @@ async def flaky(ctx: loom.Context) -> AsyncIterator[str]:
     yield "stands"
 
 
+@app.actor(retry=loom.Retry(attempts=2, backoff=(0.001, 0.002)))
+async def hopeless() -> None:
+    raise OSError("again and again")
+
+
 @app.actor
 async def stubborn(ctx: loom.Context) -> AsyncIterator[str]:
     """Does not stop when it is cancelled, but when it is told `go`."""

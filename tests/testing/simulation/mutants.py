@@ -47,18 +47,14 @@ class NoTailCheck(MemoryStore):
 class LeaseTooShort(MemoryStore):
     """Gives a run away while its holder may still take his time to renew."""
 
-    async def claim(
-        self, queues: Any, worker: str, *, lease: float, wait: float, without: Any = ()
-    ) -> Claim | None:
+    async def claim(self, queues: Any, worker: str, *, lease: float, wait: float, without: Any = ()) -> Claim | None:
         return await super().claim(queues, worker, lease=lease / 3, wait=wait, without=without)
 
 
 class ClaimedTwice(MemoryStore):
     """Forgets now and then that it has given a run away."""
 
-    async def claim(
-        self, queues: Any, worker: str, *, lease: float, wait: float, without: Any = ()
-    ) -> Claim | None:
+    async def claim(self, queues: Any, worker: str, *, lease: float, wait: float, without: Any = ()) -> Claim | None:
         claim = await super().claim(queues, worker, lease=lease, wait=wait, without=without)
         if claim is not None and claim.number % 7 == 0:
             self._queue.drop(claim.run)
@@ -84,9 +80,7 @@ class AnyoneRenews(MemoryStore):
 class LapsedStaysLapsed(MemoryStore):
     """Never takes a run over from a worker that was lost."""
 
-    async def claim(
-        self, queues: Any, worker: str, *, lease: float, wait: float, without: Any = ()
-    ) -> Claim | None:
+    async def claim(self, queues: Any, worker: str, *, lease: float, wait: float, without: Any = ()) -> Claim | None:
         return await super().claim(queues, worker, lease=1e9, wait=wait, without=without)
 
 

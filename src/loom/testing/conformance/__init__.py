@@ -16,8 +16,10 @@ from __future__ import annotations
 
 from loom.testing.clock import Clock, StoreFactory
 
+from .orders import OrderConformance
 from .queue import QueueConformance
 from .reading import ReadingConformance
+from .register import RegisterConformance
 from .runs import RunConformance
 from .shared import SharedConformance
 from .writing import WritingConformance
@@ -25,7 +27,14 @@ from .writing import WritingConformance
 __all__ = ["Clock", "SharedStoreConformance", "StoreConformance", "StoreFactory"]
 
 
-class StoreConformance(RunConformance, WritingConformance, ReadingConformance, QueueConformance):
+class StoreConformance(
+    RunConformance,
+    WritingConformance,
+    ReadingConformance,
+    QueueConformance,
+    OrderConformance,
+    RegisterConformance,
+):
     """What every store guarantees. Subclass it and give `make_store`."""
 
 

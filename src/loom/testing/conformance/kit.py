@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -41,9 +41,16 @@ async def turns(count: int) -> None:
         await asyncio.sleep(0)
 
 
-async def claim(store: Store, worker: str = "w1", *, queues: Sequence[str] = QUEUES, wait: float = 0.0) -> Claim | None:
+async def claim(
+    store: Store,
+    worker: str = "w1",
+    *,
+    queues: Sequence[str] = QUEUES,
+    wait: float = 0.0,
+    without: Collection[str] = (),
+) -> Claim | None:
     """A claim with the suite's lease."""
-    return await store.claim(queues, worker, lease=LEASE, wait=wait)
+    return await store.claim(queues, worker, lease=LEASE, wait=wait, without=without)
 
 
 async def stand_still(store: Store, clock: ManualClock, seconds: float) -> None:
@@ -54,9 +61,16 @@ async def stand_still(store: Store, clock: ManualClock, seconds: float) -> None:
         assert await claim(store, "observer", queues=["nobody's"]) is None
 
 
-async def must_claim(store: Store, worker: str = "w1", *, queues: Sequence[str] = QUEUES, wait: float = 0.0) -> Claim:
+async def must_claim(
+    store: Store,
+    worker: str = "w1",
+    *,
+    queues: Sequence[str] = QUEUES,
+    wait: float = 0.0,
+    without: Collection[str] = (),
+) -> Claim:
     """A claim that has to be there."""
-    claimed = await claim(store, worker, queues=queues, wait=wait)
+    claimed = await claim(store, worker, queues=queues, wait=wait, without=without)
     assert claimed is not None
     return claimed
 

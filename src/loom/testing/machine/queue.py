@@ -1,4 +1,4 @@
-"""The queue against a plain list: put, claim, renew, acknowledge, release, lapse, drop, restart."""
+"""The queue against a plain list: put, claim, renew, acknowledge, release, lapse, drop, restart; and who goes first."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from loom.model.errors import Fenced
+from loom.model.priority import order
 from loom.model.run import Claim, Meta
 
 from .base import Machine
@@ -16,15 +17,18 @@ METAS = {
     meta.run: meta
     for meta in (
         Meta(run="a1", actor="actor", key="k", queue="q0"),
-        Meta(run="a2", actor="actor", key="k", queue="q1"),
+        Meta(run="a2", actor="actor", key="k", queue="q1", priority="high"),
         Meta(run="a3", actor="actor", key="k", queue="q0"),
-        Meta(run="b1", actor="other", key="k", queue="q1"),
+        Meta(run="b1", actor="other", key="k", queue="q1", priority="low"),
         Meta(run="c1", actor="actor", queue="q0"),
+        Meta(run="d1", actor="other", queue="q0", priority="high"),
+        Meta(run="e1", actor="actor", key="k", queue="q0", priority="high", not_before=1e10),
     )
 }
 LEASE = 10.0
 RUNS = st.sampled_from(sorted(METAS))
 QUEUES = st.sampled_from([["q0"], ["q1"], ["q0", "q1"]])
+WITHOUT = st.sampled_from([[], [], ["actor"], ["other"]])
 NUMBERS = st.integers(0, 50)
 SECONDS = st.sampled_from([0.0, 0.0, 1.0, LEASE / 2, LEASE / 2, LEASE, 3 * LEASE])
 
@@ -70,12 +74,14 @@ class QueueMachine(Machine):
         self.entries: dict[str, Entry] = {}
         self.claims: list[Claim] = []
 
-    def _ready(self, queues: list[str]) -> list[Entry]:
-        """What stands first of its key, or has none, in these queues."""
+    def _ready(self, queues: list[str], without: list[str]) -> list[Entry]:
+        """What stands first of its key, or has none, in these queues. The time of delayed starts does not come."""
         lines = {
-            (entry.meta.actor, entry.meta.key or f"/{run}"): entry for run, entry in reversed(self.entries.items())
+            (entry.meta.actor, entry.meta.key or f"/{run}"): entry
+            for run, entry in reversed(self.entries.items())
+            if entry.meta.not_before is None
         }
-        return [entry for entry in lines.values() if entry.meta.queue in queues]
+        return [entry for entry in lines.values() if entry.meta.queue in queues and entry.meta.actor not in without]
 
     @rule(runs=st.lists(RUNS, min_size=1, max_size=4))
     def put(self, runs: list[str]) -> None:
@@ -88,23 +94,47 @@ class QueueMachine(Machine):
         self.do(self.store.drop(run))
         self.entries.pop(run, None)
 
-    @rule(queues=QUEUES, worker=st.sampled_from(["w1", "w2"]), after=SECONDS)
-    def claim(self, queues: list[str], worker: str, after: float) -> None:
+    @rule(queues=QUEUES, worker=st.sampled_from(["w1", "w2"]), after=SECONDS, without=WITHOUT)
+    def claim(self, queues: list[str], worker: str, after: float, without: list[str]) -> None:
         """One that may be claimed; none only if none must be."""
         self.clock.advance(after)
         now = self.clock()
-        ready = self._ready(queues)
+        ready = self._ready(queues, without)
         free = [entry for entry in ready if entry.held is None]
         may = [entry.meta.run for entry in free] + [entry.meta.run for entry in ready if entry.may_lapse(now)]
         must = [entry for entry in free if not entry.resting] + [entry for entry in ready if entry.must_lapse(now)]
-        claim = self.do(self.store.claim(queues, worker, lease=LEASE, wait=0))
+        claim = self.do(self.store.claim(queues, worker, lease=LEASE, wait=0, without=without))
         if claim is None:
             assert must == []
-            for entry in ready:
+            for entry in self.entries.values():
                 entry.looked_at(now)
         else:
             assert claim.run in may
+            self._went_first(claim, must)
             self._claimed(self.entries[claim.run], claim)
+
+    def _went_first(self, claim: Claim, must: list[Entry]) -> None:
+        """Nothing that was claimable stood before it: of a priority that was looked at earlier, or put earlier."""
+        turns = order(len(self.claims))
+        put = list(self.entries)
+
+        def place(meta: Meta) -> tuple[int, int]:
+            return turns.index(meta.priority), put.index(meta.run)
+
+        assert place(claim.meta) == min(map(place, [claim.meta, *(entry.meta for entry in must)]))
+
+    @rule()
+    def entries_tell(self) -> None:
+        """All there are, as far as it is known where they are."""
+        shown = {entry.run: entry for entry in self.do(self.store.entries())}
+        assert sorted(shown) == sorted(self.entries)
+        assert [run for run in shown if run != "e1"] == [run for run in self.entries if run != "e1"]
+        for run, entry in self.entries.items():
+            if entry.held is not None and not entry.may_lapse(self.clock()):
+                told = shown[run]
+                assert (told.place, told.worker, told.number) == ("leased", entry.held.worker, entry.held.number)
+            elif entry.meta.not_before is not None:
+                assert shown[run].place == "delayed"
 
     def _claimed(self, entry: Entry, claim: Claim) -> None:
         entry.crashes += entry.held is not None

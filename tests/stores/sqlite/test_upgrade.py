@@ -1,0 +1,94 @@
+"""A file of the format before is brought to ours when it is opened."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from loom.model.run import Claim, Meta
+from loom.stores.sqlite import SqliteStore
+from loom.stores.sqlite.sql import APPLICATION_ID, VERSION
+from loom.wire.json import encode
+
+pytestmark = pytest.mark.anyio
+
+PUT = """
+INSERT INTO queue(run, queue, actor, key, ready, number, beat, hold, crashes, meta, input)
+VALUES (?1, 'default', 'actor', ?2, 0, 0, 0, 0, 0, ?3, x'37')
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file as format 2 made it: a claimed run, one behind it, a free one, and ids that were drawn before."""
+    path = tmp_path / "runs.db"
+    db = apsw.Connection(str(path))
+    db.execute("PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL")
+    db.execute((Path(__file__).parent / "format_2.sql").read_text())
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 2")
+    for run, key in (("held", "k"), ("behind", "k"), ("free", None), ("gone", None)):
+        meta = encode(Meta(run=run, actor="actor", key=key, created=1.0))
+        db.execute(PUT, (run, key, meta))
+    db.execute("DELETE FROM queue WHERE run = 'gone'")
+    db.execute("UPDATE queue SET worker = 'w', number = (id << 20) + 1, hold = 10, crashes = 1 WHERE run = 'held'")
+    db.close()
+    return path
+
+
+def layout(path: Path) -> list[tuple[str, str]]:
+    """What the file is made of."""
+    db = apsw.Connection(str(path))
+    rows: list[Any] = db.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name").fetchall()
+    version = str(db.pragma("user_version"))
+    db.close()
+    return [*((name, sql.replace('"', "")) for name, sql in rows), ("version", version)]
+
+
+async def test_everything_is_where_it_was(path: Path, tmp_path: Path) -> None:
+    async with SqliteStore(path) as store:
+        assert [(entry.run, entry.place, entry.crashes) for entry in await store.entries()] == [
+            ("held", "leased", 1), ("behind", "behind", 0), ("free", "ready", 0),
+        ]  # fmt: skip
+        claim = await store.claim(["default"], "w2", lease=10, wait=0)
+        assert claim is not None
+        assert (claim.run, bytes(claim.meta.input)) == ("free", b"7")
+        held = Claim(meta=Meta(run="held", actor="actor", key="k"), worker="w", number=(1 << 20) + 1)
+        await store.renew(held)
+        await store.ack(held)
+        claim = await store.claim(["default"], "w2", lease=10, wait=0)
+        assert claim is not None
+        assert claim.run == "behind"
+        await store.put(Meta(run="gone", actor="actor"))
+        again = await store.claim(["default"], "w2", lease=10, wait=0)
+        assert again is not None
+        assert again.number > 4 << 20, "ids that were drawn before never come again"
+    async with SqliteStore(tmp_path / "new.db"):
+        pass
+    assert layout(path) == layout(tmp_path / "new.db")
+    assert ("version", str(VERSION)) in layout(path)
+
+
+async def test_many_may_open_it_at_once(path: Path) -> None:
+    stores = [SqliteStore(path) for _ in range(4)]
+    await asyncio.gather(*(store.__aenter__() for store in stores))
+    try:
+        claims = [await store.claim(["default"], "w2", lease=10, wait=0) for store in stores]
+        assert [claim.run for claim in claims if claim is not None] == ["free"]
+    finally:
+        for store in stores:
+            await store.__aexit__(None, None, None)
+
+
+async def test_who_has_it_open_goes_on(path: Path) -> None:
+    """A process of the version before puts runs as it did; the new one drives them."""
+    old = apsw.Connection(str(path))
+    old.execute("SELECT count(*) FROM queue").fetchall()
+    async with SqliteStore(path) as store:
+        old.execute(PUT, ("later", None, encode(Meta(run="later", actor="actor"))))
+        claims = [await store.claim(["default"], "w2", lease=10, wait=0) for _ in range(2)]
+        assert [claim.run for claim in claims if claim is not None] == ["free", "later"]
+    old.close()
