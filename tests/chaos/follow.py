@@ -1,4 +1,5 @@
-"""A viewer in a process of its own, on the same SQLite file: prints each chunk it sees, one JSON line each."""
+"""A viewer in a process of its own, on the store itself: follows each run whose id it reads, one a line, and prints
+each chunk it sees, one JSON line each."""
 
 from __future__ import annotations
 
@@ -9,9 +10,16 @@ import loom
 from loom.wire.json import encode
 
 
-async def main(url: str, runs: list[str]) -> None:
-    async with loom.connect(url) as client:
-        await asyncio.gather(*(follow(client.run(run)) for run in runs))
+async def main(url: str) -> None:
+    async with loom.connect(url) as client, asyncio.TaskGroup() as group:
+        async for line in await _lines():
+            group.create_task(follow(client.run(line.decode().strip())))
+
+
+async def _lines() -> asyncio.StreamReader:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    return reader
 
 
 async def follow(run: loom.Run[object, object]) -> None:
@@ -22,4 +30,4 @@ async def follow(run: loom.Run[object, object]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2:]))
+    asyncio.run(main(sys.argv[1]))

@@ -11,12 +11,12 @@ from app import app  # type: ignore[import-not-found]  # beside this script
 
 from loom.connect import open_store
 from loom.engine.worker import Worker, _Held
-from loom.model.errors import Fenced
+from loom.model.errors import LoomError
 
 
 class Zombie(Worker):
     async def _renew(self, held: _Held) -> None:
-        with contextlib.suppress(Fenced):
+        with contextlib.suppress(LoomError):
             await self._store.renew(held.claim)
 
 
