@@ -35,12 +35,13 @@ class Log(NamedTuple):
 
 
 class Process:
-    """One `loom` command, or a script beside this file, that is started again each time it was killed."""
+    """One `loom` command, or a script beside this file, that is started again each time it was killed. A command can
+    have a wall clock of its own."""
 
     def __init__(self, *args: str, log: Path, clock: Clock | None = None) -> None:
-        self._args = args if args[0].endswith(".py") else ("-m", "loom", *args)
+        loom = ("-m", "loom") if clock is None else ("jumpy.py", str(clock.file))
+        self._args = args if args[0].endswith(".py") else (*loom, *args)
         self._log = log
-        self._clock = clock
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -49,16 +50,15 @@ class Process:
         return self._process.pid
 
     async def start(self) -> None:
-        env = None if self._clock is None else {**os.environ, **self._clock.env()}
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *mortal([sys.executable, *self._args]), cwd=HERE, stdout=log, stderr=log, env=env
+                *mortal([sys.executable, *self._args]), cwd=HERE, stdout=log, stderr=log
             )
 
     async def kill(self) -> None:
         assert self._process is not None
         self._process.kill()
-        await self._gone()
+        await self._process.wait()
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
@@ -67,13 +67,7 @@ class Process:
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()  # also one that is stopped
-            await self._gone()
-
-    async def _gone(self) -> None:
-        assert self._process is not None
-        await self._process.wait()
-        if self._clock is not None:
-            self._clock.forget(self.pid)
+            await self._process.wait()
 
     def times_said(self, words: str) -> int:
         """How often its output has these words by now."""

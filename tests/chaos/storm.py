@@ -103,8 +103,8 @@ class Counts(NamedTuple):
 class Storm:
     """One storm over one store; everything it decides comes from `seed`.
 
-    `zombies`: the workers' own check of their leases is off, so that it is the store that must refuse. `clock`: the
-    first worker's, and it jumps; then the order within keys is not checked, for it is checked by times.
+    `zombies`: the workers' own check of their leases is off, so that it is the store that must refuse. `clock`: that of all
+    workers but the last, and it jumps; then the order within keys is not checked, for it is checked by times.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class Storm:
             **self._place.faults(self._dice),
         }
         if self._clock is not None:
-            faults["jump of a worker's clock"] = jumps(self._clock, self._dice)
+            faults["jump of the workers' clock"] = jumps(self._clock, self._dice)
         self._hits.update(dict.fromkeys(faults, 0))
         deck = self._deck(list(faults))
         while (passed := time.monotonic() - self._began) < self._seconds:
@@ -256,9 +256,9 @@ class Storm:
 
     def _worker(self, i: int, zombie: bool) -> Process:
         log = self._folder / f"worker-{i}.log"
-        clock = self._clock if i == 0 else None
+        clock = self._clock if i < WORKERS - 1 else None
         if zombie:
-            return Process("zombie.py", self._place.url, log=log, clock=clock)
+            return Process("zombie.py", self._place.url, log=log)
         worker = ["worker", "app:app", "--store", self._place.url, "--lease", f"{LEASE:g}"]
         return Process(*worker, log=log, clock=clock)
 
