@@ -103,8 +103,8 @@ class Counts(NamedTuple):
 class Storm:
     """One storm over one store; everything it decides comes from `seed`.
 
-    `zombies`: the workers' own check of their leases is off, so that it is the store that must refuse. `clock`: that of all
-    workers but the last, and it jumps; then the order within keys is not checked, for it is checked by times.
+    `zombies`: the workers' own check of their leases is off, so that it is the store that must refuse. `clock`: that
+    of all workers but the last, and it jumps; then the order within keys is not checked, for it is checked by times.
     """
 
     def __init__(
