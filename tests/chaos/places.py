@@ -58,7 +58,7 @@ class RedisPlace:
     clock, if it has one of its own, jumps."""
 
     def __init__(self, server: Server, clock: Clock | None = None) -> None:
-        self.url = server.url() if clock is None else server.url(retention="1d")  # its hours are short
+        self.url = server.url()
         self._server = server
         self._clock = clock
 

@@ -27,7 +27,7 @@ EVERY = 0.5
 WORKERS = 3
 RUNS_A_SECOND = 200 / 60
 KEYS = 8
-PLAIN = {"n": 60, "pace": 0.04}
+PLAIN = {"n": 80, "pace": 0.06}
 KEYED = {"n": 15, "pace": 0.02}
 SETTLE = 180.0
 """Seconds after the last fault by which every viewer must have seen every run's end."""
