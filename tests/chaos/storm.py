@@ -25,6 +25,8 @@ from .places import Place, jumps
 LEASE = 1.0
 EVERY = 0.5
 WORKERS = 3
+SLOTS = 4
+"""Runs that a worker drives at a time: so few that every worker has some, and a fault hits some."""
 RUNS_A_SECOND = 200 / 60
 KEYS = 8
 PLAIN = {"n": 80, "pace": 0.06}
@@ -258,8 +260,8 @@ class Storm:
         log = self._folder / f"worker-{i}.log"
         clock = self._clock if i < WORKERS - 1 else None
         if zombie:
-            return Process("zombie.py", self._place.url, log=log)
-        worker = ["worker", "app:app", "--store", self._place.url, "--lease", f"{LEASE:g}"]
+            return Process("zombie.py", self._place.url, str(SLOTS), log=log)
+        worker = ["worker", "app:app", "--store", self._place.url, "--lease", f"{LEASE:g}", "--concurrency", str(SLOTS)]
         return Process(*worker, log=log, clock=clock)
 
     def _gateway(self, i: int, port: int) -> Process:

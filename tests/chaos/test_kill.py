@@ -115,7 +115,7 @@ async def test_kill_9_at_random_moments_loses_and_repeats_nothing(mode: str, tmp
 async def test_a_worker_stopped_beyond_its_lease_writes_nothing_late(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     store = f"sqlite:///{path}"
-    zombie = Process("zombie.py", store, log=tmp_path / "zombie.log")
+    zombie = Process("zombie.py", store, "10", log=tmp_path / "zombie.log")
     heir = Process("worker", "app:app", "--store", store, "--lease", "1", log=tmp_path / "heir.log")
     try:
         await zombie.start()

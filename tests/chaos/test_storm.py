@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,10 @@ JUMPING = ["sqlite"]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+def folder(tmp_path: Path, request: pytest.FixtureRequest, seed: int) -> Path:
     kept = os.environ.get("LOOM_CHAOS_FOLDER")
-    folder = Path(kept).absolute() / request.node.name if kept else tmp_path
+    folder = Path(kept).absolute() / f"{request.node.name}-{seed}" if kept else tmp_path
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -20,15 +20,15 @@ class Zombie(Worker):
             await self._store.renew(held.claim)
 
 
-async def main(url: str) -> None:
+async def main(url: str, concurrency: int) -> None:
     logging.basicConfig(level=logging.INFO)
     async with (
         open_store(url) as store,
         app.resources() as resources,
-        Zombie(store, app.registry, lease=1.0, resources=resources),
+        Zombie(store, app.registry, lease=1.0, concurrency=concurrency, resources=resources),
     ):
         await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
