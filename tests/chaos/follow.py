@@ -5,15 +5,26 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import AsyncExitStack
 
 import loom
 from loom.wire.json import encode
 
 
 async def main(url: str) -> None:
-    async with loom.connect(url) as client, asyncio.TaskGroup() as group:
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+        client = await opened(url, stack)
         async for line in await _lines():
             group.create_task(follow(client.run(line.decode().strip())))
+
+
+async def opened(url: str, stack: AsyncExitStack) -> loom.Client:
+    """A client of a store that may be down just now."""
+    while True:
+        try:
+            return await stack.enter_async_context(loom.connect(url))
+        except loom.Unavailable:
+            await asyncio.sleep(0.05)
 
 
 async def _lines() -> asyncio.StreamReader:

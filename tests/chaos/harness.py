@@ -55,6 +55,13 @@ class Process:
                 *mortal([sys.executable, *self._args]), cwd=HERE, stdout=log, stderr=log
             )
 
+    async def revive(self) -> bool:
+        """Start it again if it has ended by itself, as a supervisor would; whether it had."""
+        if self._process is None or self._process.returncode is None:
+            return False
+        await self.start()
+        return True
+
     async def kill(self) -> None:
         assert self._process is not None
         self._process.kill()

@@ -10,6 +10,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from tests.mortal import free_port
 from tests.servers.clock import Clock
 
 from . import checker
+from .follow import opened
 from .harness import Follower, Log, Process, RawViewer, Seen, follow_http, read_logs
 from .places import Place, jumps
 
@@ -31,7 +33,7 @@ RUNS_A_SECOND = 200 / 60
 KEYS = 8
 PLAIN = {"n": 80, "pace": 0.06}
 KEYED = {"n": 15, "pace": 0.02}
-SETTLE = 180.0
+SETTLE = 60.0
 """Seconds after the last fault by which every viewer must have seen every run's end."""
 
 
@@ -164,6 +166,7 @@ class Storm:
         async with TaskSet() as tasks, asyncio.timeout(self._seconds + SETTLE):
             starting = tasks.spawn(self._start_runs(viewers), "start runs")
             await self._break_things(viewers)
+            tasks.spawn(self._keep_up(), "keep up")
             await starting
             await self._stops.wait_all()
             await viewers.finish(SETTLE)
@@ -173,7 +176,8 @@ class Storm:
     async def _start_runs(self, viewers: Viewers) -> None:
         """Evenly over the whole storm, every second one with a key."""
         number = round(self._seconds * RUNS_A_SECOND)
-        async with loom.connect(self._place.url) as client:
+        async with AsyncExitStack() as stack:
+            client = await opened(self._place.url, stack)
             for i in range(number):
                 run = f"s{self._seed}-{i}"
                 key = f"k{i // 2 % KEYS}" if i % 2 else None
@@ -212,11 +216,23 @@ class Storm:
         deck = self._deck(list(faults))
         while (passed := time.monotonic() - self._began) < self._seconds:
             viewers.check()
+            await self._revive()
             name = next(deck)
             if await faults[name]():
                 self._hits[name] += 1
                 self._note(name)
             await self._until(passed + EVERY)
+
+    async def _keep_up(self) -> None:
+        while True:
+            await self._revive()
+            await asyncio.sleep(EVERY)
+
+    async def _revive(self) -> None:
+        """A worker or gateway that finds no store when it starts says so and ends; somebody starts it again."""
+        for process in self._processes():
+            if await process.revive():
+                self._note("a process that had ended by itself was started again")
 
     def _deck(self, names: list[str]) -> Iterator[str]:
         """Each in turn, in an order that is drawn anew each time round: none is left out by bad luck."""
