@@ -67,6 +67,11 @@ class Process:
         self._process.kill()
         await self._process.wait()
 
+    @property
+    def ended(self) -> int | None:
+        """How it ended, if it did."""
+        return None if self._process is None else self._process.returncode
+
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 

@@ -310,7 +310,8 @@ class Storm:
     def _save(self, viewers: Viewers, logs: dict[str, Log]) -> None:
         """Histories, one JSON line each, beside the processes' logs."""
         with (self._folder / "history.jsonl").open("w") as file, contextlib.suppress(BrokenPipeError):
-            print(json.dumps({"seed": self._seed, "faults": self._events}), file=file)
+            ended = [process.ended for process in self._processes()]
+            print(json.dumps({"seed": self._seed, "faults": self._events, "ended": ended}), file=file)
             for run in self._runs:
                 views = viewers.seen(run) | ({"log": logs[run].seen} if run in logs else {})
                 for name, seen in views.items():
