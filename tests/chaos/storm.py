@@ -140,10 +140,12 @@ class Storm:
 
     async def rage(self) -> Counts:
         """Faults for so many seconds, then peace until every run has ended; then look what happened."""
-        self._began = time.monotonic()
         try:
             for process in self._processes():
                 await process.start()
+            for worker in self._workers:
+                await worker.said("runs at a time")  # else the first faults would hit nobody who has a run
+            self._began = time.monotonic()
             viewers = Viewers(self._place.url, self._ports)
             try:
                 await self._through(viewers)

@@ -27,6 +27,7 @@ async def main(url: str, concurrency: int) -> None:
         app.resources() as resources,
         Zombie(store, app.registry, lease=1.0, concurrency=concurrency, resources=resources),
     ):
+        print(f"{concurrency} runs at a time", flush=True)
         await asyncio.Event().wait()
 
 
