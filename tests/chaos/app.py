@@ -11,7 +11,7 @@ app = loom.App()
 
 
 @app.actor("count", retry=loom.Retry(attempts=50, mode="continue"), max_crashes=50)
-async def count(n: int, ctx: loom.Context) -> AsyncIterator[dict[str, int]]:
+async def count(n: int, ctx: loom.Context, pace: float = 0.01) -> AsyncIterator[dict[str, int]]:
     for i in range(len([c for c in ctx.previous if c.type == "data"]), n):
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(pace)
         yield {"i": i}

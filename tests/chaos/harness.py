@@ -7,37 +7,40 @@ import contextlib
 import os
 import random
 import signal
-import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 import loom
+from loom.connect import open_store
+from loom.engine.tasks import TaskSet
 from loom.model.cursor import Cursor
-from loom.stores.sqlite import SqliteStore
+from loom.model.ports import Store
 from loom.wire.json import decode_chunk
+from tests.mortal import mortal
+from tests.servers.clock import Clock
 
 HERE = Path(__file__).parent
 Seen = list[tuple[str, str, Any]]
 """(cursor, type, data) of each chunk, in the order it was seen."""
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+class Log(NamedTuple):
+    seen: Seen
+    times: list[float]
+    """When each chunk was said, in Unix seconds."""
 
 
 class Process:
-    """One `loom` command, or a script beside this file, that is started again each time it was killed."""
+    """One `loom` command, or a script beside this file, that is started again each time it was killed. A command can
+    have a wall clock of its own."""
 
-    def __init__(self, *args: str, log: Path) -> None:
-        self._args = args if args[0].endswith(".py") else ("-m", "loom", *args)
+    def __init__(self, *args: str, log: Path, clock: Clock | None = None) -> None:
+        loom = ("-m", "loom") if clock is None else ("jumpy.py", str(clock.file))
+        self._args = args if args[0].endswith(".py") else (*loom, *args)
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
 
@@ -49,13 +52,25 @@ class Process:
     async def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, *self._args, cwd=HERE, stdout=log, stderr=log
+                *mortal([sys.executable, *self._args]), cwd=HERE, stdout=log, stderr=log
             )
+
+    async def revive(self) -> bool:
+        """Start it again if it has ended by itself, as a supervisor would; whether it had."""
+        if self._process is None or self._process.returncode is None:
+            return False
+        await self.start()
+        return True
 
     async def kill(self) -> None:
         assert self._process is not None
         self._process.kill()
         await self._process.wait()
+
+    @property
+    def ended(self) -> int | None:
+        """How it ended, if it did."""
+        return None if self._process is None else self._process.returncode
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
@@ -63,9 +78,12 @@ class Process:
     async def stop(self) -> None:
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGCONT)
-                self._process.kill()
+                self._process.kill()  # also one that is stopped
             await self._process.wait()
+
+    def times_said(self, words: str) -> int:
+        """How often its output has these words by now."""
+        return self._log.read_text().count(words)
 
     async def said(self, words: str, timeout: float = 30) -> None:
         """Wait until its output has these words."""
@@ -142,25 +160,41 @@ async def follow_http(url: str, run: str, seen: Seen) -> None:
 
 
 class Follower:
-    """`follow.py` in a process that is never killed."""
+    """`follow.py` in a process that is never killed: a client on the store itself."""
 
-    def __init__(self, url: str, runs: list[str]) -> None:
+    def __init__(self, url: str, runs: Iterable[str] = ()) -> None:
         self._url = url
-        self._runs = runs
-        self.seen: dict[str, Seen] = {run: [] for run in runs}
+        self._fed: asyncio.Queue[str | None] = asyncio.Queue()
+        self.seen: dict[str, Seen] = {}
         self.news = asyncio.Event()
         self.ended = False
+        for run in runs:
+            self.add(run)
+
+    def add(self, run: str) -> None:
+        """Follow this run as well; `close` says that there will be no more."""
+        self.seen[run] = []
+        self._fed.put_nowait(run)
+
+    def close(self) -> None:
+        self._fed.put_nowait(None)
 
     async def follow(self) -> None:
+        """Until `close`, and all its runs have ended."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(HERE / "follow.py"), self._url, *self._runs, stdout=asyncio.subprocess.PIPE
+            *mortal([sys.executable, str(HERE / "follow.py"), self._url]),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=2**20,
         )
         assert process.stdout is not None
         try:
-            async for line in process.stdout:
-                run, cursor, type, data = msgspec.json.decode(line)
-                self.seen[run].append((cursor, type, data))
-                self.news.set()
+            async with TaskSet() as tasks:
+                tasks.spawn(self._feed(process), "feed")
+                async for line in process.stdout:
+                    run, cursor, type, data = msgspec.json.decode(line)
+                    self.seen[run].append((cursor, type, data))
+                    self.news.set()
             assert await process.wait() == 0
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -168,28 +202,34 @@ class Follower:
             self.ended = True
             self.news.set()
 
+    async def _feed(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None
+        while (run := await self._fed.get()) is not None:
+            process.stdin.write(f"{run}\n".encode())
+        process.stdin.close()
 
-async def read_log(path: Path, run: str) -> Seen:
+
+async def read_log(url: str, run: str) -> Seen:
     """The log itself, straight from the store."""
-    seen: Seen = []
-    async with SqliteStore(path) as store:
-        after: Cursor | None = None
-        while True:
-            page = await store.read(run, after)
-            for cursor, line in page.lines():
-                chunk = decode_chunk(line)
-                seen.append((str(cursor), chunk.type, chunk.data))
-            after = page.cursor
-            if page.caught_up:
-                assert page.ended
-                return seen
+    return (await read_logs(url, [run]))[run].seen
 
 
-def check_log(log: Seen, n: int) -> int:
-    """The log is what it must be: dense, every value once, ended once. Returns the number of attempts."""
-    assert [int(cursor.split("-")[1]) for cursor, _, _ in log] == list(range(1, len(log) + 1))
-    assert [data["i"] for _, type, data in log if type == "data"] == list(range(n))
-    assert [type for _, type, _ in log if type in ("complete", "error")] == ["complete"]
-    attempts = [data["attempt"] for _, type, data in log if type == "start"]
-    assert attempts == sorted(set(attempts))
-    return len(attempts)
+async def read_logs(url: str, runs: Iterable[str]) -> dict[str, Log]:
+    """Logs that have ended, straight from the store."""
+    async with open_store(url) as store:
+        return {run: await _read(store, run) for run in runs}
+
+
+async def _read(store: Store, run: str) -> Log:
+    log = Log([], [])
+    after: Cursor | None = None
+    while True:
+        page = await store.read(run, after)
+        for cursor, line in page.lines():
+            chunk = decode_chunk(line)
+            log.seen.append((str(cursor), chunk.type, chunk.data))
+            log.times.append(chunk.time)
+        after = page.cursor
+        if page.caught_up:
+            assert page.ended
+            return log

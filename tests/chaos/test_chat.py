@@ -10,8 +10,9 @@ import pytest
 
 import loom
 from loom.producers.llm import MarkovWriter
+from tests.mortal import free_port
 
-from .harness import Follower, Process, RawViewer, Seen, free_port, read_log
+from .harness import Follower, Process, RawViewer, Seen, read_log
 from .model_server import ModelServer, answer_to
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
@@ -51,7 +52,8 @@ async def test_kill_9_in_mid_answer_leaves_the_viewer_with_the_final_text(
         target = Process(
             "serve", "chat:app", "--store", store, "--port", str(port), "--lease", "0.5", log=tmp_path / "serve.log"
         )
-        follower = Follower(store, list(prompts))
+        follower = Follower(store, prompts)
+        follower.close()
         viewers = {run: RawViewer(port, run) for run in prompts}
         try:
             await target.start()
@@ -73,7 +75,7 @@ async def test_kill_9_in_mid_answer_leaves_the_viewer_with_the_final_text(
     async with loom.connect(store) as client:
         results = {run: await client.run(run).result() for run in prompts}
     for run, actor in prompts.items():
-        log = await read_log(path, run)
+        log = await read_log(store, run)
         assert viewers[run].seen == log
         assert log[-1][1] == "complete"
         assert sum(type == "start" for _, type, _ in log) > KILLS

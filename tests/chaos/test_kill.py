@@ -9,12 +9,14 @@ import random
 import signal
 from pathlib import Path
 
-import apsw
 import pytest
 
 import loom
+from tests.mortal import free_port
 
-from .harness import Follower, Process, RawViewer, Seen, check_log, follow_http, free_port, read_log
+from .checker import attempts, check_log
+from .harness import Follower, Process, RawViewer, Seen, follow_http, read_log
+from .places import SqlitePlace
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 
@@ -39,6 +41,7 @@ class Round:
         self.over_http: dict[str, Seen] = {run: [] for run in runs}
         self.raw = {run: RawViewer(port, run) for run in runs}
         self.apart = Follower(store, runs)
+        self.apart.close()
         self._watching = asyncio.gather(
             *(follow_http(url, run, self.over_http[run]) for run in runs),
             *(viewer.follow() for viewer in self.raw.values()),
@@ -95,46 +98,24 @@ async def test_kill_9_at_random_moments_loses_and_repeats_nothing(mode: str, tmp
     finally:
         for target in targets:
             await target.stop()
-    attempts = 0
+    begun = 0
     for one in rounds:
         for run in one.runs:
-            log = await read_log(path, run)
-            attempts += check_log(log, CHUNKS)
+            log = await read_log(store, run)
+            assert not check_log(log, CHUNKS)
+            begun += len(attempts(log))
             assert one.over_http[run] == log
             assert one.raw[run].seen == log
             assert one.apart.seen[run] == log
-    print(f"{hits} kills hit; {len(rounds) * RUNS} runs, {attempts} attempts")
+    print(f"{hits} kills hit; {len(rounds) * RUNS} runs, {begun} attempts")
     assert hits >= KILLS
-    assert attempts > len(rounds) * RUNS, "no kill hit a running run: this proved nothing"
-
-
-def write_locked(path: Path) -> bool:
-    """Whether somebody holds the file's write lock now."""
-    connection = apsw.Connection(str(path))
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
-    except apsw.BusyError:
-        return True
-    finally:
-        connection.close()
-    return False
-
-
-async def stop_without_lock(process: Process, path: Path) -> None:
-    """SIGSTOP it at a moment when it does not hold the write lock."""
-    while True:
-        process.signal(signal.SIGSTOP)
-        if not write_locked(path):
-            return
-        process.signal(signal.SIGCONT)
-        await asyncio.sleep(0)
+    assert begun > len(rounds) * RUNS, "no kill hit a running run: this proved nothing"
 
 
 async def test_a_worker_stopped_beyond_its_lease_writes_nothing_late(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     store = f"sqlite:///{path}"
-    zombie = Process("zombie.py", store, log=tmp_path / "zombie.log")
+    zombie = Process("zombie.py", store, "10", log=tmp_path / "zombie.log")
     heir = Process("worker", "app:app", "--store", store, "--lease", "1", log=tmp_path / "heir.log")
     try:
         await zombie.start()
@@ -143,7 +124,7 @@ async def test_a_worker_stopped_beyond_its_lease_writes_nothing_late(tmp_path: P
             chunks = run.chunks()
             while (await anext(chunks)).seq < 20:
                 pass
-            await stop_without_lock(zombie, path)
+            await SqlitePlace(path).stop(zombie)
             await heir.start()
             async for chunk in chunks:
                 if chunk.type == "start":  # taken over
@@ -153,7 +134,9 @@ async def test_a_worker_stopped_beyond_its_lease_writes_nothing_late(tmp_path: P
             with contextlib.suppress(StopAsyncIteration):
                 while True:
                     await anext(chunks)
-        assert check_log(await read_log(path, run.id), 400) == 2
+        log = await read_log(store, run.id)
+        assert not check_log(log, 400)
+        assert attempts(log) == [1, 2]
         await zombie.said("stopped writing")
     finally:
         await zombie.stop()

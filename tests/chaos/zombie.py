@@ -11,24 +11,25 @@ from app import app  # type: ignore[import-not-found]  # beside this script
 
 from loom.connect import open_store
 from loom.engine.worker import Worker, _Held
-from loom.model.errors import Fenced
+from loom.model.errors import LoomError
 
 
 class Zombie(Worker):
     async def _renew(self, held: _Held) -> None:
-        with contextlib.suppress(Fenced):
+        with contextlib.suppress(LoomError):
             await self._store.renew(held.claim)
 
 
-async def main(url: str) -> None:
+async def main(url: str, concurrency: int) -> None:
     logging.basicConfig(level=logging.INFO)
     async with (
         open_store(url) as store,
         app.resources() as resources,
-        Zombie(store, app.registry, lease=1.0, resources=resources),
+        Zombie(store, app.registry, lease=1.0, concurrency=concurrency, resources=resources),
     ):
+        print(f"{concurrency} runs at a time", flush=True)
         await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))

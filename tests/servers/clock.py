@@ -8,20 +8,20 @@ import pytest
 
 
 class Clock:
-    """Give it to a server (Valkey: Debian's Redis has an allocator that the library clashes with) or `env()` to any
-    other process, then `jump`. It needs Debian's package libfaketime; without it the test is skipped."""
+    """Give it to a server, then `jump`. That needs Debian's package libfaketime (without it the test is skipped) and
+    Valkey: the library clashes with the allocator of Debian's Redis, and breaks Python's `time.sleep`."""
 
     def __init__(self, file: Path) -> None:
-        self._file = file
-        self._library = _library()
+        self.file = file
+        """Holds the seconds that the clock is ahead of the true time, as text."""
         self.jump(0)
 
     def jump(self, seconds: float) -> None:
         """From now on the process's wall clock is so many seconds ahead of the true one (behind, when negative).
         A server goes by the new time from its next turn on, within some milliseconds."""
-        new = self._file.with_suffix(".new")
+        new = self.file.with_suffix(".new")
         new.write_text(f"{seconds:+.3f}\n")
-        new.replace(self._file)  # whoever reads it meanwhile finds one of the two
+        new.replace(self.file)  # whoever reads it meanwhile finds one of the two
 
     def forget(self, pid: int) -> None:
         """Remove what the library left of a process that was killed."""
@@ -30,8 +30,8 @@ class Clock:
 
     def env(self) -> dict[str, str]:
         return {
-            "LD_PRELOAD": self._library,
-            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "LD_PRELOAD": _library(),
+            "FAKETIME_TIMESTAMP_FILE": str(self.file),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
