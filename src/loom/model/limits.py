@@ -421,11 +421,15 @@ REPLICA_WAIT = 1.0
 REDIRECTIONS = 16
 """Answers of a cluster that point elsewhere, before a call gives up: a slot moves once, tables are learnt at once."""
 
-REDIS_LOOK = 0.5
-"""How often a process looks at the inboxes of its runs, should a notice be lost: a cancel is heard within a second."""
+REDIS_ECHO = 0.5
+"""How often a process says something to itself by way of the server: unheard twice, its notices do not come either. A
+cancel, which comes by a notice, is to be heard within about a second."""
 
-REDIS_LOOK_TURNS = 10
-"""In so many turns of that it has looked at each followed outbox that nothing was heard of."""
+REDIS_LOOK = 10.0
+"""Each followed log that nothing was heard of is looked at so often all the same."""
+
+REDIS_LOOK_TURNS = 20
+"""In so many turns, so that the looks are spread."""
 
 REDIS_LOOK_SLICE = 500
 """Looks, and subscriptions after a reconnect, in one write: a few milliseconds of the server's time."""
@@ -448,3 +452,6 @@ QUEUE_LOOK = 500
 
 REDIS_NAMES = 10_000
 """Runs whose keys' names a process remembers: a hundred workers' worth."""
+
+RENEWED = 500
+"""Claims that one call renews: a few milliseconds of the server's time."""

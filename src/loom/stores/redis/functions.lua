@@ -514,11 +514,16 @@ local function held_by(keys, args)
   if entry and entry.p == 'leased' and entry.w == args[2] and entry.c == tonumber(args[3]) then return entry end
 end
 
+-- of each claim run, worker, number; at what the counter is now, and of each whether it is still that worker's
+
 local function renew(keys, args)
-  if not held_by(keys, args) then return refuse('FENCED') end
-  local renewals = count(keys, 'renewals')
-  redis.call('ZADD', keys[HELD], renewals, args[1])
-  return whole(renewals)
+  local renewals, held = count(keys, 'renewals'), {}
+  for i = 1, #args, 3 do
+    local ours = held_by(keys, {args[i], args[i + 1], args[i + 2]})
+    if ours then redis.call('ZADD', keys[HELD], renewals, args[i]) end
+    held[#held + 1] = ours and 1 or 0
+  end
+  return {whole(renewals), held}
 end
 
 local function ack(keys, args)

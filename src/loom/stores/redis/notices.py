@@ -1,7 +1,8 @@
 """What watchers are told: notices that the servers publish, and a slow look at what nothing was heard of.
 
 A process has one connection to each server for this, subscribed to the logs that are watched in it. Published is at
-most once: who is subscribed anew is told to look, and so is who was told nothing of a change that a look finds.
+most once: who is subscribed anew is told to look, and so is who was told nothing of a change that a look finds. Whether
+notices come is known by an echo: one message each half second, however many logs are watched.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import uuid
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
@@ -54,6 +56,7 @@ class Notices:
     async def open(self) -> None:
         self._open = True
         self._tasks.spawn(self._look_around(), "loom-redis-look")
+        self._tasks.spawn(self._listen_for_echoes(), "loom-redis-echo")
 
     async def aclose(self) -> None:
         """Everybody is told, once more."""
@@ -100,6 +103,10 @@ class Notices:
     async def connect(self, host: Host | None, ear: _Ear) -> Wire:
         return await self._servers.listen(host, ear.heard)
 
+    def echo_beside(self, channels: Iterable[str]) -> str:
+        """A channel of nobody else's, on the node that has one of these."""
+        return f"{next(iter(channels), self._keys.queue)}:echo:{uuid.uuid4().hex}"
+
     async def sort_anew(self) -> None:
         """Slots may have moved: each channel to the node that has it now."""
         with contextlib.suppress(LoomError):
@@ -121,26 +128,37 @@ class Notices:
         self._fresh.add(topic)
         self._watchers.tell(topic, Notice() if topic == self._keys.queue else _notice(text))
 
-    # --- looking -----------------------------------------------------------------------------------------------------
+    # --- looking ----------------------------------------------------------------------------------------------------
+
+    async def _listen_for_echoes(self) -> None:
+        """What we publish ourselves has to come back: then each notice before it has come, too."""
+        while True:
+            await asyncio.sleep(limits.REDIS_ECHO)
+            for ear in list(self._ears.values()):
+                if (echo := ear.call_out()) is not None:
+                    with contextlib.suppress(LoomError):  # nothing is known of an ear that nobody spoke to
+                        await self._servers.ask(echo, "SPUBLISH", echo, ear.spoken())
 
     async def _look_around(self) -> None:
-        """At inboxes often, for a cancel must be heard within a second; at a tenth of the outboxes each time."""
+        """At a part of the logs each turn; at all inboxes while notices do not come, for a cancel must be heard."""
         turn = 0
         while True:
-            await asyncio.sleep(limits.REDIS_LOOK)
+            await asyncio.sleep(limits.REDIS_LOOK / limits.REDIS_LOOK_TURNS)
             turn = (turn + 1) % limits.REDIS_LOOK_TURNS
-            due = [topic for topic in self._watchers if self._is_due(topic, turn)]
+            deaf = not all(ear.hears for ear in self._ears.values())
+            due = [topic for topic in self._watchers if self._is_due(topic, turn, deaf)]
             for some in _slices(due, limits.REDIS_LOOK_SLICE):
                 await self._look(some)
 
-    def _is_due(self, topic: str, turn: int) -> bool:
+    def _is_due(self, topic: str, turn: int, deaf: bool) -> bool:
         if topic == self._keys.queue:
             return False  # who waits for a claim looks by himself
-        if topic in self._fresh and topic == run_of(topic):
-            if hash(topic) % limits.REDIS_LOOK_TURNS == turn:
-                self._fresh.discard(topic)
+        if hash(topic) % limits.REDIS_LOOK_TURNS != turn:
+            return deaf and topic != run_of(topic)
+        if topic in self._fresh:
+            self._fresh.discard(topic)
             return False
-        return topic != run_of(topic) or hash(topic) % limits.REDIS_LOOK_TURNS == turn
+        return True
 
     async def _look(self, topics: list[str]) -> None:
         asked = []
@@ -176,6 +194,8 @@ class _Ear:
         self._channels: set[str] = set()
         self._leaving: Counter[str] = Counter()
         self._wanted = asyncio.Event()
+        self._echo = ""
+        self._said = self._heard_back = self._missed = 0
         self._wire: Wire | None = None
 
     def add(self, channel: str) -> None:
@@ -194,6 +214,26 @@ class _Ear:
             self.remove(channel)
         for channel in channels - self._channels:
             self.add(channel)
+
+    @property
+    def hears(self) -> bool:
+        """Whether notices come, as far as is known."""
+        return not self._channels or (self._wire is not None and not self._wire.lost.done() and not self._missed)
+
+    def call_out(self) -> str | None:
+        """The channel to speak on, if this connection is subscribed to it. Twice unheard, it is given up."""
+        if self._wire is None or self._wire.lost.done() or not self._heard_back:
+            return None
+        self._missed = self._missed + 1 if self._heard_back < self._said else 0
+        if self._missed > 1:
+            self.close()
+            return None
+        return self._echo
+
+    def spoken(self) -> int:
+        """What to say: each time another number."""
+        self._said += 1
+        return self._said
 
     def _say(self, *command: str) -> bool:
         if self._wire is None or self._wire.lost.done():
@@ -228,6 +268,9 @@ class _Ear:
     async def _subscribe(self, wire: Wire) -> None:
         """Some at a time: each makes its viewers read, and the server has others to serve."""
         self._leaving.clear()
+        self._echo = self._notices.echo_beside(self._channels)
+        self._said = self._heard_back = self._missed = 0
+        wire.tell("SSUBSCRIBE", self._echo)
         for some in _slices(list(self._channels), limits.REDIS_LOOK_SLICE):
             for channel in some:
                 if channel in self._channels:
@@ -243,13 +286,23 @@ class _Ear:
                     await asyncio.shield(wire.lost)
 
     def heard(self, push: list[Any]) -> None:
-        kind, channel = push[0], push[1]
-        if kind == b"smessage":
-            self._notices.published(channel.decode(), push[2])
+        kind, channel = push[0], push[1].decode() if push[1] is not None else ""
+        if channel == self._echo:
+            self._echoed(kind, push[2])
+        elif kind == b"smessage":
+            self._notices.published(channel, push[2])
         elif kind == b"ssubscribe":
-            self._notices.subscribed(channel.decode())
-        elif kind == b"sunsubscribe" and channel is not None:
-            self._left(channel.decode())
+            self._notices.subscribed(channel)
+        elif kind == b"sunsubscribe":
+            self._left(channel)
+
+    def _echoed(self, kind: bytes, said: bytes | int) -> None:
+        if kind == b"smessage":
+            self._heard_back = int(said)
+        elif kind == b"ssubscribe":
+            self._said = self._heard_back = 1
+        else:
+            self.close()
 
     def _left(self, channel: str) -> None:
         if self._leaving[channel]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from loom.model import limits
-from loom.model.errors import Conflict, Fenced, UsageError
+from loom.model.errors import Conflict, Fenced, LoomError, UsageError
 from loom.model.ports import Unwatch
 from loom.model.priority import rank
 from loom.model.run import Claim, Entry, Meta, Place, WorkerInfo
+from loom.tasks import TaskSet
 from loom.wire.json import encode
 
 from .keys import Keys
@@ -40,6 +41,8 @@ class Queue:
         self._clock = clock
         self._stood = Stood()
         self._shortest = 0.0
+        self._renewing: list[tuple[Claim, asyncio.Future[bool]]] = []
+        self._tasks = TaskSet()
         self._unanswered: dict[str, str] = {}
         """By worker, the claim call whose reply never came: asked again by the same name, it gives the same claim."""
 
@@ -73,9 +76,30 @@ class Queue:
         return _claim(found, worker)
 
     async def renew(self, claim: Claim) -> None:
-        renewals = int(await self._held("renew", claim))
-        if self._clock() - self._stood.looked >= limits.OBSERVE:  # a worker without room looks when it renews
-            self._stood.look(renewals, self._clock())
+        if not self._renewing:
+            self._tasks.spawn(self._renew_all(), "loom-redis-renew")
+        held: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._renewing.append((claim, held))
+        if not await held:
+            raise _lost(claim)
+
+    async def _renew_all(self) -> None:
+        """A worker renews all its claims at the same moment: they go together."""
+        renewing, self._renewing = self._renewing, []
+        for start in range(0, len(renewing), limits.RENEWED):
+            some = renewing[start : start + limits.RENEWED]
+            args = [arg for claim, _ in some for arg in (claim.run, claim.worker, claim.number)]
+            try:
+                renewals, held = await self._call("renew", *args)
+            except LoomError as error:
+                _settle((future, error) for _, future in some)
+            else:
+                _settle((future, bool(each)) for (_, future), each in zip(some, held, strict=True))
+                if self._clock() - self._stood.looked >= limits.OBSERVE:  # a worker without room looks when it renews
+                    self._stood.look(int(renewals), self._clock())
+
+    async def aclose(self) -> None:
+        await self._tasks.wait_out()
 
     async def ack(self, claim: Claim) -> None:
         await self._held("ack", claim)
@@ -171,7 +195,21 @@ class Queue:
         try:
             return await self._call(function, claim.run, claim.worker, claim.number, *args)
         except Refused:
-            raise Fenced(f"run {claim.run!r} is no longer claimed by {claim.worker!r} as {claim.number}") from None
+            raise _lost(claim) from None
+
+
+def _lost(claim: Claim) -> Fenced:
+    return Fenced(f"run {claim.run!r} is no longer claimed by {claim.worker!r} as {claim.number}")
+
+
+def _settle(outcomes: Iterable[tuple[asyncio.Future[bool], bool | LoomError]]) -> None:
+    for future, outcome in outcomes:
+        if future.done():  # who asked has left
+            continue
+        if isinstance(outcome, LoomError):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
 
 
 def _putting(meta: Meta) -> tuple[str | bytes, ...]:

@@ -78,6 +78,7 @@ class RedisStore:
             self._open = False
             await self._notices.aclose()
             await self._servers.aclose()
+            await self._queue.aclose()
 
     async def _durability(self) -> Durability:
         """What the server gives, and whether that is what was asked for."""
