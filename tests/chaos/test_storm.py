@@ -21,8 +21,8 @@ from .storm import Counts, Storm
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
 SECONDS = float(os.environ.get("LOOM_CHAOS_SECONDS", "8"))
-PLACES = ["sqlite"]
-JUMPING = ["sqlite"]
+PLACES = ["sqlite", "valkey", "redis7"]
+JUMPING = ["sqlite", "valkey"]
 
 
 @pytest.fixture
