@@ -144,7 +144,7 @@ class Logs:
         except Refused as refused:
             raise _refusal(refused, run) from None
 
-    async def _write(self, function: str, keys: Iterable[str], *args: str | bytes | int) -> Reply:
+    async def _write(self, function: str, keys: Sequence[str], *args: str | bytes | int) -> Reply:
         """What has to reach the replicas, if any have to have it."""
         if not self._replicas:
             return await self._servers.call(function, keys, *args)
