@@ -209,6 +209,65 @@ def test_an_interrupted_iteration_is_closed(portal: Portal) -> None:
     join()
 
 
+class Forgotten:
+    """A cycle that holds an iteration: nothing but the collector ends it."""
+
+    def __init__(self, portal: Portal, items: Items) -> None:
+        self.me = self
+        self.iteration = portal.iterate(items.stream(2))
+        next(self.iteration)
+
+
+def test_the_collector_waits_for_nothing(portal: Portal) -> None:
+    """It interrupts any thread, also one that holds the portal's lock, or that the loop is waiting for. What it finds
+    at once, an iteration and the async iterator behind it, is closed once."""
+    items, busy, go_on = Items(), threading.Event(), threading.Event()
+    faults: list[dict[str, Any]] = []
+
+    async def listen() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+
+    async def block() -> None:
+        busy.set()
+        assert go_on.wait(TIMEOUT)
+
+    def collect() -> None:
+        with portal._gate:
+            gc.collect()
+
+    portal.call(listen())
+    Forgotten(portal, items)
+    blocked = in_thread(lambda: portal.call(block()))
+    assert busy.wait(TIMEOUT)
+    assert in_thread(collect)() is None
+    assert not items.closed.is_set()
+    go_on.set()
+    blocked()
+    assert items.closed.wait(TIMEOUT)
+    portal.close()
+    gc.collect()
+    assert faults == []
+
+
+def test_what_is_collected_while_the_portal_closes_is_closed(portal: Portal) -> None:
+    items, busy, go_on = Items(), threading.Event(), threading.Event()
+
+    async def block() -> None:
+        busy.set()
+        assert go_on.wait(TIMEOUT)
+
+    Forgotten(portal, items)
+    blocked = in_thread(lambda: portal.call(block()))
+    assert busy.wait(TIMEOUT)
+    portal.post(portal._stop.set)
+    in_thread(gc.collect)()
+    closing = in_thread(portal.close)
+    go_on.set()
+    closing()
+    blocked()
+    assert items.closed.is_set()
+
+
 # --- closing ---------------------------------------------------------------------------------------------------------
 
 
