@@ -153,12 +153,12 @@ def test_what_is_not_there_is_not_asked_for_for_ever(page: Page, server: Server)
 
 
 def test_what_is_refused_for_a_while_is_asked_for_again(page: Page, server: Server) -> None:
-    """A 503, as of a server that is just stopping, ends an EventSource; the snippet goes on behind its cursor."""
+    """A 503, as of a store that is out of reach, ends an EventSource; the snippet goes on behind its cursor."""
     refused: list[str] = []
 
     def refuse(route: Any) -> None:
         refused.append(route.request.url)
-        body = json.dumps({"error": {"code": "unavailable", "message": "stopping", "retryable": True, "details": {}}})
+        body = json.dumps({"error": {"code": "unavailable", "message": "away", "retryable": True, "details": {}}})
         route.fulfill(status=503, content_type="application/json", body=body)
 
     server.begin("count", 10)
