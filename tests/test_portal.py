@@ -9,12 +9,14 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import closing
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 import loom
 from loom.engine.tasks import spawn
+from loom.model import limits
 from loom.model.errors import HandleClosed, LogNotFound, UsageError
 from loom.portal import Portal, SyncClient
 
@@ -385,6 +387,16 @@ def test_an_owned_run_is_cancelled_by_leaving(client: SyncClient) -> None:
     assert run.wait(timeout=TIMEOUT).state == "cancelled"
     assert list(client.stream("count", 2).values()) == [0, 1]
     assert len(list(client.stream("count", 2))) == 4
+
+
+def test_a_run_whose_loop_was_left_is_cancelled_before_its_client_is_closed(tmp_path: Path) -> None:
+    """Not only once its owner is missed."""
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    with loom.connect_sync(url, app=declared(), worker=True, drain=0.0) as client:
+        with loom.connect_sync(url) as other:
+            for _ in other.stream("wait"):
+                break
+        assert client.run(client.runs()[0].meta.run).wait(timeout=limits.OWNER_LEASE / 2).state == "cancelled"
 
 
 def test_a_cancel_is_confirmed(client: SyncClient) -> None:

@@ -109,6 +109,10 @@ class Portal:
         if not self._stop.is_set():  # else the runner closes it, as it does all that is alive: never two at once
             self._closing.spawn(self._close(items), "loom-portal-drop")
 
+    async def wait_dropped(self) -> None:
+        """On the loop: until what was dropped is closed."""
+        await self._closing.wait_all()
+
     async def _close(self, items: AsyncGenerator[Any, None]) -> None:
         await items.aclose()
         self._dropped.discard(items)
@@ -373,7 +377,8 @@ class SyncClient:
 class connect_sync:
     """``with loom.connect_sync(url) as client``: `loom.connect`, for code that blocks; the same arguments.
 
-    Ending a `for` loop early closes its iterator when it is collected; ``contextlib.closing`` closes it at once.
+    Ending a `for` loop early closes its iterator soon after it was collected, and before the block is left;
+    ``contextlib.closing`` closes it at once.
     """
 
     def __init__(self, url: str, **options: Any) -> None:
@@ -391,7 +396,7 @@ class connect_sync:
     def __exit__(self, *exc: object) -> None:
         assert self._portal is not None
         try:
-            self._portal.call(_leave(self._connection))
+            self._portal.call(_leave(self._portal, self._connection))
         finally:
             self._portal.close()
 
@@ -400,5 +405,6 @@ async def _enter(connection: AbstractAsyncContextManager[Client]) -> Client:
     return await connection.__aenter__()
 
 
-async def _leave(connection: AbstractAsyncContextManager[Client]) -> None:
+async def _leave(portal: Portal, connection: AbstractAsyncContextManager[Client]) -> None:
+    await portal.wait_dropped()  # it may have a run to cancel
     await connection.__aexit__(None, None, None)
