@@ -114,8 +114,11 @@ class Portal:
         await self._closing.wait_all()
 
     async def _close(self, items: AsyncGenerator[Any, None]) -> None:
-        await items.aclose()
-        self._dropped.discard(items)
+        try:
+            await items.aclose()
+        finally:
+            if not self._stop.is_set():  # else this may be cancelled too early, and must leave it to the runner
+                self._dropped.discard(items)
 
     def close(self) -> None:
         """End what still goes on there, and the thread. Idempotent. Calls under way in other threads are cancelled."""
