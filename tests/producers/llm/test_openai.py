@@ -477,31 +477,15 @@ async def test_a_server_that_falls_silent(provider: Provider) -> None:
 async def test_a_server_that_is_alive_for_ever_and_says_nothing(
     provider: Provider, monkeypatch: pytest.MonkeyPatch, alive: bytes, said_before: list[Any]
 ) -> None:
-    monkeypatch.setattr(limits, "AI_KEPT_ALIVE", 0.05)
+    monkeypatch.setattr(limits, "AI_KEPT_ALIVE", 0.3)
     line = head() + events(*said_before) + alive * 300_000
     provider.play(Play(line, step=300, cut=100_000_000, stay=True))
     async with aclosing(ai_of(provider, attempts=1)) as ai:
         parts, error = await outcome(ai)
         assert parts == [TextPart("Hel") for _ in said_before]
         assert isinstance(error, Unavailable)
-        assert "nothing of its answer for 0.05 s" in error.message
+        assert "nothing of its answer for 0.3 s" in error.message
         await asyncio.wait_for(provider.left.wait(), PATIENCE)
-
-
-async def test_a_caller_that_takes_its_time_is_not_the_server_s_silence(
-    provider: Provider, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "AI_KEPT_ALIVE", 0.2)
-    provider.play(chunked(HELLO))
-    loop = asyncio.get_running_loop()
-    async with aclosing(ai_of(provider)) as ai:
-        text = ""
-        async for piece in ai.stream_completion("hi"):
-            text += piece
-            later = asyncio.Event()
-            loop.call_later(0.25, later.set)
-            await later.wait()
-    assert text == "Hello"
 
 
 # --- refusing --------------------------------------------------------------------------------------------------------
