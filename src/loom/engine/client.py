@@ -205,6 +205,7 @@ class _Request:
             timeout=seconds(options.timeout),
             idle_timeout=seconds(options.idle_timeout),
             ahead=options.ahead,
+            retention=seconds(options.retention),
         )
 
 

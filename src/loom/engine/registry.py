@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from math import inf
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 import msgspec
@@ -20,6 +21,7 @@ import msgspec
 from loom.model import limits
 from loom.model.chunk import Chunk, Progress, Result
 from loom.model.errors import InvalidInput, LoomError, RemoteProtocolError, UnknownProducer, UsageError
+from loom.model.keep import Keep
 from loom.model.run import ActorInfo, check_id
 from loom.wire.json import canonical, check_depth, check_size, convert, decode, sound
 
@@ -65,6 +67,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | timedelta | None = None
     idle_timeout: float | timedelta | None = None
     ahead: int | None = None
+    retention: float | timedelta | None = None
 
 
 class Parameter(msgspec.Struct, frozen=True):
@@ -93,6 +96,7 @@ class Producer(Generic[P, Out]):
         max_crashes: int,
         options: Options,
         requires: tuple[str, ...] = (),
+        keep: Keep | None = None,
     ) -> None:
         self.name = name
         self.target = target
@@ -105,6 +109,7 @@ class Producer(Generic[P, Out]):
         self.max_crashes = max_crashes
         self.options = options
         self.requires = requires
+        self.keep = keep
         self.__doc__ = target.__doc__
         self._info: ActorInfo | None = None
 
@@ -125,9 +130,18 @@ class Producer(Generic[P, Out]):
         timeout: float | timedelta | None = None,
         idle_timeout: float | timedelta | None = None,
         ahead: int | None = None,
+        retention: float | timedelta | None = None,
     ) -> Bound[P, Out]:
         """This producer with options for the run to start, as ``client.start(chat.using(key="u1"), "hi")``."""
-        options = Options(id=id, key=key, queue=queue, timeout=timeout, idle_timeout=idle_timeout, ahead=ahead)
+        options = Options(
+            id=id,
+            key=key,
+            queue=queue,
+            timeout=timeout,
+            idle_timeout=idle_timeout,
+            ahead=ahead,
+            retention=retention,
+        )
         return Bound(self, options)
 
     def renamed(self, name: str) -> Producer[P, Out]:
@@ -144,6 +158,7 @@ class Producer(Generic[P, Out]):
             max_crashes=self.max_crashes,
             options=self.options,
             requires=self.requires,
+            keep=self.keep,
         )
 
     @property
@@ -319,11 +334,14 @@ def make_producer(
     max_crashes: int = limits.CRASHES,
     options: Options | None = None,
     requires: tuple[str, ...] = (),
+    keep: Keep | None = None,
     namespace: Mapping[str, Any] | None = None,
 ) -> Producer[Any, Any]:
     """The producer that `target` is. Raises `UsageError` naming what its signature lacks."""
     check_id(name, "actor")
     _check_declared(name, retry, max_crashes, options or Options())
+    if keep is not None and not isinstance(keep, Keep):
+        raise UsageError(f"{name}: keep={keep!r}: a loom.Keep, as loom.Keep(chunks=10_000)")
     function = _callable_of(name, target)
     hints = _hints(name, function, namespace)
     context: str | None = None
@@ -354,6 +372,7 @@ def make_producer(
         max_crashes=max_crashes,
         options=options or Options(),
         requires=requires,
+        keep=keep,
     )
 
 
@@ -367,10 +386,17 @@ def _check_declared(name: str, retry: Any, max_crashes: Any, options: Options) -
         value = getattr(options, field)
         if value is not None and not (isinstance(value, (int, float, timedelta)) and (seconds(value) or 0) > 0):
             raise UsageError(f"{name}: {field}={value!r}: seconds or a timedelta, more than 0")
+    check_retention(options.retention, f"{name}: ")
     if options.ahead is not None and not (isinstance(options.ahead, int) and options.ahead > 0):
         raise UsageError(f"{name}: ahead={options.ahead!r}: a whole number of chunks, more than 0")
     if options.queue is not None:
         check_id(options.queue, "queue")
+
+
+def check_retention(value: Any, where: str = "") -> None:
+    """Raise `UsageError` unless it is None or a time of 0 or more; 0: until the next sweep."""
+    if value is not None and not (isinstance(value, (int, float, timedelta)) and 0 <= (seconds(value) or 0) < inf):
+        raise UsageError(f"{where}retention={value!r}: seconds or a timedelta, 0 or more")
 
 
 def seconds(value: float | timedelta | None) -> float | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator
+from math import inf
 from typing import Any
 
 from msgspec.structs import replace
@@ -23,12 +26,14 @@ from loom.model.errors import (
     closed,
 )
 from loom.model.ports import Store, Take
-from loom.model.run import ActorInfo, Head, Meta, RunState, check_id
+from loom.model.run import PUBLISHED, ActorInfo, Head, Meta, RunState, check_id
 from loom.wire.json import check_depth, check_size, encode, sound
 
 from .ending import error_chunk
 from .hub import Hub
 from .registry import Producer, Registry, seconds
+from .tasks import cancel_and_wait, spawn
+from .watchman import Watchman
 
 __all__ = ["StoreTransport"]
 
@@ -41,6 +46,7 @@ class StoreTransport:
         self.hub = Hub(store)
         self._registry = registry
         self._closed = False
+        self._watching: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"<StoreTransport on {type(self._store).__name__}>"
@@ -88,6 +94,7 @@ class StoreTransport:
             timeout=seconds(declared.timeout) if meta.timeout is None else meta.timeout,
             idle_timeout=seconds(declared.idle_timeout) if meta.idle_timeout is None else meta.idle_timeout,
             ahead=declared.ahead if meta.ahead is None else meta.ahead,
+            retention=seconds(declared.retention) if meta.retention is None else meta.retention,
         )
 
     @staticmethod
@@ -101,6 +108,12 @@ class StoreTransport:
             value = getattr(meta, field)
             if value is not None and not (isinstance(value, (int, float)) and value > 0):
                 raise InvalidInput(f"{field}: must be a number, more than 0, not {value!r}", details={"field": field})
+        if meta.published:
+            raise InvalidInput(f"queue: {PUBLISHED!r} is reserved for publishers", details={"field": "queue"})
+        if meta.retention is not None and not (isinstance(meta.retention, (int, float)) and 0 <= meta.retention < inf):
+            raise InvalidInput(
+                f"retention: must be seconds, 0 or more, not {meta.retention!r}", details={"field": "retention"}
+            )
         check_size(bytes(meta.input), limits.INPUT_BYTES, "an input")
         if producer is None:
             check_id(meta.actor, "actor")
@@ -121,9 +134,11 @@ class StoreTransport:
     def follow(
         self, run: str, after: Cursor | None = None, *, attach: bool = True, take: Take | None = None
     ) -> AsyncIterator[Page]:
+        self._watch()
         return self.hub.follow(run, after, attach=attach, take=take)
 
     async def read(self, run: str, after: Cursor | None, *, limit: int, wait: float) -> Page:
+        self._watch()
         return await self.store.read(run, after, limit=min(limit, limits.READ_LIMIT), wait=wait)
 
     async def send(self, run: str, message: Message[Any]) -> None:
@@ -172,7 +187,17 @@ class StoreTransport:
 
     async def aclose(self) -> None:
         self._closed = True
-        await self.hub.aclose()
+        try:
+            if self._watching is not None:
+                await cancel_and_wait(self._watching)
+        finally:
+            await self.hub.aclose()
+
+    def _watch(self) -> None:
+        """Somebody reads: he shall learn of a publisher that died, also where there is no worker."""
+        if self._watching is None and not self._closed:
+            watchman = Watchman(self._store, f"watchman-{uuid.uuid4().hex[:8]}")
+            self._watching = spawn(watchman.run(), "loom-watchman")
 
 
 def _same_request(there: Meta, asked: Meta, producer: Producer[..., Any] | None) -> bool:

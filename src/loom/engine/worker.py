@@ -24,6 +24,7 @@ from .backoff import REPEATABLE, Backoff
 from .registry import Registry
 from .runner import Runner
 from .tasks import TaskSet, cancel_and_wait, spawn
+from .watchman import Watchman
 
 __all__ = ["Drained", "Worker"]
 
@@ -110,6 +111,7 @@ class Worker:
         self._takers = [
             spawn(self._repeat(self._claim), f"loom-claim {self.name}"),
             spawn(self._repeat(self._sweep), f"loom-sweep {self.name}"),
+            spawn(Watchman(self._store, self.name).run(), f"loom-watchman {self.name}"),
         ]
         self._renewer = spawn(self._renew_loop(), f"loom-renew {self.name}")
         return self

@@ -15,6 +15,7 @@ __all__ = [
     "ID_PATTERN",
     "NO_INPUT",
     "PRIVATE",
+    "PUBLISHED",
     "ActorInfo",
     "Claim",
     "Head",
@@ -35,6 +36,10 @@ ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.:@~-]*"
 
 PRIVATE = "cli."
 """A queue whose name begins so is one command's own: it drives its user's run there, and a server puts none."""
+
+PUBLISHED = "loom.published"
+"""The queue of runs that no worker drives: a publisher holds its own entry there, and an entry that lapsed is a publisher
+that died. Whoever claims one ends its run."""
 
 _ID = re.compile(ID_PATTERN, re.ASCII)
 _INBOX = "/in"
@@ -77,6 +82,8 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
     key: str | None = None
     """Runs of one actor and key go one at a time, in the order they were started."""
     created: float = 0.0
+    retention: float | None = None
+    """How long the run is kept after its end; None: the store's own time."""
     owner_lease: float | None = None
     """An owned run is cancelled when its owner's heartbeat (`Logs.touch`) stands still for this long."""
     timeout: float | None = None
@@ -85,6 +92,11 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
     """The longest silence of the producer; then the run ends with `idle_timeout`."""
     ahead: int | None = None
     """The producer waits while it is this many chunks ahead of its slowest attached reader."""
+
+    @property
+    def published(self) -> bool:
+        """Whether a publisher writes it, outside any producer."""
+        return self.queue == PUBLISHED
 
     def same_request(self, other: Meta) -> bool:
         """Whether both ask for the same: actor, key and input (G: starting twice is starting once)."""

@@ -10,6 +10,7 @@ from loom.engine.context import Context
 from loom.engine.registry import Options, Producer, Retry, make_producer
 from loom.model import limits
 from loom.model.errors import UsageError
+from loom.model.keep import Keep
 
 __all__ = ["ActorDecorator", "decorator"]
 
@@ -52,6 +53,7 @@ def decorator(
     max_crashes: int = limits.CRASHES,
     options: Options | None = None,
     requires: Sequence[str] = (),
+    keep: Keep | None = None,
     depth: int = 2,
 ) -> ActorDecorator:
     """The decorator that makes a producer and hands it to `add`."""
@@ -65,6 +67,7 @@ def decorator(
             max_crashes=max_crashes,
             options=options,
             requires=tuple(requires),
+            keep=keep,
             namespace=_visible(namespace),
         )
         add(producer)

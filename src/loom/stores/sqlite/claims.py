@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from loom.model import limits
-from loom.model.errors import Damaged, Fenced
+from loom.model.errors import Conflict, Damaged, Fenced
 from loom.model.lease import Beat, Observed
 from loom.model.run import Claim, Meta
 from loom.wire.json import encode
@@ -18,7 +18,7 @@ from . import sql
 from .calls import Session
 from .rows import join, split
 
-__all__ = ["Desk", "Taken", "ack", "put", "release", "renew"]
+__all__ = ["Desk", "Taken", "ack", "hold", "put", "release", "renew"]
 
 _log = logging.getLogger("loom.store")
 _held = msgspec.json.Decoder(list[tuple[str, int, int, float, bool, int, str]])
@@ -29,6 +29,17 @@ Taken = tuple[Claim | None, float | None]
 
 def put(session: Session, meta: Meta) -> None:
     session.run(sql.PUT, meta.run, meta.queue, meta.actor, meta.key, *split(meta))
+
+
+def hold(session: Session, meta: Meta, worker: str, lease: float) -> Claim:
+    queue = session.value(sql.QUEUE_OF, meta.run)
+    if queue is not None and queue != meta.queue:
+        raise Conflict(f"run {meta.run!r} is in queue {queue!r}", details={"run": meta.run})
+    put(session, meta)
+    held = session.one(sql.HOLD, meta.run, worker, lease)
+    assert held is not None, "the entry was put in this very transaction"
+    number, crashes = held
+    return Claim(meta=meta, worker=worker, number=number, crashes=crashes)
 
 
 def renew(session: Session, claim: Claim) -> None:

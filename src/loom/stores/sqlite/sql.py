@@ -14,7 +14,7 @@ from loom.model.run import inbox_of
 __all__ = ["APPLICATION_ID", "LOOK", "MARKS", "QUEUE", "SCHEMA", "VERSION", "appends", "heads"]
 
 APPLICATION_ID = 0x4C4F4F4D  # "LOOM"
-VERSION = 2
+VERSION = 3
 """The file's format, as its `user_version` tells it. No release wrote an older one."""
 
 LOOK, MARKS, QUEUE = range(3)
@@ -35,13 +35,15 @@ CREATE TABLE run (
     beat        INTEGER NOT NULL,           -- the owner's heartbeat
     started     REAL,                       -- Unix seconds
     ended       REAL,
+    expires     REAL,                       -- of an ended run with a retention of its own
     error       BLOB,                       -- ErrorInfo, JSON
     meta        BLOB NOT NULL,              -- Meta but for its input, JSON
     input       BLOB NOT NULL               -- the last column: who reads the others never loads it
 ) STRICT;
 CREATE INDEX run_state ON run(state, id);
 CREATE INDEX run_actor ON run(actor, id);
-CREATE INDEX run_ended ON run(ended) WHERE ended IS NOT NULL;
+CREATE INDEX run_ended ON run(ended, expires) WHERE ended IS NOT NULL;
+CREATE INDEX run_expires ON run(expires) WHERE expires IS NOT NULL;
 
 -- Rows lie in the order of their commits, whatever their log: appends of many runs share pages, and `id` tells what is
 -- new. The index finds "after n": the first batch whose last chunk is beyond n.
@@ -178,7 +180,9 @@ EPOCH_OF_TOKEN = "SELECT epoch FROM fence WHERE run = ?1 AND token = ?2"
 ADD_TOKEN = "INSERT INTO fence VALUES (?1, ?2, ?3)"
 BEGIN_EPOCH = "UPDATE run SET epoch = ?2, epochs = ?3 WHERE id = ?1"
 BEGIN_ATTEMPT = "UPDATE run SET state = 'running', started = coalesce(started, ?2) WHERE id = ?1"
-END = "UPDATE run SET state = ?2, error = ?3, ended = ?4 WHERE id = ?1"
+END = """
+UPDATE run SET state = ?2, error = ?3, ended = ?4, expires = ?4 + (CAST(meta AS TEXT) ->> 'retention') WHERE id = ?1
+"""
 TOUCH = "UPDATE run SET beat = beat + (ended IS NULL) WHERE name = ?1"
 DROP = "DELETE FROM run WHERE name = ?1"
 
@@ -234,6 +238,14 @@ WHERE name = ?1
 SEQ_OF_MESSAGE = "SELECT seq FROM sent WHERE run = ?1 AND sender = ?2 AND id = ?3"
 ADD_MESSAGE = "INSERT INTO sent VALUES (?1, ?2, ?3, ?4)"
 
+# Payload bytes that an outbox keeps.
+SIZE = """
+SELECT last.upto - first.upto + length(first.payload) FROM run
+    JOIN batch AS first ON first.id = (SELECT id FROM batch WHERE log = 2 * run.id AND last >= run.first ORDER BY last)
+    JOIN batch AS last ON last.id = (SELECT id FROM batch WHERE log = 2 * run.id ORDER BY last DESC)
+WHERE run.id = ?1
+"""
+
 FIRST_KEPT = """
 SELECT run.id, run.first, ifnull(
     (SELECT first FROM batch WHERE log = 2 * run.id AND last >= ?2 ORDER BY last LIMIT 1),
@@ -280,6 +292,12 @@ UPDATE queue SET crashes = crashes + (worker IS NOT NULL), worker = ?2, hold = ?
 WHERE id = ?1 RETURNING run, number, crashes, meta, input
 """
 
+QUEUE_OF = "SELECT queue FROM queue WHERE run = ?1"
+HOLD = """
+UPDATE queue SET worker = ?2, hold = ?3, beat = 0, number = max(number, id << 20) + 1
+WHERE run = ?1 RETURNING number, crashes
+"""
+
 PUT_BACK = "UPDATE queue SET worker = NULL, hold = 0 WHERE id = ?1"
 
 HOLDER = "SELECT worker, number FROM queue WHERE run = ?1"
@@ -307,16 +325,20 @@ DATA_VERSION = "PRAGMA data_version"
 
 # --- upkeep ----------------------------------------------------------------------------------------------------------
 
-REQUEUE = """
-INSERT INTO queue(run, queue, actor, key, ready, number, beat, hold, crashes, meta, input)
-SELECT name, queue, actor, key, 0, 0, 0, 0, 0, meta, input FROM run
-WHERE state IN ('queued', 'running') AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.run = run.name)
+_ORPHANS = """
+FROM run WHERE state IN ('running', {}) AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.run = run.name)
 ORDER BY id LIMIT ?1
 """
+STARTED_ORPHANS = "SELECT name" + _ORPHANS.format("'running'")
+REQUEUE = """
+INSERT INTO queue(run, queue, actor, key, ready, number, beat, hold, crashes, meta, input)
+SELECT name, queue, actor, key, 0, 0, 0, 0, 0, meta, input
+""" + _ORPHANS.format("'queued'")
 
 _SPENT = "SELECT id FROM run WHERE ended IS NOT NULL AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.run = run.name)"
 
-DROP_AGED = f"DELETE FROM run WHERE id IN ({_SPENT} AND ended < ?1 ORDER BY ended LIMIT ?2)"
+DROP_AGED = f"DELETE FROM run WHERE id IN ({_SPENT} AND ended < ?1 AND expires IS NULL ORDER BY ended LIMIT ?2)"
+DROP_EXPIRED = f"DELETE FROM run WHERE id IN ({_SPENT} AND expires <= ?1 ORDER BY expires LIMIT ?2)"
 DROP_OLDEST = f"DELETE FROM run WHERE id IN ({_SPENT} ORDER BY ended LIMIT ?1)"
 ENDED_RUNS = "SELECT count(*) FROM run WHERE ended IS NOT NULL"
 

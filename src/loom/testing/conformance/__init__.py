@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from loom.testing.clock import Clock, StoreFactory
 
+from .publishing import PublishingConformance
 from .queue import QueueConformance
 from .reading import ReadingConformance
 from .runs import RunConformance
@@ -25,7 +26,9 @@ from .writing import WritingConformance
 __all__ = ["Clock", "SharedStoreConformance", "StoreConformance", "StoreFactory"]
 
 
-class StoreConformance(RunConformance, WritingConformance, ReadingConformance, QueueConformance):
+class StoreConformance(
+    RunConformance, WritingConformance, ReadingConformance, QueueConformance, PublishingConformance
+):
     """What every store guarantees. Subclass it and give `make_store`."""
 
 

@@ -141,7 +141,8 @@ class LogMachine(Machine):
         history = self.runs[run]
         token, epoch = data.draw(st.sampled_from(list(history.tokens.items())))
         if epoch == history.epochs[-1]:
-            assert self.do(self.store.fence(run, token)) == Fence(epoch, history.tail, history.ended)
+            fence = self.do(self.store.fence(run, token))
+            assert fence == Fence(epoch, history.tail, history.ended, fence.size)
         elif not history.ended:
             self.refused(self.store.fence(run, token), Fenced)
 
