@@ -12,6 +12,7 @@ from loom.app import App
 from loom.connect import connect, open_store
 from loom.engine.client import Client
 from loom.engine.context import Context
+from loom.engine.publisher import Publisher
 from loom.engine.registry import Retry
 from loom.engine.run import OwnedRun, Run
 from loom.model.chunk import Chunk, Message, Progress, Result
@@ -44,6 +45,7 @@ from loom.model.errors import (
     UnknownProducer,
     UsageError,
 )
+from loom.model.keep import Keep
 from loom.model.parts import (
     ChatMessage,
     FinishReasonPart,
@@ -83,6 +85,7 @@ __all__ = [
     "FinishReasonPart",
     "HandleClosed",
     "InvalidInput",
+    "Keep",
     "LimitExceeded",
     "LocalProtocolError",
     "LogEnded",
@@ -95,6 +98,7 @@ __all__ = [
     "OwnedRun",
     "Part",
     "Progress",
+    "Publisher",
     "ReasoningPart",
     "RefusalPart",
     "RemoteProtocolError",

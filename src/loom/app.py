@@ -102,9 +102,10 @@ class App:
         """Register a producer; bare it takes the function's name.
 
         `retry`: what follows an error or a lost worker. `max_crashes`: lost workers that a run survives. `queue`,
-        `timeout`, `idle_timeout` (seconds), `ahead`: defaults of its runs. `retention`: seconds that they are kept after
-        their end (default: the app's, else the store's). `keep`: how much of a log is kept while its run goes on
-        (default: all, up to `limits.LOG_BYTES`). `requires`: names that the lifespan must provide. Raises `UsageError` for a signature that cannot be called by name, and for a name that is taken.
+        `timeout`, `idle_timeout` (seconds), `ahead`: defaults of its runs. `retention`: seconds that they are kept for
+        after their end (default: the app's, else the store's). `keep`: how much of a log is kept while its run goes on
+        (default: all, up to `limits.LOG_BYTES`). `requires`: names that the lifespan must provide. Raises `UsageError`
+        for a signature that cannot be called by name, and for a name that is taken.
         """
         options = Options(
             queue=queue,

@@ -226,6 +226,9 @@ class FaultStore:
     async def claim(self, queues: Sequence[str], worker: str, *, lease: float, wait: float) -> Claim | None:
         return await self._do("claim", lambda: self.store.claim(queues, worker, lease=lease, wait=wait))
 
+    async def seize(self, meta: Meta, worker: str, *, lease: float) -> Claim:
+        return await self._do("seize", lambda: self.store.seize(meta, worker, lease=lease))
+
     async def renew(self, claim: Claim) -> None:
         await self._do("renew", lambda: self.store.renew(claim))
 

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -157,9 +157,9 @@ async def _serve(
     from loom.server.security import hosts_for
     from loom.server.serve import serving
 
-    async with open_store(url) as store:
+    async with open_store(url) as store, aclosing(StoreTransport(store, app.registry)) as transport:
         gateway = create_app(
-            StoreTransport(store, app.registry),
+            transport,
             keys=listening.keys,
             allowed_hosts=(*hosts_for(listening.host), *listening.hosts),
             allowed_origins=listening.origins,

@@ -193,7 +193,7 @@ class Queue(Protocol):
         """
         ...
 
-    async def hold(self, meta: Meta, worker: str, *, lease: float) -> Claim:
+    async def seize(self, meta: Meta, worker: str, *, lease: float) -> Claim:
         """Put the run unless it is there, and claim it at once, whoever holds it: he is `Fenced` from now on.
 
         One act, so that nobody else can claim it in between; the claim lapses as any other. For publishers: raises

@@ -95,7 +95,7 @@ class Queue:
             self._waiting.discard(changed)
         return claim
 
-    def hold(self, meta: Meta, worker: str, lease: float) -> Claim:
+    def seize(self, meta: Meta, worker: str, lease: float) -> Claim:
         entry = self._entries.get(meta.run)
         if entry is None:
             entry = self._entries[meta.run] = _Entry(meta, next(self._count))

@@ -268,8 +268,8 @@ class MemoryStore:
     async def claim(self, queues: Sequence[str], worker: str, *, lease: float, wait: float) -> Claim | None:
         return await self._queue.claim(queues, worker, lease, wait)
 
-    async def hold(self, meta: Meta, worker: str, *, lease: float) -> Claim:
-        claim = self._queue.hold(meta, worker, lease)
+    async def seize(self, meta: Meta, worker: str, *, lease: float) -> Claim:
+        claim = self._queue.seize(meta, worker, lease)
         self._unqueued.pop(meta.run, None)
         return claim
 

@@ -18,7 +18,7 @@ from . import sql
 from .calls import Session
 from .rows import join, split
 
-__all__ = ["Desk", "Taken", "ack", "hold", "put", "release", "renew"]
+__all__ = ["Desk", "Taken", "ack", "put", "release", "renew", "seize"]
 
 _log = logging.getLogger("loom.store")
 _held = msgspec.json.Decoder(list[tuple[str, int, int, float, bool, int, str]])
@@ -31,12 +31,12 @@ def put(session: Session, meta: Meta) -> None:
     session.run(sql.PUT, meta.run, meta.queue, meta.actor, meta.key, *split(meta))
 
 
-def hold(session: Session, meta: Meta, worker: str, lease: float) -> Claim:
+def seize(session: Session, meta: Meta, worker: str, lease: float) -> Claim:
     queue = session.value(sql.QUEUE_OF, meta.run)
     if queue is not None and queue != meta.queue:
         raise Conflict(f"run {meta.run!r} is in queue {queue!r}", details={"run": meta.run})
     put(session, meta)
-    held = session.one(sql.HOLD, meta.run, worker, lease)
+    held = session.one(sql.SEIZE, meta.run, worker, lease)
     assert held is not None, "the entry was put in this very transaction"
     number, crashes = held
     return Claim(meta=meta, worker=worker, number=number, crashes=crashes)

@@ -293,7 +293,7 @@ WHERE id = ?1 RETURNING run, number, crashes, meta, input
 """
 
 QUEUE_OF = "SELECT queue FROM queue WHERE run = ?1"
-HOLD = """
+SEIZE = """
 UPDATE queue SET worker = ?2, hold = ?3, beat = 0, number = max(number, id << 20) + 1
 WHERE run = ?1 RETURNING number, crashes
 """

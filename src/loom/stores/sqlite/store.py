@@ -223,8 +223,8 @@ class SqliteStore:
         finally:
             unwatch()
 
-    async def hold(self, meta: Meta, worker: str, *, lease: float) -> Claim:
-        return await self._write(partial(claims.hold, meta=meta, worker=worker, lease=lease))
+    async def seize(self, meta: Meta, worker: str, *, lease: float) -> Claim:
+        return await self._write(partial(claims.seize, meta=meta, worker=worker, lease=lease))
 
     async def renew(self, claim: Claim) -> None:
         await self._write(partial(self._desk.renew, claim=claim))

@@ -18,8 +18,8 @@ __all__ = ["KEEP", "Retention", "clear", "expire", "make_room", "requeue", "tidy
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
     """How long ended runs are kept: the oldest go first, and never one that the queue still holds.
 
-    `age` in seconds since the end (wall clock; None: for ever; a run's own comes first), `max_runs` ended ones, and what the file uses, in
-    bytes, as long as there are ended runs to drop. Dropped runs' room is used again by others; a file that is mostly
+    `age` in seconds since the end (wall clock; None: for ever; a run's own comes first), `max_runs` ended ones, and
+    what the file uses, in bytes, as long as there are ended runs to drop. Dropped runs' room is used again by others; a file that is mostly
     empty gives it back little by little.
     """
 

@@ -26,9 +26,7 @@ from .writing import WritingConformance
 __all__ = ["Clock", "SharedStoreConformance", "StoreConformance", "StoreFactory"]
 
 
-class StoreConformance(
-    RunConformance, WritingConformance, ReadingConformance, QueueConformance, PublishingConformance
-):
+class StoreConformance(RunConformance, WritingConformance, ReadingConformance, QueueConformance, PublishingConformance):
     """What every store guarantees. Subclass it and give `make_store`."""
 
 

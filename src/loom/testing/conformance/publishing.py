@@ -25,7 +25,7 @@ class PublishingConformance(Suite):
 
     async def test_g9_an_entry_that_is_held_is_nobody_elses(self, store: Store) -> None:
         """It is put and claimed in one act."""
-        held = await store.hold(meta(queue=PUBLISHED), "p1", lease=LEASE)
+        held = await store.seize(meta(queue=PUBLISHED), "p1", lease=LEASE)
         assert (held.run, held.worker, held.crashes, held.meta.published) == ("run", "p1", 0, True)
         assert await claim(store, queues=[PUBLISHED]) is None
         await store.create(held.meta)
@@ -35,18 +35,18 @@ class PublishingConformance(Suite):
         assert await claim(store, queues=[PUBLISHED]) is None
 
     async def test_g9_whoever_holds_an_entry_takes_it_over(self, store: Store) -> None:
-        """At once and by force: from the one who holds it, from a worker, and where nobody has it. The last one counts."""
+        """At once and by force: from who holds it, and where nobody has it. The last one counts."""
         started = meta(queue=PUBLISHED)
-        first = await store.hold(started, "p1", lease=LEASE)
-        second = await store.hold(started, "p2", lease=LEASE)
-        third = await store.hold(started, "p2", lease=LEASE)
+        first = await store.seize(started, "p1", lease=LEASE)
+        second = await store.seize(started, "p2", lease=LEASE)
+        third = await store.seize(started, "p2", lease=LEASE)
         assert first.number < second.number < third.number
         for old in (first, second):
             for call in (store.renew(old), store.ack(old), store.release(old)):
                 with pytest.raises(Fenced):
                     await call
         await store.release(third)
-        last = await store.hold(started, "p3", lease=LEASE)
+        last = await store.seize(started, "p3", lease=LEASE)
         assert await claim(store, queues=[PUBLISHED]) is None
         await store.renew(last)
         await store.drop("run")
@@ -55,7 +55,7 @@ class PublishingConformance(Suite):
 
     async def test_g9_an_entry_whose_holder_stands_still_is_claimed(self, store: Store, clock: ManualClock) -> None:
         """As any claim that lapsed: the publisher is taken for dead, and fenced from then on."""
-        held = await store.hold(meta(queue=PUBLISHED), "p1", lease=LEASE)
+        held = await store.seize(meta(queue=PUBLISHED), "p1", lease=LEASE)
         assert await claim(store, queues=[PUBLISHED]) is None
         for _ in range(3):
             clock.advance(LEASE * 0.4)
@@ -71,10 +71,10 @@ class PublishingConformance(Suite):
         """What another queue has stays as it is."""
         await store.put(meta())
         with pytest.raises(Conflict):
-            await store.hold(meta(queue=PUBLISHED), "p1", lease=LEASE)
+            await store.seize(meta(queue=PUBLISHED), "p1", lease=LEASE)
         claimed = await must_claim(store)
         with pytest.raises(Conflict):
-            await store.hold(meta(queue=PUBLISHED), "p1", lease=LEASE)
+            await store.seize(meta(queue=PUBLISHED), "p1", lease=LEASE)
         await store.renew(claimed)
 
     async def test_g10_a_published_run_whose_entry_was_lost_is_found(self, store: Store) -> None:

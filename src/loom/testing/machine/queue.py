@@ -84,13 +84,13 @@ class QueueMachine(Machine):
             self.entries.setdefault(run, Entry(METAS[run]))
 
     @rule(run=RUNS, worker=st.sampled_from(["w1", "w2"]))
-    def hold(self, run: str, worker: str) -> None:
+    def seize(self, run: str, worker: str) -> None:
         """Of runs that stand in no key's line."""
         if METAS[run].key is not None:
             return
         entry = self.entries.setdefault(run, Entry(METAS[run]))
         entry.held = None  # taken over by force: no crash
-        self._claimed(entry, self.do(self.store.hold(METAS[run], worker, lease=LEASE)))
+        self._claimed(entry, self.do(self.store.seize(METAS[run], worker, lease=LEASE)))
 
     @rule(run=RUNS)
     def drop(self, run: str) -> None:
