@@ -36,7 +36,18 @@ def main() -> None:
         store = f"sqlite:///{folder}/runs.db"
         port = free_port()
         server = subprocess.Popen(
-            [sys.executable, "-m", "loom", "serve", "publish:app", "--store", store, "--port", str(port), "--no-worker"],
+            [
+                sys.executable,
+                "-m",
+                "loom",
+                "serve",
+                "publish:app",
+                "--store",
+                store,
+                "--port",
+                str(port),
+                "--no-worker",
+            ],
             cwd=os.path.dirname(os.path.abspath(__file__)),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -87,7 +87,7 @@ def test_what_was_there_before_goes_as_one() -> None:
     for last in range(1001, 1101):
         ledger.add(last, 1, 1, 0.0)
         cuts.append(ledger.cut(0.0))
-    assert [cut for cut in cuts if cut is not None][0] == 1001
+    assert next(cut for cut in cuts if cut is not None) == 1001
     assert cuts.index(1001) == 79
     assert ledger.size <= 90
 

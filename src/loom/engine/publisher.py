@@ -6,6 +6,7 @@ It holds its run's entry in the queue of publishers, so that whoever looks there
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -55,8 +56,8 @@ class Publisher:
     unfinished is gone on with (`kept_through`, `previous` tell what stands; with `restart` it is taken back). Raises
     `LogEnded` for one that has ended, `Conflict` for an id that is not a publisher's.
 
-    Leaving the block completes the run; by an exception it fails with that, by a cancellation it is cancelled. When this
-    process dies, or does not reach the store for `lease` seconds, the run ends with `run_lost` soon after.
+    Leaving the block completes the run; by an exception it fails with that, by a cancellation it is cancelled. When
+    this process dies, or does not reach the store for `lease` seconds, the run ends with `run_lost` soon after.
     """
 
     def __init__(
@@ -97,10 +98,8 @@ class Publisher:
 
     async def _hold(self, store: Store) -> Claim:
         """What is there is looked at first: another's run is not touched."""
-        try:
+        with contextlib.suppress(LogNotFound):  # then it is a new run
             self._check(await store.head(self.id))
-        except LogNotFound:
-            pass  # a new run
         return await store.seize(self._meta, self._name, lease=self._lease)
 
     def _check(self, head: Head) -> None:

@@ -112,8 +112,8 @@ class Writer:
         check_type(type)
         if self._state is None and is_output(type):
             raise RunFailed(
-                f"the log is full: it holds {self._size} bytes of {limits.LOG_BYTES} (with keep=loom.Keep(bytes=...) the"
-                " oldest is forgotten instead)",
+                f"the log is full: it holds {self._size} bytes of {limits.LOG_BYTES} (with keep=loom.Keep(bytes=...)"
+                " the oldest is forgotten instead)",
                 code="log_full",
             )
         return advance(self._state or _OPEN, type)

@@ -83,7 +83,7 @@ class Ledger:
         keep, parts = self._keep, limits.TRIM_PARTS
         return (
             (keep.chunks is not None and part.chunks * parts >= keep.chunks)
-            or (keep.bytes is not None and part.size * parts >= keep.bytes)
+            or part.size * parts >= (keep.bytes or limits.LOG_BYTES)
             or (keep.age is not None and (now - part.since) * parts >= keep.seconds)
         )
 

@@ -38,8 +38,8 @@ PRIVATE = "cli."
 """A queue whose name begins so is one command's own: it drives its user's run there, and a server puts none."""
 
 PUBLISHED = "loom.published"
-"""The queue of runs that no worker drives: a publisher holds its own entry there, and an entry that lapsed is a publisher
-that died. Whoever claims one ends its run."""
+"""The queue of runs that no worker drives: a publisher holds its own entry there, and an entry that lapsed is a
+publisher that died. Whoever claims one ends its run."""
 
 _ID = re.compile(ID_PATTERN, re.ASCII)
 _INBOX = "/in"

@@ -39,8 +39,9 @@ _number = attrgetter("number")
 class MemoryStore:
     """Logs and a queue in this process, on one event loop. An acknowledged append survives nothing but calls.
 
-    Ended runs are dropped `retention` seconds after their end (None: never; a run's own comes first), by `sweep`. With `max_bytes` of
-    payload stored the oldest ended runs go before their time; when there are none, adding raises `StoreFull`.
+    Ended runs are dropped `retention` seconds after their end (None: never; a run's own comes first), by `sweep`. With
+    `max_bytes` of payload stored the oldest ended runs go before their time; when there are none, adding raises
+    `StoreFull`.
     """
 
     durability: Durability = "memory"

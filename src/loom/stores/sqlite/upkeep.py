@@ -19,8 +19,8 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
     """How long ended runs are kept: the oldest go first, and never one that the queue still holds.
 
     `age` in seconds since the end (wall clock; None: for ever; a run's own comes first), `max_runs` ended ones, and
-    what the file uses, in bytes, as long as there are ended runs to drop. Dropped runs' room is used again by others; a file that is mostly
-    empty gives it back little by little.
+    what the file uses, in bytes, as long as there are ended runs to drop. Dropped runs' room is used again by others; a
+    file that is mostly empty gives it back little by little.
     """
 
     age: float | None = limits.RETENTION
