@@ -126,7 +126,7 @@ async def test_a_flood_fails_its_run(store: Any, monkeypatch: pytest.MonkeyPatch
             yield "x" * 1000
 
     async with running(store, app) as client:
-        run = await client.start(flood, id="run")
+        run = await client.start(flood.using(id="run"))
         with pytest.raises(RunFailed, match="the log is full") as failure:
             await run.result()
         assert failure.value.code == "log_full"
@@ -282,7 +282,7 @@ async def until_tail(store: Any, tail: int) -> None:
 async def test_keep_is_a_keep() -> None:
     app = loom.App()
     with pytest.raises(UsageError, match=r"loom\.Keep"):
-        app.actor("x", keep=100)(lambda: None)  # type: ignore[arg-type, call-overload]
+        app.actor("x", keep=100)(lambda: None)  # type: ignore[call-overload]
 
 
 async def test_data_of_the_whole(store: Any) -> None:
