@@ -33,7 +33,7 @@ async def a_gateway(path: Path) -> AsyncIterator[str]:
     """A server over the file, without a worker; its URL."""
     async with SqliteStore(path / "runs.db") as store:
         transport = StoreTransport(store)
-        async with serving(create_app(transport)) as address:
+        async with serving(create_app(transport), port=0) as address:
             yield address.url
         await transport.aclose()
 

@@ -387,6 +387,87 @@ async def refused(client: Client, actor: Any) -> None:
         await client.start(actor.using(id="run"))
 
 
+async def publisher(client: Client, actor: Any) -> None:
+    """Publishes, hands it over to himself, goes on; somebody reads it who knew of it before."""
+    reading = spawn(_read_published(client), "reader")
+    try:
+        with contextlib.suppress(loom.LoomError):
+            await _publish(client)
+    finally:
+        reading.cancel()
+        await asyncio.wait({reading})
+
+
+async def _publish(client: Client) -> None:
+    keep = loom.Keep(chunks=8)
+    async with client.publisher("run", lease=6.0, keep=keep) as pub:
+        for n in range(3):
+            await pub.publish(n)
+        await pub.hand_over()
+    async with client.publisher("run", lease=6.0, keep=keep) as pub:
+        await pub.previous()
+        await client.run("run").send("word", "again")
+        await pub.receive("word")
+        for n in range(20):
+            await pub.publish(n)
+            await pub.flush()
+        for _ in range(10):
+            await pub.publish("x" * (limits.BATCH_BYTES // 3))
+        await asyncio.sleep(5.0)
+        await pub.complete("done")
+
+
+async def _read_published(client: Client) -> None:
+    with contextlib.suppress(loom.LoomError):
+        chunks = client.consumer.read("run", wait=100.0)
+        async with aclosing(cast("AsyncGenerator[Any, None]", chunks)) as read:
+            async for _ in read:
+                pass
+
+
+async def failing_publisher(client: Client, actor: Any) -> None:
+    """Says that it failed."""
+    with contextlib.suppress(loom.LoomError):
+        async with client.publisher("run", lease=6.0) as pub:
+            await pub.fail("because")
+
+
+async def leaving_publisher(client: Client, actor: Any) -> None:
+    """Leaves the end to the block."""
+    with contextlib.suppress(loom.LoomError):
+        async with client.publisher("run", lease=6.0) as pub:
+            await pub.publish("one")
+
+
+async def deaf_publisher(client: Client, actor: Any) -> None:
+    """Does not hear that it is cancelled."""
+    with contextlib.suppress(loom.LoomError):
+        async with client.publisher("run", lease=6.0) as pub:
+            await client.run("run").cancel()
+            await pub.wait_cancelled()
+            await asyncio.sleep(2 * limits.ABANDON_AFTER)
+
+
+async def dead_publisher(client: Client, actor: Any) -> None:
+    """Is gone without a word."""
+    with contextlib.suppress(loom.LoomError):
+        pub = await client.publisher("run", lease=6.0).__aenter__()
+        await pub._open.aclose()
+        await client.run("run").wait()
+
+
+async def late_publisher(client: Client, actor: Any) -> None:
+    """Comes too late: the run has ended, between two looks."""
+    with contextlib.suppress(loom.LoomError):
+        async with client.publisher("run", lease=6.0):
+            pass
+    with contextlib.suppress(loom.LoomError):
+        meta = (await client.run("run").status()).meta
+        pub = client.publisher("run", lease=6.0)
+        pub._hold = lambda store: store.seize(meta, "late", lease=6.0)  # type: ignore[method-assign]
+        await pub.__aenter__()
+
+
 # --- a play ----------------------------------------------------------------------------------------------------------
 
 CONSUMER = ("consumer", "block", "loom-own", "loom-feed", "loom-reader", "loom-leave")
@@ -394,6 +475,8 @@ WORKER = ("worker first", "loom-claimed", "loom-run", "loom-claim first", "loom-
 WITHIN = ("loom-writer", "loom-inbox", "loom-deadline", "loom-idle")
 FEW = ("consumer", "block", "loom-claimed", "loom-run")
 ALL = CONSUMER + WORKER + WITHIN
+
+PUBLISHER = ("consumer", "block", "loom-renew", "loom-inbox", "loom-trim", "loom-abandon", "loom-watchman", "reader")
 
 Faults = Callable[[FaultStore], None]
 
@@ -449,6 +532,19 @@ def full(store: FaultStore) -> None:
     store.refuse("create", StoreFull("by the test"))
 
 
+def shaky_to_watch(store: FaultStore) -> None:
+    for call in ("create", "fence", "append", "ack", "claim"):
+        store.refuse(call, times=2)
+
+
+def shaky_to_publish(store: FaultStore) -> None:
+    store.refuse("append", skip=1, times=2)
+    store.refuse("renew", times=2)
+    store.refuse("ack", times=2)
+    store.refuse("trim", times=2)
+    store.refuse("read", skip=2, times=2)
+
+
 ANY = frozenset({"completed", "cancelled", "failed", "lost"})
 
 PLAYS = {
@@ -490,6 +586,16 @@ PLAYS = {
     "taken over": Play(starter, talk, ("loom-claimed", "loom-run"), ANY, theirs=taken_over),
     "leaves early": Play(glancer, chat, ("consumer",)),
     "closes early": Play(closer, chat, ("consumer", "loom-feed-close")),
+    "publisher": Play(publisher, None, PUBLISHER, ANY),
+    "publisher, cancelled again": Play(publisher, None, ("consumer",), ANY, more=1),
+    "publisher, shaky store": Play(publisher, None, PUBLISHER, ANY, theirs=shaky_to_watch, mine=shaky_to_publish),
+    "publisher of a store that takes it at once": Play(publisher, None, PUBLISHER, ANY, pace=0),
+    "publisher that fails": Play(failing_publisher, None, PUBLISHER, ANY),
+    "publisher that leaves": Play(leaving_publisher, None, PUBLISHER, ANY),
+    "publisher that does not hear": Play(deaf_publisher, None, PUBLISHER, ANY),
+    "publisher that dies": Play(dead_publisher, None, PUBLISHER, ANY),
+    "publisher that dies, shaky store": Play(dead_publisher, None, PUBLISHER, ANY, theirs=shaky_to_watch),
+    "publisher that is late": Play(late_publisher, None, PUBLISHER, ANY),
     "in a thread": Play(owner, chat_in_a_thread, ("consumer", "loom-claimed", "loom-run"), virtual=False),
     "in a thread, cancelled again": Play(owner, chat_in_a_thread, ("loom-run",), virtual=False, more=1),
 }

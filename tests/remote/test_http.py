@@ -40,7 +40,7 @@ pytestmark = pytest.mark.anyio
 QUICK = Patience(reconnect=(0.001, 0.01))
 META = Meta(
     run="r", actor="a", input=msgspec.Raw(b'{"n":1}'), queue="q", key="k", owner_lease=7.0, timeout=5.0,
-    idle_timeout=2.0, ahead=3,
+    idle_timeout=2.0, ahead=3, retention=4.0,
 )  # fmt: skip
 
 

@@ -188,10 +188,10 @@ class StoreTransport:
     async def aclose(self) -> None:
         self._closed = True
         try:
+            await self.hub.aclose()
+        finally:
             if self._watching is not None:
                 await cancel_and_wait(self._watching)
-        finally:
-            await self.hub.aclose()
 
     def _watch(self) -> None:
         """Somebody reads: he shall learn of a publisher that died, also where there is no worker."""

@@ -73,6 +73,7 @@ class HttpTransport:
             timeout=meta.timeout,
             idle_timeout=meta.idle_timeout,
             ahead=meta.ahead,
+            retention=meta.retention,
             owner_lease=meta.owner_lease,
         )
         return head_of(self._read_as(await self._call("POST", "/runs", body=body), RunView))

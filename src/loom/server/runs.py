@@ -242,6 +242,7 @@ def meta_of(request: Request, actor: str, body: StartBody | StreamBody, *, owner
         timeout=body.timeout,
         idle_timeout=body.idle_timeout,
         ahead=body.ahead,
+        retention=body.retention,
         owner_lease=owner_lease,
     )
 

@@ -32,6 +32,7 @@ __all__ = [
 
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Kept = Annotated[float, msgspec.Meta(ge=0)]
 _MOST = 10**18 - 1  # what a cursor can say, and every store can keep
 Count = Annotated[int, msgspec.Meta(gt=0, le=_MOST)]
 Id = Annotated[
@@ -63,6 +64,7 @@ class StartBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     timeout: Seconds | None = None
     idle_timeout: Seconds | None = None
     ahead: Count | None = None
+    retention: Kept | None = None
     owner_lease: Seconds | None = None
     """Owned: cancelled unless ``POST /runs/{id}/renew`` comes at least this often."""
 
@@ -77,6 +79,7 @@ class StreamBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     timeout: Seconds | None = None
     idle_timeout: Seconds | None = None
     ahead: Count | None = None
+    retention: Kept | None = None
 
 
 class InboxBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -138,6 +141,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout: float | None = None
     idle_timeout: float | None = None
     ahead: int | None = None
+    retention: float | None = None
     owner_lease: float | None = None
 
 
@@ -188,6 +192,7 @@ def view_of(head: Head, *, full: bool = True) -> RunView:
         timeout=meta.timeout,
         idle_timeout=meta.idle_timeout,
         ahead=meta.ahead,
+        retention=meta.retention,
         owner_lease=meta.owner_lease,
     )
 
@@ -205,6 +210,7 @@ def head_of(view: RunView) -> Head:
         timeout=view.timeout,
         idle_timeout=view.idle_timeout,
         ahead=view.ahead,
+        retention=view.retention,
     )
     return Head(
         meta=meta,
