@@ -11,7 +11,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -201,8 +201,8 @@ class _Opened:
         self.inbox = Inbox(store, claim.run, self._cancel)
         self._over = False  # nothing more is to be written
         self._tasks = TaskSet()
-        self._renewing = self._tasks.spawn(self._guard(self._renew()), f"loom-renew {claim.run}")
-        self._following = self._tasks.spawn(self._guard(self.inbox.follow()), f"loom-inbox {claim.run}")
+        self._renewing = self._tasks.spawn(self._guard(self._renew), f"loom-renew {claim.run}")
+        self._following = self._tasks.spawn(self._guard(self.inbox.follow), f"loom-inbox {claim.run}")
 
     async def begin(self, actor: str, kept: int) -> None:
         self.kept = kept
@@ -317,10 +317,10 @@ class _Opened:
 
     # --- alive -------------------------------------------------------------------------------------------------------
 
-    async def _guard(self, work: Any) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         """What ends our right to write, or our hearing of the run, ends the publisher."""
         try:
-            await work
+            await work()
         except LoomError as error:
             self.writer.give_up(error)
         except Exception as error:  # a store's own fault
