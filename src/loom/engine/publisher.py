@@ -127,7 +127,7 @@ class Publisher:
 
     @property
     def attempt(self) -> int:
-        """The how manyeth publisher of this run this is, about: numbers only grow."""
+        """The attempt that this publisher is: 1 for the run's first; numbers only grow."""
         return attempt_of(self._open.fence.epoch)
 
     @property
