@@ -592,7 +592,9 @@ PLAYS = {
     "publisher of a store that takes it at once": Play(publisher, None, PUBLISHER, ANY, pace=0),
     "publisher that fails": Play(failing_publisher, None, PUBLISHER, ANY),
     "publisher that leaves": Play(leaving_publisher, None, PUBLISHER, ANY),
-    "publisher that does not hear": Play(deaf_publisher, None, ("consumer", "block", "loom-renew", "loom-abandon"), ANY),
+    "publisher that does not hear": Play(
+        deaf_publisher, None, ("consumer", "block", "loom-renew", "loom-abandon"), ANY
+    ),
     "publisher that dies": Play(dead_publisher, None, PUBLISHER, ANY),
     "publisher that dies, shaky store": Play(dead_publisher, None, PUBLISHER, ANY, theirs=shaky_to_watch),
     "publisher that is late": Play(late_publisher, None, PUBLISHER, ANY),

@@ -439,6 +439,22 @@ async def test_it_is_told_things(client: Client) -> None:
         assert (await pub.receive("approve")).data == {"by": "me"}
 
 
+async def test_nobody_waits_for_what_can_no_longer_come(store: FaultStore, client: Client) -> None:
+    """A message, or the cancel: the publisher is told what ended it."""
+    with pytest.raises(RunCancelled):
+        async with client.publisher("cancelled") as pub:
+            receiving = spawn(pub.receive(), "receive")
+            await client.run("cancelled").cancel()
+            await receiving
+    for number, wait in enumerate((Publisher.receive, Publisher.wait_cancelled)):
+        with pytest.raises(Fenced):
+            async with client.publisher(f"taken-{number}", lease=3.0) as pub:
+                waiting = spawn(wait(pub), "wait")
+                async with client.publisher(f"taken-{number}"):
+                    await asyncio.sleep(3.0)
+                await waiting
+
+
 async def test_a_run_that_was_dropped(store: FaultStore, client: Client) -> None:
     with pytest.raises(loom.LogError):
         async with client.publisher("job") as pub:

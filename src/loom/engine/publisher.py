@@ -143,11 +143,11 @@ class Publisher:
     @property
     def cancelled(self) -> bool:
         """Whether somebody cancelled the run: leave the block soon, which confirms it. `publish` raises from now on."""
-        return self._open.cancelled.is_set()
+        return self._open.cancelled.done()
 
     async def wait_cancelled(self) -> None:
-        """Wait until somebody cancels the run."""
-        await self._open.cancelled.wait()
+        """Wait until somebody cancels the run. Raises what ends the publisher before: `Fenced`, `Unavailable`."""
+        await self._open.wait_cancelled()
 
     async def previous(self) -> Previous:
         """The output of earlier publishers of this run that still stands, in order, as far as it is kept."""
@@ -169,8 +169,10 @@ class Publisher:
         await self._open.flush()
 
     async def receive(self, type: str | None = None) -> Message[Any]:
-        """The first message that was sent to the run (of `type`) and that this publisher has not taken yet; waits."""
-        return await self._open.inbox.receive(type)
+        """The first message that was sent to the run (of `type`) and that this publisher has not taken yet; waits.
+
+        Raises as `publish`."""
+        return await self._open.receive(type)
 
     async def complete(self, result: Any = None) -> None:
         """End the run with its result; it is stored when this returns. Raises as `publish`."""
@@ -197,7 +199,7 @@ class _Opened:
         self.kept = fence.tail
         self.writer = Writer(store, claim.run, fence, keep=keep)
         self._voice = Voice(self.writer)
-        self.cancelled = asyncio.Event()
+        self.cancelled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.inbox = Inbox(store, claim.run, self._cancel)
         self._over = False  # nothing more is to be written
         self._tasks = TaskSet()
@@ -232,7 +234,7 @@ class _Opened:
     # --- saying ------------------------------------------------------------------------------------------------------
 
     def _check_cancelled(self) -> None:
-        if self.cancelled.is_set():
+        if self.cancelled.done():
             raise RunCancelled("the run was cancelled")
 
     async def publish(self, value: Any) -> None:
@@ -243,6 +245,25 @@ class _Opened:
     async def flush(self) -> None:
         await self.writer.flush()
         self._check_cancelled()
+
+    async def wait_cancelled(self) -> None:
+        broken = self.writer.on_broken
+        await asyncio.wait({self.cancelled, broken}, return_when=asyncio.FIRST_COMPLETED)
+        if not self.cancelled.done():
+            raise broken.result()
+
+    async def receive(self, type: str | None) -> Message[Any]:
+        """Nobody waits for what can no longer come."""
+        broken = self.writer.on_broken
+        receiving = self._tasks.spawn(self.inbox.receive(type), f"loom-receive {self._claim.run}")
+        try:
+            await asyncio.wait({receiving, self.cancelled, broken}, return_when=asyncio.FIRST_COMPLETED)
+            if receiving.done():
+                return receiving.result()
+            self._check_cancelled()
+            raise broken.result()
+        finally:
+            await cancel_and_wait(receiving)
 
     async def complete(self, result: Any) -> None:
         self._check_cancelled()
@@ -291,7 +312,7 @@ class _Opened:
             self._check_cancelled()
 
     def _last(self, error: BaseException | None) -> Chunk[Any]:
-        if self.cancelled.is_set():
+        if self.cancelled.done():
             return error_chunk(ErrorInfo("cancelled", "the run was cancelled"))
         if error is None:
             return Chunk("complete", self._voice.outcome(None), None, None, None, time.time())
@@ -300,8 +321,8 @@ class _Opened:
         return error_chunk(ErrorInfo("cancelled", "the run was cancelled: its publisher was stopped"))
 
     def _cancel(self) -> None:
-        if not self.cancelled.is_set():
-            self.cancelled.set()
+        if not self.cancelled.done():
+            self.cancelled.set_result(None)
             self._tasks.spawn(self._abandon(), f"loom-abandon {self._claim.run}")
 
     async def _abandon(self) -> None:
@@ -321,6 +342,10 @@ class _Opened:
         """What ends our right to write, or our hearing of the run, ends the publisher."""
         try:
             await work()
+        except asyncio.CancelledError:
+            if not self._over:
+                self.writer.give_up(HandleClosed("this publisher was closed"))
+            raise
         except LoomError as error:
             self.writer.give_up(error)
         except Exception as error:  # a store's own fault
