@@ -248,7 +248,8 @@ class _Opened:
 
     async def wait_cancelled(self) -> None:
         broken = self.writer.on_broken
-        await asyncio.wait({self.cancelled, broken}, return_when=asyncio.FIRST_COMPLETED)
+        first: set[asyncio.Future[Any]] = {self.cancelled, broken}
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if not self.cancelled.done():
             raise broken.result()
 
@@ -257,7 +258,8 @@ class _Opened:
         broken = self.writer.on_broken
         receiving = self._tasks.spawn(self.inbox.receive(type), f"loom-receive {self._claim.run}")
         try:
-            await asyncio.wait({receiving, self.cancelled, broken}, return_when=asyncio.FIRST_COMPLETED)
+            first: set[asyncio.Future[Any]] = {receiving, self.cancelled, broken}
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
             if receiving.done():
                 return receiving.result()
             self._check_cancelled()
