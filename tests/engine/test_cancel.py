@@ -465,7 +465,8 @@ async def late_publisher(client: Client, actor: Any) -> None:
         meta = (await client.run("run").status()).meta
         pub = client.publisher("run", lease=6.0)
         pub._hold = lambda store: store.seize(meta, "late", lease=6.0)  # type: ignore[method-assign]
-        await pub.__aenter__()
+        async with pub:
+            pass
 
 
 # --- a play ----------------------------------------------------------------------------------------------------------
