@@ -772,6 +772,7 @@ NEVER_WAITS = (
     "async with self._arrived:",  # nobody keeps that lock over a wait
     "async with aclosing(cast(Any, self.chunks(head.earliest)))",  # left only when its generator has ended
     "async with aclosing(cast(Any, self._transport.follow(self.id, after)))",  # likewise
+    "async with aclosing(cast(Any, run.chunks(after, raise_errors=raise_errors)))",  # of a run without `ahead`
     "return await self._transport.actors()",  # known without asking
     "async with threads:",  # waits for the threads of other runs, which no play has; see test_worker
     "if not page.batches:\nawait self.aclose()",  # at the log's end no reader is attached
