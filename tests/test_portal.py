@@ -14,9 +14,9 @@ from typing import Any, cast
 import pytest
 
 import loom
-from loom.engine.tasks import spawn
 from loom.model.errors import HandleClosed, LogNotFound, UsageError
 from loom.portal import Portal, SyncClient
+from loom.tasks import spawn
 
 TIMEOUT = 20.0
 
