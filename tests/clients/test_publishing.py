@@ -19,28 +19,42 @@ import loom
 from loom.engine.transport import StoreTransport
 from loom.server.app import create_app
 from loom.server.serve import serving
-from loom.stores.sqlite import SqliteStore
+from tests.servers.fixtures import TOPOLOGIES
 
-from .places import connected, connected_sync, served
+from .places import connected, connected_sync, served, url_of
 
 pytestmark = pytest.mark.anyio
 
-STORES = ["memory", "sqlite"]
+Place = tuple[str, Path, str]
+"""What `connected` is called with."""
+
+SHARED = ["sqlite", *TOPOLOGIES]
+STORES = ["memory", *SHARED]
+
+
+@pytest.fixture(params=STORES)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    return request.param, tmp_path, url_of(request, tmp_path)
+
+
+@pytest.fixture(params=SHARED)
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a store that processes share."""
+    return url_of(request, tmp_path)
 
 
 @asynccontextmanager
-async def a_gateway(path: Path) -> AsyncIterator[str]:
-    """A server over the file, without a worker; its URL."""
-    async with SqliteStore(path / "runs.db") as store:
+async def a_gateway(url: str) -> AsyncIterator[str]:
+    """A server over the store, without a worker; its URL."""
+    async with loom.open_store(url) as store:
         transport = StoreTransport(store)
         async with serving(create_app(transport), port=0) as address:
             yield address.url
         await transport.aclose()
 
 
-@pytest.mark.parametrize("place", STORES)
-async def test_a_run_is_published(place: str, tmp_path: Path) -> None:
-    async with connected(place, tmp_path)(loom.App()) as client:
+async def test_a_run_is_published(place: Place) -> None:
+    async with connected(*place)(loom.App()) as client:
         async with client.publisher("job", actor="importer", retention=timedelta(hours=1)) as pub:
             for number in range(3000):
                 await pub.publish(number)
@@ -55,9 +69,8 @@ async def test_a_run_is_published(place: str, tmp_path: Path) -> None:
         assert [chunk.type for chunk in chunks] == ["data", "complete"]
 
 
-@pytest.mark.parametrize("place", STORES)
-async def test_a_second_publisher_goes_on(place: str, tmp_path: Path) -> None:
-    async with connected(place, tmp_path)(loom.App()) as client:
+async def test_a_second_publisher_goes_on(place: Place) -> None:
+    async with connected(*place)(loom.App()) as client:
         first = await client.publisher("job").__aenter__()
         await first.publish("one ")
         await first.flush()
@@ -73,9 +86,8 @@ async def test_a_second_publisher_goes_on(place: str, tmp_path: Path) -> None:
         assert await client.run("job").result() == "one two"
 
 
-@pytest.mark.parametrize("place", STORES)
-async def test_a_cancel_reaches_the_publisher(place: str, tmp_path: Path) -> None:
-    async with connected(place, tmp_path)(loom.App()) as client:
+async def test_a_cancel_reaches_the_publisher(place: Place) -> None:
+    async with connected(*place)(loom.App()) as client:
         pub = await client.publisher("job").__aenter__()
         await client.run("job").cancel()
         await pub.wait_cancelled()
@@ -86,9 +98,8 @@ async def test_a_cancel_reaches_the_publisher(place: str, tmp_path: Path) -> Non
         assert (await client.run("job").status()).state == "cancelled"
 
 
-@pytest.mark.parametrize("place", STORES)
-def test_code_that_blocks(place: str, tmp_path: Path) -> None:
-    with connected_sync(place, tmp_path)(loom.App()) as client:
+def test_code_that_blocks(place: Place) -> None:
+    with connected_sync(*place)(loom.App()) as client:
         read: list[Any] = []
 
         def consume() -> None:
@@ -120,17 +131,28 @@ def test_code_that_blocks(place: str, tmp_path: Path) -> None:
         assert client.run("left").status().state == "completed"
 
 
+async def test_it_is_not_retried(place: Place) -> None:
+    """Nobody would drive the new one."""
+    async with connected(*place)(loom.App()) as client:
+        async with client.publisher("job"):
+            with pytest.raises(loom.InvalidInput, match="publisher"):
+                await client.retry("job")
+        with pytest.raises(loom.InvalidInput, match="publisher"):
+            await client.retry("job", id="again")
+        assert [head.meta.run for head in await client.runs()] == ["job"]
+
+
 async def test_a_servers_client_publishes_nothing() -> None:
     async with served(loom.App()) as url, loom.connect(url) as client:
         with pytest.raises(loom.UsageError, match="a store"):
             client.publisher("job")
 
 
-async def test_a_gateway_serves_it(tmp_path: Path) -> None:
+async def test_a_gateway_serves_it(shared: str) -> None:
     """It shares the store with the publisher, and nothing else; it needs no app and no worker."""
-    async with a_gateway(tmp_path) as url, loom.connect(url) as viewer:
+    async with a_gateway(shared) as url, loom.connect(url) as viewer:
         async with (
-            loom.connect(f"sqlite:///{tmp_path / 'runs.db'}") as client,
+            loom.connect(shared) as client,
             client.publisher("job", actor="importer") as pub,
         ):
             chunks = viewer.consumer.read("job", wait=20)
@@ -160,30 +182,27 @@ def killed(store: str, program: str) -> None:
     subprocess.run([sys.executable, "-c", program, store], timeout=60, check=False)
 
 
-async def test_no_viewer_hangs_when_the_publisher_is_killed(tmp_path: Path) -> None:
+async def test_no_viewer_hangs_when_the_publisher_is_killed(shared: str) -> None:
     """With kill -9; there is no worker anywhere, the gateway that serves the viewer ends the run."""
-    store = f"sqlite:///{tmp_path / 'runs.db'}"
-    async with a_gateway(tmp_path) as url, loom.connect(url) as viewer:
-        await asyncio.to_thread(killed, store, KILLED)
+    async with a_gateway(shared) as url, loom.connect(url) as viewer:
+        await asyncio.to_thread(killed, shared, KILLED)
         with pytest.raises(loom.RunLost, match="publisher"):
             await viewer.run("job").result()
         chunks = [chunk async for chunk in viewer.run("job").chunks(raise_errors=False)]
         assert [chunk.data for chunk in chunks[1:]] == ["one", None]
 
 
-async def test_a_publisher_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:
+async def test_a_publisher_that_was_killed_is_gone_on_with(shared: str) -> None:
     """By the next process, within the lease."""
-    store = f"sqlite:///{tmp_path / 'runs.db'}"
-    await asyncio.to_thread(killed, store, KILLED.replace("0.5", "60"))
-    async with loom.connect(store) as client:
+    await asyncio.to_thread(killed, shared, KILLED.replace("0.5", "60"))
+    async with loom.connect(shared) as client:
         async with client.publisher("job") as pub:
             assert [chunk.data for chunk in await pub.previous()] == ["one"]
             await pub.publish(" two")
         assert await client.run("job").result() == "one two"
 
 
-@pytest.mark.parametrize("place", STORES)
-async def test_a_run_is_kept_as_long_as_its_actor_says(place: str, tmp_path: Path) -> None:
+async def test_a_run_is_kept_as_long_as_its_actor_says(place: Place) -> None:
     """The start's word comes first, then the actor's, then the app's."""
     app = loom.App(retention=3600)
     other = loom.App()
@@ -198,13 +217,13 @@ async def test_a_run_is_kept_as_long_as_its_actor_says(place: str, tmp_path: Pat
     async def foreign() -> None: ...
 
     app.include(other)
-    async with connected(place, tmp_path)(app) as client:
+    async with connected(*place)(app) as client:
         runs = {
             "plain": await client.start(plain),
             "by name": await client.start("plain"),
             "brief": await client.start("brief"),
             "used": await client.start(brief.using(retention=5)),
-            "said": await client.start("brief", retention=0),
+            "said": await client.start("brief", retention=0, delay=60),
             "foreign": await client.start(foreign),
         }
         kept = {name: (await run.status()).meta.retention for name, run in runs.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loom.model import limits
-from loom.model.chunk import Chunk
+from loom.model.chunk import Batch, Chunk
 from loom.stores.orphans import ending_batch, is_idle
 from loom.wire.json import decode_batch, make_batch
 
@@ -19,6 +19,11 @@ def test_the_last_chunk_counts() -> None:
     assert is_idle(make_batch(1, 1, [Chunk("data", time=young), Chunk("data", time=old)]), NOW)
     assert not is_idle(make_batch(1, 1, [Chunk("data", time=old), Chunk("data", time=young)]), NOW)
     assert not is_idle(make_batch(1, 1, [Chunk("data")]), NOW), "nobody knows when"
+
+
+def test_what_is_damaged_is_not_idle() -> None:
+    """Whoever claims it tells."""
+    assert not is_idle(Batch(1, 1, 1, b"{"), NOW)
 
 
 def test_it_ends_as_lost() -> None:
