@@ -30,8 +30,7 @@ VALUES (?1, 'actor', 'default', ?2, -1, x'5b5d', 100000007, 1, 0, ?3, ?3, ?4, x'
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A file as format 2 made it: a claimed run, one behind it, a free one, an ended run, an open one, and ids that were
-    drawn before."""
+    """A file as format 2 made it: entries claimed, behind it and free, two runs, and ids that were drawn before."""
     path = tmp_path / "runs.db"
     db = apsw.Connection(str(path))
     db.execute("PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL")
@@ -92,7 +91,7 @@ async def test_runs_are_what_they_were_and_have_a_retention_of_their_own_from_no
         ]  # fmt: skip
         head = await store.head("open")
         assert (bytes(head.meta.input), head.meta.actor) == (b"7", "actor")
-        (await Author.start(store, "open"), await Author.start(store, "brief", retention=10.0))
+        await Author.start(store, "brief", retention=10.0)
         author = await Author.start(store, "short", retention=10.0)
         await author.say("complete")
         now = 200.0
@@ -104,7 +103,7 @@ async def test_runs_are_what_they_were_and_have_a_retention_of_their_own_from_no
     db = apsw.Connection(str(path))
     ((least,),) = db.execute("SELECT id FROM run WHERE name = 'brief'").fetchall()
     db.close()
-    assert least == 4, "ids that were drawn before never come again"
+    assert least > 3, "ids that were drawn before never come again"
 
 
 async def test_many_may_open_it_at_once(path: Path) -> None:
