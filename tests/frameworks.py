@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-from loom.engine.tasks import spawn, wait_out
 from loom.server.serve import Address
+from loom.tasks import spawn, wait_out
 
 __all__ = ["served_by_uvicorn"]
 

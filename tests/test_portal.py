@@ -15,10 +15,10 @@ from typing import Any, cast
 import pytest
 
 import loom
-from loom.engine.tasks import spawn
 from loom.model import limits
 from loom.model.errors import HandleClosed, LogNotFound, UsageError
 from loom.portal import Portal, SyncClient
+from loom.tasks import spawn
 
 TIMEOUT = 20.0
 

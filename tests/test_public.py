@@ -12,8 +12,8 @@ import loom
 
 NAMES = """
     AI App ChatMessage Chunk Client Conflict Context Cursor CursorExpired Damaged ErrorInfo EventSourceResponse
-    Fenced FinishReasonPart HandleClosed InvalidInput LimitExceeded LocalProtocolError LogEnded LogError
-    LogNotFound LoomError Message ObjectPart OutcomeUnknown OwnedRun Part Progress ReasoningPart RefusalPart
+    Fenced FinishReasonPart HandleClosed InvalidInput Keep LimitExceeded LocalProtocolError LogEnded LogError
+    LogNotFound LoomError Message ObjectPart OutcomeUnknown OwnedRun Part Progress Publisher ReasoningPart RefusalPart
     RemoteProtocolError Result Retry Run RunCancelled RunError RunFailed RunLost RunRestarted StartOver
     StoreFull TextPart ToolCallPart ToolResultPart ToolSpec Unauthorized Unavailable UnknownProducer Usage
     UsageError UsagePart asgi connect connect_sync error_response open_store per_process sse_events

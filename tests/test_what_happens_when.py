@@ -17,7 +17,6 @@ import pytest
 import loom
 from loom.connect import open_store
 from loom.engine.client import Client
-from loom.engine.tasks import spawn
 from loom.engine.transport import StoreTransport
 from loom.engine.worker import Worker
 from loom.model import limits
@@ -25,6 +24,7 @@ from loom.model.grammar import State
 from loom.model.ports import Notice, Store
 from loom.server.app import create_app
 from loom.server.serve import serving
+from loom.tasks import spawn
 from tests.engine.kit import chunks_in, data_in, grammatical, types_in
 from tests.faults.store import FaultStore
 from tests.happenings import app

@@ -20,7 +20,7 @@ from loom.model.errors import UsageError
 from loom.portal import SyncClient
 from loom.wire.json import decode
 from loom.wire.sse import HEARTBEAT, Decoder, Event
-from tests.clients.places import PLACES, ConnectedSync, connected_sync
+from tests.clients.places import PLACES, ConnectedSync, connected_sync, url_of
 from tests.told import Told
 
 TIMEOUT = 20.0
@@ -28,7 +28,7 @@ TIMEOUT = 20.0
 
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> ConnectedSync:
-    return connected_sync(request.param, tmp_path)
+    return connected_sync(request.param, tmp_path, url_of(request, tmp_path))
 
 
 def events_of(pieces: Iterable[bytes]) -> list[Event]:

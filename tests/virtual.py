@@ -15,8 +15,10 @@ __all__ = ["Clock", "VirtualLoop", "virtual_time"]
 _MODULES = (
     "engine.attempt",
     "engine.drive",
+    "engine.publisher",
     "engine.readers",
     "engine.runner",
+    "engine.trim",
     "engine.worker",
     "engine.writer",
     "stores.memory.store",

@@ -13,6 +13,7 @@ from loom.connect import connect, open_store
 from loom.engine.client import Client
 from loom.engine.context import Context
 from loom.engine.options import Retry
+from loom.engine.publisher import Publisher
 from loom.engine.run import OwnedRun, Run
 from loom.model.ai import AI
 from loom.model.chunk import Chunk, Message, Progress, Result
@@ -45,6 +46,7 @@ from loom.model.errors import (
     UnknownProducer,
     UsageError,
 )
+from loom.model.keep import Keep
 from loom.model.parts import (
     ChatMessage,
     FinishReasonPart,
@@ -85,6 +87,7 @@ __all__ = [
     "FinishReasonPart",
     "HandleClosed",
     "InvalidInput",
+    "Keep",
     "LimitExceeded",
     "LocalProtocolError",
     "LogEnded",
@@ -97,6 +100,7 @@ __all__ = [
     "OwnedRun",
     "Part",
     "Progress",
+    "Publisher",
     "ReasoningPart",
     "RefusalPart",
     "RemoteProtocolError",

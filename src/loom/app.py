@@ -10,12 +10,13 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from loom.engine.attempt import Resources
 from loom.engine.context import Context
-from loom.engine.options import Options, Retry
+from loom.engine.options import Options, Retry, check_retention
 from loom.engine.producer import Producer
 from loom.engine.registry import Registry
 from loom.model import limits
 from loom.model.ai import AI
 from loom.model.errors import UsageError
+from loom.model.keep import Keep
 from loom.model.priority import Priority
 from loom.producers.actor import A1, A2, A3, A4, A5, ActorDecorator, decorator
 
@@ -33,12 +34,20 @@ class App:
 
     `lifespan(app)`: an async context manager; what it yields is `ctx.resources`. `ai`: the model behind `ctx.ai`
     (default: the one that the environment names, else the built-in writer). `default_actor`: the name of the one that
-    answers OpenAI's clients for models that no actor is called.
+    answers OpenAI's clients for models that no actor is called. `retention`: seconds that its runs are kept after their
+    end, unless their actor or start says otherwise (default: the store's time).
     """
 
     def __init__(
-        self, *, lifespan: Lifespan | None = None, ai: AI | None = None, default_actor: str | None = None
+        self,
+        *,
+        lifespan: Lifespan | None = None,
+        ai: AI | None = None,
+        default_actor: str | None = None,
+        retention: float | timedelta | None = None,
     ) -> None:
+        check_retention(retention)
+        self.retention = retention
         self.registry = Registry()
         self.ai = ai
         self.default_actor = default_actor
@@ -76,6 +85,8 @@ class App:
         ahead: int | None = None,
         priority: Priority | None = None,
         concurrency: int | None = None,
+        retention: float | timedelta | None = None,
+        keep: Keep | None = None,
         requires: Sequence[str] = (),
     ) -> ActorDecorator: ...
     def actor(
@@ -91,17 +102,27 @@ class App:
         ahead: int | None = None,
         priority: Priority | None = None,
         concurrency: int | None = None,
+        retention: float | timedelta | None = None,
+        keep: Keep | None = None,
         requires: Sequence[str] = (),
     ) -> Any:
         """Register a producer; bare it takes the function's name.
 
         `retry`: what follows an error or a lost worker. `max_crashes`: lost workers that a run survives. `queue`,
         `timeout`, `idle_timeout` (seconds), `ahead`, `priority`: defaults of its runs. `concurrency`: how many of its
-        runs each worker drives at a time, at most; two workers drive twice as many. `requires`: names that the
-        lifespan must provide. Raises `UsageError` for a signature that cannot be called by name, and for a name that
-        is taken.
+        runs each worker drives at a time, at most; two workers drive twice as many. `retention`: seconds that its runs
+        are kept for after their end (default: the app's, else the store's). `keep`: how much of a log is kept while its
+        run goes on (default: all, up to `limits.LOG_BYTES`). `requires`: names that the lifespan must provide. Raises
+        `UsageError` for a signature that cannot be called by name, and for a name that is taken.
         """
-        options = Options(queue=queue, timeout=timeout, idle_timeout=idle_timeout, ahead=ahead, priority=priority)
+        options = Options(
+            queue=queue,
+            timeout=timeout,
+            idle_timeout=idle_timeout,
+            ahead=ahead,
+            priority=priority,
+            retention=self.retention if retention is None else retention,
+        )
         given = name if isinstance(name, str) else None
         decorate = decorator(
             self._add,
@@ -111,6 +132,7 @@ class App:
             options=options,
             requires=requires,
             concurrency=concurrency,
+            keep=keep,
         )
         return decorate(name) if callable(name) else decorate
 

@@ -11,20 +11,26 @@ from concurrent.futures import wait as wait_for
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
 from functools import partial
+from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from loom.connect import connect
 from loom.engine.client import Client
+from loom.engine.consumer import Consumer
+from loom.engine.context import Previous
 from loom.engine.producer import Bound, Producer
+from loom.engine.publisher import Publisher
 from loom.engine.run import OwnedRun, Run
-from loom.engine.tasks import TaskSet, spawn
-from loom.model.chunk import Chunk
+from loom.model import limits
+from loom.model.chunk import Chunk, Message
 from loom.model.cursor import Cursor
-from loom.model.errors import HandleClosed, UsageError, closed
+from loom.model.errors import ErrorInfo, HandleClosed, UsageError, closed
+from loom.model.keep import Keep
 from loom.model.parts import Usage
 from loom.model.run import ActorInfo, Entry, Head, Place, RunState, WorkerInfo
+from loom.tasks import TaskSet, spawn
 
-__all__ = ["Portal", "SyncClient", "SyncOwnedRun", "SyncRun", "connect_sync"]
+__all__ = ["Portal", "SyncClient", "SyncConsumer", "SyncOwnedRun", "SyncPublisher", "SyncRun", "connect_sync"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -283,6 +289,79 @@ class SyncOwnedRun(Generic[T, R]):
         return self._portal.iterate(self._owned.values())
 
 
+class SyncPublisher:
+    """`Publisher`, for code that blocks: see there. ``with client.publisher("job-7") as pub: pub.publish("hello")``."""
+
+    def __init__(self, portal: Portal, publisher: Publisher) -> None:
+        self._portal = portal
+        self._publisher = publisher
+        self.id = publisher.id
+
+    def __enter__(self) -> Self:
+        self._portal.call(self._publisher.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._portal.call(self._publisher.__aexit__(kind, error, trace))
+
+    @property
+    def attempt(self) -> int:
+        return self._publisher.attempt
+
+    @property
+    def kept_through(self) -> int:
+        return self._publisher.kept_through
+
+    @property
+    def tail(self) -> int:
+        return self._publisher.tail
+
+    @property
+    def cancelled(self) -> bool:
+        return self._publisher.cancelled
+
+    def previous(self) -> Previous:
+        return self._portal.call(self._publisher.previous())
+
+    def publish(self, value: Any) -> None:
+        self._portal.call(self._publisher.publish(value))
+
+    def flush(self) -> None:
+        self._portal.call(self._publisher.flush())
+
+    def receive(self, type: str | None = None) -> Message[Any]:
+        return self._portal.call(self._publisher.receive(type))
+
+    def complete(self, result: Any = None) -> None:
+        self._portal.call(self._publisher.complete(result))
+
+    def fail(self, error: BaseException | ErrorInfo | str) -> None:
+        self._portal.call(self._publisher.fail(error))
+
+    def hand_over(self) -> None:
+        self._portal.call(self._publisher.hand_over())
+
+
+class SyncConsumer:
+    """`Consumer`, for code that blocks: see there."""
+
+    def __init__(self, portal: Portal, consumer: Consumer) -> None:
+        self._portal = portal
+        self._consumer = consumer
+
+    def read(
+        self,
+        id: str,
+        after: Cursor | str | None = None,
+        *,
+        wait: float | timedelta = 0.0,
+        raise_errors: bool = True,
+    ) -> Iterator[Chunk[Any]]:
+        return self._portal.iterate(self._consumer.read(id, after, wait=wait, raise_errors=raise_errors))
+
+
 class SyncClient:
     """`Client`, for code that blocks: see there. Safe to use from several threads."""
 
@@ -367,6 +446,25 @@ class SyncClient:
 
     def run(self, id: str) -> SyncRun[Any, Any]:
         return SyncRun(self._portal, self._client.run(id))
+
+    def publisher(
+        self,
+        id: str | None = None,
+        *,
+        actor: str = "publisher",
+        lease: float | timedelta = limits.PUBLISHER_LEASE,
+        retention: float | timedelta | None = None,
+        keep: Keep | None = None,
+        restart: bool = False,
+    ) -> SyncPublisher:
+        publisher = self._client.publisher(
+            id, actor=actor, lease=lease, retention=retention, keep=keep, restart=restart
+        )
+        return SyncPublisher(self._portal, publisher)
+
+    @property
+    def consumer(self) -> SyncConsumer:
+        return SyncConsumer(self._portal, self._client.consumer)
 
     def runs(
         self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None

@@ -16,9 +16,9 @@ import msgspec
 
 import loom
 from loom.connect import open_store
-from loom.engine.tasks import TaskSet
 from loom.model.cursor import Cursor
 from loom.model.ports import Store
+from loom.tasks import TaskSet
 from loom.wire.json import decode_chunk
 from tests.mortal import mortal
 from tests.servers.clock import Clock

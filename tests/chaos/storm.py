@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import loom
-from loom.engine.tasks import TaskSet
+from loom.tasks import TaskSet
 from tests.mortal import free_port
 from tests.servers.clock import Clock
 

@@ -12,12 +12,12 @@ from loom.engine.attempt import Ending, Resources
 from loom.engine.registry import Registry
 from loom.engine.runner import Runner
 from loom.engine.signature import make_producer
-from loom.engine.tasks import cancel_and_wait, spawn
 from loom.engine.transport import StoreTransport
 from loom.model.chunk import Chunk, Message
 from loom.model.grammar import State
 from loom.model.run import Claim, Meta
 from loom.stores.memory import MemoryStore
+from loom.tasks import cancel_and_wait, spawn
 from loom.wire.json import encode
 from tests.faults.store import FaultStore
 

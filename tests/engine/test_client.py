@@ -11,7 +11,6 @@ import pytest
 
 import loom
 from loom.engine.client import Client, new_id
-from loom.engine.tasks import cancel_and_wait, spawn
 from loom.engine.transport import StoreTransport
 from loom.model.errors import (
     Conflict,
@@ -24,6 +23,7 @@ from loom.model.errors import (
 )
 from loom.model.run import Head
 from loom.stores.memory import MemoryStore
+from loom.tasks import cancel_and_wait, spawn
 from loom.wire.json import decode
 from tests.faults.store import FaultStore
 

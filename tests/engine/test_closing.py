@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from loom.engine.tasks import spawn
 from loom.engine.transport import StoreTransport
 from loom.model.chunk import Message, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed
 from loom.model.run import Meta
 from loom.stores.memory import MemoryStore
+from loom.tasks import spawn
 from loom.testing.author import Author
 
 from .kit import turns

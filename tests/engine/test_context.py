@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 from loom.engine.context import Context, Previous
-from loom.engine.tasks import spawn
 from loom.model.chunk import Batch, Chunk, Message, Progress
 from loom.model.errors import InvalidInput, LocalProtocolError, RemoteProtocolError, StartOver
 from loom.model.parts import (
@@ -24,6 +23,7 @@ from loom.model.parts import (
     ToolResultPart,
     UsagePart,
 )
+from loom.tasks import spawn
 from loom.testing import context
 from loom.testing.fake_ai import FakeAI
 from loom.wire.json import convert, make_batch

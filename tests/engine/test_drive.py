@@ -14,12 +14,12 @@ import pytest
 from loom.engine.drive import Voice, drive
 from loom.engine.readers import Readers
 from loom.engine.signature import make_producer
-from loom.engine.tasks import cancel_and_wait, spawn
 from loom.engine.writer import Writer
 from loom.model import limits
 from loom.model.chunk import Chunk, Progress, Result
 from loom.model.errors import ErrorInfo, LimitExceeded, LocalProtocolError, LoomError, RunFailed
 from loom.stores.memory import MemoryStore
+from loom.tasks import cancel_and_wait, spawn
 from tests.faults.store import FaultStore
 
 from .kit import chunks_in, data_in, turns, types_in, until, writer_of

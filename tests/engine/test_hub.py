@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loom.engine.hub import Feed, Hub
-from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model import limits
 from loom.model.chunk import Chunk, Page
 from loom.model.cursor import Cursor, make_epoch
@@ -19,6 +18,7 @@ from loom.model.errors import CursorExpired, HandleClosed, LogNotFound, Unavaila
 from loom.model.ports import Notice
 from loom.model.run import Meta
 from loom.stores.memory import MemoryStore
+from loom.tasks import cancel_and_wait, spawn
 from loom.testing.author import Author
 from loom.wire.json import make_batch
 from tests.faults.store import FaultStore

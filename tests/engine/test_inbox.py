@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from loom.engine.inbox import Inbox
-from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model import limits
 from loom.model.chunk import CANCEL, Message
 from loom.model.errors import LogNotFound
 from loom.model.ports import Notice
 from loom.model.run import inbox_of
 from loom.stores.memory import MemoryStore
+from loom.tasks import cancel_and_wait, spawn
 from loom.wire.json import encode
 from tests.faults.store import FaultStore
 

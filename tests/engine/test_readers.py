@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from loom.engine.readers import Readers
-from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model import limits
 from loom.stores.memory import MemoryStore
+from loom.tasks import cancel_and_wait, spawn
 from tests.faults.store import FaultStore
 from tests.virtual import VirtualLoop
 

@@ -12,7 +12,6 @@ import msgspec
 import pytest
 
 from loom.engine.run import OwnedRun, Run
-from loom.engine.tasks import cancel_and_wait, spawn
 from loom.engine.transport import StoreTransport
 from loom.model import limits
 from loom.model.chunk import Chunk, Message
@@ -34,6 +33,7 @@ from loom.model.errors import (
 from loom.model.ports import Notice
 from loom.model.run import Meta, inbox_of
 from loom.stores.memory import MemoryStore
+from loom.tasks import cancel_and_wait, spawn
 from loom.testing.author import Author, read_all
 from loom.wire.json import decode_message
 from tests.faults.store import FaultStore

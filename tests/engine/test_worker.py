@@ -17,7 +17,6 @@ from loom.engine.context import Context
 from loom.engine.options import Retry
 from loom.engine.registry import Registry
 from loom.engine.signature import make_producer
-from loom.engine.tasks import cancel_and_wait, spawn
 from loom.engine.transport import StoreTransport
 from loom.engine.worker import Worker
 from loom.model import limits
@@ -26,6 +25,7 @@ from loom.model.errors import Fenced, Unavailable
 from loom.model.grammar import State
 from loom.model.run import Head, Meta
 from loom.stores.memory import MemoryStore
+from loom.tasks import cancel_and_wait, spawn
 from loom.wire.json import encode
 from tests.faults.store import FaultStore
 from tests.virtual import VirtualLoop

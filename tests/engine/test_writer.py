@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from loom.engine.tasks import spawn
 from loom.engine.writer import Writer, encode_chunk
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk
@@ -28,6 +27,7 @@ from loom.model.errors import (
 )
 from loom.model.ports import Notice
 from loom.stores.memory import MemoryStore
+from loom.tasks import spawn
 from loom.wire.json import make_batch
 from tests.faults.store import FaultStore
 

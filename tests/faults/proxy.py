@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-from loom.engine.tasks import TaskSet
+from loom.tasks import TaskSet
 from tests.mortal import free_port
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of no time: closing resets (RFC 9293, section 3.10.7.4)

@@ -230,6 +230,9 @@ class FaultStore:
             "claim", lambda: self.store.claim(queues, worker, lease=lease, wait=wait, without=without)
         )
 
+    async def seize(self, meta: Meta, worker: str, *, lease: float) -> Claim:
+        return await self._do("seize", lambda: self.store.seize(meta, worker, lease=lease))
+
     async def renew(self, claim: Claim) -> None:
         await self._do("renew", lambda: self.store.renew(claim))
 

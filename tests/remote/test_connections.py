@@ -8,10 +8,10 @@ import socket
 
 import pytest
 
-from loom.engine.tasks import spawn
 from loom.model import limits
 from loom.model.errors import HandleClosed, LimitExceeded, Unavailable, UsageError
 from loom.remote.connections import Connections, Lifetime
+from loom.tasks import spawn
 
 from .scripted import Answer, chunked, scripted, sized
 

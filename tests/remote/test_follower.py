@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from loom.engine.tasks import spawn
 from loom.model import limits
 from loom.model.chunk import Page
 from loom.model.cursor import Cursor
@@ -25,6 +24,7 @@ from loom.model.errors import (
 )
 from loom.remote.follower import Follower
 from loom.remote.http import HttpTransport, Patience
+from loom.tasks import spawn
 from loom.wire.sse import HEARTBEAT, fault, retry
 from loom.wire.views import error_body
 

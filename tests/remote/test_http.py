@@ -12,7 +12,6 @@ import pytest
 
 from loom.engine.registry import Registry
 from loom.engine.signature import make_producer
-from loom.engine.tasks import spawn
 from loom.model import limits
 from loom.model.chunk import Chunk, Message, Page
 from loom.model.cursor import Cursor
@@ -31,6 +30,7 @@ from loom.model.errors import (
 )
 from loom.model.run import Head, Meta
 from loom.remote.http import HttpTransport, Patience
+from loom.tasks import spawn
 from loom.wire.views import error_body, view_of
 from tests.server.harness import PATIENCE, rig
 
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.anyio
 QUICK = Patience(reconnect=(0.001, 0.01))
 META = Meta(
     run="r", actor="a", input=msgspec.Raw(b'{"n":1}'), queue="q", key="k", owner_lease=7.0, timeout=5.0,
-    idle_timeout=2.0, ahead=3,
+    idle_timeout=2.0, ahead=3, retention=4.0,
 )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from loom.server.app import create_app
 from loom.server.serve import Address, serving
 from loom.wire.json import decode
 from loom.wire.sse import HEARTBEAT, Event
-from tests.clients.places import PLACES, Connected, connected, served
+from tests.clients.places import PLACES, Connected, connected, served, url_of
 from tests.frameworks import served_by_uvicorn
 from tests.told import Told
 
@@ -41,7 +41,7 @@ Answer = Callable[[Request], Any]
 
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, tmp_path: Any) -> Connected:
-    return connected(request.param, tmp_path)
+    return connected(request.param, tmp_path, url_of(request, tmp_path))
 
 
 def page_of(answer: Answer, **options: Any) -> Starlette:

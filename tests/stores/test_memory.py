@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import LogNotFound, StoreFull
 from loom.model.ports import Notice
 from loom.model.run import Meta, inbox_of
 from loom.stores.memory import MemoryStore
+from loom.tasks import cancel_and_wait, spawn
 from loom.testing.author import Author, read_all
 from loom.testing.clock import Clock, ManualClock, StoreFactory
 from loom.testing.conformance import StoreConformance
@@ -201,6 +201,31 @@ async def test_without_retention_runs_are_kept() -> None:
     await ended(store, "run")
     clock.advance(10**12)
     assert (await store.sweep()).dropped == 0
+
+
+async def test_a_runs_own_retention_comes_first() -> None:
+    """Shorter or longer, also where the store drops nothing by itself."""
+    for default in (100.0, None):
+        clock = ManualClock()
+        store = MemoryStore(retention=default, clock=clock)
+        for run, retention in (("long", 1000.0), ("plain", None), ("brief", 10.0)):
+            await (await Author.start(store, run, retention=retention)).say("complete")
+        kept = []
+        for _ in range(4):
+            await store.sweep()
+            kept.append([head.meta.run for head in await store.heads()])
+            clock.advance(5.0 * 10 ** len(kept))
+        plain = ["plain"] * (default is None)
+        assert kept == [["brief", "plain", "long"], ["plain", "long"], [*plain, "long"], plain]
+
+
+async def test_what_was_dropped_before_its_time_is_forgotten() -> None:
+    """A store that is full for years keeps no list of all that it ever held."""
+    store = MemoryStore(max_bytes=50_000)
+    for number in range(3 * limits.SWEEP_RUNS):
+        await ended(store, f"run-{number}", LARGE)
+    assert len(store._due) <= 2 * len(store._ended) + limits.SWEEP_RUNS
+    assert {due[1] for due in store._due} >= set(store._ended)
 
 
 async def test_a_run_whose_claim_is_not_acknowledged_is_kept() -> None:

@@ -10,12 +10,12 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model.chunk import Chunk
 from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed
 from loom.model.run import Meta
 from loom.stores.sqlite import SqliteStore
+from loom.tasks import cancel_and_wait, spawn
 from loom.testing.author import Author, read_all
 from loom.testing.clock import ManualClock, StoreFactory
 from loom.testing.conformance import SharedStoreConformance

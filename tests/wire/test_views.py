@@ -15,7 +15,7 @@ from loom.wire.views import RunView, head_of, view_of
 PLAIN = Meta(run="r", actor="a", created=1.5)
 FULL = Meta(
     run="r", actor="a", input=msgspec.Raw(b'{"n":[1,{"x":null}]}'), queue="q", key="k", created=1.5, owner_lease=1.0,
-    timeout=2.0, idle_timeout=3.0, ahead=4,
+    timeout=2.0, idle_timeout=3.0, ahead=4, retention=5.0,
 )  # fmt: skip
 EPOCHS = ((1_0000_0007, 1), (2_0000_0003, 5))
 

@@ -69,9 +69,9 @@ async def _demo(url: str, port: int | None, browse: bool, drives: bool, signals:
     app = load_app(BUILT_IN)
     writer = await _writer()
     driver = Driver(app, ("default",), limits.CONCURRENCY, limits.DEMO_LEASE, limits.DRAIN)
-    async with open_store(url) as store:
+    async with open_store(url) as store, aclosing(StoreTransport(store, app.registry)) as transport:
         facts = Facts(loom.__version__, os.getpid(), writer)
-        gateway = create_app(StoreTransport(store, app.registry), pages=pages(facts), default_actor=app.default_actor)
+        gateway = create_app(transport, pages=pages(facts), default_actor=app.default_actor)
         listener = first_free(_PORTS) if port is None else None
         async with (
             serving(gateway, host=_HOST, port=port or 0, sock=listener) as address,

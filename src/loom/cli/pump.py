@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
-from loom.engine.tasks import cancel_and_wait, spawn
+from loom.tasks import cancel_and_wait, spawn
 
 from .standard import OUTPUT, named
 

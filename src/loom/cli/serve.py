@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -16,12 +16,12 @@ from cyclopts import Parameter
 import loom
 from loom.app import App
 from loom.connect import default_ai, open_store
-from loom.engine.tasks import TaskSet
 from loom.engine.transport import StoreTransport
 from loom.engine.worker import Drained, Worker
 from loom.model import limits
 from loom.model.errors import UsageError
 from loom.model.ports import Store
+from loom.tasks import TaskSet
 
 from .blame import debugging
 from .loops import Signals
@@ -159,9 +159,9 @@ async def _serve(
     from loom.server.security import hosts_for
     from loom.server.serve import serving
 
-    async with open_store(url) as store:
+    async with open_store(url) as store, aclosing(StoreTransport(store, app.registry)) as transport:
         gateway = create_app(
-            StoreTransport(store, app.registry),
+            transport,
             keys=listening.keys,
             allowed_hosts=(*hosts_for(listening.host), *listening.hosts),
             allowed_origins=listening.origins,

@@ -13,11 +13,11 @@ from typing import Any, TextIO
 
 from loom.connect import connect
 from loom.engine.run import Run
-from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.cursor import Cursor
 from loom.model.run import RunState, state_of
+from loom.tasks import cancel_and_wait, spawn
 
 from .loops import Signals
 from .places import shown

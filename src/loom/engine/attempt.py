@@ -17,6 +17,7 @@ from loom.model.chunk import Chunk
 from loom.model.cursor import attempt_of
 from loom.model.errors import (
     DEAD,
+    CursorExpired,
     ErrorInfo,
     LimitExceeded,
     RunFailed,
@@ -25,6 +26,7 @@ from loom.model.errors import (
 from loom.model.parts import Usage
 from loom.model.ports import Fence, Store
 from loom.model.run import Claim
+from loom.tasks import TaskSet, spawn, wait_out
 from loom.wire.json import convert
 
 from .backoff import Backoff
@@ -36,7 +38,6 @@ from .history import History, Plan, plan
 from .inbox import Inbox
 from .producer import Producer
 from .readers import Readers
-from .tasks import TaskSet, spawn, wait_out
 from .usage import Meter, metered
 from .writer import Writer
 
@@ -116,7 +117,7 @@ class Attempt:
         """The claim's ending, or None for another attempt."""
         if self._fence.tail and not self._crashed_too_often:
             await self._read_history()
-        writer = Writer(self._job.store, self._job.meta.run, self._fence)
+        writer = Writer(self._job.store, self._job.meta.run, self._fence, keep=self._producer.keep)
         try:
             return await self._run(writer, arguments)
         finally:
@@ -128,16 +129,26 @@ class Attempt:
         return self._job.claim.crashes > self._producer.max_crashes
 
     async def _read_history(self) -> None:
+        while not await self._read_kept():
+            self._history = History(keep=self._producer.continues)
+        if self._cause is None and self._history.usage is not None:  # another worker's attempts
+            self._job.meter.add(self._history.usage)
+
+    async def _read_kept(self) -> bool:
+        """Read from the first chunk that is kept; False if it was trimmed meanwhile, by who wrote before us."""
         store, run = self._job.store, self._job.meta.run
-        after = (await self._job.backoff.attempt(lambda: store.head(run))).earliest
+        head = await self._job.backoff.attempt(lambda: store.head(run))
+        self._history.said = head.first > 1
+        after = head.earliest
         while True:
-            page = await self._job.backoff.attempt(lambda after=after: store.read(run, after))  # type: ignore[misc]
+            try:
+                page = await self._job.backoff.attempt(lambda after=after: store.read(run, after))  # type: ignore[misc]
+            except CursorExpired:
+                return False
             self._history.add(page)
             after = page.cursor
             if page.caught_up:
-                break
-        if self._cause is None and self._history.usage is not None:  # another worker's attempts
-            self._job.meter.add(self._history.usage)
+                return True
 
     async def _run(self, writer: Writer, arguments: dict[str, Any]) -> Ending | None:
         stop = self._job.stopped
@@ -300,6 +311,8 @@ class Attempt:
         retry = self._producer.retry
         if isinstance(error, StartOver) and self._kept:
             return True
+        if isinstance(error, RunFailed) and error.code == "log_full":
+            return False  # the next attempt would find no more room
         if retry is None or not is_of(error, retry.on):
             return False
         failures = self._history.failures + (self._cause is not None and not _starts_over(self._cause))

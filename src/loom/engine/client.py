@@ -6,20 +6,25 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from datetime import timedelta
+from math import inf
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from msgspec.structs import replace
 
 from loom.model import limits
 from loom.model.errors import InvalidInput, UsageError, closed
+from loom.model.keep import Keep
 from loom.model.ports import Transport
 from loom.model.priority import check_priority
-from loom.model.run import ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
+from loom.model.run import PUBLISHED, ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
 
+from .consumer import Consumer
 from .inputs import encode_input
-from .options import Options, seconds
+from .options import Options, check_retention, seconds
 from .producer import Bound, Producer
+from .publisher import Publisher
 from .run import OwnedRun, Run
+from .transport import StoreTransport
 
 __all__ = ["Client", "new_id"]
 
@@ -35,7 +40,7 @@ class Client:
 
     A producer is given as the registered function (typed through, its arguments checked before anything is sent) or
     by name (then one argument is the input, keywords are its fields; `id key queue timeout idle_timeout ahead
-    priority delay` are options). Every method may raise `Unavailable`; starting raises `UnknownProducer`,
+    priority delay retention` are options). Every method may raise `Unavailable`; starting raises `UnknownProducer`,
     `InvalidInput` (naming the field; nothing ran), and `Conflict` when `id` is taken by another request.
     """
 
@@ -168,6 +173,46 @@ class Client:
         self._check_open()
         await self._transport.ask_to_drain(worker)
 
+    def publisher(
+        self,
+        id: str | None = None,
+        *,
+        actor: str = "publisher",
+        lease: float | timedelta = limits.PUBLISHER_LEASE,
+        retention: float | timedelta | None = None,
+        keep: Keep | None = None,
+        restart: bool = False,
+    ) -> Publisher:
+        """A run that the code in its block writes: ``async with client.publisher("job-7") as pub``. No I/O yet.
+
+        `id`: which run (default: a new one); opening one that was left unfinished goes on with it, or with `restart`
+        takes back what was said. `actor`: what it is listed under. `lease`: seconds without a sign of life after which
+        it ends with `run_lost`. `retention`: seconds that it is kept after its end. `keep`: how much of it is kept
+        while it goes on. Raises `UsageError` for a server's client: publishing needs a store.
+        """
+        self._check_open()
+        transport = self._transport
+        if not isinstance(transport, StoreTransport):
+            raise UsageError("publishing needs a store (as sqlite:///runs.db): a server's clients start actors")
+        check_retention(retention)
+        span = seconds(lease)
+        if not (isinstance(span, (int, float)) and 0 < span < inf):
+            raise UsageError(f"lease={lease!r}: seconds or a timedelta, more than 0")
+        meta = Meta(
+            run=check_id(id) if id is not None else new_id(),
+            actor=check_id(actor, "actor"),
+            queue=PUBLISHED,
+            created=time.time(),
+            retention=seconds(retention),
+        )
+        return Publisher(lambda: transport.store, meta, lease=span, keep=keep, restart=restart)
+
+    @property
+    def consumer(self) -> Consumer:
+        """Reads runs by id, also such as are still to come."""
+        self._check_open()
+        return Consumer(self._transport)
+
     async def runs(
         self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
     ) -> list[Head]:
@@ -239,6 +284,7 @@ class _Request:
             ahead=options.ahead,
             priority="normal" if options.priority is None else check_priority(options.priority),
             not_before=_not_before(options.delay),
+            retention=seconds(options.retention),
         )
 
 

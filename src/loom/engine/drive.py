@@ -17,12 +17,12 @@ from loom.model import limits
 from loom.model.chunk import Chunk, Progress, Result
 from loom.model.errors import LocalProtocolError, RemoteProtocolError, RunFailed
 from loom.model.grammar import RESERVED
+from loom.tasks import wait_out
 from loom.wire.json import decode_chunk, encode
 
 from .failure import info_of
 from .producer import Producer
 from .readers import Readers
-from .tasks import wait_out
 from .writer import Writer, encode_chunk
 
 __all__ = ["Voice", "drive"]

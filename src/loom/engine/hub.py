@@ -16,10 +16,10 @@ from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed, closed
 from loom.model.ports import Logs, Notice, Take
+from loom.tasks import TaskSet
 
 from .backoff import REPEATABLE, Backoff
 from .readers import Reader
-from .tasks import TaskSet
 
 __all__ = ["Feed", "Hub", "Viewer"]
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 from datetime import timedelta
+from math import inf
 from typing import Any, Literal
 
 import msgspec
 
 from loom.model import limits
 from loom.model.errors import UsageError
+from loom.model.keep import Keep
 from loom.model.priority import PRIORITIES, Priority
 from loom.model.run import check_id
 
-__all__ = ["Options", "Retry", "check_declared", "seconds"]
+__all__ = ["Options", "Retry", "check_declared", "check_retention", "seconds"]
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,9 +51,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     ahead: int | None = None
     priority: Priority | None = None
     delay: float | timedelta | None = None
+    retention: float | timedelta | None = None
 
 
-def check_declared(name: str, retry: Any, max_crashes: Any, concurrency: Any, options: Options) -> None:
+def check_declared(name: str, retry: Any, max_crashes: Any, concurrency: Any, keep: Any, options: Options) -> None:
     """Raise `UsageError` for what makes no sense: it is wrong where it stands, not when a run meets it."""
     if retry is not None and not isinstance(retry, Retry):
         raise UsageError(f"{name}: retry={retry!r}: a loom.Retry, as loom.Retry(attempts=3)")
@@ -59,16 +62,25 @@ def check_declared(name: str, retry: Any, max_crashes: Any, concurrency: Any, op
         raise UsageError(f"{name}: max_crashes={max_crashes!r}: a whole number, 0 or more")
     if concurrency is not None and not (isinstance(concurrency, int) and concurrency > 0):
         raise UsageError(f"{name}: concurrency={concurrency!r}: a whole number of runs, more than 0")
+    if keep is not None and not isinstance(keep, Keep):
+        raise UsageError(f"{name}: keep={keep!r}: a loom.Keep, as loom.Keep(chunks=10_000)")
     if options.priority is not None and options.priority not in PRIORITIES:
         raise UsageError(f"{name}: priority={options.priority!r}: one of {', '.join(PRIORITIES)}")
     for field in ("timeout", "idle_timeout"):
         value = getattr(options, field)
         if value is not None and not (isinstance(value, (int, float, timedelta)) and (seconds(value) or 0) > 0):
             raise UsageError(f"{name}: {field}={value!r}: seconds or a timedelta, more than 0")
+    check_retention(options.retention, f"{name}: ")
     if options.ahead is not None and not (isinstance(options.ahead, int) and options.ahead > 0):
         raise UsageError(f"{name}: ahead={options.ahead!r}: a whole number of chunks, more than 0")
     if options.queue is not None:
         check_id(options.queue, "queue")
+
+
+def check_retention(value: Any, where: str = "") -> None:
+    """Raise `UsageError` unless it is None or a time of 0 or more; 0: until the next sweep."""
+    if value is not None and not (isinstance(value, (int, float, timedelta)) and 0 <= (seconds(value) or 0) < inf):
+        raise UsageError(f"{where}retention={value!r}: seconds or a timedelta, 0 or more")
 
 
 def seconds(value: float | timedelta | None) -> float | None:

@@ -13,6 +13,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
+from loom.model.keep import Keep
 from loom.model.priority import Priority
 from loom.model.run import ActorInfo, check_id
 
@@ -46,6 +47,7 @@ class Producer(Generic[P, Out]):
         options: Options,
         requires: tuple[str, ...] = (),
         concurrency: int | None = None,
+        keep: Keep | None = None,
     ) -> None:
         self.name = name
         self.target = target
@@ -60,6 +62,8 @@ class Producer(Generic[P, Out]):
         self.requires = requires
         self.concurrency = concurrency
         """How many of its runs one worker drives at a time, at most."""
+        self.keep = keep
+        """How much of its runs' logs is kept while they go on."""
         self.__doc__ = target.__doc__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Out:
@@ -81,6 +85,7 @@ class Producer(Generic[P, Out]):
         ahead: int | None = None,
         priority: Priority | None = None,
         delay: float | timedelta | None = None,
+        retention: float | timedelta | None = None,
     ) -> Bound[P, Out]:
         """This producer with options for the run to start, as ``client.start(chat.using(key="u1"), "hi")``."""
         options = Options(
@@ -92,6 +97,7 @@ class Producer(Generic[P, Out]):
             ahead=ahead,
             priority=priority,
             delay=delay,
+            retention=retention,
         )
         return Bound(self, options)
 

@@ -11,9 +11,9 @@ from loom.model import limits
 from loom.model.cursor import Cursor
 from loom.model.errors import LoomError
 from loom.model.ports import Logs, Notice
+from loom.tasks import cancel_and_wait, spawn
 
 from .backoff import REPEATABLE, Backoff
-from .tasks import cancel_and_wait, spawn
 
 __all__ = ["Reader", "Readers"]
 

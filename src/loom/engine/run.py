@@ -27,10 +27,10 @@ from loom.model.grammar import RESERVED, State, advance, kept_through
 from loom.model.parts import Usage
 from loom.model.ports import Transport
 from loom.model.run import Head
+from loom.tasks import cancel_and_wait, spawn, wait_out
 from loom.wire.json import convert, decode, decode_batch
 
 from .options import seconds
-from .tasks import cancel_and_wait, spawn, wait_out
 
 __all__ = ["OwnedRun", "Run"]
 

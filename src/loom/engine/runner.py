@@ -18,13 +18,13 @@ from loom.model.errors import (
 )
 from loom.model.ports import Fence, Store
 from loom.model.run import Claim, Head, Meta
+from loom.tasks import TaskSet, cancel_and_wait, spawn
 
 from .attempt import Attempt, Ending, Job, Resources, Stop
 from .backoff import REPEATABLE, Backoff
 from .ending import end_run
 from .producer import Producer
 from .registry import Registry
-from .tasks import TaskSet, cancel_and_wait, spawn
 
 __all__ = ["Runner"]
 

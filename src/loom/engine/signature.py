@@ -16,6 +16,7 @@ import msgspec
 from loom.model import limits
 from loom.model.chunk import Chunk, Progress, Result
 from loom.model.errors import UsageError
+from loom.model.keep import Keep
 from loom.model.run import check_id
 
 from .context import Context
@@ -36,6 +37,7 @@ def make_producer(
     options: Options | None = None,
     requires: tuple[str, ...] = (),
     concurrency: int | None = None,
+    keep: Keep | None = None,
     namespace: Mapping[str, Any] | None = None,
 ) -> Producer[Any, Any]:
     """The producer that `target` is. `namespace`: the names local to where it stands, which its annotations may use.
@@ -44,7 +46,7 @@ def make_producer(
     """
     check_id(name, "actor")
     options = options or Options()
-    check_declared(name, retry, max_crashes, concurrency, options)
+    check_declared(name, retry, max_crashes, concurrency, keep, options)
     function = _callable_of(name, target)
     hints = _hints(name, function, namespace)
     context, parameters = _parameters(name, function, hints)
@@ -63,6 +65,7 @@ def make_producer(
         options=options,
         requires=requires,
         concurrency=concurrency,
+        keep=keep,
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator
 from math import inf
 from typing import Any
@@ -25,7 +27,8 @@ from loom.model.errors import (
 )
 from loom.model.ports import Store, Take
 from loom.model.priority import check_priority
-from loom.model.run import PRIVATE, ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
+from loom.model.run import PRIVATE, PUBLISHED, ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
+from loom.tasks import cancel_and_wait, spawn
 from loom.wire.json import check_depth, check_size, encode, sound
 
 from .ending import error_chunk
@@ -33,6 +36,7 @@ from .hub import Hub
 from .options import seconds
 from .producer import Producer
 from .registry import Registry
+from .watchman import Watchman
 
 __all__ = ["StoreTransport"]
 
@@ -45,6 +49,7 @@ class StoreTransport:
         self.hub = Hub(store)
         self._registry = registry
         self._closed = False
+        self._watching: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"<StoreTransport on {type(self._store).__name__}>"
@@ -78,6 +83,8 @@ class StoreTransport:
 
     async def retry(self, run: str, *, id: str) -> Head:
         ended = await self.store.head(run)
+        if ended.meta.published:
+            raise InvalidInput(f"run {run!r} was written by a publisher: there is no actor to start anew")
         if not ended.ended:
             raise Conflict(f"run {run!r} has not ended: cancel it first", details={"run": run})
         old = ended.meta
@@ -116,6 +123,7 @@ class StoreTransport:
             idle_timeout=seconds(declared.idle_timeout) if meta.idle_timeout is None else meta.idle_timeout,
             ahead=declared.ahead if meta.ahead is None else meta.ahead,
             priority=declared.priority or meta.priority if meta.priority == "normal" else meta.priority,
+            retention=seconds(declared.retention) if meta.retention is None else meta.retention,
         )
 
     @staticmethod
@@ -132,6 +140,12 @@ class StoreTransport:
                 raise InvalidInput(f"{field}: must be a number, more than 0, not {value!r}", details={"field": field})
         if meta.not_before is not None and not -inf < meta.not_before <= time.time() + limits.DELAY:
             raise InvalidInput(f"not_before: no such time: {meta.not_before!r}", details={"field": "not_before"})
+        if meta.published:
+            raise InvalidInput(f"queue: {PUBLISHED!r} is reserved for publishers", details={"field": "queue"})
+        if meta.retention is not None and not (isinstance(meta.retention, (int, float)) and 0 <= meta.retention < inf):
+            raise InvalidInput(
+                f"retention: must be seconds, 0 or more, not {meta.retention!r}", details={"field": "retention"}
+            )
         check_size(bytes(meta.input), limits.INPUT_BYTES, "an input")
         if producer is None:
             check_id(meta.actor, "actor")
@@ -161,9 +175,11 @@ class StoreTransport:
     def follow(
         self, run: str, after: Cursor | None = None, *, attach: bool = True, take: Take | None = None
     ) -> AsyncIterator[Page]:
+        self._watch()
         return self.hub.follow(run, after, attach=attach, take=take)
 
     async def read(self, run: str, after: Cursor | None, *, limit: int, wait: float) -> Page:
+        self._watch()
         return await self.store.read(run, after, limit=min(limit, limits.READ_LIMIT), wait=wait)
 
     async def send(self, run: str, message: Message[Any]) -> None:
@@ -212,7 +228,17 @@ class StoreTransport:
 
     async def aclose(self) -> None:
         self._closed = True
-        await self.hub.aclose()
+        try:
+            await self.hub.aclose()
+        finally:
+            if self._watching is not None:
+                await cancel_and_wait(self._watching)
+
+    def _watch(self) -> None:
+        """Somebody reads: he shall learn of a publisher that died, also where there is no worker."""
+        if self._watching is None and not self._closed:
+            watchman = Watchman(self._store, f"watchman-{uuid.uuid4().hex[:8]}")
+            self._watching = spawn(watchman.run(), "loom-watchman")
 
 
 def _same_request(there: Meta, asked: Meta, producer: Producer[..., Any] | None) -> bool:

@@ -22,12 +22,13 @@ from loom.model import limits
 from loom.model.errors import Fenced, LoomError
 from loom.model.ports import Store
 from loom.model.run import Claim, WorkerInfo
+from loom.tasks import TaskSet, cancel_and_wait, spawn, wait_out
 
 from .attempt import Ending, Resources, Stop
 from .backoff import REPEATABLE, Backoff
 from .registry import Registry
 from .runner import Runner
-from .tasks import TaskSet, cancel_and_wait, spawn, wait_out
+from .watchman import Watchman
 
 __all__ = ["Drained", "Worker"]
 
@@ -125,6 +126,8 @@ class Worker:
         self._takers = [
             spawn(self._repeat(self._claim), f"loom-claim {self.name}"),
             spawn(self._repeat(self._sweep), f"loom-sweep {self.name}"),
+            # By a name of its own: a store gives a claim whose reply was lost to the same name again.
+            spawn(Watchman(self._store, f"{self.name}:watchman").run(), f"loom-watchman {self.name}"),
         ]
         self._renewer = spawn(self._renew_loop(), f"loom-renew {self.name}")
         self._teller = spawn(self._repeat(self._tell), f"loom-tell {self.name}")

@@ -13,12 +13,14 @@ from typing import Any
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk
 from loom.model.errors import HandleClosed, LimitExceeded, LoomError, RunFailed
-from loom.model.grammar import State, advance, check_type
+from loom.model.grammar import State, advance, check_type, is_output
+from loom.model.keep import Keep
 from loom.model.ports import Fence, Logs
+from loom.tasks import cancel_and_wait, spawn
 from loom.wire.json import check_depth, encode, sound
 
 from .backoff import REPEATABLE, Backoff
-from .tasks import cancel_and_wait, spawn
+from .trim import Trimmer
 
 __all__ = ["Writer", "encode_chunk"]
 
@@ -36,14 +38,18 @@ class Writer:
 
     `put` never waits; a caller that may say much awaits `room` when told to. A batch whose outcome is unknown is sent
     again byte for byte. `Fenced`, `Conflict` and `LogEnded` break the writer for good: it never adopts another tail.
-    Whoever waits on it when it breaks, or is closed, is told.
+    Whoever waits on it when it breaks, or is closed, is told. The log is trimmed by `keep`; beyond `limits.LOG_BYTES`
+    of what is kept it takes no more output, but the end, unless `keep` bounds the bytes.
     """
 
-    def __init__(self, logs: Logs, run: str, fence: Fence) -> None:
+    def __init__(self, logs: Logs, run: str, fence: Fence, *, keep: Keep | None = None) -> None:
         self._logs = logs
         self._run = run
         self._epoch = fence.epoch
-        self._state = State.OPEN if fence.tail else State.NEW
+        self._state: State | None = State.OPEN if fence.tail else State.NEW  # None: open, and full
+        self._size = fence.size
+        self._most = float("inf") if keep is not None and keep.bytes is not None else limits.LOG_BYTES
+        self._trimmer = None if keep is None else Trimmer(logs, run, keep, fence, self._freed)
         self._acked = fence.tail
         self._first = fence.tail + 1
         self._lines: list[bytes] = []  # what is pending
@@ -104,7 +110,13 @@ class Writer:
         if self._broken is not None:
             raise self._broken
         check_type(type)
-        return advance(self._state, type)
+        if self._state is None and is_output(type):
+            raise RunFailed(
+                f"the log is full: it holds {self._size} bytes of {limits.LOG_BYTES} (with keep=loom.Keep(bytes=...)"
+                " the oldest is forgotten instead)",
+                code="log_full",
+            )
+        return advance(self._state or _OPEN, type)
 
     async def room(self) -> None:
         """If `put` said so: give way to others, and wait until the pending batch is below its bound. Raises what broke
@@ -130,7 +142,17 @@ class Writer:
 
     async def aclose(self) -> None:
         """Stop. What was not acknowledged by now may or may not be stored."""
-        await cancel_and_wait(self._task)
+        try:
+            await cancel_and_wait(self._task)
+        finally:
+            if self._trimmer is not None:
+                await self._trimmer.aclose()
+
+    def give_up(self, error: LoomError) -> None:
+        """Write nothing more: whoever waits, or says something, is told `error`."""
+        if self._broken is None:
+            self._break(error)
+        self._task.cancel()
 
     async def _settling(self) -> None:
         if self._broken is not None:
@@ -166,6 +188,8 @@ class Writer:
             self._put_back(batch)
             return False
         self._acked = batch.last
+        if self._trimmer is not None:
+            self._trimmer.stored(batch)
         if self._settled is not None:
             self._wake()
         return True
@@ -174,6 +198,7 @@ class Writer:
         self._lines = batch.lines()
         self._first = batch.first
         self._bytes = len(batch.payload)
+        self._size -= self._bytes
 
     def _turn(self) -> None:
         """A turn of the loop has passed since something went out."""
@@ -199,6 +224,8 @@ class Writer:
                 except REPEATABLE:
                     await self._append_again(batch, end)
                 self._acked = batch.last
+                if self._trimmer is not None:
+                    self._trimmer.stored(batch)
                 self._wake()
                 self._resting = not self._lines
         except Exception as error:  # a store's own fault: whoever waits on us must hear of it, not hang
@@ -221,11 +248,20 @@ class Writer:
         lines, first = self._lines, self._first
         self._lines = []
         self._first = end = first + len(lines)
+        self._size += self._bytes
         self._bytes = 0
+        if self._size > self._most and self._state is _OPEN:
+            self._state = None
         self._bound = limits.YIELD_EVERY
         self._taken = time.monotonic()
         lines.append(b"")
         return Batch(self._epoch, first, end - 1, b"\n".join(lines)), self._state is _ENDED
+
+    def _freed(self, size: int) -> None:
+        """So much is no longer kept."""
+        self._size -= size
+        if self._state is None and self._size <= self._most:
+            self._state = _OPEN
 
     def _wake(self) -> None:
         if self._settled is not None:

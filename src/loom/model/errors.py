@@ -282,6 +282,7 @@ CODES: dict[str, Code] = {
     "deadline_exceeded": Code(RunFailed, 504, 4504, 1),
     "idle_timeout": Code(RunFailed, 504, 4504, 1),
     "invalid_output": Code(RunFailed, 500, 4500, 1),
+    "log_full": Code(RunFailed, 500, 4500, 1),
     "start_over": Code(StartOver, 500, 4500, 1),
     "cancelled": Code(RunCancelled, 409, 4409, 130),
     "run_lost": Code(RunLost, 500, 4500, 1),

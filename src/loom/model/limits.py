@@ -16,6 +16,13 @@ BATCH_BYTES = 256 << 10
 BATCH_CHUNKS = 1024
 """The same in chunks: what one append, one decode and one skip inside a batch may cost."""
 
+LOG_BYTES = 256 << 20
+"""What one run may have said and kept: an actor that floods ends here, and not with a full disk. A million tokens are
+a fifth of it. Whoever means to say more says how much is kept (`Keep(bytes=...)`)."""
+
+TRIM_PARTS = 8
+"""A log with `keep` is trimmed by about an eighth of its bounds at a time: seldom, and never much beyond them."""
+
 YIELD_EVERY = 256
 """A producer that never suspends gives way to the loop after this many chunks, so that others run."""
 
@@ -134,6 +141,13 @@ CONCURRENCY = 100
 
 THREADS = 32
 """Sync producers that one worker runs at a time: each needs a thread of its own."""
+
+PUBLISHER_LEASE = 30.0
+"""The log of a publisher that has not been heard of for this long is ended: a process that its supervisor starts anew
+is back within it, and goes on."""
+
+WATCH_PUBLISHED = 2.0
+"""How often workers, and who follows runs in a store, look for publishers that died."""
 
 CRASHES = 5
 """Lost workers that a run survives (`max_crashes`) before it ends as `run_lost`."""
@@ -331,6 +345,10 @@ AI_RETRY_WITHIN = 120.0
 
 RETENTION = 7 * 86400.0
 """Ended runs are kept for this long."""
+
+IDLE_OPEN = 7 * 86400.0
+"""An open run that no queue holds, and in which nothing has happened for this long, is told as lost: after a week
+nobody expects it to be run anew."""
 
 SWEEP_RUNS = 1000
 """Runs that one sweep puts back, and drops, at most: nobody else waits long for it."""

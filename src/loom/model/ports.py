@@ -56,18 +56,23 @@ Take = Callable[[Page], bool]
 
 
 class Fence(msgspec.Struct, frozen=True):
-    """What a new writer is told: its epoch, the log's tail, and whether the log has ended (then it may not write)."""
+    """What a new writer is told: its epoch, the log's tail, and whether the log has ended (then it may not write).
+
+    `size`: the payload bytes, line ends included, that the log keeps."""
 
     epoch: int
     tail: int
     ended: bool
+    size: int = 0
 
 
 class Swept(msgspec.Struct, frozen=True):
-    """What a sweep did: open runs that no queue held and were put back, ended runs dropped by retention."""
+    """What a sweep did: open runs that no queue held and were put back, ended runs dropped by retention, open runs that
+    it ended because nothing had happened in them for `limits.IDLE_OPEN`."""
 
     requeued: int = 0
     dropped: int = 0
+    ended: int = 0
 
 
 class Logs(Protocol):
@@ -194,6 +199,13 @@ class Queue(Protocol):
         """
         ...
 
+    async def seize(self, meta: Meta, worker: str, *, lease: float) -> Claim:
+        """Put the run unless it is there, and claim it at once, whoever holds it: he is `Fenced` from now on.
+
+        One act, so that nobody else can claim it in between; the claim lapses as any other. For publishers: raises
+        `Conflict` when the entry that is there is of another queue than `meta.queue`. Repeated, it is another claim."""
+        ...
+
     async def renew(self, claim: Claim) -> None:
         """Count the claim's heartbeat up. Raises `Fenced` when it is no longer this worker's."""
         ...
@@ -240,7 +252,10 @@ class Store(Logs, Queue, Protocol):
     def durability(self) -> Durability: ...
 
     async def sweep(self) -> Swept:
-        """Put back open runs that no queue holds, drop ended runs whose retention has passed. Bounded work a call."""
+        """Put back open runs that no queue holds, drop ended runs whose retention has passed (`Meta.retention`, else
+        the store's own). Bounded work a call.
+
+        An orphan whose last chunk is older than `limits.IDLE_OPEN` is not run anew but ended with `run_lost`."""
         ...
 
     async def __aenter__(self) -> Self: ...

@@ -16,6 +16,7 @@ __all__ = [
     "ID_PATTERN",
     "NO_INPUT",
     "PRIVATE",
+    "PUBLISHED",
     "ActorInfo",
     "Claim",
     "Entry",
@@ -43,6 +44,10 @@ ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.:@~-]*"
 
 PRIVATE = "cli."
 """A queue whose name begins so is one command's own: it drives its user's run there, and a server puts none."""
+
+PUBLISHED = "loom.published"
+"""The queue of runs that no worker drives: a publisher holds its own entry there, and an entry that lapsed is a
+publisher that died. Whoever claims one ends its run."""
 
 _ID = re.compile(ID_PATTERN, re.ASCII)
 _INBOX = "/in"
@@ -85,6 +90,8 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
     key: str | None = None
     """Runs of one actor and key go one at a time, in the order they were started."""
     created: float = 0.0
+    retention: float | None = None
+    """How long the run is kept after its end; None: the store's own time."""
     owner_lease: float | None = None
     """An owned run is cancelled when its owner's heartbeat (`Logs.touch`) stands still for this long."""
     timeout: float | None = None
@@ -98,6 +105,11 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
     """In Unix seconds: no worker gets the run before, by the store's clock."""
     retry_of: str | None = None
     """The ended run that this one was started from anew."""
+
+    @property
+    def published(self) -> bool:
+        """Whether a publisher writes it, outside any producer."""
+        return self.queue == PUBLISHED
 
     def same_request(self, other: Meta) -> bool:
         """Whether both ask for the same: actor, key and input (G: starting twice is starting once)."""

@@ -12,6 +12,7 @@ from loom.engine.producer import Producer
 from loom.engine.signature import make_producer
 from loom.model import limits
 from loom.model.errors import UsageError
+from loom.model.keep import Keep
 
 __all__ = ["ActorDecorator", "decorator"]
 
@@ -55,6 +56,7 @@ def decorator(
     options: Options | None = None,
     requires: Sequence[str] = (),
     concurrency: int | None = None,
+    keep: Keep | None = None,
     depth: int = 2,
 ) -> ActorDecorator:
     """The decorator that makes a producer and hands it to `add`."""
@@ -69,6 +71,7 @@ def decorator(
             options=options,
             requires=tuple(requires),
             concurrency=concurrency,
+            keep=keep,
             namespace=_visible(namespace),
         )
         add(producer)

@@ -86,6 +86,7 @@ class HttpTransport:
             timeout=meta.timeout,
             idle_timeout=meta.idle_timeout,
             ahead=meta.ahead,
+            retention=meta.retention,
             owner_lease=meta.owner_lease,
             priority=meta.priority,
             delay=_left(meta.not_before),

@@ -14,12 +14,12 @@ from contextlib import aclosing
 from itertools import chain
 from typing import NamedTuple, Protocol, cast
 
-from loom.engine.tasks import TaskSet
 from loom.model import limits
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import LoomError
 from loom.model.ports import Transport
+from loom.tasks import TaskSet
 from loom.wire.sse import Framer
 
 __all__ = ["Audience", "Frames", "Key", "Viewer", "http_chunk"]

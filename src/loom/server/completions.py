@@ -15,11 +15,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from loom.engine.client import new_id
 from loom.engine.inputs import encode_input
-from loom.engine.tasks import cancel_and_wait, spawn, wait_out
 from loom.model import limits
 from loom.model.chunk import Page
 from loom.model.errors import LoomError, Unavailable, UnknownProducer, revive
 from loom.model.run import ActorInfo, Meta
+from loom.tasks import cancel_and_wait, spawn, wait_out
 from loom.wire.dialects.openai import (
     ApiErrorBody,
     ChatBody,

@@ -235,6 +235,7 @@ def meta_of(request: Request, actor: str, body: StartBody | StreamBody, *, owner
         ahead=body.ahead,
         priority=body.priority,
         not_before=time.time() + body.delay if isinstance(body, StartBody) and body.delay else None,
+        retention=body.retention,
         owner_lease=owner_lease,
     )
 

@@ -20,9 +20,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from loom.engine.loop import loop_factory
-from loom.engine.tasks import cancel_and_wait, spawn, wait_out
 from loom.model import limits
 from loom.model.errors import LimitExceeded, LoomError, RemoteProtocolError, Unavailable, UsageError, code_of
+from loom.tasks import cancel_and_wait, spawn, wait_out
 from loom.wire.views import error_body
 
 from .app import Gateway

@@ -17,12 +17,12 @@ from typing import Protocol, cast
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from loom.engine.tasks import TaskSet, cancel_and_wait, spawn
 from loom.model import limits
 from loom.model.chunk import Page
 from loom.model.cursor import Cursor
 from loom.model.errors import ErrorInfo, HandleClosed, LoomError, Unavailable
 from loom.model.ports import Transport
+from loom.tasks import TaskSet, cancel_and_wait, spawn
 from loom.wire.headers import AHEAD
 from loom.wire.sse import HEARTBEAT, fault
 

@@ -37,6 +37,7 @@ __all__ = [
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Delay = Annotated[float, msgspec.Meta(ge=0, le=limits.DELAY)]
+Kept = Annotated[float, msgspec.Meta(ge=0)]
 _MOST = 10**18 - 1  # what a cursor can say, and every store can keep
 Count = Annotated[int, msgspec.Meta(gt=0, le=_MOST)]
 Id = Annotated[
@@ -71,6 +72,7 @@ class StartBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     priority: Priority = "normal"
     delay: Delay | None = None
     """No worker gets the run before so many seconds have passed."""
+    retention: Kept | None = None
     owner_lease: Seconds | None = None
     """Owned: cancelled unless ``POST /runs/{id}/renew`` comes at least this often."""
 
@@ -86,6 +88,7 @@ class StreamBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     idle_timeout: Seconds | None = None
     ahead: Count | None = None
     priority: Priority = "normal"
+    retention: Kept | None = None
 
 
 class RetryBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -165,6 +168,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout: float | None = None
     idle_timeout: float | None = None
     ahead: int | None = None
+    retention: float | None = None
     owner_lease: float | None = None
     priority: Priority = "normal"
     not_before: float | None = None
@@ -219,6 +223,7 @@ def view_of(head: Head, *, full: bool = True) -> RunView:
         timeout=meta.timeout,
         idle_timeout=meta.idle_timeout,
         ahead=meta.ahead,
+        retention=meta.retention,
         owner_lease=meta.owner_lease,
         priority=meta.priority,
         not_before=meta.not_before,
@@ -242,6 +247,7 @@ def head_of(view: RunView) -> Head:
         priority=view.priority,
         not_before=view.not_before,
         retry_of=view.retry_of,
+        retention=view.retention,
     )
     return Head(
         meta=meta,

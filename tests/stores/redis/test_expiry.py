@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from loom.model.errors import LogNotFound
-from loom.model.run import Meta
+from loom.model.run import PUBLISHED, Meta
 from loom.stores.redis import RedisStore, parse_url
 from loom.stores.redis.keys import Keys
 from loom.testing.author import Author
@@ -15,12 +17,12 @@ from tests.servers.server import Server
 pytestmark = pytest.mark.anyio
 
 
-async def ended(store: RedisStore, run: str = "run") -> None:
+async def ended(store: RedisStore, run: str = "run", retention: float | None = None) -> None:
     """As a worker ends one: claimed, ended, acknowledged."""
-    await store.put(Meta(run=run, actor="actor"))
+    await store.put(Meta(run=run, actor="actor", retention=retention))
     claim = await store.claim(["default"], "w1", lease=10.0, wait=0.0)
     assert claim is not None
-    await (await Author.start(store, run)).say("data", "complete")
+    await (await Author.start(store, run, retention=retention)).say("data", "complete")
     await store.ack(claim)
 
 
@@ -63,6 +65,48 @@ async def test_a_run_may_be_kept_for_ever(valkey: Server) -> None:
         await ended(store)
         assert all(raw.ttl(key) == -1 for key in keys.of("run") if raw.exists(key))
         await store.drop("run")
+
+
+@pytest.mark.parametrize("default", [None, 100.0])
+async def test_a_runs_own_retention_comes_first(valkey: Server, default: float | None) -> None:
+    """Also before a store's that keeps all; 0 is at once, and what is absurdly long is kept long."""
+    url = own(valkey.url())
+    keys, raw = Keys(parse_url(url).prefix), valkey.client()
+    async with RedisStore(parse_url(url), retention=default) as store:
+        for run, retention in (("day", 86400.0), ("never", 1e300), ("none", 0.0)):
+            await ended(store, run, retention)
+        assert 86390 <= raw.ttl(keys.of("day")[0]) <= 86400
+        assert raw.ttl(keys.of("never")[0]) > 1e12
+        assert not [key for key in keys.of("none") if raw.exists(key)]
+        with pytest.raises(LogNotFound):
+            await store.head("none")
+
+
+async def test_the_size_of_a_log_that_is_trimmed_by_many_batches(valkey: Server) -> None:
+    """It is counted in steps, and stays what the kept batches hold."""
+    url = own(valkey.url())
+    keys, raw = Keys(parse_url(url).prefix), valkey.client()
+    async with RedisStore(parse_url(url)) as store:
+        author = await Author.start(store)
+        for _ in range(99):
+            await author.say("data")
+        for before in (2, 18, 50, 50, 1000):
+            await store.trim("run", before)
+            kept: list[Any] = raw.xrange(keys.of("run")[1]) or []
+            assert len(kept) == max(101 - before, 1)
+            assert (await store.fence("run", "token")).size == sum(len(fields["p"]) for _, fields in kept)
+
+
+async def test_nothing_stays_of_who_claimed_once(valkey: Server) -> None:
+    """Neither of a worker that acknowledged, nor of a publisher: processes come and go."""
+    url = own(valkey.url())
+    keys, raw = Keys(parse_url(url).prefix), valkey.client()
+    async with RedisStore(parse_url(url)) as store:
+        await ended(store)
+        await store.ack(await store.seize(Meta(run="job", actor="actor", queue=PUBLISHED), "p1", lease=10.0))
+        counters, *rest = keys.queues
+        assert raw.exists(counters) == 1
+        assert [key for key in rest if raw.exists(key)] == []
 
 
 async def test_one_process_sweeps_for_all(valkey: Server) -> None:

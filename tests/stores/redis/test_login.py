@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from loom.engine.tasks import TaskSet
 from loom.model.errors import LoomError, Unauthorized, Unavailable, UsageError
 from loom.model.run import Meta
 from loom.stores.redis import RedisStore, parse_url
+from loom.tasks import TaskSet
 from loom.testing.author import Author, read_all
 from tests.servers.server import Server
 from tests.servers.servers import Servers

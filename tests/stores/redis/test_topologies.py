@@ -7,13 +7,13 @@ import asyncio
 import pytest
 
 from loom.engine.hub import Hub
-from loom.engine.tasks import spawn
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import CursorExpired, LogError, OutcomeUnknown, StoreFull, Unavailable
 from loom.stores.redis import RedisStore, parse_url
 from loom.stores.redis.keys import Keys
 from loom.stores.redis.servers import slot_of
+from loom.tasks import spawn
 from loom.testing.author import Author, read_all
 from loom.testing.conformance.kit import Told
 from tests.servers.cluster import Cluster

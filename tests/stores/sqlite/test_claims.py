@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model.errors import HandleClosed
 from loom.model.run import Claim, Meta
 from loom.stores.sqlite import SqliteStore
+from loom.tasks import cancel_and_wait, spawn
 from loom.testing.clock import ManualClock
 from loom.testing.conformance.kit import stand_still
 

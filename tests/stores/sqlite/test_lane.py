@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from loom.engine.tasks import spawn
 from loom.stores.sqlite.lane import Lane
+from loom.tasks import spawn
 
 pytestmark = pytest.mark.anyio
 

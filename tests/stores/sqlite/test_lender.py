@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model import limits
 from loom.stores.sqlite import lender
 from loom.stores.sqlite.lender import Lender
+from loom.tasks import cancel_and_wait, spawn
 
 pytestmark = pytest.mark.anyio
 

@@ -13,13 +13,13 @@ from typing import Any, cast
 import pytest
 
 import loom
-from loom.engine.tasks import spawn
 from loom.model import limits
 from loom.model.errors import Unavailable, UsageError
 from loom.model.run import Meta
 from loom.stores.sqlite import SqliteStore
 from loom.stores.sqlite.database import open_for_reading
 from loom.stores.sqlite.place import Guard, Place
+from loom.tasks import spawn
 from loom.testing.author import Author, read_all
 from loom.testing.conformance.kit import outcome_of
 

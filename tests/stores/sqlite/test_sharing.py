@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from loom.engine.tasks import spawn
 from loom.model.errors import Unavailable
 from loom.model.run import Meta
 from loom.stores.sqlite import SqliteStore
+from loom.tasks import spawn
 from loom.testing.author import Author, read_all
 from loom.wire.json import decode_chunk
 

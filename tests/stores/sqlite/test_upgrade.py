@@ -10,8 +10,9 @@ import apsw
 import pytest
 
 from loom.model.run import Claim, Meta
-from loom.stores.sqlite import SqliteStore
+from loom.stores.sqlite import Retention, SqliteStore
 from loom.stores.sqlite.sql import APPLICATION_ID, VERSION
+from loom.testing.author import Author
 from loom.wire.json import encode
 
 pytestmark = pytest.mark.anyio
@@ -21,10 +22,15 @@ INSERT INTO queue(run, queue, actor, key, ready, number, beat, hold, crashes, me
 VALUES (?1, 'default', 'actor', ?2, 0, 0, 0, 0, 0, ?3, x'37')
 """
 
+CREATE = """
+INSERT INTO run(name, actor, queue, state, epoch, epochs, inbox_epoch, first, beat, started, ended, meta, input)
+VALUES (?1, 'actor', 'default', ?2, -1, x'5b5d', 100000007, 1, 0, ?3, ?3, ?4, x'37')
+"""
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A file as format 2 made it: a claimed run, one behind it, a free one, and ids that were drawn before."""
+    """A file as format 2 made it: entries claimed, behind it and free, two runs, and ids that were drawn before."""
     path = tmp_path / "runs.db"
     db = apsw.Connection(str(path))
     db.execute("PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL")
@@ -34,6 +40,9 @@ def path(tmp_path: Path) -> Path:
         meta = encode(Meta(run=run, actor="actor", key=key, created=1.0))
         db.execute(PUT, (run, key, meta))
     db.execute("DELETE FROM queue WHERE run = 'gone'")
+    for run, state, ended in (("old", "completed", 5.0), ("open", "queued", None), ("lost", "failed", 6.0)):
+        db.execute(CREATE, (run, state, ended, encode(Meta(run=run, actor="actor", created=1.0))))
+    db.execute("DELETE FROM run WHERE name = 'lost'")
     db.execute("UPDATE queue SET worker = 'w', number = (id << 20) + 1, hold = 10, crashes = 1 WHERE run = 'held'")
     db.close()
     return path
@@ -70,6 +79,31 @@ async def test_everything_is_where_it_was(path: Path, tmp_path: Path) -> None:
         pass
     assert layout(path) == layout(tmp_path / "new.db")
     assert ("version", str(VERSION)) in layout(path)
+
+
+async def test_runs_are_what_they_were_and_have_a_retention_of_their_own_from_now_on(path: Path) -> None:
+    now = 100.0
+    store = SqliteStore(path, retention=Retention(age=1000.0), wall=lambda: now)
+    async with store:
+        open_, old = await store.heads()
+        assert [(head.meta.run, head.state, head.ended_at) for head in (open_, old)] == [
+            ("open", "queued", None), ("old", "completed", 5.0),
+        ]  # fmt: skip
+        head = await store.head("open")
+        assert (bytes(head.meta.input), head.meta.actor) == (b"7", "actor")
+        await Author.start(store, "brief", retention=10.0)
+        author = await Author.start(store, "short", retention=10.0)
+        await author.say("complete")
+        now = 200.0
+        await store.sweep()
+        assert [head.meta.run for head in await store.heads()] == ["brief", "open", "old"]
+        now = 2000.0
+        await store.sweep()
+        assert [head.meta.run for head in await store.heads()] == ["brief", "open"]
+    db = apsw.Connection(str(path))
+    new: list[Any] = db.execute("SELECT id FROM run WHERE name = 'brief'").fetchall()
+    db.close()
+    assert new[0][0] > 3, "ids that were drawn before never come again"
 
 
 async def test_many_may_open_it_at_once(path: Path) -> None:

@@ -60,6 +60,26 @@ def rows(path: Path, table: str) -> int:
     return count
 
 
+async def test_a_runs_own_retention_comes_first(store: SqliteStore, wall: ManualClock) -> None:
+    """Shorter or longer than the store's."""
+    for run, retention in (("long", 30 * DAY), ("plain", None), ("brief", 60.0)):
+        await (await Author.start(store, run, retention=retention)).say("complete")
+    assert await names(store) == ["brief", "plain", "long"]
+    for passed, dropped, left in ((DAY, 1, ["plain", "long"]), (7 * DAY, 1, ["long"]), (30 * DAY, 1, [])):
+        wall.advance(passed)
+        assert (await store.sweep()).dropped == dropped
+        assert await names(store) == left
+
+
+@pytest.mark.parametrize("keep", [Retention(age=None, max_runs=1)])
+async def test_a_bound_in_size_comes_before_a_runs_retention(store: SqliteStore) -> None:
+    """The oldest goes, whatever it was to be kept for."""
+    for number in range(2):
+        await (await Author.start(store, f"run-{number}", retention=1e9)).say("complete")
+    await store.sweep()
+    assert await names(store) == ["run-1"]
+
+
 async def test_ended_runs_are_kept_for_seven_days(store: SqliteStore, wall: ManualClock, path: Path) -> None:
     """After their end, however long ago they began; open ones for ever."""
     await ended(store, "first")

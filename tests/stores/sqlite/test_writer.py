@@ -10,7 +10,6 @@ from pathlib import Path
 import apsw
 import pytest
 
-from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk
 from loom.model.cursor import Cursor
@@ -19,6 +18,7 @@ from loom.model.ports import Durability
 from loom.model.run import Meta
 from loom.stores.sqlite import SqliteStore
 from loom.stores.sqlite.database import open_for_writing
+from loom.tasks import cancel_and_wait, spawn
 from loom.testing.author import Author, read_all
 from loom.wire.json import make_batch
 

@@ -18,7 +18,6 @@ import msgspec
 from loom.engine.failure import info_of
 from loom.engine.schemas import schema_of
 from loom.engine.signature import make_producer
-from loom.engine.tasks import cancel_and_wait, spawn, wait_out
 from loom.model import limits
 from loom.model.errors import InvalidInput, LimitExceeded, RemoteProtocolError, UsageError
 from loom.model.parts import (
@@ -31,6 +30,7 @@ from loom.model.parts import (
     ToolSpec,
     UsagePart,
 )
+from loom.tasks import cancel_and_wait, spawn, wait_out
 from loom.wire import json
 
 from .ask import Ask

@@ -12,7 +12,7 @@ from enum import Enum
 from math import inf
 
 from loom.model import limits
-from loom.model.errors import Fenced
+from loom.model.errors import Conflict, Fenced
 from loom.model.priority import Priority, order
 from loom.model.run import Claim, Entry, Meta, Place
 
@@ -141,6 +141,14 @@ class Queue:
             del self._waiting[changed]
         return claim
 
+    def seize(self, meta: Meta, worker: str, lease: float) -> Claim:
+        entry = self._entries.get(meta.run)
+        if entry is None:
+            entry = self._entries[meta.run] = _Entry(meta, next(self._count))
+        elif entry.meta.queue != meta.queue:
+            raise Conflict(f"run {meta.run!r} is in queue {entry.meta.queue!r}", details={"run": meta.run})
+        return self._give(entry, worker, lease)
+
     def renew(self, claim: Claim) -> None:
         entry = self._held(claim)
         entry.doubted = False
@@ -219,6 +227,9 @@ class Queue:
             return None
         self._given += 1
         heapq.heappop(self._ready[entry.meta.queue, entry.meta.priority][entry.meta.actor])
+        return self._give(entry, worker, lease)
+
+    def _give(self, entry: _Entry, worker: str, lease: float) -> Claim:
         # Numbers are drawn from the store's one count: also of a run that comes again they only grow.
         claim = Claim(meta=entry.meta, worker=worker, number=next(self._count), crashes=entry.crashes)
         entry.place = _Place.CLAIMED
@@ -226,7 +237,7 @@ class Queue:
         entry.claims = claim.number
         entry.lease = lease
         entry.doubted = False
-        self._set_due(entry, now + lease)
+        self._set_due(entry, self._clock() + lease)
         return claim
 
     def _oldest(self, queues: Sequence[str], priority: Priority, without: Collection[str]) -> _Entry | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import time
 from bisect import bisect_left
-from math import inf
 from operator import attrgetter
 
 from msgspec.structs import replace
@@ -72,7 +71,7 @@ class Run:
     """One run's two logs, and what its head tells besides."""
 
     __slots__ = (
-        "beat", "ended_at", "error", "inbox", "kept_since", "marks", "meta", "number", "outbox", "sent", "started",
+        "beat", "ended_at", "error", "inbox", "marks", "meta", "number", "outbox", "sent", "started",
         "tokens",
     )  # fmt: skip
 
@@ -88,7 +87,6 @@ class Run:
         self.beat = 0
         self.started: float | None = None
         self.ended_at: float | None = None
-        self.kept_since = inf
         self.error: ErrorInfo | None = None
 
     @property
@@ -99,12 +97,11 @@ class Run:
     def size(self) -> int:
         return RUN_BYTES + len(bytes(self.meta.input)) + self.outbox.size + self.inbox.size
 
-    def end(self, batch: Batch, now: float) -> None:
-        """Both logs have ended, with the last chunk of `batch`; `now` is monotonic, for the retention."""
+    def end(self, batch: Batch) -> None:
+        """Both logs have ended, with the last chunk of `batch`."""
         self.error, _ = ending_of(batch)
         self.outbox.ended = self.inbox.ended = True
         self.ended_at = time.time()
-        self.kept_since = now
 
     def head(self, *, full: bool = True) -> Head:
         """The head; its input and result only if `full`."""

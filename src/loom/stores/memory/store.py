@@ -6,6 +6,7 @@ No call suspends, but to wait: `append` has told every watcher when it returns.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import itertools
 import secrets
 import time
@@ -24,6 +25,7 @@ from loom.model.history import check_repeat, next_epoch
 from loom.model.ports import Durability, Fence, Notice, Notify, Swept, Unwatch
 from loom.model.run import Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo, inbox_of, run_of
 from loom.stores.inbox import check_room
+from loom.stores.orphans import ending_batch, is_idle
 from loom.stores.watchers import Watchers
 
 from .queue import Queue
@@ -38,8 +40,9 @@ _number = attrgetter("number")
 class MemoryStore:
     """Logs and a queue in this process, on one event loop. An acknowledged append survives nothing but calls.
 
-    Ended runs are dropped `retention` seconds after their end (None: never), by `sweep`. With `max_bytes` of
-    payload stored the oldest ended runs go before their time; when there are none, adding raises `StoreFull`.
+    Ended runs are dropped `retention` seconds after their end (None: never; a run's own comes first), by `sweep`. With
+    `max_bytes` of payload stored the oldest ended runs go before their time; when there are none, adding raises
+    `StoreFull`.
     """
 
     durability: Durability = "memory"
@@ -56,11 +59,13 @@ class MemoryStore:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._clock = clock
+        self._wall = wall
         self._runs: dict[str, Run] = {}
         self._outboxes: dict[str, Log] = {}
         self._inboxes: dict[str, Log] = {}
         self._by_age: list[Run] = []
         self._ended: OrderedDict[str, Run] = OrderedDict()
+        self._due: list[tuple[float, str, int]] = []  # a heap: when an ended run's retention is over, its name, number
         self._unqueued: dict[str, Meta] = {}
         self._watchers = Watchers()
         self._queue = Queue(clock, wall)
@@ -113,7 +118,7 @@ class MemoryStore:
             log.begin(next_epoch(log.epochs, secrets.randbelow(EPOCH_DIGITS)))
             known.tokens[token] = log.epoch
             known.started = known.started or time.time()
-        return Fence(log.epoch, log.tail, log.ended)
+        return Fence(log.epoch, log.tail, log.ended, log.size - len(log.batches) * BATCH_BYTES)
 
     async def end_unstarted(self, run: str, line: bytes) -> bool:
         known = self._run(run)
@@ -137,16 +142,39 @@ class MemoryStore:
             self._forget(self._runs[run])
 
     async def sweep(self) -> Swept:
-        runs = list(itertools.islice(self._unqueued.values(), limits.SWEEP_RUNS))
-        for meta in runs:
-            await self.put(meta)
-        before = self._clock() - self._retention
-        dropped = 0
-        for run in list(itertools.islice(self._ended.values(), limits.SWEEP_RUNS)):
-            if run.kept_since > before:
-                break
-            dropped += self._expire(run)
-        return Swept(requeued=len(runs), dropped=dropped)
+        orphans = list(itertools.islice(self._unqueued.values(), limits.SWEEP_RUNS))
+        ended = sum([self._end_idle(self._runs[meta.run]) for meta in orphans])
+        for meta in orphans:
+            if meta.run in self._unqueued:
+                await self.put(meta)
+        return Swept(requeued=len(orphans) - ended, dropped=self._drop_aged(), ended=ended)
+
+    def _end_idle(self, run: Run) -> bool:
+        """End an orphan in which nothing has happened for too long; whether it was one."""
+        log, now = run.outbox, self._wall()
+        if not is_idle(log.last, now):
+            return False
+        log.begin(next_epoch(log.epochs, secrets.randbelow(EPOCH_DIGITS)))
+        self.append_nowait(run.meta.run, ending_batch(log.epoch, log.tail, now), end=True)
+        return True
+
+    def _drop_aged(self) -> int:
+        """Drop ended runs whose retention has passed; returns how many. One whose claim was not acknowledged yet comes
+        again."""
+        now, dropped = self._clock(), 0
+        kept = []
+        while self._due and self._due[0][0] <= now and dropped < limits.SWEEP_RUNS:
+            due = heapq.heappop(self._due)
+            run = self._ended.get(due[1])
+            if run is None or run.number != due[2]:
+                continue  # it was dropped before its time
+            if self._expire(run):
+                dropped += 1
+            else:
+                kept.append(due)
+        for due in kept:
+            heapq.heappush(self._due, due)
+        return dropped
 
     # --- logs --------------------------------------------------------------------------------------------------------
 
@@ -246,6 +274,11 @@ class MemoryStore:
     ) -> Claim | None:
         return await self._queue.claim(queues, worker, lease, wait, without)
 
+    async def seize(self, meta: Meta, worker: str, *, lease: float) -> Claim:
+        claim = self._queue.seize(meta, worker, lease)
+        self._unqueued.pop(meta.run, None)
+        return claim
+
     async def renew(self, claim: Claim) -> None:
         self._queue.renew(claim)
 
@@ -293,8 +326,11 @@ class MemoryStore:
         return log.page(after, limit)
 
     def _end(self, run: Run, batch: Batch) -> None:
-        run.end(batch, self._clock())
+        run.end(batch)
         self._ended[run.meta.run] = run
+        retention = self._retention if run.meta.retention is None else run.meta.retention
+        if retention < inf:
+            heapq.heappush(self._due, (self._clock() + retention, run.meta.run, run.number))
         self._unqueued.pop(run.meta.run, None)
         self._watchers.tell(inbox_of(run.meta.run), Notice(ended=True))
 
@@ -329,7 +365,10 @@ class MemoryStore:
         name = run.meta.run
         del self._runs[name], self._outboxes[name], self._inboxes[inbox_of(name)]
         del self._by_age[self._place(run)]
-        self._ended.pop(name, None)
+        if self._ended.pop(name, None) is not None and len(self._due) > 2 * len(self._ended) + limits.SWEEP_RUNS:
+            there = {run.number for run in self._ended.values()}
+            self._due = [due for due in self._due if due[2] in there]
+            heapq.heapify(self._due)
         self._unqueued.pop(name, None)
         self._bytes -= run.size
         self._watchers.tell(name, Notice())

@@ -3,8 +3,8 @@
 --[[ What has to happen at once, inside the server: everything that decides about a run, and everything of the queue.
 
 Keys of a run, in this order (p: the prefix; the run in braces, so that a cluster keeps them together):
-  1 p:{RUN}         hash    its head: meta input keep epochs epoch first tail ended state error started ended_at beat
-                            inbox_epoch inbox_tail inbox_bytes marked
+  1 p:{RUN}         hash    its head: meta input keep epochs epoch first tail size (bytes of the outbox) ended state error
+                            started ended_at beat inbox_epoch inbox_tail inbox_bytes marked
   2 p:{RUN}:out     stream  its outbox: an entry a batch, <epoch>-<last seq>, f the first seq, p the lines
   3 p:{RUN}:in      stream  its inbox: an entry a message, <epoch>-<seq>, p the line
   4 p:{RUN}:sent    hash    sender NUL id of each message, to its seq
@@ -96,7 +96,7 @@ local function create(keys, args)
   local head = keys[1]
   if redis.call('EXISTS', head) == 0 then
     redis.call('HSET', head, 'meta', args[1], 'input', args[2], 'inbox_epoch', args[3], 'keep', args[4],
-      'epochs', '', 'epoch', '-1', 'first', '1', 'tail', '0', 'ended', '0', 'state', 'queued',
+      'epochs', '', 'epoch', '-1', 'first', '1', 'tail', '0', 'size', '0', 'ended', '0', 'state', 'queued',
       'inbox_tail', '0', 'inbox_bytes', '0', 'beat', '0', 'marked', '0')
     publish(head, '')
   end
@@ -108,17 +108,17 @@ end
 local function fence(keys, args)
   local head, tokens = keys[1], keys[6]
   local token, digits, now = args[1], args[2], args[3]
-  local epoch, epochs, tail, ended = unpack(redis.call('HMGET', head, 'epoch', 'epochs', 'tail', 'ended'))
+  local epoch, epochs, tail, ended, size = unpack(redis.call('HMGET', head, 'epoch', 'epochs', 'tail', 'ended', 'size'))
   if not epoch then return refuse('GONE') end
   local drawn = redis.call('HGET', tokens, token)
   if drawn and drawn ~= epoch then return refuse('FENCED', epoch) end
-  if drawn or ended == '1' then return {epoch, tail, ended} end
+  if drawn or ended == '1' then return {epoch, tail, ended, size} end
   local attempt = math.max(math.floor(tonumber(epoch) / 1e8), 0) + 1
   epoch = whole(attempt * 1e8 + tonumber(digits))
   redis.call('HSET', head, 'epoch', epoch, 'epochs', add_epoch(epochs, epoch, tonumber(tail)), 'state', 'running')
   redis.call('HSETNX', head, 'started', now)
   redis.call('HSET', tokens, token, epoch)
-  return {epoch, tail, '0'}
+  return {epoch, tail, '0', size}
 end
 
 -- Sent again is success. It is written all the same: WAIT after a call that wrote nothing waits for nothing.
@@ -145,6 +145,7 @@ local function append(keys, args)
   end
   redis.call('XADD', out, epoch .. '-' .. args[3], 'f', args[2], 'p', args[4])
   redis.call('HSET', head, 'tail', args[3])
+  redis.call('HINCRBY', head, 'size', #args[4])
   if args[5] then close(keys, args, 5) end
   tell(head, epoch, args[2], args[3], args[5] and '1' or '0', args[4])
   return 1
@@ -160,7 +161,7 @@ local function end_unstarted(keys, args)
     return (ended == '1' and tonumber(epoch) < 1e8) and 1 or 0
   end
   epoch = args[1]
-  redis.call('HSET', head, 'epoch', epoch, 'epochs', epoch .. ':1', 'tail', '1')
+  redis.call('HSET', head, 'epoch', epoch, 'epochs', epoch .. ':1', 'tail', '1', 'size', #args[2])
   redis.call('XADD', out, epoch .. '-1', 'f', '1', 'p', args[2])
   close(keys, args, 3)
   tell(head, epoch, '1', '1', '1', args[2])
@@ -210,6 +211,18 @@ local function read(keys, args)
   return {facts, entries}
 end
 
+-- of the entries before `id`, so many at a time that few of them are in Lua's memory at once
+
+local function bytes_before(out, id)
+  local bytes, from = 0, '-'
+  repeat
+    local some = redis.call('XRANGE', out, from, '(' .. id, 'COUNT', 16)
+    for _, entry in ipairs(some) do bytes = bytes + #entry[2][4] end
+    if #some > 0 then from = '(' .. some[#some][1] end
+  until #some < 16
+  return bytes
+end
+
 local function trim(keys, args)
   local head, out = keys[1], keys[2]
   local epochs, first = unpack(redis.call('HMGET', head, 'epochs', 'first'))
@@ -219,6 +232,7 @@ local function trim(keys, args)
   local entry = redis.call('XRANGE', out, from, '+', 'COUNT', 1)[1]
   entry = entry or redis.call('XREVRANGE', out, '+', '-', 'COUNT', 1)[1]
   if not entry or tonumber(entry[2][2]) <= tonumber(first) then return first end
+  redis.call('HINCRBY', head, 'size', whole(-bytes_before(out, entry[1])))
   redis.call('XTRIM', out, 'MINID', '=', entry[1])
   redis.call('HSET', head, 'first', entry[2][2])
   return entry[2][2]
@@ -531,6 +545,8 @@ local function ack(keys, args)
   local entry = held_by(keys, args)
   if not entry then return refuse('FENCED') end
   remove(keys, entry)
+  local told = redis.call('HGET', keys[TOLD], args[2])
+  if told and cmsgpack.unpack(told)[2] == args[1] then redis.call('HDEL', keys[TOLD], args[2]) end
   return 1
 end
 
@@ -558,9 +574,9 @@ local function forget(keys, args)
   return 1
 end
 
--- as for `put`, then worker, lease: it is held by that worker, whoever held it
+-- as for `put`, then worker, lease: it is that worker's, whoever held it
 
-local function hold(keys, args)
+local function seize(keys, args)
   local entry = entry_of(keys, args[1])
   if entry and entry.q ~= args[4] then return refuse('CONFLICT') end
   if not entry then
@@ -568,7 +584,7 @@ local function hold(keys, args)
     entry.n = count(keys, 'number')
     redis.call('ZADD', keys[ALL], entry.n, entry.run)
   end
-  entry.p = 'held anew'
+  entry.p = 'seized' -- whoever held it is not said to have crashed
   give(keys, entry, args[9], args[10])
   return claim_of(keys, entry)
 end
@@ -680,7 +696,7 @@ register('read', read, 'no-writes')
 register('marks', marks_of, 'no-writes')
 
 register('put', put)
-register('hold', hold)
+register('seize', seize)
 register('index', index)
 register('turn', turn, 'allow-oom')
 register('attend', attend)

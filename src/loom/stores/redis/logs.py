@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from loom.model.history import page_of, start_after
 from loom.model.ports import Fence
 from loom.model.run import Head, Mark, Meta, RunState, run_of, state_of
 from loom.stores.inbox import check_room
+from loom.stores.orphans import ending_batch, is_idle
 from loom.wire.json import check_size, encode, ending_of
 
 from .keys import Keys
@@ -49,7 +51,7 @@ class Logs:
 
     async def create(self, meta: Meta) -> Head:
         epoch = make_epoch(1, _digits())
-        keep = self._retention
+        keep = self._retention if meta.retention is None else meta.retention
         reply = await self._call("create", meta.run, *split(meta), epoch, -1 if keep is None else _milliseconds(keep))
         return _head(meta.run, reply)
 
@@ -63,12 +65,24 @@ class Logs:
         return [_listed(run, reply) for run, reply in zip(runs, replies, strict=True)]
 
     async def fence(self, run: str, token: str) -> Fence:
-        epoch, tail, ended = await self._call("fence", run, token, _digits(), repr(self._wall()))
-        return Fence(int(epoch), int(tail), ended == b"1")
+        epoch, tail, ended, size = await self._call("fence", run, token, _digits(), repr(self._wall()))
+        return Fence(int(epoch), int(tail), ended == b"1", int(size))
 
     async def end_unstarted(self, run: str, line: bytes) -> bool:
         error, _ = ending_of(Batch(0, 1, 1, line + b"\n"))
         return bool(await self._call("end_unstarted", run, _digits(), line + b"\n", *self._ending(error)))
+
+    async def end_idle(self, run: str) -> bool:
+        """End an orphan in which nothing has happened for too long; whether it was one. Whoever writes it after all is
+        fenced, or comes first."""
+        _, last = await self._call("head", run)
+        if not last or not is_idle(Batch(0, 1, last.count(b"\n"), last), self._wall()):
+            return False
+        fence = await self.fence(run, uuid.uuid4().hex)
+        if fence.ended:
+            return False
+        await self.append(run, ending_batch(fence.epoch, fence.tail, self._wall()), end=True)
+        return True
 
     async def touch(self, run: str) -> None:
         await self._call("touch", run)
@@ -166,7 +180,7 @@ def _digits() -> int:
 
 
 def _milliseconds(seconds: float) -> int:
-    return max(round(seconds * 1000), 1)
+    return round(min(seconds * 1000, 2.0**53))  # what Lua counts exactly; far beyond any age
 
 
 def _pairs(flat: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:

@@ -68,9 +68,9 @@ class Queue:
         finally:
             unwatch()
 
-    async def hold(self, meta: Meta, worker: str, *, lease: float) -> Claim:
+    async def seize(self, meta: Meta, worker: str, *, lease: float) -> Claim:
         try:
-            found = await self._call("hold", *_putting(meta), worker, repr(lease))
+            found = await self._call("seize", *_putting(meta), worker, repr(lease))
         except Refused:
             raise Conflict(f"run {meta.run!r} is in another queue", details={"run": meta.run}) from None
         return _claim(found, worker)

@@ -229,9 +229,9 @@ class RedisStore:
         self._check()
         return await self._queue.claim(queues, worker, lease=lease, wait=wait, without=without)
 
-    async def hold(self, meta: Meta, worker: str, *, lease: float) -> Claim:
+    async def seize(self, meta: Meta, worker: str, *, lease: float) -> Claim:
         self._check()
-        return await self._queue.hold(meta, worker, lease=lease)
+        return await self._queue.seize(meta, worker, lease=lease)
 
     async def renew(self, claim: Claim) -> None:
         self._check()

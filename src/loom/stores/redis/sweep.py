@@ -1,4 +1,4 @@
-"""What a sweep does: open runs that no queue holds are put back, lists forget runs that have expired."""
+"""What a sweep does: open runs that no queue holds are put back, or ended; lists forget runs that have expired."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import uuid
 
 from loom.model import limits
-from loom.model.errors import LoomError
+from loom.model.errors import Conflict, Fenced, LogEnded, LoomError
 from loom.model.ports import Swept
 
 from .keys import Keys
@@ -34,7 +34,8 @@ class Sweeper:
         if not await self._is_ours():
             return Swept()
         dropped = await self._forget_expired()
-        return Swept(requeued=await self._put_back(), dropped=dropped)
+        requeued, ended = await self._put_back()
+        return Swept(requeued=requeued, dropped=dropped, ended=ended)
 
     async def _is_ours(self) -> bool:
         """One process sweeps for all; when it has not for a while, another does."""
@@ -46,9 +47,10 @@ class Sweeper:
             if await self._logs.settle(run):
                 await self._servers.ask(self._keys.open, "ZREM", self._keys.open, run)
 
-    async def _put_back(self) -> int:
-        """The log is the truth: who has not ended is in the queue, or is put there."""
-        count = 0
+    async def _put_back(self) -> tuple[int, int]:
+        """The log is the truth: who has not ended is in the queue, or is put there, but for those in which nothing has
+        happened for too long. (How many were put, how many ended.)"""
+        requeued = ended = 0
         for run in await self._queue.unqueued(await self._some(self._keys.open)):
             listed = (await self._logs.listed([run]))[0]
             if listed is None:
@@ -56,9 +58,21 @@ class Sweeper:
             if listed.ended:
                 await self.settle(run)
                 continue
+            if listed.state == "running" and await self._end_idle(run):
+                ended += 1
+                continue
             await self._queue.put((await self._logs.head(run)).meta)
-            count += 1
-        return count
+            requeued += 1
+        return requeued, ended
+
+    async def _end_idle(self, run: str) -> bool:
+        try:
+            ended = await self._logs.end_idle(run)
+        except (Fenced, Conflict, LogEnded):  # somebody writes it after all
+            return False
+        if ended:
+            await self.settle(run)
+        return ended
 
     async def _forget_expired(self) -> int:
         runs = await self._some(self._keys.runs)

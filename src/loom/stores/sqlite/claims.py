@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import msgspec
 
 from loom.model import limits
-from loom.model.errors import Damaged, Fenced
+from loom.model.errors import Conflict, Damaged, Fenced
 from loom.model.lease import Beat, Observed
 from loom.model.priority import PRIORITIES, order, rank
 from loom.model.run import Claim, Entry, Meta, Place
@@ -18,7 +18,7 @@ from . import sql
 from .calls import Session
 from .rows import join, split
 
-__all__ = ["Desk", "Taken", "ack", "entries", "put", "release", "renew"]
+__all__ = ["Desk", "Taken", "ack", "entries", "put", "release", "renew", "seize"]
 
 _log = logging.getLogger("loom.store")
 _held = msgspec.json.Decoder(list[tuple[str, int, int, float, bool, int, str, str, int]])
@@ -28,8 +28,22 @@ Taken = tuple[Claim | None, float | None]
 
 
 def put(session: Session, meta: Meta, now: float) -> None:
-    due = meta.not_before if meta.not_before is not None and meta.not_before > now else None
+    _enter(session, meta, meta.not_before if meta.not_before is not None and meta.not_before > now else None)
+
+
+def _enter(session: Session, meta: Meta, due: float | None) -> None:
     session.run(sql.PUT, meta.run, meta.queue, meta.actor, meta.key, rank(meta.priority), due, *split(meta))
+
+
+def seize(session: Session, meta: Meta, worker: str, lease: float) -> Claim:
+    queue = session.value(sql.QUEUE_OF, meta.run)
+    if queue is not None and queue != meta.queue:
+        raise Conflict(f"run {meta.run!r} is in queue {queue!r}", details={"run": meta.run})
+    _enter(session, meta, None)
+    held = session.one(sql.SEIZE, meta.run, worker, lease)
+    assert held is not None, "the entry was put in this very transaction"
+    number, crashes = held
+    return Claim(meta=meta, worker=worker, number=number, crashes=crashes)
 
 
 def renew(session: Session, claim: Claim) -> None:

@@ -13,6 +13,7 @@ from loom.model.history import Epochs, add_epoch, check_repeat, continues, next_
 from loom.model.ports import Fence, Notice
 from loom.model.run import Head, Mark, Meta, RunState, inbox_of, run_of, state_of
 from loom.stores.inbox import check_room
+from loom.stores.orphans import ending_batch, is_idle
 from loom.wire.json import encode, ending_of
 
 from . import sql
@@ -24,6 +25,7 @@ __all__ = [
     "append",
     "create",
     "drop",
+    "end_idle",
     "end_unstarted",
     "fence",
     "head",
@@ -80,13 +82,14 @@ def fence(session: Session, run: str, token: str, now: float) -> Fence:
     drawn = session.value(sql.EPOCH_OF_TOKEN, state.id, token)
     if drawn is not None and drawn != state.epoch:
         raise Fenced("a newer writer has taken over")
+    size = session.value(sql.SIZE, state.id) or 0
     if drawn is not None or state.ended:
-        return Fence(state.epoch, state.tail, state.ended)
+        return Fence(state.epoch, state.tail, state.ended, size)
     epoch = next_epoch(state.epochs, _digits())
     session.run(sql.ADD_TOKEN, state.id, token, epoch)
     _begin(session, state, epoch)
     session.run(sql.BEGIN_ATTEMPT, state.id, now)
-    return Fence(epoch, state.tail, ended=False)
+    return Fence(epoch, state.tail, ended=False, size=size)
 
 
 def end_unstarted(session: Session, run: str, line: bytes, now: float) -> bool:
@@ -100,6 +103,19 @@ def end_unstarted(session: Session, run: str, line: bytes, now: float) -> bool:
     _add(session, run, state, batch, ended=True)
     _end(session, run, state, error, now)
     session.run(sql.LEAVE_EARLY, run)
+    return True
+
+
+def end_idle(session: Session, run: str, now: float) -> bool:
+    """End an orphan in which nothing has happened for too long; whether it was one."""
+    state = _state(session, run)
+    if not is_idle(state.last, now):
+        return False
+    epoch = next_epoch(state.epochs, _digits())
+    batch = ending_batch(epoch, state.tail, now)
+    _begin(session, state, epoch)
+    _add(session, run, state, batch, ended=True)
+    _end(session, run, state, ending_of(batch)[0], now)
     return True
 
 

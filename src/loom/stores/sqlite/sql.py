@@ -23,6 +23,32 @@ OLDEST = 2
 LOOK, MARKS, QUEUE = range(3)
 """What a row of `change` says: look at this log; its readers' marks changed; somebody may claim."""
 
+_RUN = """
+CREATE TABLE run (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    name        TEXT NOT NULL UNIQUE,
+    actor       TEXT NOT NULL,
+    queue       TEXT NOT NULL,
+    key         TEXT,
+    state       TEXT NOT NULL,              -- RunState
+    epoch       INTEGER NOT NULL,           -- the newest, which alone may append; -1: none yet
+    epochs      BLOB NOT NULL,              -- Head.epochs, JSON
+    inbox_epoch INTEGER NOT NULL,
+    first       INTEGER NOT NULL,           -- the first seq that is kept
+    beat        INTEGER NOT NULL,           -- the owner's heartbeat
+    started     REAL,                       -- Unix seconds
+    ended       REAL,
+    expires     REAL,                       -- of an ended run with a retention of its own
+    error       BLOB,                       -- ErrorInfo, JSON
+    meta        BLOB NOT NULL,              -- Meta but for its input, JSON
+    input       BLOB NOT NULL               -- the last column: who reads the others never loads it
+) STRICT;
+CREATE INDEX run_state ON run(state, id);
+CREATE INDEX run_actor ON run(actor, id);
+CREATE INDEX run_ended ON run(ended, expires) WHERE ended IS NOT NULL;
+CREATE INDEX run_expires ON run(expires) WHERE expires IS NOT NULL;
+"""
+
 _QUEUE = """
 CREATE TABLE queue (
     id       INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -63,6 +89,16 @@ CREATE TABLE worker (
 ) STRICT, WITHOUT ROWID;
 """
 
+_RUN_TRIGGER = f"""
+CREATE TRIGGER run_gone AFTER DELETE ON run BEGIN
+    DELETE FROM fence WHERE run = OLD.id;
+    DELETE FROM sent WHERE run = OLD.id;
+    DELETE FROM mark WHERE run = OLD.id;
+    INSERT OR REPLACE INTO debris VALUES (2 * OLD.id, {2**63 - 1}), (2 * OLD.id + 1, {2**63 - 1});
+    INSERT INTO change(kind, topic) VALUES ({LOOK}, OLD.name), ({LOOK}, OLD.name || '{inbox_of("")}');
+END;
+"""
+
 _QUEUE_TRIGGERS = f"""
 CREATE TRIGGER queue_put AFTER INSERT ON queue BEGIN
     UPDATE queue SET ready = 1 WHERE id = NEW.id AND NEW.due IS NULL AND NOT EXISTS (
@@ -77,29 +113,7 @@ CREATE TRIGGER queue_gone AFTER DELETE ON queue WHEN OLD.key IS NOT NULL AND OLD
 END;
 """
 
-SCHEMA = f"""
-CREATE TABLE run (
-    id          INTEGER PRIMARY KEY AUTOINCREMENT,
-    name        TEXT NOT NULL UNIQUE,
-    actor       TEXT NOT NULL,
-    queue       TEXT NOT NULL,
-    key         TEXT,
-    state       TEXT NOT NULL,              -- RunState
-    epoch       INTEGER NOT NULL,           -- the newest, which alone may append; -1: none yet
-    epochs      BLOB NOT NULL,              -- Head.epochs, JSON
-    inbox_epoch INTEGER NOT NULL,
-    first       INTEGER NOT NULL,           -- the first seq that is kept
-    beat        INTEGER NOT NULL,           -- the owner's heartbeat
-    started     REAL,                       -- Unix seconds
-    ended       REAL,
-    error       BLOB,                       -- ErrorInfo, JSON
-    meta        BLOB NOT NULL,              -- Meta but for its input, JSON
-    input       BLOB NOT NULL               -- the last column: who reads the others never loads it
-) STRICT;
-CREATE INDEX run_state ON run(state, id);
-CREATE INDEX run_actor ON run(actor, id);
-CREATE INDEX run_ended ON run(ended) WHERE ended IS NOT NULL;
-
+SCHEMA = f"""{_RUN}
 -- Rows lie in the order of their commits, whatever their log: appends of many runs share pages, and `id` tells what is
 -- new. The index finds "after n": the first batch whose last chunk is beyond n.
 CREATE TABLE batch (
@@ -150,17 +164,24 @@ CREATE TABLE debris (
     before INTEGER NOT NULL
 ) STRICT;
 
-CREATE TRIGGER run_gone AFTER DELETE ON run BEGIN
-    DELETE FROM fence WHERE run = OLD.id;
-    DELETE FROM sent WHERE run = OLD.id;
-    DELETE FROM mark WHERE run = OLD.id;
-    INSERT OR REPLACE INTO debris VALUES (2 * OLD.id, {2**63 - 1}), (2 * OLD.id + 1, {2**63 - 1});
-    INSERT INTO change(kind, topic) VALUES ({LOOK}, OLD.name), ({LOOK}, OLD.name || '{inbox_of("")}');
-END;
-{_QUEUE_TRIGGERS}"""
+{_RUN_TRIGGER}{_QUEUE_TRIGGERS}"""
 
 # Ids, and how far they were drawn, stay: claims' numbers only grow.
 UPGRADE = f"""
+DROP TRIGGER run_gone;
+DROP INDEX run_state;
+DROP INDEX run_actor;
+DROP INDEX run_ended;
+ALTER TABLE run RENAME TO run_2;
+{_RUN}
+INSERT INTO run(
+    id, name, actor, queue, key, state, epoch, epochs, inbox_epoch, first, beat, started, ended, error, meta, input)
+SELECT id, name, actor, queue, key, state, epoch, epochs, inbox_epoch, first, beat, started, ended, error, meta, input
+FROM run_2;
+DELETE FROM sqlite_sequence WHERE name = 'run';
+UPDATE sqlite_sequence SET name = 'run' WHERE name = 'run_2';
+DROP TABLE run_2;
+{_RUN_TRIGGER}
 DROP TRIGGER queue_put;
 DROP TRIGGER queue_gone;
 DROP INDEX queue_key;
@@ -176,7 +197,8 @@ DROP TABLE queue_2;
 {_QUEUE_TRIGGERS}
 PRAGMA user_version = {VERSION};
 """
-"""From format 2, which had no priorities, no delayed starts and no register of workers, to this one."""
+"""From format 2, which had no priorities, no delayed starts, no register of workers and no retention of a run's own, to
+this one."""
 
 IDENTITY = """
 SELECT application_id, user_version, schema_version
@@ -224,7 +246,11 @@ EPOCH_OF_TOKEN = "SELECT epoch FROM fence WHERE run = ?1 AND token = ?2"
 ADD_TOKEN = "INSERT INTO fence VALUES (?1, ?2, ?3)"
 BEGIN_EPOCH = "UPDATE run SET epoch = ?2, epochs = ?3 WHERE id = ?1"
 BEGIN_ATTEMPT = "UPDATE run SET state = 'running', started = coalesce(started, ?2) WHERE id = ?1"
-END = "UPDATE run SET state = ?2, error = ?3, ended = ?4 WHERE id = ?1"
+END = """
+UPDATE run SET state = ?2, error = ?3, ended = ?4,
+    expires = ?4 + iif(json_valid(CAST(meta AS TEXT)), CAST(meta AS TEXT) ->> '$.retention', NULL)
+WHERE id = ?1
+"""
 TOUCH = "UPDATE run SET beat = beat + (ended IS NULL) WHERE name = ?1"
 DROP = "DELETE FROM run WHERE name = ?1"
 
@@ -279,6 +305,14 @@ WHERE name = ?1
 """
 SEQ_OF_MESSAGE = "SELECT seq FROM sent WHERE run = ?1 AND sender = ?2 AND id = ?3"
 ADD_MESSAGE = "INSERT INTO sent VALUES (?1, ?2, ?3, ?4)"
+
+# Payload bytes that an outbox keeps.
+SIZE = """
+SELECT last.upto - first.upto + length(first.payload) FROM run
+    JOIN batch AS first ON first.id = (SELECT id FROM batch WHERE log = 2 * run.id AND last >= run.first ORDER BY last)
+    JOIN batch AS last ON last.id = (SELECT id FROM batch WHERE log = 2 * run.id ORDER BY last DESC)
+WHERE run.id = ?1
+"""
 
 FIRST_KEPT = """
 SELECT run.id, run.first, ifnull(
@@ -352,6 +386,13 @@ WHERE id = ?1 RETURNING run, number, crashes, meta, input
 
 GIVEN = "SELECT claims FROM given"
 GIVE = "UPDATE given SET claims = claims + 1"
+
+QUEUE_OF = "SELECT queue FROM queue WHERE run = ?1"
+SEIZE = """
+UPDATE queue SET worker = ?2, hold = ?3, beat = 0, number = max(number, id << 20) + 1
+WHERE run = ?1 RETURNING number, crashes
+"""
+
 PUT_BACK = "UPDATE queue SET worker = NULL, hold = 0 WHERE id = ?1"
 
 HOLDER = "SELECT worker, number FROM queue WHERE run = ?1"
@@ -402,22 +443,27 @@ DATA_VERSION = "PRAGMA data_version"
 
 # --- upkeep ----------------------------------------------------------------------------------------------------------
 
+_ORPHANS = """
+FROM run WHERE state IN ('running', {}) AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.run = run.name)
+ORDER BY id LIMIT ?1
+"""
+STARTED_ORPHANS = "SELECT name" + _ORPHANS.format("'running'")
+
 # What cannot be read is put all the same, and told of by who claims it.
-REQUEUE = """
+REQUEUE = f"""
 INSERT INTO queue(run, queue, actor, key, priority, due, ready, number, beat, hold, crashes, meta, input)
 SELECT name, queue, actor, key,
     CASE told ->> '$.priority' WHEN 'high' THEN 0 WHEN 'low' THEN 2 ELSE 1 END,
     iif(told ->> '$.not_before' > ?2, told ->> '$.not_before', NULL),
     0, 0, 0, 0, 0, meta, input
 FROM (
-    SELECT *, iif(json_valid(CAST(meta AS TEXT)), CAST(meta AS TEXT), '{}') AS told FROM run
-    WHERE state IN ('queued', 'running') AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.run = run.name)
-    ORDER BY id LIMIT ?1)
+    SELECT *, iif(json_valid(CAST(meta AS TEXT)), CAST(meta AS TEXT), '{{}}') AS told {_ORPHANS.format("'queued'")})
 """
 
 _SPENT = "SELECT id FROM run WHERE ended IS NOT NULL AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.run = run.name)"
 
-DROP_AGED = f"DELETE FROM run WHERE id IN ({_SPENT} AND ended < ?1 ORDER BY ended LIMIT ?2)"
+DROP_AGED = f"DELETE FROM run WHERE id IN ({_SPENT} AND ended < ?1 AND expires IS NULL ORDER BY ended LIMIT ?2)"
+DROP_EXPIRED = f"DELETE FROM run WHERE id IN ({_SPENT} AND expires <= ?1 ORDER BY expires LIMIT ?2)"
 DROP_OLDEST = f"DELETE FROM run WHERE id IN ({_SPENT} ORDER BY ended LIMIT ?1)"
 ENDED_RUNS = "SELECT count(*) FROM run WHERE ended IS NOT NULL"
 

@@ -18,7 +18,7 @@ from loom.model.ports import Durability, Fence, Notice, Notify, Swept, Unwatch
 from loom.model.run import Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo
 from loom.stores.watchers import Watchers
 
-from . import claims, register, runs, upkeep
+from . import claims, register, runs, sql, upkeep
 from .calls import Call, Session
 from .claims import Desk, Taken
 from .lane import Lane
@@ -127,6 +127,7 @@ class SqliteStore:
         await self._write(partial(runs.drop, run=run))
 
     async def sweep(self) -> Swept:
+        ended = await self._write(partial(_end_idle, now=self._wall()))
         requeued = await self._write(partial(upkeep.requeue, now=self._wall()))
         dropped = 0
         for _ in range(limits.SWEEP_RUNS // limits.DROP_RUNS):
@@ -136,7 +137,7 @@ class SqliteStore:
                 break
         dropped += await self._clear()
         await self._write(upkeep.tidy)
-        return Swept(requeued=requeued, dropped=dropped)
+        return Swept(requeued=requeued, dropped=dropped, ended=ended)
 
     async def _clear(self) -> int:
         """Make what was dropped free room, and drop more while the file is too large; returns how many runs."""
@@ -223,6 +224,9 @@ class SqliteStore:
                 await _pause(changed, min(left, limits.OBSERVE if due is None else min(due, limits.OBSERVE)))
         finally:
             unwatch()
+
+    async def seize(self, meta: Meta, worker: str, *, lease: float) -> Claim:
+        return await self._write(partial(claims.seize, meta=meta, worker=worker, lease=lease))
 
     async def renew(self, claim: Claim) -> None:
         await self._write(partial(self._desk.renew, claim=claim))
@@ -345,6 +349,11 @@ class SqliteStore:
             return
         for topic, notice in news:
             self._watchers.tell(topic, notice)
+
+
+def _end_idle(session: Session, now: float) -> int:
+    orphans = session.all(sql.STARTED_ORPHANS, limits.SWEEP_RUNS)
+    return sum([runs.end_idle(session, run, now) for (run,) in orphans])
 
 
 def _give_back(session: Session, claim: Claim) -> None:

@@ -18,9 +18,9 @@ __all__ = ["KEEP", "Retention", "clear", "expire", "make_room", "requeue", "tidy
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
     """How long ended runs are kept: the oldest go first, and never one that the queue still holds.
 
-    `age` in seconds since the end (wall clock; None: for ever), `max_runs` ended ones, and what the file uses, in
-    bytes, as long as there are ended runs to drop. Dropped runs' room is used again by others; a file that is mostly
-    empty gives it back little by little.
+    `age` in seconds since the end (wall clock; None: for ever; a run's own comes first), `max_runs` ended ones, and
+    what the file uses, in bytes, as long as there are ended runs to drop. Dropped runs' room is used again by others; a
+    file that is mostly empty gives it back little by little.
     """
 
     age: float | None = limits.RETENTION
@@ -37,8 +37,8 @@ def requeue(session: Session, now: float) -> int:
 
 
 def expire(session: Session, retention: Retention, now: float) -> int:
-    """Drop some of the runs that are too old, or too many. Returns how many."""
-    dropped = 0
+    """Drop some of the runs that are too old, by their own retention or the store's, or too many. Returns how many."""
+    dropped = session.run(sql.DROP_EXPIRED, now, limits.DROP_RUNS)
     if retention.age is not None:
         dropped += session.run(sql.DROP_AGED, now - retention.age, limits.DROP_RUNS)
     if retention.max_runs is not None:

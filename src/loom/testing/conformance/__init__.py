@@ -17,6 +17,7 @@ from __future__ import annotations
 from loom.testing.clock import Clock, StoreFactory
 
 from .orders import OrderConformance
+from .publishing import PublishingConformance
 from .queue import QueueConformance
 from .reading import ReadingConformance
 from .register import RegisterConformance
@@ -34,6 +35,7 @@ class StoreConformance(
     QueueConformance,
     OrderConformance,
     RegisterConformance,
+    PublishingConformance,
 ):
     """What every store guarantees. Subclass it and give `make_store`."""
 

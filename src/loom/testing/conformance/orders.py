@@ -7,11 +7,11 @@ import time
 
 from msgspec.structs import replace
 
-from loom.engine.tasks import spawn
 from loom.model import limits
 from loom.model.ports import Store
 from loom.model.priority import PRIORITIES, SHARES, order
 from loom.model.run import Claim, Entry
+from loom.tasks import spawn
 from loom.testing.author import Author
 from loom.testing.clock import ManualClock
 

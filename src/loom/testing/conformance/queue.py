@@ -8,9 +8,9 @@ import time
 import msgspec
 import pytest
 
-from loom.engine.tasks import TaskSet, cancel_and_wait, spawn
 from loom.model.errors import Fenced
 from loom.model.ports import Store
+from loom.tasks import TaskSet, cancel_and_wait, spawn
 from loom.testing.author import Author
 from loom.testing.clock import ManualClock, StoreFactory
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk
 from loom.model.cursor import Cursor
 from loom.model.errors import CursorExpired, Fenced, LogNotFound
 from loom.model.ports import Store
 from loom.model.run import inbox_of
+from loom.tasks import cancel_and_wait, spawn
 from loom.testing.author import Author, read_all
 
 from .kit import CANCELLED, WAIT, Suite, Told, claim, meta, outcome_of, turns

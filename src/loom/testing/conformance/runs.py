@@ -8,12 +8,12 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from loom.engine.tasks import spawn
 from loom.model import limits
 from loom.model.chunk import CANCEL, Chunk
 from loom.model.errors import LimitExceeded, LogEnded, LogNotFound
 from loom.model.ports import Durability, Store
 from loom.model.run import RunState, inbox_of
+from loom.tasks import spawn
 from loom.testing.author import Author, read_all
 from loom.wire.json import encode, make_batch
 

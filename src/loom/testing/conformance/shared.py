@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from loom.engine.tasks import spawn
 from loom.model.chunk import Chunk
 from loom.model.cursor import Cursor, attempt_of
 from loom.model.errors import Fenced, LogNotFound
 from loom.model.ports import Store
 from loom.model.run import inbox_of
+from loom.tasks import spawn
 from loom.testing.author import Author, read_all
 from loom.testing.clock import ManualClock, StoreFactory
 

@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk
 from loom.model.cursor import Cursor, attempt_of
 from loom.model.errors import Conflict, ErrorInfo, Fenced, LogEnded, LoomError
 from loom.model.grammar import State, advance
 from loom.model.ports import Store
+from loom.tasks import cancel_and_wait, spawn
 from loom.testing.author import Author, read_all
 from loom.wire.json import make_batch, type_of
 

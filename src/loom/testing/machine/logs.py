@@ -8,12 +8,12 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model.chunk import Batch, Chunk
 from loom.model.cursor import Cursor, attempt_of
 from loom.model.errors import Conflict, CursorExpired, ErrorInfo, Fenced, LogEnded, LogNotFound
 from loom.model.ports import Fence, Notice
 from loom.model.run import Meta, inbox_of
+from loom.tasks import cancel_and_wait, spawn
 from loom.testing.author import read_all
 from loom.wire.json import encode, make_batch
 
@@ -141,7 +141,8 @@ class LogMachine(Machine):
         history = self.runs[run]
         token, epoch = data.draw(st.sampled_from(list(history.tokens.items())))
         if epoch == history.epochs[-1]:
-            assert self.do(self.store.fence(run, token)) == Fence(epoch, history.tail, history.ended)
+            fence = self.do(self.store.fence(run, token))
+            assert fence == Fence(epoch, history.tail, history.ended, fence.size)
         elif not history.ended:
             self.refused(self.store.fence(run, token), Fenced)
 

@@ -73,6 +73,8 @@ class QueueMachine(Machine):
         super().__init__()
         self.entries: dict[str, Entry] = {}
         self.claims: list[Claim] = []
+        self.given = 0
+        """Claims that were handed out in turn; what was seized is none."""
 
     def _ready(self, queues: list[str], without: list[str]) -> list[Entry]:
         """What stands first of its key, or has none, in these queues. The time of delayed starts does not come."""
@@ -88,6 +90,18 @@ class QueueMachine(Machine):
         for run in runs:
             self.do(self.store.put(METAS[run]))
             self.entries.setdefault(run, Entry(METAS[run]))
+
+    @rule(run=RUNS, worker=st.sampled_from(["w1", "w2"]))
+    def seize(self, run: str, worker: str) -> None:
+        """Of runs that stand in no key's line."""
+        if METAS[run].key is not None:
+            return
+        entry = self.entries.setdefault(run, Entry(METAS[run]))
+        lapsed = entry.may_lapse(self.clock())
+        entry.held = None  # taken over by force: no crash
+        claim = self.do(self.store.seize(METAS[run], worker, lease=LEASE))
+        entry.crashes += lapsed and claim.crashes > entry.crashes  # the store had taken it as lapsed before
+        self._claimed(entry, claim)
 
     @rule(run=RUNS)
     def drop(self, run: str) -> None:
@@ -111,11 +125,12 @@ class QueueMachine(Machine):
         else:
             assert claim.run in may
             self._went_first(claim, must)
+            self.given += 1
             self._claimed(self.entries[claim.run], claim)
 
     def _went_first(self, claim: Claim, must: list[Entry]) -> None:
         """Nothing that was claimable stood before it: of a priority that was looked at earlier, or put earlier."""
-        turns = order(len(self.claims))
+        turns = order(self.given)
         put = list(self.entries)
 
         def place(meta: Meta) -> tuple[int, int]:

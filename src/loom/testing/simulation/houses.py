@@ -9,10 +9,10 @@ from typing import Any, Protocol, TypeVar
 
 from loom.app import App
 from loom.engine.client import Client
-from loom.engine.tasks import cancel_and_wait
 from loom.engine.transport import StoreTransport
 from loom.engine.worker import Worker
 from loom.model.errors import Unavailable
+from loom.tasks import cancel_and_wait
 
 from .link import Link
 from .loop import Process, outside

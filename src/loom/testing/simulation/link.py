@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from loom.engine.tasks import TaskSet
 from loom.model.chunk import Batch
 from loom.model.errors import OutcomeUnknown, Unavailable
 from loom.model.ports import Durability, Notice, Notify, Store, Unwatch
+from loom.tasks import TaskSet
 
 from .history import Call, Logged
 from .loop import Process

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from enum import Enum
 from typing import Any, TypeVarTuple
 
-from loom.engine.tasks import spawn
+from loom.tasks import spawn
 from loom.testing.virtual import VirtualLoop
 
 __all__ = ["Process", "SimulationLoop", "outside"]

@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 
 from loom.app import App
-from loom.engine.tasks import TaskSet
 from loom.model import limits
 from loom.model.cursor import Cursor
 from loom.model.errors import LogNotFound, UsageError
 from loom.model.ports import Store
 from loom.stores.memory import MemoryStore
+from loom.tasks import TaskSet
 from loom.testing.clock import StoreFactory
 
 from .check import Outbox, check

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from loom.engine.tasks import TaskSet, cancel_and_wait, spawn, wait_out
+from loom.tasks import TaskSet, cancel_and_wait, spawn, wait_out
 
-from .kit import turns, until
+from .engine.kit import turns, until
 
 pytestmark = pytest.mark.anyio
 

@@ -1,0 +1,68 @@
+"""Finds publishers that died, and ends their runs: so that nobody reads on for ever.
+
+A publisher holds its run's entry in a queue of its own; what can be claimed there has lapsed. Workers keep watch, and
+every process in which somebody follows a run of a store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from loom.model import limits
+from loom.model.errors import Conflict, ErrorInfo, Fenced, HandleClosed, LogEnded, LogNotFound
+from loom.model.ports import Store
+from loom.model.run import PUBLISHED, Claim
+
+from .backoff import REPEATABLE
+from .ending import end_run
+
+__all__ = ["Watchman"]
+
+_log = logging.getLogger("loom.worker")
+
+
+class Watchman:
+    """Looks every `limits.WATCH_PUBLISHED` seconds, as `name`, for as long as `run` goes on."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self._name = name
+
+    async def run(self) -> None:
+        """For ever; its owner cancels it."""
+        while True:
+            await asyncio.sleep(limits.WATCH_PUBLISHED)
+            try:
+                await self.look()
+            except HandleClosed:
+                return
+            except REPEATABLE as error:
+                _log.info("the store is out of reach: %s", error)
+            except Exception:  # a store's own fault: a watchman that goes would leave readers alone
+                _log.exception("publishers cannot be watched")
+
+    async def look(self) -> int:
+        """End what has lapsed; returns how many runs that were."""
+        ended = 0
+        while (claim := await self._claim()) is not None:
+            ended += await self._end(claim)
+        return ended
+
+    async def _claim(self) -> Claim | None:
+        return await self._store.claim([PUBLISHED], self._name, lease=limits.LEASE, wait=0.0)
+
+    async def _end(self, claim: Claim) -> bool:
+        try:
+            head = await self._store.create(claim.meta)  # its publisher may have died before it did so
+            if not head.ended:
+                fence = await self._store.fence(claim.run, f"{self._name}:{claim.number}")
+                info = ErrorInfo("run_lost", "the run was lost: its publisher has not been heard of")
+                await end_run(self._store, claim.run, fence, info)
+                _log.warning("run %s: its publisher was lost", claim.run)
+            await self._store.ack(claim)
+        except (Fenced, Conflict):
+            return False  # somebody goes on with it
+        except (LogEnded, LogNotFound):
+            return False  # it has ended, or was dropped: its entry lapses once more, and goes then
+        return not head.ended
