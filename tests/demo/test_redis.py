@@ -1,4 +1,4 @@
-"""The page where its worker is another process, over Redis: the worker is killed, another takes over, the page goes on."""
+"""The page on Redis, its worker another process: that is killed, another takes over, the page goes on."""
 
 from __future__ import annotations
 
