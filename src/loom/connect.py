@@ -28,8 +28,8 @@ class connect:
 
     `url`: ``memory://``, ``sqlite:///relative.db``, ``sqlite:////absolute.db`` (``?durability=process``),
     ``redis://host``, ``rediss://``, ``redis+sentinel://host,host/service``, ``redis+cluster://host`` (or ``valkey``;
-    options: docs/redis.md), or ``http://host:port``. `app` makes its producers known (their inputs are checked before anything is sent).
-    `worker=True` runs a worker for `app` in this process for as long as the block lasts; leaving drains it within
+    options: docs/redis.md), or ``http://host:port``. `app` makes its producers known (their inputs are checked before
+    anything is sent). `worker=True` runs a worker for `app` in this process for as long as the block lasts; leaving drains it within
     `drain` seconds. For servers: `api_key` (default: ``LOOM_API_KEY``); `on_outage` is called with True when the server
     is out of reach, and with False when it answers again, and must not raise or wait.
 

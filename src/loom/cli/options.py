@@ -59,7 +59,7 @@ class Where:
     store: Annotated[
         str | None,
         Parameter(
-            help="A store's URL, as sqlite:///runs.db or redis://host (LOOM_STORE; default: SQLite in your state folder)."
+            help="A store, as sqlite:///runs.db or redis://host (LOOM_STORE; default: SQLite in your state folder)."
         ),
     ] = None
 
