@@ -23,6 +23,10 @@ async def works(url: str) -> bool:
     async with RedisStore(parse_url(url)) as store:
         author = await Author.start(store)
         await author.say("complete")
+        await store.put(Meta(run="run", actor="actor"))
+        claim = await store.claim(["default"], "worker", lease=10.0, wait=1.0)
+        assert claim is not None
+        await store.ack(claim)
         return len(await read_all(store, "run")) == 2
 
 
@@ -48,7 +52,7 @@ async def test_a_password(servers: Servers) -> None:
 
 async def test_a_user_of_one_prefix(servers: Servers) -> None:
     """These rights are enough; what it may not do is told."""
-    rights = ">hush ~shop:* ~{shop}:* &shop:* &{shop}:* +@read +@write +@pubsub +@connection +@scripting"
+    rights = ">hush ~shop:* ~{shop}:* &shop:* &{shop}:* +@read +@write +@pubsub +@connection +@scripting +time"
     with servers.server("valkey", users={"alice": rights}) as server:
         assert await works(server.url(user="alice", password="hush", prefix="shop"))
         async with RedisStore(parse_url(server.url(user="alice", password="hush", prefix="other"))) as store:

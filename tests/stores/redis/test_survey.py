@@ -38,7 +38,7 @@ async def test_one_that_forgets_does_unless_that_is_wanted(valkey: Server) -> No
 
 
 async def test_one_that_does_not_say(servers: Servers) -> None:
-    rights = ">hush ~loom:* ~{loom}:* &loom:* &{loom}:* +@read +@write +@pubsub +@connection +@scripting"
+    rights = ">hush ~loom:* ~{loom}:* &loom:* &{loom}:* +@read +@write +@pubsub +@connection +@scripting +time"
     with servers.server("redis7", users={"alice": rights}) as server:
         (caution,) = (await survey_of(server.url(user="alice", password="hush"))).cautions
     assert "does not tell" in caution

@@ -4,7 +4,7 @@
 
 Keys of a run, in this order (p: the prefix; the run in braces, so that a cluster keeps them together):
   1 p:{RUN}         hash    its head: meta input keep epochs epoch first tail ended state error started ended_at beat
-                            inbox_epoch inbox_tail inbox_bytes marked
+                            inbox_epoch inbox_tail inbox_bytes marked repeats
   2 p:{RUN}:out     stream  its outbox: an entry a batch, <epoch>-<last seq>, f the first seq, p the lines
   3 p:{RUN}:in      stream  its inbox: an entry a message, <epoch>-<seq>, p the line
   4 p:{RUN}:sent    hash    sender NUL id of each message, to its seq
@@ -608,7 +608,10 @@ local function attend(keys, args)
   redis.call('HSET', keys[WORKERS], args[1], cmsgpack.pack({args[2], args[3], now, asked}))
   local all = redis.call('HGETALL', keys[WORKERS])
   for i = 1, #all, 2 do
-    if cmsgpack.unpack(all[i + 1])[3] < now - tonumber(args[4]) then redis.call('HDEL', keys[WORKERS], all[i]) end
+    if cmsgpack.unpack(all[i + 1])[3] < now - tonumber(args[4]) then
+      redis.call('HDEL', keys[WORKERS], all[i])
+      redis.call('HDEL', keys[TOLD], all[i])
+    end
   end
   return asked and 1 or 0
 end
