@@ -72,6 +72,15 @@ def test_a_durable_redis(loom_command: Loom, servers: Servers) -> None:
     assert store["found"].endswith("(disk)")
 
 
+def test_a_redis_user_whose_rights_do_not_reach_to_the_queue(loom_command: Loom, servers: Servers) -> None:
+    rights = ">hush ~loom:* ~{loom}:* &loom:* &{loom}:* +@read +@write +@pubsub +@connection +@scripting"
+    with servers.server("redis7", users={"alice": rights}) as server:
+        loom_command.env["LOOM_STORE"] = server.url(user="alice", password="hush")
+        store = findings(loom_command)["store"]
+    assert store["status"] == "bad"
+    assert "does not let us" in store["found"]
+
+
 def test_a_redis_out_of_reach(loom_command: Loom) -> None:
     loom_command.env["LOOM_STORE"] = "redis://:secret-five@127.0.0.1:1"
     store = findings(loom_command)["store"]

@@ -18,6 +18,7 @@ from loom.stores.redis.replies import meaning_of, refusal_of
         ("READONLY You can't write against a read only replica.", Unavailable),
         ("CLUSTERDOWN The cluster is down", Unavailable),
         ("NOPERM this user has no permissions to run the 'time' command", Unauthorized),
+        ("ERR The user executing the script can't run this command or subcommand script: x, on @y:1.", Unauthorized),
         ("ERR unknown command 'FCALL'", UsageError),
         ("ERR something of which nobody knows", OutcomeUnknown),
     ],
