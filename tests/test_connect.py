@@ -200,10 +200,7 @@ def test_without_a_server_in_the_environment_the_model_is_the_built_in_one(monke
     assert isinstance(default_ai(), MarkovWriter)
 
 
-@pytest.mark.parametrize(
-    "url",
-    ["redis://u:secret@h:port", "redis://u:secret@h?no=1", "http://u:secret@[::1", "sqlite://h/x", "sqlite:///a%00b"],
-)
+@pytest.mark.parametrize("url", ["redis://u:secret@h", "http://u:secret@[::1", "sqlite://h/x", "sqlite:///a%00b"])
 def test_a_malformed_url_is_refused_and_what_is_secret_in_it_not_shown(url: str) -> None:
     with pytest.raises(loom.UsageError) as raised:
         open_store(url)

@@ -4,7 +4,7 @@
 
 Keys of a run, in this order (p: the prefix; the run in braces, so that a cluster keeps them together):
   1 p:{RUN}         hash    its head: meta input keep epochs epoch first tail ended state error started ended_at beat
-                            inbox_epoch inbox_tail inbox_bytes marked repeats
+                            inbox_epoch inbox_tail inbox_bytes marked
   2 p:{RUN}:out     stream  its outbox: an entry a batch, <epoch>-<last seq>, f the first seq, p the lines
   3 p:{RUN}:in      stream  its inbox: an entry a message, <epoch>-<seq>, p the line
   4 p:{RUN}:sent    hash    sender NUL id of each message, to its seq
