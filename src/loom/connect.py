@@ -26,14 +26,16 @@ __all__ = ["connect", "default_ai", "open_store"]
 class connect:
     """``async with loom.connect(url, app=app, worker=True) as client``: a client of the runs behind `url`.
 
-    `url`: ``memory://``, ``sqlite:///relative.db``, ``sqlite:////absolute.db`` (``?durability=process``), or
-    ``http://host:port``. `app` makes its producers known (their inputs are checked before anything is sent).
-    `worker=True` runs a worker for `app` in this process for as long as the block lasts; leaving drains it within
-    `drain` seconds. For servers: `api_key` (default: ``LOOM_API_KEY``); `on_outage` is called with True when the server
-    is out of reach, and with False when it answers again, and must not raise or wait.
+    `url`: ``memory://``, ``sqlite:///relative.db``, ``sqlite:////absolute.db`` (``?durability=process``),
+    ``redis://host``, ``rediss://``, ``redis+sentinel://host,host/service``, ``redis+cluster://host`` (or ``valkey``;
+    options: docs/redis.md), or ``http://host:port``. `app` makes its producers known (their inputs are checked before
+    anything is sent). `worker=True` runs a worker for `app` in this process for as long as the block lasts; leaving
+    drains it within `drain` seconds. For servers: `api_key` (default: ``LOOM_API_KEY``); `on_outage` is called with
+    True when the server is out of reach, and with False when it answers again, and must not raise or wait.
 
     Raises `UsageError` at once for a URL that names no store; on entering `UsageError` for a file that can be none (no
-    folder, no database, a newer format), `Unavailable` when it cannot be opened now.
+    folder, no database, a newer format) and for a server that is too old or not as durable as was asked, `Unauthorized`
+    when it does not let us in, `Unavailable` when it cannot be opened now.
     """
 
     def __init__(

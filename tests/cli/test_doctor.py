@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from loom.cli.doctor import Finding, lines_of
+from tests.servers.servers import Servers
 
 from .kit import Loom
 
@@ -49,6 +50,43 @@ def test_a_store_that_is_no_database(loom_command: Loom, tmp_path: Path) -> None
     (tmp_path / "runs.db").write_text("no database at all\n" * 100)
     loom_command.env["LOOM_STORE"] = f"sqlite:///{tmp_path}/runs.db"
     assert findings(loom_command)["store"]["status"] == "bad"
+
+
+def test_a_redis_that_evicts(loom_command: Loom, servers: Servers) -> None:
+    """A place where runs work, and where they get lost one day."""
+    with servers.small("redis7", "100mb", password="secret-four", config={"maxmemory-policy": "allkeys-lru"}) as server:
+        loom_command.env["LOOM_STORE"] = server.url()
+        store = findings(loom_command)["store"]
+    assert store["status"] == "warning"
+    assert f"redis://127.0.0.1:{server.port} (Redis 7.0." in store["found"]
+    assert store["found"].endswith("(memory)")
+    assert "allkeys-lru" in store["advice"]
+    assert "secret" not in json.dumps(store)
+
+
+def test_a_durable_redis(loom_command: Loom, servers: Servers) -> None:
+    with servers.durable("valkey") as server:
+        loom_command.env["LOOM_STORE"] = server.url()
+        store = findings(loom_command)["store"]
+    assert (store["status"], store.get("advice", "")) == ("good", "")
+    assert store["found"].endswith("(disk)")
+
+
+def test_a_redis_user_whose_rights_do_not_reach_to_the_queue(loom_command: Loom, servers: Servers) -> None:
+    rights = ">hush ~loom:* ~{loom}:* &loom:* &{loom}:* +@read +@write +@pubsub +@connection +@scripting"
+    with servers.server("redis7", users={"alice": rights}) as server:
+        loom_command.env["LOOM_STORE"] = server.url(user="alice", password="hush")
+        store = findings(loom_command)["store"]
+    assert store["status"] == "bad"
+    assert "does not let us" in store["found"]
+
+
+def test_a_redis_out_of_reach(loom_command: Loom) -> None:
+    loom_command.env["LOOM_STORE"] = "redis://:secret-five@127.0.0.1:1"
+    store = findings(loom_command)["store"]
+    assert store["status"] == "bad"
+    assert store["found"].startswith("Redis at 127.0.0.1:1 does not answer")
+    assert "secret" not in json.dumps(store)
 
 
 def test_a_server_and_a_model_out_of_reach(loom_command: Loom) -> None:

@@ -1,4 +1,4 @@
-"""`loom demo` as a process that can be killed and started again on its port, and what its log says."""
+"""`loom demo` as a process that can be killed and started again on its port, workers apart, and what its log says."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ __all__ = ["Demo"]
 class Demo:
     """The command, with a state folder of its own."""
 
-    def __init__(self, state: Path, model: str = "") -> None:
-        """`model`: the OPENAI_BASE_URL that answers; without one it is the built-in writer."""
+    def __init__(self, state: Path, model: str = "", *, store: str = "") -> None:
+        """`model`: the OPENAI_BASE_URL that answers; without one it is the built-in writer. `store`: the URL of one
+        that it shares with workers; without one it keeps its own, and has a worker."""
         self._loom = Loom(state, state)
+        self._store = store
         if model:
             self._loom.env["OPENAI_BASE_URL"] = model
         self._port = 0
@@ -31,10 +33,17 @@ class Demo:
 
     def start(self) -> None:
         """Start it, again on the port that it had."""
-        self.running = self._loom.start("demo", "--no-browser", "--port", str(self._port))
+        shared = ("--store", self._store, "--no-worker") if self._store else ()
+        self.running = self._loom.start("demo", "--no-browser", "--port", str(self._port), *shared)
         match = re.search(r"page +http://127\.0\.0\.1:(\d+)", self.running.until("Ctrl-C ends it."))
         assert match is not None
         self._port = int(match[1])
+
+    def worker(self) -> Running:
+        """A worker apart, on the store that is shared; returns when it is up. Close it."""
+        running = self._loom.start("worker", "--store", self._store, "--lease", "2s")
+        running.until("lease 2 s")
+        return running
 
     def kill(self) -> None:
         """kill -9: nothing can be tidied up."""

@@ -1,4 +1,4 @@
-"""`loom demo`: the built-in app and its page on this machine, on a SQLite file of its own."""
+"""`loom demo`: the built-in app and its page on this machine, on a SQLite file of its own or a store that is named."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def demo(
 ) -> None:
     """Serve a chat page on this machine alone, and open it. Ctrl-C ends it; what runs goes on when it is started again.
 
-    Its runs are kept in demo.db in your state folder. It asks for no key, and needs no network.
+    Its runs are kept in demo.db in your state folder, unless --store names another place. It asks for no key, and needs
+    no network.
     """
     if port is not None and not 0 <= port <= 65535:
         raise UsageError(f"--port {port}: 0 to 65535")

@@ -26,6 +26,7 @@ from loom.engine.writer import Writer
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import LoomError, Unavailable
+from loom.model.ports import Store, Survey, Surveyed
 from loom.model.run import Meta
 from loom.producers.llm import MarkovWriter, ai_from_environment
 
@@ -41,8 +42,10 @@ __all__ = ["Finding", "doctor", "lines_of"]
 
 _PACKAGES = (
     "msgspec", "apsw", "starlette", "uvicorn", "httptools", "uvloop", "httpx2", "cyclopts", "rich", "platformdirs",
+    "hiredis",
 )  # fmt: skip
 _OPTIONAL = frozenset({"uvloop"})
+_EXTRAS = frozenset({"hiredis"})
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -119,7 +122,8 @@ def _packages() -> Finding:
         try:
             versions.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
-            missing.append(name)
+            if name not in _EXTRAS:
+                missing.append(name)
     found = ", ".join(versions)
     if set(missing) - _OPTIONAL:
         return Finding("packages", "bad", found, f"python -m pip install {' '.join(missing)}")
@@ -151,23 +155,37 @@ async def _state() -> Finding:
 
 
 async def _store() -> Finding:
-    """Open it, write a run of one chunk, read it back, drop it."""
+    """Open it, have a run there from its start to its end; look how its server is set up, if it has one."""
     url = store_url(None, os.environ)
     began = time.perf_counter()
     async with open_store(url) as store:
-        run = f"doctor-{new_id()}"
-        await store.create(Meta(run=run, actor="doctor", queue="doctor", created=time.time()))
-        try:
-            writer = Writer(store, run, await store.fence(run, uuid.uuid4().hex))
-            writer.put(Chunk("start", {"attempt": 1, "actor": "doctor", "kept_through": 0}, time=time.time()))
-            await writer.end(Chunk("complete", "written", time=time.time()))
-            await writer.aclose()
-            if not (await store.read(run)).ended:
-                raise Unavailable("what was written is not what is read")
-        finally:
-            await store.drop(run)
+        await _round_trip(store, f"doctor-{new_id()}")
         took = (time.perf_counter() - began) * 1000
-        return Finding("store", "good", f"{shown(url)} opens and round-trips in {took:.0f} ms ({store.durability})")
+        survey = await store.survey() if isinstance(store, Surveyed) else Survey("")
+        place = f"{shown(url)} ({survey.server})" if survey.server else shown(url)
+        found = f"{place} opens and round-trips in {took:.0f} ms ({store.durability})"
+        return Finding("store", "warning" if survey.cautions else "good", found, "; ".join(survey.cautions))
+
+
+async def _round_trip(store: Store, run: str) -> None:
+    """As a worker does it, from a queue that nobody else serves."""
+    meta = Meta(run=run, actor="doctor", queue=run, created=time.time())
+    await store.put(meta)
+    try:
+        claim = await store.claim([run], run, lease=limits.LEASE, wait=0.0)
+        if claim is None:
+            raise Unavailable("what was put into the queue is not found there")
+        await store.create(meta)
+        writer = Writer(store, run, await store.fence(run, uuid.uuid4().hex))
+        writer.put(Chunk("start", {"attempt": 1, "actor": "doctor", "kept_through": 0}, time=time.time()))
+        await writer.end(Chunk("complete", "written", time=time.time()))
+        await writer.aclose()
+        if not (await store.read(run)).ended:
+            raise Unavailable("what was written is not what is read")
+        await store.ack(claim)
+    finally:
+        await store.drop(run)
+        await store.dismiss(run)
 
 
 async def _model() -> Finding:

@@ -58,7 +58,9 @@ class Where:
     url: Annotated[str | None, Parameter(help="A server's URL (LOOM_URL; its key: LOOM_API_KEY).")] = None
     store: Annotated[
         str | None,
-        Parameter(help="A store's URL, as sqlite:///runs.db (LOOM_STORE; default: SQLite in your state folder)."),
+        Parameter(
+            help="A store, as sqlite:///runs.db or redis://host (LOOM_STORE; default: SQLite in your state folder)."
+        ),
     ] = None
 
     def place(self, app: str | None = None, *, default_app: str | None = None) -> Place:

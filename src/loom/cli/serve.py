@@ -35,7 +35,9 @@ __all__ = ["Driver", "block", "log_to_stderr", "serve", "tell", "worker"]
 
 StoreOption = Annotated[
     str | None,
-    Parameter(name="--store", help="As sqlite:///runs.db (LOOM_STORE; default: SQLite in your state folder)."),
+    Parameter(
+        name="--store", help="As sqlite:///runs.db or redis://host (LOOM_STORE; default: SQLite in your state folder)."
+    ),
 ]
 Queues = Annotated[list[str] | None, Parameter(name="--queue", negative="", help="A queue to serve; may be repeated.")]
 Concurrency = Annotated[int, Parameter(help="Runs that are driven at a time.")]

@@ -7,7 +7,7 @@ all are idempotent as said) and, where it writes, `StoreFull` (nothing happened)
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import msgspec
 
@@ -24,6 +24,8 @@ __all__ = [
     "Notify",
     "Queue",
     "Store",
+    "Survey",
+    "Surveyed",
     "Swept",
     "Take",
     "Transport",
@@ -261,6 +263,20 @@ class Store(Logs, Queue, Protocol):
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(self, *exc: object) -> None: ...
+
+
+class Survey(msgspec.Struct, frozen=True):
+    """What a store's `server` is, in words, and `cautions`: how it is set up to lose what its user may want to keep."""
+
+    server: str
+    cautions: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Surveyed(Protocol):
+    """A store whose server can be looked at."""
+
+    async def survey(self) -> Survey: ...
 
 
 class Transport(Protocol):

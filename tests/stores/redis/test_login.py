@@ -19,10 +19,18 @@ from tests.servers.servers import Servers
 pytestmark = pytest.mark.anyio
 
 
+RIGHTS = ">hush ~shop:* ~{shop}:* &shop:* &{shop}:* +@read +@write +@pubsub +@connection +@scripting +time"
+"""As docs/redis.md gives them."""
+
+
 async def works(url: str) -> bool:
     async with RedisStore(parse_url(url)) as store:
         author = await Author.start(store)
         await author.say("complete")
+        await store.put(Meta(run="run", actor="actor"))
+        claim = await store.claim(["default"], "worker", lease=10.0, wait=1.0)
+        assert claim is not None
+        await store.ack(claim)
         return len(await read_all(store, "run")) == 2
 
 
@@ -48,13 +56,24 @@ async def test_a_password(servers: Servers) -> None:
 
 async def test_a_user_of_one_prefix(servers: Servers) -> None:
     """These rights are enough; what it may not do is told."""
-    rights = ">hush ~shop:* ~{shop}:* &shop:* &{shop}:* +@read +@write +@pubsub +@connection +@scripting"
-    with servers.server("valkey", users={"alice": rights}) as server:
+    with servers.server("valkey", users={"alice": RIGHTS}) as server:
         assert await works(server.url(user="alice", password="hush", prefix="shop"))
         async with RedisStore(parse_url(server.url(user="alice", password="hush", prefix="other"))) as store:
             with pytest.raises(Unauthorized) as caught:
                 await store.create(Meta(run="run", actor="actor"))
         assert "hush" not in str(caught.value)
+
+
+async def test_a_user_of_one_prefix_in_a_cluster(servers: Servers) -> None:
+    """It has to be told which node has what, besides; and may be told what is durable."""
+    with servers.cluster() as cluster:
+        for node in cluster.nodes:
+            node.ask("ACL", "SETUSER", "alice", "on", *RIGHTS.split(), "+cluster|slots", "+config|get")
+        url = cluster.url(prefix="shop").replace("://", "://alice:hush@", 1)
+        assert await works(url)
+        async with RedisStore(parse_url(url)) as store:
+            assert store.durability == "memory"
+            assert "does not tell" not in str((await store.survey()).cautions)
 
 
 async def test_tls(servers: Servers) -> None:

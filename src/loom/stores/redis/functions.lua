@@ -624,7 +624,10 @@ local function attend(keys, args)
   redis.call('HSET', keys[WORKERS], args[1], cmsgpack.pack({args[2], args[3], now, asked}))
   local all = redis.call('HGETALL', keys[WORKERS])
   for i = 1, #all, 2 do
-    if cmsgpack.unpack(all[i + 1])[3] < now - tonumber(args[4]) then redis.call('HDEL', keys[WORKERS], all[i]) end
+    if cmsgpack.unpack(all[i + 1])[3] < now - tonumber(args[4]) then
+      redis.call('HDEL', keys[WORKERS], all[i])
+      redis.call('HDEL', keys[TOLD], all[i])
+    end
   end
   return asked and 1 or 0
 end

@@ -17,6 +17,9 @@ _LATER = frozenset(
 
 _LOGIN = frozenset(["NOAUTH", "NOPERM", "WRONGPASS"])
 
+_UNDER_US = "The user executing the script"
+"""How refusals begin of what a function of ours asks for."""
+
 
 class Refused(Exception):
     """One of our own functions says no: by a word, and what it adds."""
@@ -41,6 +44,10 @@ def meaning_of(error: ReplyError, name: str) -> LoomError:
         return StoreFull(f"{name} has no room: {_FULL[word]}")
     if word in _LATER:
         return Unavailable(f"{name} cannot now: {text[:200]}")
+    if _UNDER_US in text:
+        return Unauthorized(
+            f"{name} does not let us do in its functions what they have to: see docs/redis.md for the rights"
+        )
     if word in _LOGIN:
         return Unauthorized(f"{name} does not let us: {_plain(text)}")
     if "unknown command" in text:

@@ -61,14 +61,21 @@ class Servers:
 
     async def durability(self) -> Durability | None:
         """What an acknowledged write survives, as the server is set up; None: it does not say."""
+        found = await self.settings("appendonly", "appendfsync")
+        if "appendonly" not in found:
+            return None
+        if found["appendonly"] != "yes":
+            return "memory"
+        return "disk" if found.get("appendfsync") == "always" else "process"
+
+    async def settings(self, *names: str) -> dict[str, str]:
+        """How the server is set up, as far as it says: not every user may ask, and not every provider answers."""
         wire = await self._link(None).up()
         try:
-            found = {**await wire.ask("CONFIG", "GET", "appendonly"), **await wire.ask("CONFIG", "GET", "appendfsync")}
-        except ReplyError:  # not every user may ask, and not every provider answers
-            return None
-        if found.get(b"appendonly") != b"yes":
-            return "memory"
-        return "disk" if found.get(b"appendfsync") == b"always" else "process"
+            replies = [await wire.ask("CONFIG", "GET", name) for name in names]
+        except ReplyError:
+            return {}
+        return {name.decode(): value.decode() for reply in replies for name, value in reply.items()}
 
     # --- asking ------------------------------------------------------------------------------------------------------
 

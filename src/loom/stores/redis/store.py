@@ -11,7 +11,7 @@ from loom.model import limits
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed, LogNotFound, UsageError
-from loom.model.ports import Durability, Fence, Notify, Swept, Unwatch
+from loom.model.ports import Durability, Fence, Notify, Survey, Swept, Unwatch
 from loom.model.run import Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo
 
 from .address import Address
@@ -20,6 +20,7 @@ from .logs import Logs
 from .notices import Notices
 from .queue import Queue, pause
 from .servers import Servers
+from .survey import survey
 from .sweep import Sweeper
 
 __all__ = ["RedisStore"]
@@ -265,6 +266,12 @@ class RedisStore:
     async def ask_to_drain(self, worker: str) -> None:
         self._check()
         await self._queue.ask_to_drain(worker)
+
+    # --- its server --------------------------------------------------------------------------------------------------
+
+    async def survey(self) -> Survey:
+        self._check()
+        return await survey(self._servers, self._keys.queue, self._address.durability)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
