@@ -454,7 +454,7 @@ second."""
 LAPSING = 1000
 """Claims, and pauses, that have not been renewed for long, of which one claim is told: the oldest."""
 
-LAPSED = 50
+LAPSED = 20
 """Those of them that have lapsed, from which one claim may choose: tenths of a millisecond of the server's time, which
 count when a thousand are taken over at once."""
 

@@ -233,3 +233,15 @@ async def test_nothing_is_left_of_a_store_that_could_not_open(proxy: Proxy) -> N
     assert asyncio.all_tasks() <= tasks
     with pytest.raises(LoomError):
         await store.head("run")
+
+
+async def test_a_server_with_too_many_clients_cannot_now(servers: Servers) -> None:
+    """It is not told as anything worse: the same may be asked again."""
+    with servers.server("valkey", config={"maxclients": 1}) as server:
+        with server.client() as client:
+            client.ping()
+            with pytest.raises(Unavailable, match="max number of clients"):
+                async with RedisStore(parse_url(server.url())):
+                    pass
+        async with RedisStore(parse_url(server.url())) as store:
+            assert await store.heads() == []

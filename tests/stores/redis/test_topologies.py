@@ -11,6 +11,7 @@ from loom.engine.tasks import spawn
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import CursorExpired, LogError, OutcomeUnknown, StoreFull, Unavailable
+from loom.model.run import Meta
 from loom.stores.redis import RedisStore, parse_url
 from loom.stores.redis.keys import Keys
 from loom.stores.redis.servers import slot_of
@@ -211,3 +212,43 @@ async def test_a_node_that_is_gone_takes_down_its_own_slots_only(servers: Server
                         await author.say("data")
                 else:
                     await say(store, author, "data")
+
+
+async def test_a_node_that_takes_a_slot_over_is_brought_the_functions(servers: Servers) -> None:
+    """While the slot is on its way (ASK), and has never had any of ours."""
+    with servers.cluster() as cluster:
+        url = own(cluster.url())
+        head = Keys(parse_url(url).prefix).of("run")[0]
+        async with RedisStore(parse_url(url)) as store:
+            author = await Author.start(store)
+            source, (target, *_) = cluster.node_of(head), _others(cluster, head)
+            slot = slot_of(head)
+            assert target.ask("FUNCTION", "LIST") == []
+            target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.ask("CLUSTER", "MYID"))
+            source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.ask("CLUSTER", "MYID"))
+            keys = source.ask("CLUSTER", "GETKEYSINSLOT", slot, 100)
+            source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+            await author.say("data")
+            assert target.ask("FUNCTION", "LIST") != []
+
+
+async def test_a_cluster_that_stands_still_is_told_to_all_at_once(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has to learn who has what shares the attempt: nobody waits for another's."""
+    with servers.cluster() as cluster:
+        async with RedisStore(parse_url(own(cluster.url()))) as store:
+            await store.heads()
+            monkeypatch.setattr(limits, "REDIS_SILENCE", 0.2)
+            monkeypatch.setattr(limits, "CONNECT_TIMEOUT", 0.2)
+        async with RedisStore(parse_url(own(cluster.url()))) as store:
+            await asyncio.gather(*(store.create(Meta(run=f"run-{number}", actor="actor")) for number in range(50)))
+            for node in cluster.nodes:
+                node.pause()
+            async with asyncio.timeout(5.0):
+                found = await asyncio.gather(
+                    *(store.head(f"run-{number}") for number in range(50)), return_exceptions=True
+                )
+            assert all(isinstance(each, Unavailable) for each in found)
+            for node in cluster.nodes:
+                node.resume()

@@ -22,7 +22,7 @@ from loom.wire.json import check_size, encode, ending_of
 from .keys import Keys
 from .link import Reply
 from .replies import Refused
-from .rows import LISTED, batches_of, epochs_of, head_of, number_of, split
+from .rows import LISTED, batches_of, check_whole, epochs_of, head_of, number_of, split
 from .servers import Servers
 
 __all__ = ["Logs"]
@@ -143,6 +143,7 @@ class Logs:
         end = number_of(run, tail)
         start = start_after(after, epochs=epochs_of(run, epochs), first=number_of(run, first), tail=end)
         batches = batches_of(run, entries, inbox=inbox)
+        check_whole(run, batches, start, end)
         return page_of(batches, start, after=after, tail=end, ended=ended == b"1", limit=limit)
 
     async def trim(self, run: str, before: int) -> int:

@@ -13,7 +13,7 @@ from loom.model.errors import Damaged, ErrorInfo, RemoteProtocolError
 from loom.model.run import NO_INPUT, Head, Meta
 from loom.wire.json import encode, ending_of
 
-__all__ = ["LISTED", "batches_of", "epochs_of", "head_of", "join", "number_of", "split"]
+__all__ = ["LISTED", "batches_of", "check_whole", "epochs_of", "head_of", "join", "number_of", "split"]
 
 T = TypeVar("T")
 
@@ -81,6 +81,19 @@ def batches_of(run: str, entries: Iterable[Any], *, inbox: bool) -> Sequence[Bat
         return [_batch(*entry, inbox=inbox) for entry in entries]
     except (ValueError, TypeError, IndexError) as error:
         raise _damaged(run, "log", error) from None
+
+
+def check_whole(run: str, batches: Sequence[Batch], start: int, tail: int) -> None:
+    """Raises `Damaged` when one is missing from `start` on: a server that evicts keys may have taken them."""
+    due = start
+    for batch in batches:
+        if not batch.first <= due <= batch.last:
+            break
+        due = batch.last + 1
+    else:
+        if batches or tail < start:
+            return
+    raise _damaged(run, "log", f"chunk {due} is missing")
 
 
 def _batch(id: bytes, fields: list[bytes], *, inbox: bool) -> Batch:
