@@ -171,9 +171,9 @@ async def test_a_log_of_another_kind_is_damage(store: RedisStore, keys: Keys, va
     raw.hset(head, "tail", "1")
     raw.delete(out)
     raw.set(out, "text")
-    for call in (store.read("run"), store.head("run"), author.say("data")):
+    for again in (store.read("run"), store.head("run"), author.say("data")):
         with pytest.raises(Damaged):
-            await call
+            await again
 
 
 async def test_what_a_server_has_evicted_of_a_log_is_told(store: RedisStore, keys: Keys, valkey: Server) -> None:
@@ -218,11 +218,15 @@ async def test_all_is_flushed_under_runs_and_workers(servers: Servers) -> None:
                 await store.put(Meta(run=f"run-{number}", actor="actor"))
             assert await claim(store) is not None
             before = await read_all(store, "run")
+            told = Told(store, "run")
+            await told.next()
             server.ask("FLUSHALL")
             server.ask("FUNCTION", "FLUSH")
             for call in (author.say("data"), store.read("run", before[-1][0]), store.head("run")):
                 with pytest.raises(LogNotFound):
                     await call
+            assert Notice() in await told.next()  # by the writer that went on
+            told.unwatch()
             await start(store, "new")
             found = await claim(store)
             assert found is not None

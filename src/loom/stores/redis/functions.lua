@@ -139,7 +139,10 @@ end
 local function append(keys, args)
   local head, out = keys[1], keys[2]
   local epoch, tail, ended = unpack(redis.call('HMGET', head, 'epoch', 'tail', 'ended'))
-  if not epoch then return refuse('GONE') end
+  if not epoch then
+    publish(head, '') -- nobody has told the viewers, if all was flushed
+    return refuse('GONE')
+  end
   if args[1] ~= epoch or ended == '1' or tonumber(args[2]) ~= tonumber(tail) + 1 then
     return repeated(head, out, epoch, tail, ended, args)
   end
