@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -17,6 +18,7 @@ from loom.stores.redis.keys import Keys
 from loom.stores.redis.servers import slot_of
 from loom.testing.author import Author, read_all
 from loom.testing.conformance.kit import Told
+from tests.faults.proxy import proxy_before
 from tests.servers.cluster import Cluster
 from tests.servers.fixtures import own
 from tests.servers.server import Server
@@ -39,6 +41,14 @@ async def say(store: RedisStore, author: Author, *chunks: Chunk[object] | str) -
         else:
             author.tail = batch.last
             return
+
+
+async def begin(store: RedisStore, run: str) -> Author:
+    """As `Author.start`, also while the replicas are not there yet."""
+    await store.create(Meta(run=run, actor="actor"))
+    author = await Author.take(store, run)
+    await say(store, author, "start")
+    return author
 
 
 async def test_a_writer_and_a_viewer_go_on_over_a_failover(servers: Servers) -> None:
@@ -93,7 +103,7 @@ async def test_many_confirmed_appends_share_a_wait(servers: Servers) -> None:
     """One a turn of the loop, on a connection of their own."""
     with servers.sentinels(sentinels=1, down_after=60.0) as sentinels:
         async with RedisStore(parse_url(own(sentinels.url(durability="replica")))) as store:
-            authors = [await Author.start(store, f"run-{number}") for number in range(50)]
+            authors = [await begin(store, f"run-{number}") for number in range(50)]
             primary = sentinels.primary
             before = _calls(primary, "wait")
             await asyncio.gather(*(author.say("data") for author in authors))
@@ -252,3 +262,57 @@ async def test_a_cluster_that_stands_still_is_told_to_all_at_once(
             assert all(isinstance(each, Unavailable) for each in found)
             for node in cluster.nodes:
                 node.resume()
+
+
+async def test_a_replica_of_a_cluster_names_the_others_and_takes_over(servers: Servers) -> None:
+    """It may be the one in the URL; and when its primary dies, writer and viewer find it by themselves."""
+    with servers.cluster(replicas=True) as cluster:
+        url = own(cluster.url())
+        keys = Keys(parse_url(url).prefix)
+        primary = cluster.node_of(keys.of("run")[0])
+        replica = cluster.replicas[cluster.nodes.index(primary)]
+        async with RedisStore(parse_url(url.replace(str(cluster.nodes[0].port), str(replica.port)))) as store:
+            author = await Author.start(store)
+            hub = Hub(store)
+
+            async def follow() -> list[int]:
+                return [cursor.seq async for page in hub.follow("run") for cursor, _ in page.lines()]
+
+            following = spawn(follow(), "follow")
+            await asyncio.to_thread(_in_step, primary, replica)
+            primary.kill()
+            for _ in range(5):
+                await say(store, author, "data")
+            await say(store, author, "complete")
+            assert await asyncio.wait_for(following, 20) == list(range(1, 8))
+            await hub.aclose()
+
+
+async def test_what_is_not_confirmed_for_a_lost_connection_is_told_once(
+    servers: Servers, caplog: pytest.LogCaptureFixture
+) -> None:
+    """To the caller: the shared WAIT that nobody waits for any more is no failure of its own."""
+    with servers.server("valkey") as server, servers.server("valkey", config={"replicaof": _place(server)}) as replica:
+        await asyncio.to_thread(_linked, replica)
+        async with (
+            proxy_before(own(server.url(durability="replica"))) as proxy,
+            RedisStore(parse_url(proxy.url)) as store,
+        ):
+            author = await begin(store, "run")
+            for _ in range(5):
+                proxy.lose_reply_to(b"_append")
+                batch = author.batch("data")
+                with pytest.raises(Unavailable):
+                    await store.append("run", batch)
+                await say(store, author, "data")
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
+def _place(server: Server) -> str:
+    return f"127.0.0.1 {server.port}"
+
+
+def _linked(replica: Server) -> None:
+    while replica.client().info("replication")["master_link_status"] != "up":
+        pass
