@@ -14,6 +14,7 @@ from loom.model.chunk import Chunk
 from loom.model.errors import LoomError, StoreFull, Unavailable
 from loom.model.run import Claim, Meta
 from loom.stores.redis import RedisStore, parse_url
+from loom.stores.redis.functions import NAME
 from loom.testing.author import Author, read_all
 from tests.faults.proxy import Proxy, proxy_before
 from tests.servers.fixtures import own
@@ -214,6 +215,31 @@ async def test_a_full_server_says_so_and_goes_on(servers: Servers) -> None:
             assert (await store.head("run")).state == "completed"
             await store.drop("run")
             assert (await store.head("other")).state == "queued"
+
+
+async def test_functions_that_are_missing_are_brought_once(servers: Servers) -> None:
+    """For all calls that miss them, and by the first of several processes; as often as they are flushed."""
+    with servers.server("redis7") as server:
+        url = own(server.url())
+        async with RedisStore(parse_url(url)) as store, RedisStore(parse_url(url)) as other:
+            for loads in (1, 2):
+                server.ask("FUNCTION", "FLUSH")
+                await asyncio.gather(
+                    *(each.create(Meta(run=f"run-{n}", actor="actor")) for n in range(50) for each in (store, other))
+                )
+                stats = server.client().info("commandstats")["cmdstat_function|load"]
+                assert stats["calls"] - stats["failed_calls"] == loads
+                assert stats["calls"] <= 2 * loads
+
+
+async def test_a_library_of_others_in_our_place_is_told(servers: Servers) -> None:
+    """Nobody asks for ever."""
+    with servers.server("valkey") as server:
+        foreign = f"#!lua name={NAME}\nredis.register_function('{NAME}_other', function() return 1 end)"
+        server.ask("FUNCTION", "LOAD", foreign)
+        async with RedisStore(parse_url(own(server.url()))) as store:
+            with pytest.raises(LoomError):
+                await store.create(META)
 
 
 async def test_errors_name_the_server(servers: Servers) -> None:

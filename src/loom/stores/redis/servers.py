@@ -40,6 +40,7 @@ class Servers:
         self._confirming: dict[Host | None, Link] = {}
         self._slots: list[Host] | None = None
         self._learning: asyncio.Task[None] | None = None
+        self._loading: dict[Host | None, asyncio.Task[None]] = {}
         self._closed = False
 
     @property
@@ -59,8 +60,7 @@ class Servers:
 
     async def aclose(self) -> None:
         self._closed = True
-        if self._learning is not None:
-            await cancel_and_wait(self._learning)
+        await cancel_and_wait(*self._loading.values(), *([] if self._learning is None else [self._learning]))
         for link in [*self._links.values(), *self._confirming.values()]:
             await link.aclose()
 
@@ -126,7 +126,7 @@ class Servers:
             except Unavailable:
                 await self._look_again()
                 raise
-        raise Unavailable(f"{self._address}: the cluster is being changed")
+        raise Unavailable(f"{self._address} goes round in circles: its cluster, or its functions, are being changed")
 
     async def _asking(self, host: Host, command: tuple[Any, ...]) -> Reply:
         """A slot on its way to another node: this once it is asked there."""
@@ -139,14 +139,21 @@ class Servers:
                 if not _is_unknown(error):
                     raise refusal_of(error) or meaning_of(error, self._name(host)) from None
                 await self._load(host)
-        raise Unavailable(f"{self._name(host)} does not keep what it is told to do")
+        raise Unavailable(f"{self._name(host)} does not keep the functions that it is given")
 
     async def _load(self, host: Host | None) -> None:
-        """Bring our functions. Another process may do the same at this moment."""
+        """Bring our functions, once for all who miss them: it takes the server as long as fifty calls."""
+        loading = self._loading.get(host)
+        if loading is None or loading.done():
+            loading = self._loading[host] = spawn(self._loaded(host), "loom-redis-load")
+        await asyncio.shield(loading)
+
+    async def _loaded(self, host: Host | None) -> None:
         try:
-            await self._link(host).ask("FUNCTION", "LOAD", "REPLACE", CODE)
+            await self._link(host).ask("FUNCTION", "LOAD", CODE)
         except ReplyError as error:
-            raise meaning_of(error, self._name(host)) from None
+            if "already exists" not in str(error):  # another process was faster; by its name it is the same
+                raise meaning_of(error, self._name(host)) from None
 
     # --- who has what ------------------------------------------------------------------------------------------------
 
