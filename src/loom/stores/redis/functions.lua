@@ -512,7 +512,8 @@ local function still_lapsed(keys, seen, queues, without)
   for _, one in ipairs(seen) do
     local stamp = redis.call('ZSCORE', keys[HELD], one[1]) or redis.call('ZSCORE', keys[PAUSED], one[1])
     local entry = stamp and tonumber(stamp) == one[2] and entry_of(keys, one[1])
-    if entry and (entry.p == 'leased' or entry.p == 'paused') and wanted[entry.q] and not without[entry.a] then lapsed[#lapsed + 1] = entry end
+    local waits = entry and (entry.p == 'leased' or entry.p == 'paused')
+    if waits and wanted[entry.q] and not without[entry.a] then lapsed[#lapsed + 1] = entry end
   end
   return lapsed
 end
