@@ -1,4 +1,4 @@
-"""A cluster of three masters, without replicas, each with a third of the slots."""
+"""A cluster of three masters, each with a third of the slots, and perhaps a replica."""
 
 from __future__ import annotations
 
@@ -19,28 +19,47 @@ class Cluster:
     """Entering the block starts it, leaving it kills it. The nodes know each other from their first start, by the file
     that a node keeps; the two seconds that `start` takes are Redis's own (CLUSTER_WRITABLE_DELAY)."""
 
-    def __init__(self, folder: Path, kind: Kind = "valkey", *, nodes: int = 3, config: Config | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kind: Kind = "valkey",
+        *,
+        nodes: int = 3,
+        replicas: bool = False,
+        config: Config | None = None,
+    ) -> None:
         self._kind = kind
-        self._buses = [free_port() for _ in range(nodes)]
+        self._buses = [free_port() for _ in range(nodes * (1 + replicas))]
         words: dict[str, str | int] = {
             "cluster-enabled": "yes",
             "cluster-config-file": "nodes.conf",
             "cluster-node-timeout": _NODE_TIMEOUT_MS,
             "cluster-require-full-coverage": "no",  # a lost node takes down its own slots only
         }
-        self.nodes = [
+        self._all = [
             Server(folder / f"node{i}", kind, config={**words, "cluster-port": bus, **(config or {})}, known=True)
             for i, bus in enumerate(self._buses)
         ]
+        self.nodes = self._all[:nodes]
+        self.replicas = self._all[nodes:]
+        """Of each of the nodes, in their order."""
 
     def start(self) -> Self:
-        for i, node in enumerate(self.nodes):
+        for i, node in enumerate(self._all):
             node.folder.mkdir(parents=True, exist_ok=True)
             (node.folder / "nodes.conf").write_text(self._map(i))
-        for node in self.nodes:
+        for node in self._all:
             node.start()
         self.wait_ok()
+        for replica in self.replicas:
+            self._wait_copied(replica)
         return self
+
+    def _wait_copied(self, replica: Server, timeout: float = 20) -> None:
+        end = time.monotonic() + timeout
+        while replica.client().info("replication")["master_link_status"] != "up":
+            assert time.monotonic() < end, "a replica has nothing to copy"
+            time.sleep(0.02)  # nothing tells of it
 
     def wait_ok(self, timeout: float = 20) -> None:
         """Until every node says that the cluster is in order."""
@@ -59,7 +78,7 @@ class Cluster:
         return f"redis+cluster://127.0.0.1:{self.nodes[0].port}{words}"
 
     def kill(self) -> None:
-        for node in self.nodes:
+        for node in self._all:
             node.kill()
 
     def __enter__(self) -> Self:
@@ -82,11 +101,15 @@ class Cluster:
     def _map(self, me: int) -> str:
         """nodes.conf as node `me` would have written it: id, address, flags, master, pings, epoch, link, slots."""
         lines = []
-        for i, node in enumerate(self.nodes):
-            first, last = self._range(i)
-            flags = "myself,master" if i == me else "master"
+        for i, node in enumerate(self._all):
+            master = i % len(self.nodes)
+            first, last = self._range(master)
+            role, of, slots = (
+                ("master", "-", f" {first}-{last}") if i == master else ("slave", f"{master + 1:040x}", "")
+            )
+            flags = f"myself,{role}" if i == me else role
             # Valkey fails an assertion on SPUBLISH in a function when a node is in no shard; 7.0 knows no shards.
-            shard = f",,shard-id={i + 1:040x}" if self._kind == "valkey" else ""
+            shard = f",,shard-id={master + 1:040x}" if self._kind == "valkey" else ""
             address = f"127.0.0.1:{node.port}@{self._buses[i]}{shard}"
-            lines.append(f"{i + 1:040x} {address} {flags} - 0 0 {i + 1} connected {first}-{last}")
+            lines.append(f"{i + 1:040x} {address} {flags} {of} 0 0 {master + 1} connected{slots}")
         return "\n".join([*lines, f"vars currentEpoch {len(self.nodes)} lastVoteEpoch 0", ""])

@@ -38,7 +38,7 @@ class Servers:
 
     def cluster(self, kind: Kind = "valkey", **options: Any) -> Cluster:
         cluster = Cluster(self._new("cluster"), kind, **options)
-        self._made += cluster.nodes
+        self._made += [*cluster.nodes, *cluster.replicas]
         return cluster
 
     def sentinels(self, kind: Kind = "valkey", **options: Any) -> Sentinels:

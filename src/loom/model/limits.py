@@ -466,8 +466,19 @@ NOTICE_BYTES = 8192
 """A batch that is published with its notice: of longer messages Valkey's bound on what waits for a subscriber knows
 nothing (measured), and who reads them from the log reads them once a process."""
 
+REDIS_STAYED = 5.0
+"""A connection for notices that lasted so long is made anew at once when it is lost; else after a growing pause."""
+
+SWEEP_SLICES = 20
+"""Times `SWEEP_RUNS` of the oldest runs that one sweep looks for in Redis, as long as some have expired: two thousand a
+second."""
+
 LAPSING = 1000
 """Claims, and pauses, that have not been renewed for long, of which one claim is told: the oldest."""
+
+LAPSED = 20
+"""Those of them that have lapsed, from which one claim may choose: tenths of a millisecond of the server's time, which
+count when a thousand are taken over at once."""
 
 QUEUE_LOOK = 500
 """Entries of the queue that are looked at in one call of a list: others' calls go between."""

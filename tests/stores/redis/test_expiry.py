@@ -120,3 +120,16 @@ async def test_one_process_sweeps_for_all(valkey: Server) -> None:
         valkey.client().delete(Keys(parse_url(url).prefix).sweeper)
         await store.create(Meta(run="another", actor="actor"))
         assert (await other.sweep()).requeued == 1
+
+
+async def test_any_number_of_expired_runs_leaves_the_lists(valkey: Server) -> None:
+    """Thousands of the oldest in one sweep, some of the others: each is looked for in two sweeps."""
+    url = own(valkey.url())
+    keys, raw = Keys(parse_url(url).prefix), valkey.client()
+    async with RedisStore(parse_url(url)) as store:
+        for run in ("first", "last"):
+            await store.create(Meta(run=run, actor="actor"))
+        raw.zadd(keys.runs, {"first": 2.0, "last": 9000.0, **{f"gone-{number}": number for number in range(3, 2600)}})
+        assert (await store.sweep()).dropped == 0
+        assert (await store.sweep()).dropped == 2597
+        assert raw.zrange(keys.runs, 0, -1) == ["first", "last"]

@@ -136,3 +136,17 @@ async def test_a_server_that_will_not_do_is_told_in_a_line(answer: bytes, kind: 
     assert isinstance(error, kind)
     assert says in str(error)
     assert "\n" not in str(error)
+
+
+async def test_a_user_without_channels_is_told_and_reconnects_slowly(servers: Servers) -> None:
+    """What publishes says so. What listens tries again after pauses that grow."""
+    with servers.server("valkey", users={"alice": ">secret ~* +@all resetchannels"}) as server:
+        async with RedisStore(parse_url(server.url(user="alice", password="secret"))) as store:
+            with pytest.raises(Unauthorized, match="channel"):
+                await store.create(Meta(run="run", actor="actor"))
+            unwatch = store.watch("run", lambda notice: None)
+            with server.client(user="alice", password="secret") as client:
+                before = client.info("stats")["total_connections_received"]
+                await asyncio.sleep(0.5)  # what must not happen takes time
+                assert client.info("stats")["total_connections_received"] - before < 10
+            unwatch()

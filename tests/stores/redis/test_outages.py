@@ -13,6 +13,7 @@ from loom.model.chunk import Chunk
 from loom.model.errors import LoomError, StoreFull, Unavailable
 from loom.model.run import Claim, Meta
 from loom.stores.redis import RedisStore, parse_url
+from loom.stores.redis.functions import NAME
 from loom.tasks import spawn
 from loom.testing.author import Author, read_all
 from tests.faults.proxy import Proxy, proxy_before
@@ -216,6 +217,31 @@ async def test_a_full_server_says_so_and_goes_on(servers: Servers) -> None:
             assert (await store.head("other")).state == "queued"
 
 
+async def test_functions_that_are_missing_are_brought_once(servers: Servers) -> None:
+    """For all calls that miss them, and by the first of several processes; as often as they are flushed."""
+    with servers.server("redis7") as server:
+        url = own(server.url())
+        async with RedisStore(parse_url(url)) as store, RedisStore(parse_url(url)) as other:
+            for loads in (1, 2):
+                server.ask("FUNCTION", "FLUSH")
+                await asyncio.gather(
+                    *(each.create(Meta(run=f"run-{n}", actor="actor")) for n in range(50) for each in (store, other))
+                )
+                stats = server.client().info("commandstats")["cmdstat_function|load"]
+                assert stats["calls"] - stats["failed_calls"] == loads
+                assert stats["calls"] <= 2 * loads
+
+
+async def test_a_library_of_others_in_our_place_is_told(servers: Servers) -> None:
+    """Nobody asks for ever."""
+    with servers.server("valkey") as server:
+        foreign = f"#!lua name={NAME}\nredis.register_function('{NAME}_other', function() return 1 end)"
+        server.ask("FUNCTION", "LOAD", foreign)
+        async with RedisStore(parse_url(own(server.url()))) as store:
+            with pytest.raises(LoomError):
+                await store.create(META)
+
+
 async def test_errors_name_the_server(servers: Servers) -> None:
     server = servers.server("valkey")
     with pytest.raises(Unavailable, match=rf"Redis at 127\.0\.0\.1:{server.port} does not answer"):
@@ -233,3 +259,15 @@ async def test_nothing_is_left_of_a_store_that_could_not_open(proxy: Proxy) -> N
     assert asyncio.all_tasks() <= tasks
     with pytest.raises(LoomError):
         await store.head("run")
+
+
+async def test_a_server_with_too_many_clients_cannot_now(servers: Servers) -> None:
+    """It is not told as anything worse: the same may be asked again."""
+    with servers.server("valkey", config={"maxclients": 1}) as server:
+        with server.client() as client:
+            client.ping()
+            with pytest.raises(Unavailable, match="max number of clients"):
+                async with RedisStore(parse_url(server.url())):
+                    pass
+        async with RedisStore(parse_url(server.url())) as store:
+            assert await store.heads() == []

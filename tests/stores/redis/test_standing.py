@@ -83,3 +83,12 @@ def test_it_remembers_a_bounded_number() -> None:
     stood = Stood()
     looks(stood, 10_000.0, 5)
     assert len(stood._looks) <= limits.LOOKS
+
+
+def test_a_counter_that_has_gone_back_is_another_one() -> None:
+    """All was flushed: nothing that was seen before says anything of what is claimed since."""
+    stood = Stood()
+    now = looks(stood, 100.0, 5000)
+    stood.look(4, now + 0.1)
+    assert stood.stood(claim(3)) == 0.0
+    assert stood.watched == 0.0

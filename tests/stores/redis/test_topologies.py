@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -10,12 +11,14 @@ from loom.engine.hub import Hub
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import CursorExpired, LogError, OutcomeUnknown, StoreFull, Unavailable
+from loom.model.run import Meta
 from loom.stores.redis import RedisStore, parse_url
 from loom.stores.redis.keys import Keys
 from loom.stores.redis.servers import slot_of
 from loom.tasks import spawn
 from loom.testing.author import Author, read_all
 from loom.testing.conformance.kit import Told
+from tests.faults.proxy import proxy_before
 from tests.servers.cluster import Cluster
 from tests.servers.fixtures import own
 from tests.servers.server import Server
@@ -220,3 +223,97 @@ async def test_a_node_that_is_gone_takes_down_its_own_slots_only(servers: Server
                         await author.say("data")
                 else:
                     await say(store, author, "data")
+
+
+async def test_a_node_that_takes_a_slot_over_is_brought_the_functions(servers: Servers) -> None:
+    """While the slot is on its way (ASK), and has never had any of ours."""
+    with servers.cluster() as cluster:
+        url = own(cluster.url())
+        head = Keys(parse_url(url).prefix).of("run")[0]
+        async with RedisStore(parse_url(url)) as store:
+            author = await Author.start(store)
+            source, (target, *_) = cluster.node_of(head), _others(cluster, head)
+            slot = slot_of(head)
+            target.ask("FUNCTION", "FLUSH")
+            target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.ask("CLUSTER", "MYID"))
+            source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.ask("CLUSTER", "MYID"))
+            keys = source.ask("CLUSTER", "GETKEYSINSLOT", slot, 100)
+            source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+            await author.say("data")
+            assert target.ask("FUNCTION", "LIST") != []
+
+
+async def test_a_cluster_that_stands_still_is_told_to_all_at_once(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has to learn who has what shares the attempt: nobody waits for another's."""
+    with servers.cluster() as cluster:
+        async with RedisStore(parse_url(own(cluster.url()))) as store:
+            await store.heads()
+            monkeypatch.setattr(limits, "REDIS_SILENCE", 0.2)
+            monkeypatch.setattr(limits, "CONNECT_TIMEOUT", 0.2)
+        async with RedisStore(parse_url(own(cluster.url()))) as store:
+            await asyncio.gather(*(store.create(Meta(run=f"run-{number}", actor="actor")) for number in range(50)))
+            for node in cluster.nodes:
+                node.pause()
+            async with asyncio.timeout(5.0):
+                found = await asyncio.gather(
+                    *(store.head(f"run-{number}") for number in range(50)), return_exceptions=True
+                )
+            assert all(isinstance(each, Unavailable) for each in found)
+            for node in cluster.nodes:
+                node.resume()
+
+
+async def test_a_replica_of_a_cluster_names_the_others_and_takes_over(servers: Servers) -> None:
+    """It may be the one in the URL; and when its primary dies, writer and viewer find it by themselves."""
+    with servers.cluster(replicas=True) as cluster:
+        url = own(cluster.url())
+        keys = Keys(parse_url(url).prefix)
+        primary = cluster.node_of(keys.of("run")[0])
+        replica = cluster.replicas[cluster.nodes.index(primary)]
+        async with RedisStore(parse_url(url.replace(str(cluster.nodes[0].port), str(replica.port)))) as store:
+            author = await Author.start(store)
+            hub = Hub(store)
+
+            async def follow() -> list[int]:
+                return [cursor.seq async for page in hub.follow("run") for cursor, _ in page.lines()]
+
+            following = spawn(follow(), "follow")
+            await asyncio.to_thread(_in_step, primary, replica)
+            primary.kill()
+            for _ in range(5):
+                await say(store, author, "data")
+            await say(store, author, "complete")
+            assert await asyncio.wait_for(following, 20) == list(range(1, 8))
+            await hub.aclose()
+
+
+async def test_what_is_not_confirmed_for_a_lost_connection_is_told_once(
+    servers: Servers, caplog: pytest.LogCaptureFixture
+) -> None:
+    """To the caller: the shared WAIT that nobody waits for any more is no failure of its own."""
+    with servers.server("valkey") as server, servers.server("valkey", config={"replicaof": _place(server)}) as replica:
+        await asyncio.to_thread(_linked, replica)
+        async with (
+            proxy_before(own(server.url(durability="replica"))) as proxy,
+            RedisStore(parse_url(proxy.url)) as store,
+        ):
+            author = await begin(store, "run")
+            for _ in range(5):
+                proxy.lose_reply_to(b"_append")
+                batch = author.batch("data")
+                with pytest.raises(Unavailable):
+                    await store.append("run", batch)
+                await say(store, author, "data")
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
+def _place(server: Server) -> str:
+    return f"127.0.0.1 {server.port}"
+
+
+def _linked(replica: Server) -> None:
+    while replica.client().info("replication")["master_link_status"] != "up":
+        pass

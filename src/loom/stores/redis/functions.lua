@@ -139,7 +139,10 @@ end
 local function append(keys, args)
   local head, out = keys[1], keys[2]
   local epoch, tail, ended = unpack(redis.call('HMGET', head, 'epoch', 'tail', 'ended'))
-  if not epoch then return refuse('GONE') end
+  if not epoch then
+    publish(head, '') -- nobody has told the viewers, if all was flushed
+    return refuse('GONE')
+  end
   if args[1] ~= epoch or ended == '1' or tonumber(args[2]) ~= tonumber(tail) + 1 then
     return repeated(head, out, epoch, tail, ended, args)
   end
@@ -292,13 +295,20 @@ end
 local COUNTERS, ENTRIES, METAS, INPUTS, READY, ACTORS, LINES = 1, 2, 3, 4, 5, 6, 7
 local HELD, PAUSED, LATER, ALL, TOLD, WORKERS = 8, 9, 10, 11, 12, 13
 
+local function unpacked(packed)
+  local fine, value = pcall(cmsgpack.unpack, packed)
+  return fine and type(value) == 'table' and value or nil
+end
+
+-- None is there for a run whose entry cannot be read: a sweep puts it back. What is left of it in the orders is cleared
+-- away by whoever meets it: a name is good only while the entry bears it.
+
 local function entry_of(keys, run)
   local packed = redis.call('HGET', keys[ENTRIES], run)
-  if packed then
-    local entry = cmsgpack.unpack(packed)
-    entry.run = run
-    return entry
-  end
+  local entry = packed and unpacked(packed)
+  if not entry or not (entry.p and entry.q and entry.a and entry.k and entry.r and entry.n) then return end
+  entry.run = run
+  return entry
 end
 
 local function keep(keys, entry)
@@ -337,8 +347,33 @@ end
 
 local function last_word(name) return string.match(name, '([^ ]*)$') end
 
-local function is_first(keys, entry)
-  return entry.k == '' or last_word(first_by_name(keys[LINES], entry.a .. ' ' .. entry.k .. ' ')) == entry.run
+-- The first of a line may go, whoever it is but `own`, which is about to be kept by its caller; true if that is first.
+
+local function promote(keys, actor, key, own)
+  while true do
+    local name = first_by_name(keys[LINES], actor .. ' ' .. key .. ' ')
+    if not name or name == own then return name == own end
+    local first = entry_of(keys, last_word(name))
+    if first and select(3, names_of(first)) == name then
+      if first.p == 'behind' then
+        make_ready(keys, first)
+        keep(keys, first)
+      end
+      return false
+    end
+    redis.call('ZREM', keys[LINES], name)
+  end
+end
+
+-- an entry that cannot be read
+
+local function discard(keys, run)
+  local fine, meta = pcall(cjson.decode, redis.call('HGET', keys[METAS], run) or '')
+  redis.call('ZREM', keys[ALL], run)
+  for _, hash in ipairs({ENTRIES, METAS, INPUTS}) do redis.call('HDEL', keys[hash], run) end
+  if fine and type(meta) == 'table' and type(meta.key) == 'string' and type(meta.actor) == 'string' then
+    promote(keys, meta.actor, meta.key)
+  end
 end
 
 -- takes its place in the order, and in its key's line
@@ -349,14 +384,16 @@ local function enter(keys, entry)
   local _, _, line = names_of(entry)
   if entry.k ~= '' then redis.call('ZADD', keys[LINES], 0, line) end
   entry.p = 'behind'
-  if is_first(keys, entry) then make_ready(keys, entry) end
+  if entry.k == '' or promote(keys, entry.a, entry.k, line) then make_ready(keys, entry) end
 end
 
 local function leave_places(keys, entry)
   local ready, actor = names_of(entry)
   redis.call('ZREM', keys[READY], ready)
   redis.call('ZREM', keys[ACTORS], actor)
-  redis.call('ZREM', keys[HELD], entry.run)
+  if redis.call('ZREM', keys[HELD], entry.run) == 1 and redis.call('ZCARD', keys[HELD]) == 0 then
+    redis.call('HDEL', keys[COUNTERS], 'shortest')
+  end
   redis.call('ZREM', keys[PAUSED], entry.run)
   redis.call('ZREM', keys[LATER], entry.run)
 end
@@ -368,19 +405,14 @@ local function remove(keys, entry)
   if entry.k == '' then return end
   local _, _, line = names_of(entry)
   redis.call('ZREM', keys[LINES], line)
-  local first = first_by_name(keys[LINES], entry.a .. ' ' .. entry.k .. ' ')
-  local next = first and entry_of(keys, last_word(first))
-  if next and next.p == 'behind' then
-    make_ready(keys, next)
-    keep(keys, next)
-  end
+  promote(keys, entry.a, entry.k)
 end
 
 local function let_in(keys)
   for _, run in ipairs(redis.call('ZRANGEBYSCORE', keys[LATER], '-inf', seconds(), 'LIMIT', 0, LIMIT_PUT_DUE)) do
     redis.call('ZREM', keys[LATER], run)
     local entry = entry_of(keys, run)
-    if entry then
+    if entry and entry.p == 'later' then
       enter(keys, entry)
       keep(keys, entry)
     end
@@ -396,7 +428,7 @@ local function write_entry(keys, args)
 end
 
 local function put(keys, args)
-  if redis.call('HEXISTS', keys[ENTRIES], args[1]) == 1 then return 0 end
+  if entry_of(keys, args[1]) then return 0 end
   local entry = write_entry(keys, args)
   if args[8] ~= '' and tonumber(args[8]) > seconds() then
     entry.p = 'later'
@@ -447,49 +479,77 @@ local function oldest_but(keys, queue, rank, without)
   end
 end
 
+local function ready_by(keys, name)
+  local entry = entry_of(keys, last_word(name))
+  if entry and entry.p == 'ready' then
+    local ready, actor = names_of(entry)
+    if name == ready or name == actor then return entry end
+  end
+  redis.call('ZREM', keys[READY], name)
+  redis.call('ZREM', keys[ACTORS], name)
+  if not entry then discard(keys, last_word(name)) end
+end
+
 local function oldest(keys, queue, rank, without)
-  local name = first_by_name(keys[READY], queue .. ' ' .. rank .. ' ')
-  if not name or not next(without) then return name end
-  return oldest_but(keys, queue, rank, without)
+  while true do
+    local name = first_by_name(keys[READY], queue .. ' ' .. rank .. ' ')
+    if name and next(without) then name = oldest_but(keys, queue, rank, without) end
+    local entry = name and ready_by(keys, name)
+    if entry or not name then return entry end
+  end
 end
 
 local function find(keys, queues, without, lapsed)
   for _, rank in ipairs(order(tonumber(redis.call('HGET', keys[COUNTERS], 'claims') or '0'))) do
-    local best, run = math.huge, nil
+    local best
     for _, queue in ipairs(queues) do
-      local name = oldest(keys, queue, rank, without)
-      if name and number_in(name) < best then best, run = number_in(name), last_word(name) end
+      local entry = oldest(keys, queue, rank, without)
+      if entry and (not best or entry.n < best.n) then best = entry end
     end
     for _, entry in ipairs(lapsed) do
-      if entry.r == rank and entry.n < best then best, run = entry.n, entry.run end
+      if entry.r == rank and (not best or entry.n < best.n) then best = entry end
     end
-    if run then return entry_of(keys, run) end
+    if best then return best end
   end
+end
+
+local function set_of(list)
+  local set = {}
+  for _, each in ipairs(list) do set[each] = true end
+  return set
 end
 
 -- those of the runs that lapsed, as the worker has seen them, that nobody has renewed or taken since
 
 local function still_lapsed(keys, seen, queues, without)
-  local lapsed, wanted = {}, {}
-  for _, queue in ipairs(queues) do wanted[queue] = true end
+  local lapsed, wanted = {}, set_of(queues)
   for _, one in ipairs(seen) do
     local stamp = redis.call('ZSCORE', keys[HELD], one[1]) or redis.call('ZSCORE', keys[PAUSED], one[1])
     local entry = stamp and tonumber(stamp) == one[2] and entry_of(keys, one[1])
-    if entry and wanted[entry.q] and not without[entry.a] then lapsed[#lapsed + 1] = entry end
+    local waits = entry and (entry.p == 'leased' or entry.p == 'paused')
+    if waits and wanted[entry.q] and not without[entry.a] then lapsed[#lapsed + 1] = entry end
   end
   return lapsed
 end
 
--- what may lapse next: {run, renewal, lease, paused}
+-- what may lapse next, and be claimed then: {run, renewal, lease, paused}
 
-local function standing(keys, most)
+local function standing(keys, most, queues, without)
+  local wanted = set_of(queues)
   local found = {}
   for _, zset in ipairs({HELD, PAUSED}) do
     local upto = zset == HELD and most or '+inf'
     local some = redis.call('ZRANGEBYSCORE', keys[zset], '-inf', upto, 'WITHSCORES', 'LIMIT', 0, LIMIT_LAPSING)
     for i = 1, #some, 2 do
       local entry = entry_of(keys, some[i])
-      if entry then found[#found + 1] = {some[i], some[i + 1], tostring(entry.l), zset == PAUSED and 1 or 0} end
+      if entry and entry.p == (zset == HELD and 'leased' or 'paused') then
+        if wanted[entry.q] and not without[entry.a] then
+          found[#found + 1] = {some[i], some[i + 1], tostring(entry.l), zset == PAUSED and 1 or 0}
+        end
+      else
+        redis.call('ZREM', keys[zset], some[i])
+        if not entry then discard(keys, some[i]) end
+      end
     end
   end
   return found
@@ -502,18 +562,18 @@ local function claim(keys, args)
   let_in(keys)
   local worker, call = args[1], args[2]
   local told = redis.call('HGET', keys[TOLD], worker)
+  told = told and unpacked(told)
   if told then
-    local name, run, number = unpack(cmsgpack.unpack(told))
+    local name, run, number = unpack(told)
     local entry = name == call and entry_of(keys, run)
     if entry and entry.w == worker and entry.c == number then return {claim_of(keys, entry)} end
   end
-  local queues, without = cjson.decode(args[4]), {}
-  for _, actor in ipairs(cjson.decode(args[5])) do without[actor] = true end
+  local queues, without = cjson.decode(args[4]), set_of(cjson.decode(args[5]))
   local entry = find(keys, queues, without, still_lapsed(keys, cjson.decode(args[6]), queues, without))
   if not entry then
     local counters = redis.call('HMGET', keys[COUNTERS], 'renewals', 'shortest')
     local due = redis.call('ZRANGE', keys[LATER], 0, 0, 'WITHSCORES')[2]
-    return {false, counters[1] or '0', counters[2] or '0', standing(keys, args[7]), due and whole((tonumber(due) - seconds()) * 1000) or false}
+    return {false, counters[1] or '0', counters[2] or '0', standing(keys, args[7], queues, without), due and whole((tonumber(due) - seconds()) * 1000) or false}
   end
   give(keys, entry, worker, args[3])
   count(keys, 'claims')
@@ -592,21 +652,24 @@ end
 local function unqueued(keys, args)
   local missing = {}
   for _, run in ipairs(args) do
-    if redis.call('HEXISTS', keys[ENTRIES], run) == 0 then missing[#missing + 1] = run end
+    if not entry_of(keys, run) then missing[#missing + 1] = run end
   end
   return missing
 end
 
--- which list ("all" or "later"), from which place in it, queue and place ("" for any); what fits, and how many were seen
+-- which list ("all" or "later"), from which place in it, queue and place ("" for any), most; what fits, and how many
+-- were seen
 
 local function entries(keys, args)
-  local found, from = {}, tonumber(args[2])
+  local found, from, most = {}, tonumber(args[2]), tonumber(args[5])
   local runs = redis.call('ZRANGE', keys[args[1] == 'all' and ALL or LATER], from, from + LIMIT_QUEUE_LOOK - 1)
   for _, run in ipairs(runs) do
     local entry = entry_of(keys, run)
     local place = entry and ((entry.p == 'later' or entry.p == 'paused') and 'delayed' or entry.p)
     if entry and (args[3] == '' or entry.q == args[3]) and (args[4] == '' or place == args[4]) then
-      found[#found + 1] = {run, place, entry.w, whole(entry.c), whole(entry.x), redis.call('HGET', keys[METAS], run)}
+      found[#found + 1] = {run, entry.q, entry.a, entry.k, entry.r, place, entry.w, whole(entry.c), whole(entry.x),
+        redis.call('HGET', keys[METAS], run)}
+      if #found == most then break end
     end
   end
   return {found, #runs}
@@ -617,14 +680,13 @@ end
 local function attend(keys, args)
   local now, asked = seconds(), false
   local known = redis.call('HGET', keys[WORKERS], args[1])
-  if known then
-    local said = cmsgpack.unpack(known)
-    asked = said[2] == args[3] and said[4]
-  end
+  known = known and unpacked(known)
+  if known then asked = known[2] == args[3] and known[4] end
   redis.call('HSET', keys[WORKERS], args[1], cmsgpack.pack({args[2], args[3], now, asked}))
   local all = redis.call('HGETALL', keys[WORKERS])
   for i = 1, #all, 2 do
-    if cmsgpack.unpack(all[i + 1])[3] < now - tonumber(args[4]) then
+    local said = unpacked(all[i + 1])
+    if not said or said[3] < now - tonumber(args[4]) then
       redis.call('HDEL', keys[WORKERS], all[i])
       redis.call('HDEL', keys[TOLD], all[i])
     end
@@ -642,8 +704,8 @@ local function workers(keys, args)
   local found, now = {}, seconds()
   local all = redis.call('HGETALL', keys[WORKERS])
   for i = 1, #all, 2 do
-    local said = cmsgpack.unpack(all[i + 1])
-    if said[3] >= now - tonumber(args[1]) then
+    local said = unpacked(all[i + 1])
+    if said and said[3] >= now - tonumber(args[1]) then
       found[#found + 1] = {said[1], string.format('%.3f', said[3]), said[4] and 1 or 0}
     end
   end
@@ -652,7 +714,7 @@ end
 
 local function ask_to_drain(keys, args)
   local known = redis.call('HGET', keys[WORKERS], args[1])
-  local said = known and cmsgpack.unpack(known)
+  local said = known and unpacked(known)
   if not said or said[3] < seconds() - tonumber(args[2]) then return 0 end
   said[4] = true
   redis.call('HSET', keys[WORKERS], args[1], cmsgpack.pack(said))

@@ -59,6 +59,7 @@ class Wire(asyncio.Protocol):
         """The reply to a command that goes out once, behind everything that is asked in this turn of the loop."""
         if self._barrier is None or self._barrier.done():
             self._barrier = self._loop.create_future()
+            self._barrier.add_done_callback(_seen)
             self._loop.call_soon(self._raise_barrier, self._barrier, command)
         return self._barrier
 
@@ -135,10 +136,16 @@ class Wire(asyncio.Protocol):
         self._watch = self._loop.call_later(limits.REDIS_SILENCE / 2, self._look)
 
 
+def _seen(future: asyncio.Future[Reply]) -> None:
+    """Whoever waited for it may have left, or have met a failure of his own."""
+    if not future.cancelled():
+        future.exception()
+
+
 def _pass_on(asked: asyncio.Future[Reply], to: asyncio.Future[Reply]) -> None:
+    error = asked.exception()
     if to.done():
         return
-    error = asked.exception()
     if error is None:
         to.set_result(asked.result())
     else:
@@ -153,6 +160,10 @@ class Link:
         self._dialing: asyncio.Task[Wire] | None = None
         self._closed = False
         self.wire: Wire | None = None
+
+    @property
+    def is_up(self) -> bool:
+        return self.wire is not None and not self.wire.lost.done()
 
     async def up(self) -> Wire:
         """The wire. Whoever needs it at the same time shares the attempt and its outcome."""

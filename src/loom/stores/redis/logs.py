@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 import uuid
@@ -12,7 +13,7 @@ from typing import Any
 from loom.model import limits
 from loom.model.chunk import CANCEL, Batch, Page
 from loom.model.cursor import EPOCH_DIGITS, Cursor, make_epoch
-from loom.model.errors import Conflict, Fenced, LogEnded, LogNotFound, LoomError, OutcomeUnknown
+from loom.model.errors import Conflict, Damaged, Fenced, LogEnded, LogNotFound, LoomError, OutcomeUnknown
 from loom.model.history import page_of, start_after
 from loom.model.ports import Fence
 from loom.model.run import Head, Mark, Meta, RunState, run_of, state_of
@@ -23,10 +24,13 @@ from loom.wire.json import check_size, encode, ending_of
 from .keys import Keys
 from .link import Reply
 from .replies import Refused
-from .rows import LISTED, batches_of, epochs_of, head_of, split
+from .rows import LISTED, batches_of, check_whole, epochs_of, head_of, number_of, split
 from .servers import Servers
 
 __all__ = ["Logs"]
+
+
+_log = logging.getLogger("loom.store")
 
 
 class Logs:
@@ -58,11 +62,27 @@ class Logs:
     async def head(self, run: str) -> Head:
         return _head(run, await self._call("head", run))
 
-    async def listed(self, runs: Sequence[str]) -> list[Head | None]:
-        """Heads as lists show them, asked for together; None for runs that are gone."""
+    async def listed(self, runs: Iterable[str]) -> list[Head]:
+        """Heads as lists show them, asked for together, of those that are there and can be read: of a damaged one
+        whoever asks for that run is told."""
+        heads = await asyncio.gather(*(self._listed(run) for run in runs))
+        return [head for head in heads if head is not None]
+
+    async def _listed(self, run: str) -> Head | None:
+        key = self._keys.of(run)[0]
+        try:
+            reply = await self._servers.ask(key, "HMGET", key, *LISTED)
+            fields = {name.encode(): value for name, value in zip(LISTED, reply, strict=True)}
+            return None if fields[b"meta"] is None else head_of(run, fields)
+        except Damaged as damage:
+            _log.error("left out of a list: run %s: %s", run, damage)
+            return None
+
+    async def missing(self, runs: Sequence[str]) -> set[str]:
+        """Those of the runs that are gone."""
         heads = [self._keys.of(run)[0] for run in runs]
-        replies = await asyncio.gather(*(self._servers.ask(head, "HMGET", head, *LISTED) for head in heads))
-        return [_listed(run, reply) for run, reply in zip(runs, replies, strict=True)]
+        there = await asyncio.gather(*(self._servers.ask(head, "EXISTS", head) for head in heads))
+        return {run for run, exists in zip(runs, there, strict=True) if not exists}
 
     async def fence(self, run: str, token: str) -> Fence:
         epoch, tail, ended, size = await self._call("fence", run, token, _digits(), repr(self._wall()))
@@ -133,10 +153,12 @@ class Logs:
         epochs, first, tail, ended, inbox_epoch, inbox_tail = facts
         inbox = log != run
         if inbox:
-            epochs, first, tail = b"%b:1" % inbox_epoch, 1, inbox_tail
-        start = start_after(after, epochs=epochs_of(run, epochs), first=int(first), tail=int(tail))
+            epochs, first, tail = b"%b:1" % inbox_epoch, b"1", inbox_tail
+        end = number_of(run, tail)
+        start = start_after(after, epochs=epochs_of(run, epochs), first=number_of(run, first), tail=end)
         batches = batches_of(run, entries, inbox=inbox)
-        return page_of(batches, start, after=after, tail=int(tail), ended=ended == b"1", limit=limit)
+        check_whole(run, batches, start, end)
+        return page_of(batches, start, after=after, tail=end, ended=ended == b"1", limit=limit)
 
     async def trim(self, run: str, before: int) -> int:
         return int(await self._call("trim", run, before))
@@ -191,11 +213,6 @@ def _head(run: str, reply: Reply) -> Head:
     flat, last = reply
     fields: dict[bytes, bytes | None] = dict.fromkeys((b"error", b"started", b"ended_at"))
     return head_of(run, fields | dict(_pairs(flat)), last)
-
-
-def _listed(run: str, reply: Sequence[bytes | None]) -> Head | None:
-    fields = {name.encode(): value for name, value in zip(LISTED, reply, strict=True)}
-    return None if fields[b"meta"] is None else head_of(run, fields)
 
 
 def _mark(reader: bytes, text: bytes) -> Mark:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import uuid
 from collections import Counter
 from collections.abc import Iterable
@@ -125,7 +126,8 @@ class Notices:
 
     def published(self, channel: str, text: bytes) -> None:
         topic = self._keys.topic(channel)
-        self._fresh.add(topic)
+        if topic in self._watchers:
+            self._fresh.add(topic)
         self._watchers.tell(topic, Notice() if topic == self._keys.queue else _notice(text))
 
     # --- looking ----------------------------------------------------------------------------------------------------
@@ -161,16 +163,14 @@ class Notices:
         return True
 
     async def _look(self, topics: list[str]) -> None:
-        asked = []
-        for topic in topics:
-            run = run_of(topic)
-            head = self._keys.of(run)[0]
-            fields = _OUTBOX if topic == run else _INBOX
-            with contextlib.suppress(LoomError, ReplyError):  # the next look may reach it
-                asked.append((topic, await self._servers.begin(head, "HMGET", head, *fields)))
-        for topic, reply in asked:
-            with contextlib.suppress(LoomError, ReplyError):
-                self._compare(topic, tuple(await reply))
+        await asyncio.gather(*(self._look_at(topic) for topic in topics))
+
+    async def _look_at(self, topic: str) -> None:
+        run = run_of(topic)
+        head = self._keys.of(run)[0]
+        fields = _OUTBOX if topic == run else _INBOX
+        with contextlib.suppress(LoomError, ReplyError):  # the next look may reach it
+            self._compare(topic, tuple(await (await self._servers.begin(head, "HMGET", head, *fields))))
 
     def _compare(self, topic: str, found: _Seen) -> None:
         if topic not in self._watchers:
@@ -247,22 +247,22 @@ class _Ear:
 
     async def listen(self) -> None:
         """For ever: connected and subscribed, as far as the server lets us."""
-        pause = limits.STORE_RETRY[0]
+        loop, pause = asyncio.get_running_loop(), limits.STORE_RETRY[0]
         while True:
             if not self._channels:  # perhaps its server is gone for good, and others have its slots
                 self._wanted.clear()
                 await self._wanted.wait()
+            began = loop.time()
             try:
                 self._wire = await self._notices.connect(self._host, self)
+                await self._subscribe(self._wire)
+                await self._stay(self._wire)
             except LoomError as error:
                 _log.info("no notices: %s", error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, limits.STORE_RETRY[1])
-                await self._notices.sort_anew()
-                continue
-            pause = limits.STORE_RETRY[0]
-            await self._subscribe(self._wire)
-            await self._stay(self._wire)
+            if loop.time() - began > limits.REDIS_STAYED:
+                pause = limits.STORE_RETRY[0]
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, limits.STORE_RETRY[1])
             await self._notices.sort_anew()
 
     async def _subscribe(self, wire: Wire) -> None:
@@ -320,9 +320,11 @@ def _notice(text: bytes) -> Notice:
     facts, line, payload = text.partition(b"\n")
     if not facts:
         return Notice()
-    epoch, first, last, ended = facts.split()
-    batch = Batch(int(epoch), int(first), int(last), payload) if line else None
-    return Notice(batch, ended == b"1")
+    try:
+        epoch, first, last = (int(number) for number in facts[:-2].split())
+    except ValueError:  # somebody else speaks here
+        return Notice()
+    return Notice(Batch(epoch, first, last, payload) if line else None, facts.endswith(b" 1"))
 
 
 def _slices(items: list[str], size: int) -> Iterable[list[str]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import random
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
@@ -11,9 +13,9 @@ from typing import Any
 import msgspec
 
 from loom.model import limits
-from loom.model.errors import Conflict, Fenced, LoomError, UsageError
+from loom.model.errors import Conflict, Damaged, Fenced, LoomError, UsageError
 from loom.model.ports import Unwatch
-from loom.model.priority import rank
+from loom.model.priority import PRIORITIES, rank
 from loom.model.run import Claim, Entry, Meta, Place, WorkerInfo
 from loom.tasks import TaskSet
 from loom.wire.json import encode
@@ -28,6 +30,8 @@ from .standing import Standing, Stood
 
 __all__ = ["Queue", "pause"]
 
+_log = logging.getLogger("loom.store")
+
 _info = msgspec.json.Decoder(WorkerInfo)
 
 
@@ -41,6 +45,8 @@ class Queue:
         self._clock = clock
         self._stood = Stood()
         self._shortest = 0.0
+        self._lapsed: list[Standing] = []
+        """What has lapsed, as far as the last look told, and was not given to us since."""
         self._renewing: list[tuple[Claim, asyncio.Future[bool]]] = []
         self._tasks = TaskSet()
         self._unanswered: dict[str, str] = {}
@@ -121,10 +127,10 @@ class Queue:
         for part in ("all", "later"):
             looked, seen = 0, limits.QUEUE_LOOK
             while seen == limits.QUEUE_LOOK and len(found) < limit:
-                rows, seen = await self._call("entries", part, looked, queue or "", place or "")
+                rows, seen = await self._call("entries", part, looked, queue or "", place or "", limit - len(found))
                 found += [_entry(*row) for row in rows]
                 looked += seen
-        return found[:limit]
+        return found
 
     # --- workers -----------------------------------------------------------------------------------------------------
 
@@ -149,24 +155,21 @@ class Queue:
         self, queues: Sequence[str], worker: str, lease: float, without: Collection[str]
     ) -> tuple[Claim | None, float | None]:
         """A claim; else in how many seconds there may be one, if that is known."""
-        found, due = await self._ask(queues, worker, lease, without, [])
-        if isinstance(found, Claim):
-            return found, None
-        lapsed = self._stood.lapsed(found)
-        if lapsed:
-            again, _ = await self._ask(queues, worker, lease, without, lapsed)
-            if isinstance(again, Claim):
-                return again, None
-        dues = [each for each in (due, self._stood.due(found)) if each is not None]
-        return None, max(min(dues), 0.0) if dues else None
+        claim, due = await self._ask(queues, worker, lease, without)
+        if claim is None and self._lapsed:
+            claim, due = await self._ask(queues, worker, lease, without)
+        return claim, due
 
     async def _ask(
-        self, queues: Sequence[str], worker: str, lease: float, without: Collection[str], lapsed: Sequence[Standing]
-    ) -> tuple[Claim | list[Standing], float | None]:
+        self, queues: Sequence[str], worker: str, lease: float, without: Collection[str]
+    ) -> tuple[Claim | None, float | None]:
         call = self._unanswered.pop(worker, None) or uuid.uuid4().hex
-        seen = encode([(one.run, one.renewal) for one in lapsed])
+        some = self._lapsed
+        if len(some) > limits.LAPSED:  # others know the same ones, and take them over at the same time
+            some = random.sample(some, limits.LAPSED)
+        seen = encode([(one.run, one.renewal) for one in some])
         upto = self._stood.unrenewed_for(self._shortest)
-        most = "+inf" if upto is None else upto
+        most = "-inf" if upto is None else upto
         try:
             reply = await self._call(
                 "claim", worker, call, repr(lease), encode(list(queues)), encode(list(without)), seen, most
@@ -175,12 +178,31 @@ class Queue:
             self._unanswered[worker] = call
             raise
         if reply[0] is not None:
-            return _claim(reply[0], worker), None
-        _, renewals, shortest, standing, due = reply
+            try:
+                claim = _claim(reply[0], worker)
+            except Damaged as damage:
+                await self._let_go(reply[0], worker, damage)
+                return None, 0.0
+            self._lapsed = [one for one in self._lapsed if one.run != claim.run]
+            return claim, None
+        return None, self._looked(*reply[1:])
+
+    def _looked(self, renewals: bytes, shortest: bytes, standing: Sequence[Any], later: bytes | None) -> float | None:
+        """There was nothing to claim. In how many seconds there may be something, if that is known."""
         self._shortest = float(shortest)
         self._stood.look(int(renewals), self._clock(), apart=min(limits.OBSERVE, self._shortest / 4))
         found = [Standing(run.decode(), int(at), float(lease), bool(paused)) for run, at, lease, paused in standing]
-        return found, None if due is None else max(int(due) / 1000, 0.0)
+        self._lapsed = self._stood.lapsed(found)
+        watch = self._shortest - self._stood.watched
+        dues = (None if later is None else int(later) / 1000, self._stood.due(found), watch if watch > 0 else None)
+        return min((max(due, 0.0) for due in dues if due is not None), default=None)
+
+    async def _let_go(self, found: Sequence[Any], worker: str, damage: Damaged) -> None:
+        """Others' runs go on. If it is the queue's copy that is damaged, a sweep puts the run back from its own."""
+        _log.error("let go from the queue: %s", damage)
+        _, _, number, _, run = found
+        with contextlib.suppress(Refused):  # it has lapsed meanwhile: whoever claims it now does this
+            await self._call("ack", run, worker, int(number))
 
     def _watch(self) -> tuple[asyncio.Event, Unwatch]:
         changed = asyncio.Event()
@@ -222,14 +244,20 @@ def _claim(found: Sequence[Any], worker: str) -> Claim:
     return Claim(meta=join(run.decode(), meta, input), worker=worker, number=int(number), crashes=int(crashes))
 
 
-def _entry(run: bytes, place: bytes, worker: bytes, number: bytes, crashes: bytes, stored: bytes) -> Entry:
-    meta = join(run.decode(), stored, None)
+def _entry(
+    run: bytes, queue: bytes, actor: bytes, key: bytes, rank: bytes, place: bytes, worker: bytes, number: bytes,
+    crashes: bytes, stored: bytes,
+) -> Entry:  # fmt: skip
+    try:
+        meta = join(run.decode(), stored, None)
+    except Damaged:  # shown all the same: it is told by who claims it
+        meta = Meta(run=run.decode(), actor=actor.decode())
     return Entry(
         run=meta.run,
-        actor=meta.actor,
-        queue=meta.queue,
-        key=meta.key,
-        priority=meta.priority,
+        actor=actor.decode(),
+        queue=queue.decode(),
+        key=key.decode() or None,
+        priority=PRIORITIES[int(rank)],
         place=place.decode(),  # type: ignore[arg-type]
         worker=worker.decode() or None,
         number=int(number),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loom.model.errors import LoomError, OutcomeUnknown, StoreFull, Unauthorized, Unavailable, UsageError
+from loom.model.errors import Damaged, LoomError, OutcomeUnknown, StoreFull, Unauthorized, Unavailable, UsageError
 
 from .link import ReplyError
 
@@ -15,7 +15,7 @@ _LATER = frozenset(
 )
 """The server cannot now; the same may be asked again."""
 
-_LOGIN = frozenset(["NOAUTH", "NOPERM", "WRONGPASS"])
+_LOGIN = frozenset(["DENIED", "NOAUTH", "NOPERM", "WRONGPASS"])
 
 _UNDER_US = "The user executing the script"
 """How refusals begin of what a function of ours asks for."""
@@ -42,14 +42,16 @@ def meaning_of(error: ReplyError, name: str) -> LoomError:
     word = text.split(" ", 1)[0]
     if word in _FULL:
         return StoreFull(f"{name} has no room: {_FULL[word]}")
-    if word in _LATER:
+    if word in _LATER or "max number of clients" in text:
         return Unavailable(f"{name} cannot now: {text[:200]}")
     if _UNDER_US in text:
         return Unauthorized(
             f"{name} does not let us do in its functions what they have to: see docs/redis.md for the rights"
         )
-    if word in _LOGIN:
+    if word in _LOGIN or "ACL failure" in text:
         return Unauthorized(f"{name} does not let us: {_plain(text)}")
+    if word == "WRONGTYPE" or "user_function:" in text:  # one of ours met what none of ours has written
+        return Damaged(f"{name} holds what cannot be read: {text[:200]}")
     if "unknown command" in text:
         return UsageError(f"{name} does not know what it is asked: Redis 7.0 or newer, or Valkey 8, is needed")
     return OutcomeUnknown(f"{name} failed: {text[:200]}", retryable=False)

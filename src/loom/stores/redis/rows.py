@@ -13,7 +13,7 @@ from loom.model.errors import Damaged, ErrorInfo, RemoteProtocolError
 from loom.model.run import NO_INPUT, Head, Meta
 from loom.wire.json import encode, ending_of
 
-__all__ = ["LISTED", "batches_of", "epochs_of", "head_of", "join", "split"]
+__all__ = ["LISTED", "batches_of", "check_whole", "epochs_of", "head_of", "join", "number_of", "split"]
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ def split(meta: Meta) -> tuple[bytes, bytes]:
     return encode(replace(meta, input=NO_INPUT)), bytes(meta.input)
 
 
-def join(run: str, meta: bytes, input: bytes | None) -> Meta:
+def join(run: str, meta: bytes | None, input: bytes | None) -> Meta:
     """What `split` took apart; without an input that of a run that has none. Raises `Damaged`."""
     rest = _read(_meta, meta, run, "start")
     return rest if input is None else replace(rest, input=msgspec.Raw(input))
@@ -43,6 +43,14 @@ def epochs_of(run: str, text: bytes) -> tuple[tuple[int, int], ...]:
         return tuple((int(epoch), int(first)) for epoch, _, first in (each.partition(b":") for each in text.split()))
     except ValueError as error:
         raise _damaged(run, "list of epochs", error) from None
+
+
+def number_of(run: str, text: bytes | None) -> int:
+    """One of a head's numbers. Raises `Damaged`."""
+    try:
+        return int(text or b"")
+    except ValueError as error:
+        raise _damaged(run, "head", error) from None
 
 
 def head_of(run: str, fields: dict[bytes, bytes | None], last: bytes | None = None) -> Head:
@@ -71,8 +79,21 @@ def batches_of(run: str, entries: Iterable[Any], *, inbox: bool) -> Sequence[Bat
     """The batches that a stream's entries are. Raises `Damaged`."""
     try:
         return [_batch(*entry, inbox=inbox) for entry in entries]
-    except (ValueError, IndexError) as error:
+    except (ValueError, TypeError, IndexError) as error:
         raise _damaged(run, "log", error) from None
+
+
+def check_whole(run: str, batches: Sequence[Batch], start: int, tail: int) -> None:
+    """Raises `Damaged` when one is missing from `start` on: a server that evicts keys may have taken them."""
+    due = start
+    for batch in batches:
+        if not batch.first <= due <= batch.last:
+            break
+        due = batch.last + 1
+    else:
+        if batches or tail < start:
+            return
+    raise _damaged(run, "log", f"chunk {due} is missing")
 
 
 def _batch(id: bytes, fields: list[bytes], *, inbox: bool) -> Batch:
@@ -86,9 +107,9 @@ def _time(text: bytes | None) -> float | None:
     return None if not text else float(text)
 
 
-def _read(decoder: msgspec.json.Decoder[T], data: bytes, run: str, what: str) -> T:
+def _read(decoder: msgspec.json.Decoder[T], data: bytes | None, run: str, what: str) -> T:
     try:
-        return decoder.decode(data)
+        return decoder.decode(data or b"")
     except _FAULTS as error:
         raise _damaged(run, what, error) from None
 

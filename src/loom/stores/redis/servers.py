@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from loom.model import limits
-from loom.model.errors import LoomError, Unauthorized, Unavailable, UsageError
+from loom.model.errors import HandleClosed, LoomError, Unauthorized, Unavailable, UsageError
 from loom.model.ports import Durability
+from loom.tasks import cancel_and_wait, spawn
 
 from .address import Address, Host
 from .functions import CODE, name_of
 from .link import Link, Pushed, Reply, ReplyError, Wire
-from .replies import meaning_of, refusal_of
+from .replies import Refused, meaning_of, refusal_of
 
 __all__ = ["Servers", "slot_of"]
 
@@ -38,7 +39,9 @@ class Servers:
         self._links: dict[Host | None, Link] = {}
         self._confirming: dict[Host | None, Link] = {}
         self._slots: list[Host] | None = None
-        self._learning: asyncio.Lock = asyncio.Lock()
+        self._learning: asyncio.Task[None] | None = None
+        self._loading: dict[Host | None, asyncio.Task[None]] = {}
+        self._closed = False
 
     @property
     def clustered(self) -> bool:
@@ -56,6 +59,8 @@ class Servers:
             raise UsageError(f"{self._address} is no cluster: leave +cluster out of the URL")
 
     async def aclose(self) -> None:
+        self._closed = True
+        await cancel_and_wait(*self._loading.values(), *([] if self._learning is None else [self._learning]))
         for link in [*self._links.values(), *self._confirming.values()]:
             await link.aclose()
 
@@ -87,8 +92,8 @@ class Servers:
             try:
                 return await link.wire.ask(*command)  # nearly always: with no frame in between
             except ReplyError as error:
-                if (refusal := refusal_of(error)) is not None:
-                    raise refusal from None
+                if not _is_unknown(error):  # that alone has certainly not happened
+                    raise self._told(error, None) from None
         return await self.ask(keys[0], *command)
 
     async def ask(self, key: str, *command: str | bytes | int) -> Reply:
@@ -118,41 +123,52 @@ class Servers:
             try:
                 return await ask(host)
             except ReplyError as error:
-                refusal = refusal_of(error)
-                if refusal is not None:
-                    raise refusal from None
                 word, *more = str(error).split()
                 if word == "MOVED":
                     await self._learn()
                 elif word == "ASK":
                     return await self._asking(_host_of(more[1]), command)
-                elif "Function not found" in str(error):
+                elif _is_unknown(error):
                     await self._load(host)
                 else:
-                    if word == "READONLY":
-                        self._forget(host)
-                    raise meaning_of(error, self._name(host)) from None
+                    raise self._told(error, host) from None
             except Unavailable:
-                with contextlib.suppress(LoomError):  # perhaps another node has taken over: for who asks again
-                    await self.relearn()
+                await self._look_again()
                 raise
-        raise Unavailable(f"{self._address}: the cluster is being changed")
+        raise Unavailable(f"{self._address} goes round in circles: its cluster, or its functions, are being changed")
+
+    def _told(self, error: ReplyError, host: Host | None) -> Refused | LoomError:
+        """What it means that a server, or one of our functions there, does not do it."""
+        if str(error).startswith("READONLY"):
+            self._forget(host)
+        return refusal_of(error) or meaning_of(error, self._name(host))
 
     async def _asking(self, host: Host, command: tuple[Any, ...]) -> Reply:
         """A slot on its way to another node: this once it is asked there."""
-        wire = await self._link(host).up()
-        wire.ask("ASKING").add_done_callback(lambda asked: asked.exception())
-        try:
-            return await wire.ask(*command)
-        except ReplyError as error:
-            raise refusal_of(error) or meaning_of(error, self._name(host)) from None
+        for _ in range(limits.REDIRECTIONS):
+            wire = await self._link(host).up()
+            wire.ask("ASKING").add_done_callback(lambda asked: asked.exception())
+            try:
+                return await wire.ask(*command)
+            except ReplyError as error:
+                if not _is_unknown(error):
+                    raise self._told(error, host) from None
+                await self._load(host)
+        raise Unavailable(f"{self._name(host)} does not keep the functions that it is given")
 
     async def _load(self, host: Host | None) -> None:
-        """Bring our functions. Another process may do the same at this moment."""
+        """Bring our functions, once for all who miss them: it takes the server as long as fifty calls."""
+        loading = self._loading.get(host)
+        if loading is None or loading.done():
+            loading = self._loading[host] = spawn(self._loaded(host), "loom-redis-load")
+        await asyncio.shield(loading)
+
+    async def _loaded(self, host: Host | None) -> None:
         try:
-            await self._link(host).ask("FUNCTION", "LOAD", "REPLACE", CODE)
+            await self._link(host).ask("FUNCTION", "LOAD", CODE)
         except ReplyError as error:
-            raise meaning_of(error, self._name(host)) from None
+            if "already exists" not in str(error):  # another process was faster; by its name it is the same
+                raise meaning_of(error, self._name(host)) from None
 
     # --- who has what ------------------------------------------------------------------------------------------------
 
@@ -164,6 +180,8 @@ class Servers:
         links = self._links if links is None else links
         link = links.get(host)
         if link is None:
+            if self._closed:
+                raise HandleClosed("this store is not open")
             link = links[host] = Link(lambda: self._dial(host))
         return link
 
@@ -182,16 +200,25 @@ class Servers:
         if self._slots is not None:
             await self._learn()
 
+    async def _look_again(self) -> None:
+        """Perhaps another node has taken over: for who asks again. None may answer, which is not waited for."""
+        with contextlib.suppress(LoomError, TimeoutError):
+            async with asyncio.timeout(limits.STORE_RETRY[1]):
+                await self.relearn()
+
     async def _learn(self) -> None:
-        """Ask any node of the cluster that answers for the whole table."""
-        known = self._slots
-        async with self._learning:
-            if self._slots is not known:  # somebody else has, meanwhile
-                return
-            self._slots = await self._table()
+        """Ask any node of the cluster that answers for the whole table. Whoever needs it at the same time shares the
+        attempt and its outcome."""
+        if self._learning is None or self._learning.done():
+            self._learning = spawn(self._learnt(), "loom-redis-slots")
+        await asyncio.shield(self._learning)
+
+    async def _learnt(self) -> None:
+        self._slots = await self._table()
 
     async def _table(self) -> list[Host]:
         hosts: list[Host | None] = [None, *dict.fromkeys(self._slots or ())]
+        hosts.sort(key=lambda host: not self._link(host).is_up)  # who is gone for good may let us wait
         last: LoomError = Unavailable(f"no node of the cluster at {self._address} answers")
         for host in hosts:
             try:
@@ -216,7 +243,7 @@ class Servers:
         for candidate in self._address.hosts:
             try:
                 primary = candidate if self._address.kind != "sentinel" else await self._primary(candidate)
-                return await self._connect(primary, pushed)
+                return await self._connect(primary, pushed, seed=True)
             except Unavailable as error:
                 last = error
         raise last
@@ -237,13 +264,13 @@ class Servers:
             raise Unavailable(f"{name} knows no {self._address.service!r}")
         return found[0].decode(), int(found[1])
 
-    async def _connect(self, host: Host, pushed: Pushed | None) -> Wire:
-        """A wire to a primary that is new enough, logged in."""
+    async def _connect(self, host: Host, pushed: Pushed | None, *, seed: bool = False) -> Wire:
+        """A wire to a primary that is new enough, logged in; of a cluster's table any node knows."""
         name = f"Redis at {host[0]}:{host[1]}"
         wire = await self._wire(host, pushed, name)
         try:
             facts = await self._facts(wire, name)
-            if facts.get("role") not in (None, "master"):
+            if facts.get("role") not in (None, "master") and not (seed and facts.get("mode") == "cluster"):
                 raise Unavailable(f"{name} is a replica")
             if self._address.db:
                 await wire.ask("SELECT", self._address.db)
@@ -306,6 +333,10 @@ def _slots(ranges: Iterable[Any], asked: Host) -> list[Host]:
     if None in table:
         raise Unavailable("the cluster does not serve all its slots")
     return table  # type: ignore[return-value]
+
+
+def _is_unknown(error: ReplyError) -> bool:
+    return "Function not found" in str(error)
 
 
 def _host_of(text: str) -> Host:

@@ -128,13 +128,13 @@ class RedisStore:
             if not some:
                 break
             heads = await self._logs.listed([run.decode() for run, _ in some])
-            found += [head for head in heads if head is not None and _fits(head, state, actor)]
+            found += [head for head in heads if _fits(head, state, actor)]
             below = f"({some[-1][1]!r}"
         return found[:limit]
 
     async def _place(self, run: str) -> str:
         place = await self._servers.ask(self._keys.runs, "ZSCORE", self._keys.runs, run)
-        if place is None or (await self._logs.listed([run]))[0] is None:
+        if place is None or await self._logs.missing([run]):
             raise LogNotFound(f"there is no run {run!r}")
         return f"({place!r}"
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import uuid
 
 from loom.model import limits
-from loom.model.errors import Conflict, Fenced, LogEnded, LoomError
+from loom.model.errors import Conflict, Damaged, Fenced, LogEnded, LogNotFound, LoomError
 from loom.model.ports import Swept
 
 from .keys import Keys
@@ -15,6 +16,8 @@ from .queue import Queue
 from .servers import Servers
 
 __all__ = ["Sweeper"]
+
+_log = logging.getLogger("loom.store")
 
 
 class Sweeper:
@@ -28,6 +31,7 @@ class Sweeper:
         self._queue = queue
         self._reached = {keys.open: "-inf", keys.runs: "-inf"}
         self._missing: set[str] = set()
+        """What an earlier sweep did not find."""
         self._name = uuid.uuid4().hex
 
     async def sweep(self) -> Swept:
@@ -52,16 +56,20 @@ class Sweeper:
         happened for too long. (How many were put, how many ended.)"""
         requeued = ended = 0
         for run in await self._queue.unqueued(await self._some(self._keys.open)):
-            listed = (await self._logs.listed([run]))[0]
-            if listed is None:
+            try:
+                head = await self._logs.head(run)
+            except LogNotFound:
                 continue
-            if listed.ended:
+            except Damaged as damage:  # nobody can run it; the others' turn comes all the same
+                _log.error("not put back: run %s: %s", run, damage)
+                continue
+            if head.ended:
                 await self.settle(run)
                 continue
-            if listed.state == "running" and await self._end_idle(run):
+            if head.state == "running" and await self._end_idle(run):
                 ended += 1
                 continue
-            await self._queue.put((await self._logs.head(run)).meta)
+            await self._queue.put(head.meta)
             requeued += 1
         return requeued, ended
 
@@ -75,19 +83,35 @@ class Sweeper:
         return ended
 
     async def _forget_expired(self) -> int:
+        """Of the oldest as many as are gone, and of the others some in each sweep."""
+        count, known, reached = 0, frozenset(self._missing), "-inf"
+        for _ in range(limits.SWEEP_SLICES):
+            runs, reached = await self._slice(self._keys.runs, reached)
+            missing = await self._logs.missing(runs)
+            count += await self._forget(runs, missing, known)
+            if not missing or reached == "-inf":
+                break
         runs = await self._some(self._keys.runs)
-        missing = {run for run, head in zip(runs, await self._logs.listed(runs), strict=True) if head is None}
-        gone = missing & self._missing
-        self._missing = missing - gone
+        return count + await self._forget(runs, await self._logs.missing(runs), known)
+
+    async def _forget(self, runs: list[str], missing: set[str], known: frozenset[str]) -> int:
+        gone = missing & known
         for index in (self._keys.runs, self._keys.open):
             if gone:
                 await self._servers.ask(index, "ZREM", index, *gone)
+        self._missing.difference_update(runs)
+        self._missing |= missing - gone
         return len(gone)
 
     async def _some(self, index: str) -> list[str]:
         """The next of a list, and from its end on again its first."""
+        runs, self._reached[index] = await self._slice(index, self._reached[index])
+        return runs
+
+    async def _slice(self, index: str, reached: str) -> tuple[list[str], str]:
+        """Some of a list from there on, and where the next begin."""
         some = await self._servers.ask(
-            index, "ZRANGEBYSCORE", index, self._reached[index], "+inf", "WITHSCORES", "LIMIT", 0, limits.SWEEP_RUNS
+            index, "ZRANGEBYSCORE", index, reached, "+inf", "WITHSCORES", "LIMIT", 0, limits.SWEEP_RUNS
         )
-        self._reached[index] = f"({some[-1][1]!r}" if len(some) == limits.SWEEP_RUNS else "-inf"
-        return [run.decode() for run, _ in some]
+        reached = f"({some[-1][1]!r}" if len(some) == limits.SWEEP_RUNS else "-inf"
+        return [run.decode() for run, _ in some], reached
