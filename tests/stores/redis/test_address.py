@@ -18,6 +18,7 @@ URLS: dict[str, Address] = {
     "redis://al:s:e:c@h": Address(hosts=(("h", 6379),), user="al", password="s:e:c"),
     "redis://h?prefix=shop&durability=disk": Address(hosts=(("h", 6379),), prefix="shop", durability="disk"),
     "redis://h/?durability=replica&replicas=2": Address(hosts=(("h", 6379),), durability="replica", replicas=2),
+    "redis://h?retention=2h": Address(hosts=(("h", 6379),), retention=7200.0),
     "redis+sentinel://a,b:1/main": Address(hosts=(("a", 26379), ("b", 1)), kind="sentinel", service="main"),
     "redis+sentinel://u:p@a/main/2?sentinel_password=q": Address(
         hosts=(("a", 26379),), kind="sentinel", service="main", db=2, user="u", password="p", sentinel_password="q"
@@ -40,6 +41,7 @@ FAULTS = {
     "redis://h?prefix={a}": "prefix",
     "redis://h?durability=forever": "durability",
     "redis://h?durability=replica&replicas=0": "replicas",
+    "redis://h?retention=never": "retention",
     "rediss://h?ca=/nowhere/ca.pem": "/nowhere/ca.pem",
     "rediss://h?key=k": "belongs to a cert",
 }
