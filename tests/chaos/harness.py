@@ -67,6 +67,11 @@ class Process:
         self._process.kill()
         await self._process.wait()
 
+    async def wait(self) -> int:
+        """Until it has ended; its exit code."""
+        assert self._process is not None
+        return await self._process.wait()
+
     @property
     def ended(self) -> int | None:
         """How it ended, if it did."""
@@ -100,6 +105,8 @@ class RawViewer:
         self._run = run
         self._last: str | None = None
         self.seen: Seen = []
+        self.connected = 0
+        """How often it has connected."""
 
     async def follow(self) -> None:
         """Until the run has ended."""
@@ -114,6 +121,7 @@ class RawViewer:
 
     async def _once(self) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self.connected += 1
         try:
             resume = f"Last-Event-ID: {self._last}\r\n" if self._last else ""
             writer.write(
