@@ -165,7 +165,8 @@ class Queue:
     ) -> tuple[Claim | list[Standing], float | None]:
         call = self._unanswered.pop(worker, None) or uuid.uuid4().hex
         seen = encode([(one.run, one.renewal) for one in lapsed])
-        upto = self._stood.unrenewed_for(self._shortest)
+        # Also what may lapse before the next look: then it is known when that has to be.
+        upto = self._stood.unrenewed_for(self._shortest - self._apart, self._clock())
         most = "+inf" if upto is None else upto
         try:
             reply = await self._call(
@@ -178,9 +179,14 @@ class Queue:
             return _claim(reply[0], worker), None
         _, renewals, shortest, standing, due = reply
         self._shortest = float(shortest)
-        self._stood.look(int(renewals), self._clock(), apart=min(limits.OBSERVE, self._shortest / 4))
+        self._stood.look(int(renewals), self._clock(), apart=self._apart)
         found = [Standing(run.decode(), int(at), float(lease), bool(paused)) for run, at, lease, paused in standing]
         return found, None if due is None else max(int(due) / 1000, 0.0)
+
+    @property
+    def _apart(self) -> float:
+        """Looks are so far apart, in seconds."""
+        return min(limits.OBSERVE, self._shortest / 4)
 
     def _watch(self) -> tuple[asyncio.Event, Unwatch]:
         changed = asyncio.Event()
