@@ -157,6 +157,7 @@ local function end_unstarted(keys, args)
   local epoch, epochs, ended = unpack(redis.call('HMGET', head, 'epoch', 'epochs', 'ended'))
   if not epoch then return refuse('GONE') end
   if ended == '1' or epochs ~= '' then
+    redis.call('HINCRBY', head, 'repeats', 1)
     return (ended == '1' and tonumber(epoch) < 1e8) and 1 or 0
   end
   epoch = args[1]

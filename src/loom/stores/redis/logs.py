@@ -68,7 +68,11 @@ class Logs:
 
     async def end_unstarted(self, run: str, line: bytes) -> bool:
         error, _ = ending_of(Batch(0, 1, 1, line + b"\n"))
-        return bool(await self._call("end_unstarted", run, _digits(), line + b"\n", *self._ending(error)))
+        args = (_digits(), line + b"\n", *self._ending(error))
+        try:
+            return bool(await self._write("end_unstarted", self._keys.of(run), *args))
+        except Refused as refused:
+            raise _refusal(refused, run) from None
 
     async def touch(self, run: str) -> None:
         await self._call("touch", run)
