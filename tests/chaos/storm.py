@@ -27,8 +27,9 @@ from .places import Place, jumps
 LEASE = 1.0
 EVERY = 0.5
 WORKERS = 3
-SLOTS = 4
-"""Runs that a worker drives at a time: so few that every worker has some, and a fault hits some."""
+SLOTS = 6
+"""Runs that a worker drives at a time: so few that every worker has some, and a fault hits some; so many that two of
+the three have room for what the third one held."""
 RUNS_A_SECOND = 200 / 60
 KEYS = 8
 PLAIN = {"n": 80, "pace": 0.06}
