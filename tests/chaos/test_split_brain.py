@@ -25,7 +25,7 @@ from loom.engine.tasks import TaskSet
 from loom.engine.transport import StoreTransport
 from loom.model import limits
 from loom.model.chunk import Chunk
-from loom.model.cursor import Cursor
+from loom.model.cursor import Cursor, attempt_of
 from loom.model.errors import CursorExpired, LogError, OutcomeUnknown, Unavailable
 from loom.model.ports import Store
 from loom.model.run import Meta
@@ -46,8 +46,9 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 PATIENCE = 30.0
 RUNS = 4
 """Of each kind."""
-KINDS = ("torn", "alone", "quiet")
-"""While there are two primaries: written on both, by two writers; on the old one only; or not at all."""
+KINDS = ("torn", "twins", "alone", "quiet")
+"""While there are two primaries: written on both, by the first writer and one that takes over; by two that take over, as
+the same attempt; on the old one only; or not at all."""
 ASKED = 20
 """Of the cursors of what is gone, so many are asked for again."""
 BATCHES = 5
@@ -102,6 +103,7 @@ class Pen:
 
     def __init__(self, author: Author) -> None:
         self.run = author.run
+        self.attempt = attempt_of(author.epoch)
         self.acknowledged: Seen = []
         self._tried = 0
         self._trying = asyncio.Event()
@@ -204,6 +206,7 @@ class Play:
         self._stop = asyncio.Event()
         self._writing: list[asyncio.Task[LogError | None]] = []
         self.runs = [f"{kind}-{i}" for kind in KINDS for i in range(RUNS)]
+        self.everyone: list[Pen] = []
         self.pens: dict[str, Pen] = {}
         self.heirs: dict[str, Pen] = {}
         self.views: list[View] = []
@@ -222,7 +225,7 @@ class Play:
         self._stack.push_async_callback(self._tasks.aclose)
         for run in self.runs:
             await self.old.create(Meta(run=run, actor="actor"))
-            self.pens[run] = await Pen.take(self.old, run)
+            self.pens[run] = await self._pen(self.old, run)
             await self.pens[run].say("start", "data", "data")
             self._view(run, over_http(client, run))
         await self._view_all(self.old)
@@ -236,10 +239,14 @@ class Play:
         tried its part, and who watches on the old primary has seen what is there, when this returns."""
         self.new = await self._stack.enter_async_context(open_store(self._url))
         await self._view_all(self.new)
-        for run in self._of("torn"):
-            self.heirs[run] = await Pen.take(self.new, run)
-        self._write(self.heirs, "torn")
-        writers = [*(self.pens[run] for run in self._of("torn", "alone")), *self.heirs.values()]
+        for run in self._of("torn", "twins"):
+            self.heirs[run] = await self._pen(self.new, run)
+        for run in self._of("twins"):
+            self.pens[run] = await self._pen(self.old, run)
+            assert self.pens[run].attempt == self.heirs[run].attempt == 2
+        self._write(self.heirs, "torn", "twins")
+        self._write(self.pens, "twins")
+        writers = [*(self.pens[run] for run in self._of("torn", "twins", "alone")), *self.heirs.values()]
         await asyncio.gather(*(pen.tries(BATCHES) for pen in writers))
         for view in self._there:
             await view.has(len(await log_of(self.old, view.run)))
@@ -253,10 +260,13 @@ class Play:
                 continue
             if run in self.heirs:
                 assert not await self._may_say(self.pens[run], "data"), "two writers"
-            heir = self.heirs.get(run) or await Pen.take(self.new, run)
-            self.heirs[run] = heir
+            heir = self.heirs.get(run) or await self._pen(self.new, run)
             await heir.say("complete")
         await self._tasks.wait_all()
+
+    async def _pen(self, store: Store, run: str) -> Pen:
+        self.everyone.append(await Pen.take(store, run))
+        return self.everyone[-1]
 
     async def _may_say(self, pen: Pen, type: str) -> bool:
         try:
@@ -323,9 +333,8 @@ async def test_what_was_acknowledged_is_there_or_its_loss_is_told(
 
 def count_lost(play: Play, logs: dict[str, Seen]) -> tuple[int, int]:
     """How much was acknowledged, and how much of it is not in the logs, or not as it was said."""
-    pens = [*play.pens.values(), *play.heirs.values()]
-    lost = sum(one not in logs[pen.run] for pen in pens for one in pen.acknowledged)
-    return sum(len(pen.acknowledged) for pen in pens), lost
+    lost = sum(one not in logs[pen.run] for pen in play.everyone for one in pen.acknowledged)
+    return sum(len(pen.acknowledged) for pen in play.everyone), lost
 
 
 def strange(view: View, log: Seen) -> list[str]:
