@@ -30,6 +30,8 @@ WORKERS = 3
 SLOTS = 6
 """Runs that a worker drives at a time: so few that every worker has some, and a fault hits some; so many that two of
 the three have room for what the third one held."""
+UP = "runs at a time"
+"""What a worker says when it is up."""
 RUNS_A_SECOND = 200 / 60
 KEYS = 8
 PLAIN = {"n": 80, "pace": 0.06}
@@ -145,7 +147,7 @@ class Storm:
             for process in self._processes():
                 await process.start()
             for worker in self._workers:
-                await worker.said("runs at a time")  # else the first faults would hit nobody who has a run
+                await worker.said(UP)  # else the first faults would hit nobody who has a run
             self._began = time.monotonic()
             viewers = Viewers(self._place.url, self._ports)
             try:
@@ -242,8 +244,13 @@ class Storm:
         while True:
             yield from self._dice.sample(names, len(names))
 
+    def _a_worker(self) -> Process:
+        """One that is not stopped, and is up if any is: who has just been started has nothing to lose yet."""
+        running = [one for one in self._workers if one not in self._stopped]
+        return self._dice.choice([one for one in running if one.has_said(UP)] or running)
+
     async def _kill_worker(self) -> bool:
-        process = self._dice.choice([one for one in self._workers if one not in self._stopped])
+        process = self._a_worker()
         await process.kill()
         await process.start()
         return True
@@ -255,13 +262,12 @@ class Storm:
         return True
 
     async def _stop_worker(self) -> bool:
-        running = [one for one in self._workers if one not in self._stopped]
-        if len(running) < 2:
+        if len(self._stopped) > WORKERS - 2:
             return False
-        process = self._dice.choice(running)
+        process = self._a_worker()
         await self._place.stop(process)
         self._stopped.add(process)
-        self._stops.spawn(self._wake(process, LEASE * self._dice.uniform(2, 3.5)), "wake")
+        self._stops.spawn(self._wake(process, LEASE * self._dice.uniform(2.5, 4)), "wake")
         return True
 
     async def _wake(self, process: Process, after: float) -> None:

@@ -55,8 +55,9 @@ async def test_a_worker_that_is_told_to_stop_hands_over_and_finishes(store: str,
             for run in runs:
                 await client.start("count" if run in CONTINUING else "once", {"n": N}, id=run)
         async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-            for viewing in (apart, *over_http.values()):
-                group.create_task(viewing.follow())
+            group.create_task(apart.follow())
+            for viewer in over_http.values():
+                group.create_task(viewer.follow())
             await all_speak(apart)
             await heir.start()
             await heir.said("runs at a time")

@@ -47,8 +47,8 @@ PATIENCE = 30.0
 RUNS = 4
 """Of each kind."""
 KINDS = ("torn", "twins", "alone", "quiet")
-"""While there are two primaries: written on both, by the first writer and one that takes over; by two that take over, as
-the same attempt; on the old one only; or not at all."""
+"""While there are two primaries: written on both, by the first writer and one that takes over; by two that take over,
+as the same attempt; on the old one only; or not at all."""
 ASKED = 20
 """Of the cursors of what is gone, so many are asked for again."""
 BATCHES = 5
