@@ -30,6 +30,8 @@ WORKERS = 3
 SLOTS = 6
 """Runs that a worker drives at a time: so few that every worker has some, and a fault hits some; so many that two of
 the three have room for what the third one held."""
+ZOMBIE_SLOTS = 2 * SLOTS
+"""Room for all, always: what a zombie holds is taken over."""
 UP = "runs at a time"
 """What a worker says when it is up."""
 RUNS_A_SECOND = 200 / 60
@@ -285,7 +287,7 @@ class Storm:
         log = self._folder / f"worker-{i}.log"
         clock = self._clock if i < WORKERS - 1 else None
         if zombie:
-            return Process("zombie.py", self._place.url, str(SLOTS), log=log)
+            return Process("zombie.py", self._place.url, str(ZOMBIE_SLOTS), log=log)
         worker = ["worker", "app:app", "--store", self._place.url, "--lease", f"{LEASE:g}", "--concurrency", str(SLOTS)]
         return Process(*worker, log=log, clock=clock)
 
