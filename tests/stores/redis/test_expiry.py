@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loom.connect import open_store
 from loom.model.errors import LogNotFound
-from loom.model.ports import Store
 from loom.model.run import Meta
 from loom.stores.redis import RedisStore, parse_url
 from loom.stores.redis.keys import Keys
@@ -17,7 +15,7 @@ from tests.servers.server import Server
 pytestmark = pytest.mark.anyio
 
 
-async def ended(store: Store, run: str = "run") -> None:
+async def ended(store: RedisStore, run: str = "run") -> None:
     """As a worker ends one: claimed, ended, acknowledged."""
     await store.put(Meta(run=run, actor="actor"))
     claim = await store.claim(["default"], "w1", lease=10.0, wait=0.0)
@@ -39,13 +37,6 @@ async def test_an_ended_run_expires_when_it_was_acknowledged(valkey: Server) -> 
         left = [raw.ttl(key) for key in keys.of("run") if raw.exists(key)]
         assert len(left) >= 3
         assert all(90 <= each <= 100 for each in left)
-
-
-async def test_the_url_says_how_long_runs_are_kept(valkey: Server) -> None:
-    url = f"{own(valkey.url())}&retention=2m"
-    async with open_store(url) as store:
-        await ended(store)
-        assert 110 <= valkey.client().ttl(Keys(parse_url(url).prefix).of("run")[0]) <= 120
 
 
 async def test_a_run_that_has_expired_is_not_found_nor_listed(valkey: Server) -> None:
