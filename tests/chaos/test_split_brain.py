@@ -21,7 +21,6 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 import loom
 from loom.connect import open_store
 from loom.engine.hub import Hub
-from loom.engine.tasks import TaskSet
 from loom.engine.transport import StoreTransport
 from loom.model import limits
 from loom.model.chunk import Chunk
@@ -31,6 +30,7 @@ from loom.model.ports import Store
 from loom.model.run import Meta
 from loom.server.app import create_app
 from loom.server.serve import Address, serving
+from loom.tasks import TaskSet
 from loom.testing.author import Author, read_all
 from loom.wire.json import decode_chunk
 from tests.faults.proxy import Proxy, proxy_before
