@@ -32,6 +32,8 @@ SLOTS = 6
 the three have room for what the third one held."""
 ZOMBIE_SLOTS = 2 * SLOTS
 """Room for all, always: what a zombie holds is taken over."""
+STOPPED = "worker stopped beyond its lease"
+"""What makes zombies: where they are wanted, it happens twice as often."""
 UP = "runs at a time"
 """What a worker says when it is up."""
 RUNS_A_SECOND = 200 / 60
@@ -132,6 +134,7 @@ class Storm:
         self._seed = seed
         self._seconds = seconds
         self._clock = clock
+        self._zombies = zombies
         self._ports = [free_port(), free_port()]
         self._workers = [self._worker(i, zombies) for i in range(WORKERS)]
         self._gateways = [self._gateway(i, port) for i, port in enumerate(self._ports)]
@@ -213,14 +216,14 @@ class Storm:
     async def _break_things(self, viewers: Viewers) -> None:
         faults = {
             "kill -9 of a worker": self._kill_worker,
-            "worker stopped beyond its lease": self._stop_worker,
+            STOPPED: self._stop_worker,
             "kill -9 of a gateway": self._kill_gateway,
             **self._place.faults(self._dice),
         }
         if self._clock is not None:
             faults["jump of the workers' clock"] = jumps(self._clock, self._dice)
         self._hits.update(dict.fromkeys(faults, 0))
-        deck = self._deck(list(faults))
+        deck = self._deck([*faults, *([STOPPED] if self._zombies else [])])
         while (passed := time.monotonic() - self._began) < self._seconds:
             viewers.check()
             await self._revive()
