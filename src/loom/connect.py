@@ -121,7 +121,8 @@ def _redis(url: str) -> Store:
         from loom.stores.redis import RedisStore, parse_url
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed: pip install 'loom-streams[redis]'") from None
-    return RedisStore(parse_url(url))
+    address = parse_url(url)
+    return RedisStore(address, retention=address.retention)
 
 
 def default_ai() -> AI:

@@ -42,6 +42,7 @@ class Process:
         loom = ("-m", "loom") if clock is None else ("jumpy.py", str(clock.file))
         self._args = args if args[0].endswith(".py") else (*loom, *args)
         self._log = log
+        self._begun = 0
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -51,6 +52,7 @@ class Process:
 
     async def start(self) -> None:
         with self._log.open("ab") as log:
+            self._begun = log.tell()
             self._process = await asyncio.create_subprocess_exec(
                 *mortal([sys.executable, *self._args]), cwd=HERE, stdout=log, stderr=log
             )
@@ -66,6 +68,11 @@ class Process:
         assert self._process is not None
         self._process.kill()
         await self._process.wait()
+
+    async def wait(self) -> int:
+        """Until it has ended; its exit code."""
+        assert self._process is not None
+        return await self._process.wait()
 
     @property
     def ended(self) -> int | None:
@@ -85,6 +92,10 @@ class Process:
         """How often its output has these words by now."""
         return self._log.read_text().count(words)
 
+    def has_said(self, words: str) -> bool:
+        """Whether its output has these words since it was last started."""
+        return words.encode() in self._log.read_bytes()[self._begun :]
+
     async def said(self, words: str, timeout: float = 30) -> None:
         """Wait until its output has these words."""
         async with asyncio.timeout(timeout):
@@ -100,6 +111,8 @@ class RawViewer:
         self._run = run
         self._last: str | None = None
         self.seen: Seen = []
+        self.connected = 0
+        """How often it has connected."""
 
     async def follow(self) -> None:
         """Until the run has ended."""
@@ -114,6 +127,7 @@ class RawViewer:
 
     async def _once(self) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self.connected += 1
         try:
             resume = f"Last-Event-ID: {self._last}\r\n" if self._last else ""
             writer.write(

@@ -58,7 +58,7 @@ class RedisPlace:
     clock, if it has one of its own, jumps."""
 
     def __init__(self, server: Server, clock: Clock | None = None) -> None:
-        self.url = server.url()
+        self.url = server.url(retention="24h")  # its clock may jump by hours, and expiry goes by that
         self._server = server
         self._clock = clock
 

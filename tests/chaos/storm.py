@@ -27,8 +27,15 @@ from .places import Place, jumps
 LEASE = 1.0
 EVERY = 0.5
 WORKERS = 3
-SLOTS = 4
-"""Runs that a worker drives at a time: so few that every worker has some, and a fault hits some."""
+SLOTS = 6
+"""Runs that a worker drives at a time: so few that every worker has some, and a fault hits some; so many that two of
+the three have room for what the third one held."""
+ZOMBIE_SLOTS = 2 * SLOTS
+"""Room for all, always: what a zombie holds is taken over."""
+STOPPED = "worker stopped beyond its lease"
+"""What makes zombies: where they are wanted, it happens twice as often."""
+UP = "runs at a time"
+"""What a worker says when it is up."""
 RUNS_A_SECOND = 200 / 60
 KEYS = 8
 PLAIN = {"n": 80, "pace": 0.06}
@@ -127,6 +134,7 @@ class Storm:
         self._seed = seed
         self._seconds = seconds
         self._clock = clock
+        self._zombies = zombies
         self._ports = [free_port(), free_port()]
         self._workers = [self._worker(i, zombies) for i in range(WORKERS)]
         self._gateways = [self._gateway(i, port) for i, port in enumerate(self._ports)]
@@ -144,7 +152,7 @@ class Storm:
             for process in self._processes():
                 await process.start()
             for worker in self._workers:
-                await worker.said("runs at a time")  # else the first faults would hit nobody who has a run
+                await worker.said(UP)  # else the first faults would hit nobody who has a run
             self._began = time.monotonic()
             viewers = Viewers(self._place.url, self._ports)
             try:
@@ -208,14 +216,14 @@ class Storm:
     async def _break_things(self, viewers: Viewers) -> None:
         faults = {
             "kill -9 of a worker": self._kill_worker,
-            "worker stopped beyond its lease": self._stop_worker,
+            STOPPED: self._stop_worker,
             "kill -9 of a gateway": self._kill_gateway,
             **self._place.faults(self._dice),
         }
         if self._clock is not None:
             faults["jump of the workers' clock"] = jumps(self._clock, self._dice)
         self._hits.update(dict.fromkeys(faults, 0))
-        deck = self._deck(list(faults))
+        deck = self._deck([*faults, *([STOPPED] if self._zombies else [])])
         while (passed := time.monotonic() - self._began) < self._seconds:
             viewers.check()
             await self._revive()
@@ -241,8 +249,13 @@ class Storm:
         while True:
             yield from self._dice.sample(names, len(names))
 
+    def _a_worker(self) -> Process:
+        """One that is not stopped, and is up if any is: who has just been started has nothing to lose yet."""
+        running = [one for one in self._workers if one not in self._stopped]
+        return self._dice.choice([one for one in running if one.has_said(UP)] or running)
+
     async def _kill_worker(self) -> bool:
-        process = self._dice.choice([one for one in self._workers if one not in self._stopped])
+        process = self._a_worker()
         await process.kill()
         await process.start()
         return True
@@ -254,13 +267,12 @@ class Storm:
         return True
 
     async def _stop_worker(self) -> bool:
-        running = [one for one in self._workers if one not in self._stopped]
-        if len(running) < 2:
+        if len(self._stopped) > WORKERS - 2:
             return False
-        process = self._dice.choice(running)
+        process = self._a_worker()
         await self._place.stop(process)
         self._stopped.add(process)
-        self._stops.spawn(self._wake(process, LEASE * self._dice.uniform(2, 3.5)), "wake")
+        self._stops.spawn(self._wake(process, LEASE * self._dice.uniform(2.5, 4)), "wake")
         return True
 
     async def _wake(self, process: Process, after: float) -> None:
@@ -278,7 +290,7 @@ class Storm:
         log = self._folder / f"worker-{i}.log"
         clock = self._clock if i < WORKERS - 1 else None
         if zombie:
-            return Process("zombie.py", self._place.url, str(SLOTS), log=log)
+            return Process("zombie.py", self._place.url, str(ZOMBIE_SLOTS), log=log)
         worker = ["worker", "app:app", "--store", self._place.url, "--lease", f"{LEASE:g}", "--concurrency", str(SLOTS)]
         return Process(*worker, log=log, clock=clock)
 

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from loom.connect import open_store
 from loom.model.errors import UsageError
+from loom.model.run import Meta
 from loom.stores.redis import Address, parse_url
+from loom.stores.redis.keys import Keys
+from loom.testing.author import Author
+from tests.servers.fixtures import own
+from tests.servers.server import Server
 from tests.servers.servers import Servers
 
 URLS: dict[str, Address] = {
@@ -18,6 +24,7 @@ URLS: dict[str, Address] = {
     "redis://al:s:e:c@h": Address(hosts=(("h", 6379),), user="al", password="s:e:c"),
     "redis://h?prefix=shop&durability=disk": Address(hosts=(("h", 6379),), prefix="shop", durability="disk"),
     "redis://h/?durability=replica&replicas=2": Address(hosts=(("h", 6379),), durability="replica", replicas=2),
+    "redis://h?retention=2h": Address(hosts=(("h", 6379),), retention=7200.0),
     "redis+sentinel://a,b:1/main": Address(hosts=(("a", 26379), ("b", 1)), kind="sentinel", service="main"),
     "redis+sentinel://u:p@a/main/2?sentinel_password=q": Address(
         hosts=(("a", 26379),), kind="sentinel", service="main", db=2, user="u", password="p", sentinel_password="q"
@@ -40,6 +47,7 @@ FAULTS = {
     "redis://h?prefix={a}": "prefix",
     "redis://h?durability=forever": "durability",
     "redis://h?durability=replica&replicas=0": "replicas",
+    "redis://h?retention=never": "retention",
     "rediss://h?ca=/nowhere/ca.pem": "/nowhere/ca.pem",
     "rediss://h?key=k": "belongs to a cert",
 }
@@ -75,3 +83,16 @@ def test_tls_knows_the_files_that_it_is_given(servers: Servers) -> None:
     assert parse_url(f"rediss://h?ca={certificates.ca}").tls is not None
     files = f"ca={certificates.ca}&cert={certificates.client_cert}&key={certificates.client_key}"
     assert parse_url(f"valkeys://h?{files}").tls is not None
+
+
+@pytest.mark.anyio
+async def test_it_says_how_long_runs_are_kept(valkey: Server) -> None:
+    url = f"{own(valkey.url())}&retention=2m"
+    async with open_store(url) as store:
+        await store.create(Meta(run="run", actor="actor"))
+        await (await Author.take(store, "run")).say("start", "complete")
+        await store.put(Meta(run="run", actor="actor"))
+        claim = await store.claim(["default"], "w1", lease=10.0, wait=0.0)
+        assert claim is not None
+        await store.ack(claim)
+        assert 110 <= int(valkey.ask("TTL", Keys(parse_url(url).prefix).of("run")[0])) <= 120

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from loom.model import limits
+from loom.model.run import Meta
+from loom.stores.redis import RedisStore, parse_url
 from loom.stores.redis.standing import Standing, Stood
 
 
@@ -70,13 +74,14 @@ def test_what_may_lapse_next_is_known() -> None:
 
 def test_what_was_renewed_lately_need_not_be_asked_for() -> None:
     stood = Stood()
-    assert stood.unrenewed_for(1.0) is None
+    assert stood.unrenewed_for(1.0, 0.0) is None
     stood.look(5, 0.0)
-    assert stood.unrenewed_for(1.0) is None
+    assert stood.unrenewed_for(1.0, 0.9) is None
     stood.look(6, 0.8)
     stood.look(9, 1.6)
-    assert stood.unrenewed_for(0.5) == 6
-    assert stood.unrenewed_for(1.0) == 5
+    assert stood.unrenewed_for(0.5, 1.6) == 6
+    assert stood.unrenewed_for(1.0, 1.6) == 5
+    assert stood.unrenewed_for(1.0, 1.8) == 6
 
 
 def test_it_remembers_a_bounded_number() -> None:
@@ -92,3 +97,22 @@ def test_a_counter_that_has_gone_back_is_another_one() -> None:
     stood.look(4, now + 0.1)
     assert stood.stood(claim(3)) == 0.0
     assert stood.watched == 0.0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("redis_url", ["valkey", "redis7"], indirect=True)
+async def test_a_claim_lapses_for_an_observer_a_lease_after_he_saw_it_first(redis_url: str) -> None:
+    """Not a look later, also when he has watched for long."""
+    now = 0.0
+    async with (
+        RedisStore(parse_url(redis_url)) as holder,
+        RedisStore(parse_url(redis_url), clock=lambda: now) as observer,
+    ):
+        await holder.put(Meta(run="run", actor="actor"))
+        held = await holder.claim(["default"], "w1", lease=2.0, wait=0.0)
+        assert held is not None
+        for now in (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.4, 4.5):
+            if now < 3.0:
+                await holder.renew(held)
+            found = await observer.claim(["default"], "w2", lease=2.0, wait=0.0)
+            assert (found is None) == (now < 4.5)

@@ -10,7 +10,7 @@ import pytest
 from loom.engine.hub import Hub
 from loom.model import limits
 from loom.model.chunk import Chunk
-from loom.model.errors import CursorExpired, LogError, OutcomeUnknown, StoreFull, Unavailable
+from loom.model.errors import CursorExpired, ErrorInfo, LogError, OutcomeUnknown, StoreFull, Unavailable
 from loom.model.run import Meta
 from loom.stores.redis import RedisStore, parse_url
 from loom.stores.redis.keys import Keys
@@ -18,6 +18,7 @@ from loom.stores.redis.servers import slot_of
 from loom.tasks import spawn
 from loom.testing.author import Author, read_all
 from loom.testing.conformance.kit import Told
+from loom.wire.json import encode
 from tests.faults.proxy import proxy_before
 from tests.servers.cluster import Cluster
 from tests.servers.fixtures import own
@@ -98,6 +99,27 @@ async def test_what_too_few_replicas_confirmed_has_an_unknown_outcome(
                     continue
                 break
             assert len(await read_all(store, "run")) == 2
+
+
+async def test_an_end_before_any_start_is_confirmed_as_well(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    with servers.sentinels(sentinels=1, down_after=60.0) as sentinels:
+        replica = next(server for server in sentinels.servers if server is not sentinels.primary)
+        async with RedisStore(parse_url(own(sentinels.url(durability="replica")))) as store:
+            await store.create(Meta(run="run", actor="actor"))
+            line = encode(Chunk("error", error=ErrorInfo("cancelled", "")))
+            monkeypatch.setattr(limits, "REPLICA_WAIT", 0.1)
+            replica.pause()
+            for _ in range(2):
+                with pytest.raises(OutcomeUnknown, match="0 of 1 replicas"):
+                    await store.end_unstarted("run", line)
+            replica.resume()
+            while True:
+                try:
+                    assert await store.end_unstarted("run", line)
+                except OutcomeUnknown:
+                    continue
+                break
+            assert (await store.head("run")).state == "cancelled"
 
 
 async def test_many_confirmed_appends_share_a_wait(servers: Servers) -> None:

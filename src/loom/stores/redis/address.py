@@ -11,6 +11,7 @@ import msgspec
 from loom.model import limits
 from loom.model.errors import UsageError
 from loom.model.ports import Durability
+from loom.wire.duration import parse_duration
 
 __all__ = ["OPTIONS", "Address", "Host", "parse_url"]
 
@@ -20,13 +21,13 @@ Kind = Literal["single", "sentinel", "cluster"]
 
 _PORTS: dict[Kind, int] = {"single": 6379, "sentinel": 26379, "cluster": 6379}
 
-OPTIONS = ("ca", "cert", "durability", "key", "prefix", "replicas", "sentinel_password")
+OPTIONS = ("ca", "cert", "durability", "key", "prefix", "replicas", "retention", "sentinel_password")
 """What may stand behind the ``?`` of a URL."""
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
     """How the servers are reached. `hosts`: the server; or Sentinels, which know where `service` is; or nodes of a
-    cluster, one of which has to answer. Never shows its passwords."""
+    cluster, one of which has to answer. `retention`: seconds that ended runs are kept. Never shows its passwords."""
 
     hosts: tuple[Host, ...]
     kind: Kind = "single"
@@ -39,6 +40,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str = "loom"
     durability: Durability | None = None
     replicas: int = 1
+    retention: float = limits.REDIS_RETENTION
 
     def __repr__(self) -> str:
         return f"<Address {self}>"
@@ -75,6 +77,7 @@ def parse_url(url: str) -> Address:
         prefix=_prefix(options),
         durability=_durability(options),
         replicas=_count(options),
+        retention=_retention(options),
     )
 
 
@@ -129,6 +132,11 @@ def _count(options: dict[str, str]) -> int:
     if not (count.isascii() and count.isdigit() and int(count) > 0):
         raise UsageError("replicas: how many have to confirm, at least 1")
     return int(count)
+
+
+def _retention(options: dict[str, str]) -> float:
+    text = options.get("retention")
+    return limits.REDIS_RETENTION if text is None else parse_duration(text, "retention")
 
 
 def _tls(options: dict[str, str]) -> ssl.SSLContext:

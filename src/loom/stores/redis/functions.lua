@@ -27,7 +27,7 @@ Keys of the queue, all in one slot, in this order:
   12 {p}:queue:told    hash  worker, to the claim that it was given last, and the call that asked for it
   13 {p}:workers       hash  worker, to what it said of itself, and when
   and apart {p}:runs, {p}:open  zset  run, by when it was created: all, and those not known to have ended
-            {p}:sweeper         string  the process that sweeps for all, until it expires
+            {p}:sweeper         string  the process that sweeps for all, and when it said so
 
 Channels bear the names of the keys 1 and 3 of a run, and 1 of the queue. A notice is "<epoch> <first> <last> <ended>", LF, the batch's lines (left
 out when they are long); "m" when only marks have changed; "" when something else has, or all is gone.
@@ -161,6 +161,7 @@ local function end_unstarted(keys, args)
   local epoch, epochs, ended = unpack(redis.call('HMGET', head, 'epoch', 'epochs', 'ended'))
   if not epoch then return refuse('GONE') end
   if ended == '1' or epochs ~= '' then
+    redis.call('HINCRBY', head, 'repeats', 1)
     return (ended == '1' and tonumber(epoch) < 1e8) and 1 or 0
   end
   epoch = args[1]
@@ -732,12 +733,15 @@ local function index(keys, args)
   return 1
 end
 
--- keys: {p}:sweeper; who asks, for how many milliseconds it is his
+-- keys: {p}:sweeper; who asks, for how many seconds it is his. By the time that stands with his name, not by the key's
+-- own: that of a holder who is gone would last as much longer as the clock is put back
 
 local function turn(keys, args)
-  local holder = redis.call('GET', keys[1])
-  if holder and holder ~= args[1] then return 0 end
-  redis.call('SET', keys[1], args[1], 'PX', args[2])
+  local now, said = seconds(), redis.call('GET', keys[1])
+  local holder, since = string.match(said or '', '^(%S+) (%S+)$')
+  local passed = since and now - tonumber(since)
+  if holder and holder ~= args[1] and passed >= 0 and passed < tonumber(args[2]) then return 0 end
+  redis.call('SET', keys[1], args[1] .. ' ' .. string.format('%.3f', now), 'EX', args[2])
   return 1
 end
 

@@ -90,7 +90,11 @@ class Logs:
 
     async def end_unstarted(self, run: str, line: bytes) -> bool:
         error, _ = ending_of(Batch(0, 1, 1, line + b"\n"))
-        return bool(await self._call("end_unstarted", run, _digits(), line + b"\n", *self._ending(error)))
+        args = (_digits(), line + b"\n", *self._ending(error))
+        try:
+            return bool(await self._write("end_unstarted", self._keys.of(run), *args))
+        except Refused as refused:
+            raise _refusal(refused, run) from None
 
     async def end_idle(self, run: str) -> bool:
         """End an orphan in which nothing has happened for too long; whether it was one. Whoever writes it after all is

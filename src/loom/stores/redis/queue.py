@@ -168,7 +168,8 @@ class Queue:
         if len(some) > limits.LAPSED:  # others know the same ones, and take them over at the same time
             some = random.sample(some, limits.LAPSED)
         seen = encode([(one.run, one.renewal) for one in some])
-        upto = self._stood.unrenewed_for(self._shortest)
+        # Also what may lapse before the next look: then it is known when that has to be.
+        upto = self._stood.unrenewed_for(self._shortest - self._apart, self._clock())
         most = "-inf" if upto is None else upto
         try:
             reply = await self._call(
@@ -190,7 +191,7 @@ class Queue:
     def _looked(self, renewals: bytes, shortest: bytes, standing: Sequence[Any], later: bytes | None) -> float | None:
         """There was nothing to claim. In how many seconds there may be something, if that is known."""
         self._shortest = float(shortest)
-        self._stood.look(int(renewals), self._clock(), apart=min(limits.OBSERVE, self._shortest / 4))
+        self._stood.look(int(renewals), self._clock(), apart=self._apart)
         found = [Standing(run.decode(), int(at), float(lease), bool(paused)) for run, at, lease, paused in standing]
         self._lapsed = self._stood.lapsed(found)
         watch = self._shortest - self._stood.watched
@@ -203,6 +204,11 @@ class Queue:
         _, _, number, _, run = found
         with contextlib.suppress(Refused):  # it has lapsed meanwhile: whoever claims it now does this
             await self._call("ack", run, worker, int(number))
+
+    @property
+    def _apart(self) -> float:
+        """Looks are so far apart, in seconds."""
+        return min(limits.OBSERVE, self._shortest / 4)
 
     def _watch(self) -> tuple[asyncio.Event, Unwatch]:
         changed = asyncio.Event()

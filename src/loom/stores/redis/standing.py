@@ -80,9 +80,9 @@ class Stood:
         """In how many seconds the next of those that have not lapsed may."""
         return min((left for one in standing if (left := one.lease - self.stood(one)) > 0), default=None)
 
-    def unrenewed_for(self, lease: float) -> int | None:
-        """What has a larger number has been renewed within `lease`; None: it has not been watched for so long."""
-        return next((renewals for renewals, at in reversed(self._looks) if self.looked - at >= lease), None)
+    def unrenewed_for(self, seconds: float, now: float) -> int | None:
+        """What has a larger number has been renewed within these seconds; None: it has not been watched for so long."""
+        return next((renewals for renewals, at in reversed(self._looks) if now - at >= seconds), None)
 
 
 def _thinned(looks: list[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -43,7 +43,7 @@ class Sweeper:
 
     async def _is_ours(self) -> bool:
         """One process sweeps for all; when it has not for a while, another does."""
-        return bool(await self._servers.call("turn", (self._keys.sweeper,), self._name, int(limits.SWEEPER * 1000)))
+        return bool(await self._servers.call("turn", (self._keys.sweeper,), self._name, int(limits.SWEEPER)))
 
     async def settle(self, run: str) -> None:
         """The queue holds it no longer."""
