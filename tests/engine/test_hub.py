@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loom.engine.hub import Hub
+from loom.engine.hub import Feed, Hub
 from loom.engine.tasks import cancel_and_wait, spawn
 from loom.model import limits
 from loom.model.chunk import Chunk, Page
@@ -353,6 +353,34 @@ async def test_no_wake_up_is_lost_behind_a_read_that_came_too_early(
 
 
 # --- slow viewers ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_read_that_is_over_is_nobody_s_answer(author: Author, store: FaultStore) -> None:
+    """Who asks in the very turn in which it ended asks anew: taken again and again, it would never let the loop turn."""
+    await author.say("data")
+    feed = Feed(store, "run")
+    go = asyncio.Event()
+    asked = 0
+    read = store.read
+
+    async def held(log: str, after: Cursor | None = None, **more: Any) -> Page:
+        nonlocal asked
+        asked += 1
+        await go.wait()
+        return await read(log, after, **more)
+
+    store.read = held  # type: ignore[method-assign]
+    first = spawn(feed.read(None), "first")
+    together = spawn(feed.read(None), "together")
+    await until(lambda: asked == 1)
+    (reading,) = feed._reads.values()
+    go.set()
+    while not reading.done():
+        await asyncio.sleep(0)
+    assert list(feed._reads.values()) == [reading], "too late to show anything"
+    assert await feed.read(None) == await first == await together
+    assert asked == 2
+    await feed.aclose()
 
 
 async def test_a_slow_viewer_is_served_from_the_store_a_page_at_a_time(

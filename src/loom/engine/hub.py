@@ -100,7 +100,7 @@ class Feed:
     async def read(self, after: Cursor | None) -> Page:
         """Read the log behind `after`, together with whoever else wants the same."""
         task = self._reads.get(after)
-        if task is None:
+        if task is None or task.done():  # its outcome is of before: who took it, again and again, would never wait
             task = self._tasks.spawn(self._read(after), f"loom-feed {self._run}")
             self._reads[after] = task
             task.add_done_callback(lambda task: self._read_done(after, task))
@@ -112,7 +112,8 @@ class Feed:
             raise
 
     def _read_done(self, after: Cursor | None, task: asyncio.Task[Page]) -> None:
-        del self._reads[after]
+        if self._reads.get(after) is task:
+            del self._reads[after]
         if not task.cancelled():
             task.exception()  # seen: a viewer that has left meanwhile does not miss it
 
