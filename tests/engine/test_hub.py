@@ -356,7 +356,7 @@ async def test_no_wake_up_is_lost_behind_a_read_that_came_too_early(
 
 
 async def test_a_read_that_is_over_is_nobody_s_answer(author: Author, store: FaultStore) -> None:
-    """Who asks in the very turn in which it ended asks anew: taken again and again, it would never let the loop turn."""
+    """Who asks in the very turn in which it ended asks anew: taken again and again, it would hold the loop for ever."""
     await author.say("data")
     feed = Feed(store, "run")
     go = asyncio.Event()
@@ -375,8 +375,7 @@ async def test_a_read_that_is_over_is_nobody_s_answer(author: Author, store: Fau
     await until(lambda: asked == 1)
     (reading,) = feed._reads.values()
     go.set()
-    while not reading.done():
-        await asyncio.sleep(0)
+    await until(reading.done)
     assert list(feed._reads.values()) == [reading], "too late to show anything"
     assert await feed.read(None) == await first == await together
     assert asked == 2
