@@ -153,12 +153,12 @@ def test_what_is_not_there_is_not_asked_for_for_ever(page: Page, server: Server)
 
 
 def test_what_is_refused_for_a_while_is_asked_for_again(page: Page, server: Server) -> None:
-    """A 503, as of a server that is just stopping, ends an EventSource; the snippet goes on behind its cursor."""
+    """A 503, as of a store that is out of reach, ends an EventSource; the snippet goes on behind its cursor."""
     refused: list[str] = []
 
     def refuse(route: Any) -> None:
         refused.append(route.request.url)
-        body = json.dumps({"error": {"code": "unavailable", "message": "stopping", "retryable": True, "details": {}}})
+        body = json.dumps({"error": {"code": "unavailable", "message": "away", "retryable": True, "details": {}}})
         route.fulfill(status=503, content_type="application/json", body=body)
 
     server.begin("count", 10)
@@ -168,6 +168,23 @@ def test_what_is_refused_for_a_while_is_asked_for_again(page: Page, server: Serv
     assert len(refused) == 2
     assert of(calls, "waiting")
     assert [said["data"]["i"] for said, _ in of(calls, "chunk") if said["type"] == "data"] == list(range(10))
+
+
+def test_a_stream_that_ends_at_once_is_opened_again_by_the_browser(page: Page, server: Server) -> None:
+    """As a server does that is just stopping: nothing of ours is needed to go on elsewhere."""
+    server.begin("count", 10)
+    asked: list[str] = []
+
+    def end(route: Any) -> None:
+        asked.append(route.request.url)
+        route.fulfill(status=200, content_type="text/event-stream", body="")
+
+    page.route("**/events", end, times=1)
+    follow_named(page)
+    calls = until(page, "chunk", 10)
+    assert len(asked) == 1
+    assert of(calls, "waiting")
+    assert not of(calls, "refusedByServer")
 
 
 def test_who_leaves_while_it_is_refused_has_left(page: Page, server: Server) -> None:

@@ -9,12 +9,14 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import closing
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 import loom
 from loom.engine.tasks import spawn
+from loom.model import limits
 from loom.model.errors import HandleClosed, LogNotFound, UsageError
 from loom.portal import Portal, SyncClient
 
@@ -209,6 +211,65 @@ def test_an_interrupted_iteration_is_closed(portal: Portal) -> None:
     join()
 
 
+class Forgotten:
+    """A cycle that holds an iteration: nothing but the collector ends it."""
+
+    def __init__(self, portal: Portal, items: Items) -> None:
+        self.me = self
+        self.iteration = portal.iterate(items.stream(2))
+        next(self.iteration)
+
+
+def test_the_collector_waits_for_nothing(portal: Portal) -> None:
+    """It interrupts any thread, also one that holds the portal's lock, or that the loop is waiting for. What it finds
+    at once, an iteration and the async iterator behind it, is closed once."""
+    items, busy, go_on = Items(), threading.Event(), threading.Event()
+    faults: list[dict[str, Any]] = []
+
+    async def listen() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+
+    async def block() -> None:
+        busy.set()
+        assert go_on.wait(TIMEOUT)
+
+    def collect() -> None:
+        with portal._gate:
+            gc.collect()
+
+    portal.call(listen())
+    Forgotten(portal, items)
+    blocked = in_thread(lambda: portal.call(block()))
+    assert busy.wait(TIMEOUT)
+    assert in_thread(collect)() is None
+    assert not items.closed.is_set()
+    go_on.set()
+    blocked()
+    assert items.closed.wait(TIMEOUT)
+    portal.close()
+    gc.collect()
+    assert faults == []
+
+
+def test_what_is_collected_while_the_portal_closes_is_closed(portal: Portal) -> None:
+    items, busy, go_on = Items(), threading.Event(), threading.Event()
+
+    async def block() -> None:
+        busy.set()
+        assert go_on.wait(TIMEOUT)
+
+    Forgotten(portal, items)
+    blocked = in_thread(lambda: portal.call(block()))
+    assert busy.wait(TIMEOUT)
+    portal.post(portal._stop.set)
+    in_thread(gc.collect)()
+    closing = in_thread(portal.close)
+    go_on.set()
+    closing()
+    blocked()
+    assert items.closed.is_set()
+
+
 # --- closing ---------------------------------------------------------------------------------------------------------
 
 
@@ -326,6 +387,16 @@ def test_an_owned_run_is_cancelled_by_leaving(client: SyncClient) -> None:
     assert run.wait(timeout=TIMEOUT).state == "cancelled"
     assert list(client.stream("count", 2).values()) == [0, 1]
     assert len(list(client.stream("count", 2))) == 4
+
+
+def test_a_run_whose_loop_was_left_is_cancelled_before_its_client_is_closed(tmp_path: Path) -> None:
+    """Not only once its owner is missed."""
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    with loom.connect_sync(url, app=declared(), worker=True, drain=0.0) as client:
+        with loom.connect_sync(url) as other:
+            for _ in other.stream("wait"):
+                break
+        assert client.run(client.runs()[0].meta.run).wait(timeout=limits.OWNER_LEASE / 2).state == "cancelled"
 
 
 def test_a_cancel_is_confirmed(client: SyncClient) -> None:

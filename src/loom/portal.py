@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from functools import partial
+from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from loom.connect import connect
 from loom.engine.client import Client
 from loom.engine.producer import Bound, Producer
 from loom.engine.run import OwnedRun, Run
-from loom.engine.tasks import spawn
+from loom.engine.tasks import TaskSet, spawn
 from loom.model.chunk import Chunk
 from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed, UsageError, closed
@@ -33,8 +35,10 @@ class Portal:
     """One event loop in one thread. Calls from any thread run there; interrupting a caller cancels its call."""
 
     def __init__(self) -> None:
-        self._gate = threading.RLock()  # the collector may end an iteration while its thread holds it
+        self._gate = threading.RLock()  # a signal's handler may call while the thread that it interrupts holds it
         self._closed = False
+        self._dropped: set[AsyncGenerator[Any, None]] = set()
+        self._closing = TaskSet()
         self._stop = asyncio.Event()
         ready: Future[asyncio.AbstractEventLoop] = Future()
         self._thread = threading.Thread(target=self._main, args=(ready,), name="loom-portal", daemon=True)
@@ -64,17 +68,26 @@ class Portal:
             return call.outcome.result()
         except BaseException:
             if not call.outcome.done():
-                self._loop.call_soon_threadsafe(call.cancel)
-                wait_for([call.outcome])
+                self._take_back(call)
             raise
 
     def _hand_over(self, call: _Call[Any]) -> None:
         with self._gate:
             if not self._closed:
                 self._loop.call_soon_threadsafe(call.begin)
+                call.handed_over = True
                 return
         call.cancel()
         raise closed()
+
+    def _take_back(self, call: _Call[Any]) -> None:
+        """Its caller was interrupted. Closing cancels what was handed over; nobody else knows of what was not."""
+        with self._gate:
+            if not self._closed:
+                self._loop.call_soon_threadsafe(call.cancel)
+            elif not call.handed_over:
+                call.cancel()
+        wait_for([call.outcome])
 
     def post(self, begin: Callable[[], object]) -> None:
         """Have `begin` called on the loop, soon, without waiting; not at all once the portal is closed. Takes no lock:
@@ -83,31 +96,29 @@ class Portal:
             self._loop.call_soon_threadsafe(begin)
 
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
-        """The items of an async iterator, one call each; it is closed when the iteration ends or is left."""
+        """The items of an async iterator, one call each. It is closed when the iteration ends, fails or is closed, and
+        soon after it was collected."""
+        return _Iteration(self, cast("AsyncGenerator[T, None]", items))
 
-        async def step() -> tuple[bool, Any]:
-            try:
-                return True, await anext(items)
-            except StopAsyncIteration:
-                return False, None
+    def drop(self, items: AsyncGenerator[Any, None]) -> None:
+        """Have an async iterator closed, soon, as `post` does."""
+        self.post(partial(self._drop, items))
 
+    def _drop(self, items: AsyncGenerator[Any, None]) -> None:
+        self._dropped.add(items)
+        if not self._stop.is_set():  # else the runner closes it, as it does all that is alive: never two at once
+            self._closing.spawn(self._close(items), "loom-portal-drop")
+
+    async def wait_dropped(self) -> None:
+        """On the loop: until what was dropped is closed."""
+        await self._closing.wait_all()
+
+    async def _close(self, items: AsyncGenerator[Any, None]) -> None:
         try:
-            while True:
-                more, item = self.call(step())
-                if not more:
-                    return
-                yield item
+            await items.aclose()
         finally:
-            self._let_go(cast("AsyncGenerator[T, None]", items))
-
-    def _let_go(self, items: AsyncGenerator[T, None]) -> None:
-        if threading.current_thread() is self._thread:
-            spawn(items.aclose(), "loom-portal-close")  # a collected iterator: the collector may run anywhere
-            return
-        try:
-            self.call(items.aclose())
-        except HandleClosed:
-            return  # closing the portal has closed it
+            if not self._stop.is_set():  # else this may be cancelled too early, and must leave it to the runner
+                self._dropped.discard(items)
 
     def close(self) -> None:
         """End what still goes on there, and the thread. Idempotent. Calls under way in other threads are cancelled."""
@@ -119,8 +130,54 @@ class Portal:
         self._thread.join()
 
 
+class _Iteration(Generic[T]):
+    """See `Portal.iterate`. No generator: one that is collected cannot tell this from being closed, and would wait, in
+    whatever thread the collector interrupts and whatever locks this holds."""
+
+    def __init__(self, portal: Portal, items: AsyncGenerator[T, None]) -> None:
+        self._portal = portal
+        self._items = items
+        # Until then it holds on to the items: if they were collected together, their loop would close them, too.
+        self._open = weakref.finalize(self, portal.drop, items)
+        self._open.atexit = False  # the process that exits takes the loop along
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        if not self._open.alive:
+            raise StopIteration
+        try:
+            return self._portal.call(self._next())
+        except _Ended:
+            self.close()
+            raise StopIteration from None
+        except BaseException:
+            self.close()
+            raise
+
+    async def _next(self) -> T:
+        try:
+            return await anext(self._items)
+        except StopAsyncIteration:
+            raise _Ended from None
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._open.detach() is None:
+            return
+        with suppress(HandleClosed):  # closing the portal has closed it
+            self._portal.call(self._items.aclose())
+
+
+class _Ended(Exception):
+    """An async iterator has no more."""
+
+
 class _Call(Generic[T]):
     """A call on its way to the loop and back."""
+
+    handed_over = False
 
     def __init__(self, coro: Coroutine[Any, Any, T]) -> None:
         self._coro = coro
@@ -323,7 +380,8 @@ class SyncClient:
 class connect_sync:
     """``with loom.connect_sync(url) as client``: `loom.connect`, for code that blocks; the same arguments.
 
-    Ending a `for` loop early closes its iterator when it is collected; ``contextlib.closing`` closes it at once.
+    Ending a `for` loop early closes its iterator soon after it was collected, and before the block is left;
+    ``contextlib.closing`` closes it at once.
     """
 
     def __init__(self, url: str, **options: Any) -> None:
@@ -341,7 +399,7 @@ class connect_sync:
     def __exit__(self, *exc: object) -> None:
         assert self._portal is not None
         try:
-            self._portal.call(_leave(self._connection))
+            self._portal.call(_leave(self._portal, self._connection))
         finally:
             self._portal.close()
 
@@ -350,5 +408,6 @@ async def _enter(connection: AbstractAsyncContextManager[Client]) -> Client:
     return await connection.__aenter__()
 
 
-async def _leave(connection: AbstractAsyncContextManager[Client]) -> None:
+async def _leave(portal: Portal, connection: AbstractAsyncContextManager[Client]) -> None:
+    await portal.wait_dropped()  # it may have a run to cancel
     await connection.__aexit__(None, None, None)

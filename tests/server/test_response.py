@@ -420,6 +420,7 @@ async def test_a_reader_that_comes_while_the_server_stops_is_sent_on(monkeypatch
             for path in handle:
                 reply = await harness.ask(address, "GET", path, headers={"Last-Event-ID": "1-1"})
                 assert (reply.status, reply.header("content-type"), reply.body) == (200, "text/event-stream", b"")
+                assert (await harness.ask(address, "HEAD", path)).status == 200
                 posted = await harness.ask(address, "POST", path, {})
                 assert (posted.status, posted.error["code"], posted.header("retry-after")) == (503, "unavailable", "1")
         assert len(await client.runs()) == 1

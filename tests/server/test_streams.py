@@ -340,9 +340,24 @@ async def test_stopping_ends_streams_in_order_at_once_and_viewers_resume() -> No
             r.app.end_streams()
             assert await viewer.rest() == []
             assert viewer.ended
-            reply = await r.ask("GET", f"/runs/r/events?after={cursor}")
+            reply = await r.ask("GET", f"/runs/r/chunks?wait=1s&after={cursor}")
             assert (reply.status, reply.error["code"], reply.header("retry-after")) == (503, "unavailable", "1")
             assert reply.error["retryable"] is True
+
+
+async def test_a_reader_that_comes_while_the_server_stops_is_sent_on() -> None:
+    """An `EventSource` opens a stream that ended again, and gives up on any other status than 200."""
+    async with rig() as r:
+        cursor = await r.begin()
+        r.app.end_streams()
+        for path in (f"/runs/r/events?after={cursor}", "/actors/a/stream?input=1"):
+            reply = await r.ask("GET", path)
+            assert (reply.status, reply.header("content-type"), reply.body) == (200, "text/event-stream", b"")
+            assert (await r.ask("HEAD", path)).status == 200
+        assert (await r.ask("GET", "/runs/r/events?after=x")).status == 400
+        reply = await r.ask("POST", "/actors/a/stream", {})
+        assert (reply.status, reply.error["code"], reply.header("retry-after")) == (503, "unavailable", "1")
+        assert len((await r.ask("GET", "/runs")).json["runs"]) == 1
 
 
 async def test_an_outage_before_the_first_byte_is_a_status() -> None:

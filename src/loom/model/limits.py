@@ -299,6 +299,10 @@ AI_CONNECT = 10.0
 AI_SILENCE = 300.0
 """A provider that sends no byte for this long is given up: a reasoning model may think for minutes before its first."""
 
+AI_KEPT_ALIVE = 1800.0
+"""A provider that sends comments and pings, but nothing of its answer, is given up after so long: the slowest models
+think unseen for less."""
+
 AI_TRAILER = 5.0
 """After the finish reason: how long the usage count may take to follow."""
 

@@ -18,7 +18,7 @@ from .operations import Answer, Operation, Parameter
 from .parameters import EVENTS, FLAG, ID, IDEMPOTENCY_KEY, LAST_EVENT_ID, NAMED
 from .requests import check_accepts_events, query_flag, query_name, read_body
 from .runs import location_of, meta_of
-from .streams import BEGINNING, EventStream, Streams, Viewing, open_events
+from .streams import BEGINNING, EventStream, Streams, Viewing, open_events, parting
 
 __all__ = ["Actors"]
 
@@ -62,9 +62,10 @@ class Actors:
     async def stream(self, request: Request) -> ASGIApp:
         """Owned: the connection renews the run, which is cancelled some time after it is cut and not resumed."""
         check_accepts_events(request)
-        self._streams.check_open()
         owned = not query_flag(request, "detach", False)
         query_flag(request, "named", True)  # refused, if it is wrong, before anything is started
+        if (end := parting(self._streams, request.method, Viewing())) is not None:
+            return end  # nothing was started
         last = request.headers.get("last-event-id")
         if last:
             return await self._resume(request, last, owned)

@@ -108,7 +108,7 @@ class Gateway:
             yield
 
     def end_streams(self) -> None:
-        """The server stops: end event streams and long polls, and refuse new ones. Clients resume by their cursors."""
+        """The server stops: end event streams and long polls, also those to come. Clients resume by their cursors."""
         self._streams.end()
 
     async def wait_streams(self) -> None:

@@ -24,7 +24,7 @@ from .answers import empty, error_answer
 from .hosts import told_to_stop
 from .operations import answer_of, fit
 from .requests import check_accepts_events, resume_at
-from .streams import BEGINNING, EVENT_HEADERS, EventStream, Streams, Times, Viewing, open_events
+from .streams import BEGINNING, EVENT_HEADERS, EventStream, Streams, Times, Viewing, open_events, parting
 
 __all__ = ["EventSourceResponse", "error_response"]
 
@@ -84,11 +84,8 @@ class EventSourceResponse(Response):
     async def _open(self, owning: AsyncExitStack) -> ASGIApp:
         check_accepts_events(self._request)
         streams = Streams(self._run.transport, self._times, told_to_stop)
-        streams.look()
-        if streams.closing and self._request.method == "GET":
-            # Its end: an EventSource opens it again, elsewhere, but takes a 503 for the last word. Nothing was started.
-            return EventStream(streams, "-", BEGINNING, self._viewing())
-        streams.check_open()
+        if (end := parting(streams, self._request.method, self._viewing())) is not None:
+            return end  # nothing was started
         if isinstance(self._run, OwnedRun):
             return await self._begin(self._run, streams, owning)
         after = resume_at(self._request, self._run.id, self._after)

@@ -56,7 +56,7 @@ from .requests import (
     resume_at,
     run_in_path,
 )
-from .streams import LongPoll, Streams, Viewing, open_events
+from .streams import LongPoll, Streams, Viewing, open_events, parting
 
 __all__ = ["Runs", "location_of", "meta_of"]
 
@@ -159,10 +159,11 @@ class Runs:
     async def events(self, request: Request) -> ASGIApp:
         run = run_in_path(request)
         check_accepts_events(request)
-        self._streams.check_open()
         named = query_flag(request, "named", True)
         attach = query_flag(request, "attach", True)
         after = resume_at(request, run, request.query_params.get("after"))
+        if (end := parting(self._streams, request.method, Viewing(named=named))) is not None:
+            return end
         ahead = None if attach else (await self._transport.head(run)).meta.ahead
         return await open_events(self._streams, run, after, Viewing(named=named, attach=attach, ahead=ahead))
 

@@ -41,6 +41,7 @@ __all__ = [
     "Times",
     "Viewing",
     "open_events",
+    "parting",
     "renew",
     "wait_gone",
 ]
@@ -110,7 +111,7 @@ class Streams:
         self._followers = TaskSet()
 
     def end(self) -> None:
-        """End them all, and refuse new ones: the server stops. Viewers resume from their cursors elsewhere."""
+        """End them all, also those to come: the server stops. Viewers resume from their cursors elsewhere."""
         self.closing = True
         for task in self._tasks:
             task.cancel()
@@ -412,6 +413,19 @@ async def open_events(streams: Streams, run: str, after: Cursor | None, viewing:
     if page.ended and not page.batches:
         return empty()
     return EventStream(streams, run, page, viewing)
+
+
+def parting(streams: Streams, method: str, viewing: Viewing) -> ASGIApp | None:
+    """What answers who asks for an event stream while the server stops; None when it does not.
+
+    By GET it is one that ends at once, as those end that had begun: an `EventSource` opens it again, elsewhere, but
+    takes any other status for the last word. Raises `Unavailable` for who asks in another way: they know a 503.
+    """
+    streams.look()
+    if streams.closing and method in ("GET", "HEAD"):
+        return EventStream(streams, "-", BEGINNING, viewing)
+    streams.check_open()
+    return None
 
 
 class LongPoll:

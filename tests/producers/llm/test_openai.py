@@ -472,6 +472,22 @@ async def test_a_server_that_falls_silent(provider: Provider) -> None:
         await asyncio.wait_for(provider.left.wait(), PATIENCE)
 
 
+@pytest.mark.parametrize("alive", [b":\n\n", b'event: ping\ndata: {"type": "ping"}\n\n'])
+@pytest.mark.parametrize("said_before", [[], [said("Hel")]])
+async def test_a_server_that_is_alive_for_ever_and_says_nothing(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, alive: bytes, said_before: list[Any]
+) -> None:
+    monkeypatch.setattr(limits, "AI_KEPT_ALIVE", 0.3)
+    line = head() + events(*said_before) + alive * 300_000
+    provider.play(Play(line, step=300, cut=100_000_000, stay=True))
+    async with aclosing(ai_of(provider, attempts=1)) as ai:
+        parts, error = await outcome(ai)
+        assert parts == [TextPart("Hel") for _ in said_before]
+        assert isinstance(error, Unavailable)
+        assert "nothing of its answer for 0.3 s" in error.message
+        await asyncio.wait_for(provider.left.wait(), PATIENCE)
+
+
 # --- refusing --------------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@
 import * as api from "./api.js";
 import { seqOf } from "./fold.js";
 
-const PAUSES = [500, 1000, 2000, 4000]; // ms; for what EventSource gives up on, as a server that is just stopping (503)
+const PAUSES = [500, 1000, 2000, 4000]; // ms; for what EventSource gives up on, as a store that is out of reach (503)
 
 export class Follower {
   #run;

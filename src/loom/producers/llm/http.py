@@ -37,6 +37,9 @@ __all__ = ["Connecting", "HttpModel", "Question", "Reading"]
 
 _log = logging.getLogger("loom.llm")
 
+_PING = "ping"
+"""An event with which some providers say, as others do with comments, that they are alive, and nothing else."""
+
 
 class Reading(Protocol):
     """One answer as it comes in: `feed` it each event's data, read what it gives, ask for the `end`."""
@@ -82,7 +85,7 @@ class Connecting(TypedDict, total=False):
     connect: float
     """The longest way to a connection."""
     silence: float
-    """The longest pause within an answer, and before it."""
+    """The longest pause within an answer, and before it, without so much as a comment or ping."""
     attempts: int
     """Calls for one answer, the first included."""
     backoff: tuple[float, float]
@@ -93,9 +96,9 @@ class HttpModel(Model):
     """A model behind a provider's HTTP interface.
 
     A failed call is repeated, with jittered pauses and minding ``Retry-After``, only while nothing was given on; an
-    answer that breaks off later raises `Unavailable`, and so does a provider silent for `silence` seconds. Cancelling
-    the task or closing the iterator closes the connection at once. The key appears in no message, log or repr. Who is
-    asked to go on from a beginning and refuses (`InvalidInput`) is a `StartOver`.
+    answer that breaks off later raises `Unavailable`, and so does a provider silent for `silence` seconds, or half an
+    hour long only alive. Cancelling the task or closing the iterator closes the connection at once. The key appears in
+    no message, log or repr. Who is asked to go on from a beginning and refuses (`InvalidInput`) is a `StartOver`.
 
     Belongs to one event loop; connects when first asked. Raises `UsageError` for a URL or key that cannot be one.
     """
@@ -202,18 +205,23 @@ class HttpModel(Model):
     async def _stream(self, response: httpx2.Response, answer: Reading) -> AsyncGenerator[list[Part], None]:
         decoder = sse.Decoder(limit=limits.AI_EVENT_BYTES)
         blocks = response.aiter_bytes()
-        until: float | None = None  # once it is finished: comments may follow for ever
+        until, finished = _in(limits.AI_KEPT_ALIVE), False  # comments may come for ever
         while not answer.done and (block := await self._next_block(blocks, answer, until)):
+            heard = False
             for event in decoder.feed(block):
+                heard = heard or event.type != _PING
                 if parts := answer.feed(event.data, event.type):
                     yield parts
-            if until is None and answer.finished:
-                until = _in(limits.AI_TRAILER)
+            if answer.finished and not finished:
+                until, finished = _in(limits.AI_TRAILER), True
+            elif heard and not finished:
+                until = _in(limits.AI_KEPT_ALIVE)
         # The body's end: only then can the connection be used again.
         await self._next_block(blocks, answer, _in(limits.CLOSING) if answer.done else until)
 
-    async def _next_block(self, blocks: AsyncIterator[bytes], answer: Reading, until: float | None) -> bytes:
-        """The next bytes; b"" at the end, and when an answer that is finished does not go on `until` then."""
+    async def _next_block(self, blocks: AsyncIterator[bytes], answer: Reading, until: float) -> bytes:
+        """The next bytes; b"" at the end, and when an answer that is finished does not go on `until` then. Raises
+        `Unavailable` for one that is not."""
         try:
             async with asyncio.timeout_at(until):
                 async for block in blocks:
@@ -236,11 +244,12 @@ class HttpModel(Model):
     async def _body(self, response: httpx2.Response, most: int) -> bytes:
         body = bytearray()
         try:
-            async for block in response.aiter_bytes():
-                body += block
-                if len(body) > most:
-                    raise LimitExceeded(f"the provider's answer is larger than {most} bytes", code="too_large")
-        except (httpx2.TransportError, httpx2.DecodingError) as error:
+            async with asyncio.timeout(limits.AI_KEPT_ALIVE):
+                async for block in response.aiter_bytes():
+                    body += block
+                    if len(body) > most:
+                        raise LimitExceeded(f"the provider's answer is larger than {most} bytes", code="too_large")
+        except (httpx2.TransportError, httpx2.DecodingError, TimeoutError) as error:
             raise self._unreachable(error) from None
         return bytes(body)
 
@@ -274,6 +283,8 @@ class HttpModel(Model):
     def _unreachable(self, error: Exception) -> Unavailable:
         if isinstance(error, httpx2.ReadTimeout):
             return Unavailable(f"{self._place} was silent for {self._silence:g} s")
+        if isinstance(error, TimeoutError):
+            return Unavailable(f"{self._place} sent nothing of its answer for {limits.AI_KEPT_ALIVE:g} s")
         return Unavailable(f"{self._place}: {error or type(error).__name__}")
 
     def _http(self) -> httpx2.AsyncClient:
