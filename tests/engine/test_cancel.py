@@ -866,6 +866,7 @@ def test_cancelled_at_each_await_on_sqlite(
 
 def _all_of(clock: Clock, monkeypatch: pytest.MonkeyPatch, play: Play) -> set[Place]:
     with monkeypatch.context() as patch:
+        patch.setattr(limits, "RENEWED_AT_ONCE", 1)
         if not play.virtual:
             patch.setattr(limits, "CLAIM_WAIT", 0.02)
         return given_at_each_await(clock, in_memory(clock), play)

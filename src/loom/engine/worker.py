@@ -318,13 +318,16 @@ class Worker:
             _log.info("run %s: its claim was not settled here", claim.run)
 
     async def _renew_loop(self) -> None:
-        """All at the same moment, for the store writes them together; none waits for another's."""
+        """Many at the same moment, for the store writes them together; none waits for another's, and no producer waits
+        for all of them."""
         pause = self._lease / limits.RENEW_FRACTION
         while True:
             due = time.monotonic() + pause
             await asyncio.sleep(pause)
             self._tell_lag(time.monotonic() - due)
-            for held in list(self._held.values()):
+            for place, held in enumerate(list(self._held.values()), 1):
+                if place % limits.RENEWED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
                 if held.renewal is None or (held.renewal.done() and not held.task.cancelling()):
                     held.renewal = self._renewals.spawn(self._renew(held), f"loom-renew {held.claim.run}")
 
