@@ -20,6 +20,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 import loom
 from loom.connect import open_store
+from loom.engine.backoff import Backoff
 from loom.engine.hub import Hub
 from loom.engine.transport import StoreTransport
 from loom.model import limits
@@ -115,11 +116,8 @@ class Pen:
     @classmethod
     async def take(cls, store: Store, run: str) -> Pen:
         """With a new attempt."""
-        while True:
-            try:
-                return cls(await Author.take(store, run, uuid.uuid4().hex))
-            except Unavailable:
-                await asyncio.sleep(0.02)
+        token = uuid.uuid4().hex
+        return cls(await at_last(lambda: Author.take(store, run, token)))
 
     async def say(self, *types: str) -> None:
         """Raises `LogError` when it is refused for good. No two say the same."""
@@ -195,11 +193,7 @@ async def over_http(client: loom.Client, run: str) -> AsyncGenerator[tuple[str, 
 
 async def at_last(call: Callable[[], Awaitable[T]]) -> T:
     """What it gives once the store is within reach: Sentinels cut all connections to whom they make a replica."""
-    while True:
-        try:
-            return await call()
-        except Unavailable:
-            await asyncio.sleep(0.02)
+    return await Backoff.of_store().attempt(call)
 
 
 async def log_of(store: Store, run: str) -> Seen:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 from loom.model.ports import Notice, Notify, Unwatch
 
-__all__ = ["Watchers"]
+__all__ = ["Watchers", "pause"]
 
 
 class Watchers(dict[str, tuple[Notify, ...]]):
@@ -38,3 +41,11 @@ class Watchers(dict[str, tuple[Notify, ...]]):
     def tell_all(self, notice: Notice) -> None:
         for topic in list(self):
             self.tell(topic, notice)
+
+
+async def pause(changed: asyncio.Event, seconds: float) -> None:
+    """Until something changed, at most this long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await changed.wait()
+    changed.clear()

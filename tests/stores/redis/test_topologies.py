@@ -7,6 +7,7 @@ import gc
 
 import pytest
 
+from loom.engine.backoff import Backoff
 from loom.engine.hub import Hub
 from loom.model import limits
 from loom.model.chunk import Chunk
@@ -34,23 +35,13 @@ async def say(store: RedisStore, author: Author, *chunks: Chunk[object] | str) -
     """As the writer does it: the same batch until it is acknowledged."""
     batch = author.batch(*chunks)
     end = chunks[-1] == "complete"
-    while True:
-        try:
-            await store.append(author.run, batch, end=end)
-        except AGAIN:
-            await asyncio.sleep(0.01)
-        else:
-            author.tail = batch.last
-            return
+    await Backoff.of_store().attempt(lambda: store.append(author.run, batch, end=end))
+    author.tail = batch.last
 
 
 async def begin(store: RedisStore, run: str = "run") -> Author:
     """On a loaded machine a replica may be late to confirm."""
-    while True:
-        try:
-            return await Author.start(store, run)
-        except AGAIN:
-            await asyncio.sleep(0.01)
+    return await Backoff.of_store().attempt(lambda: Author.start(store, run))
 
 
 async def test_a_writer_and_a_viewer_go_on_over_a_failover(servers: Servers) -> None:
@@ -88,9 +79,17 @@ async def test_what_too_few_replicas_confirmed_has_an_unknown_outcome(
             batch = author.batch("data")
             monkeypatch.setattr(limits, "REPLICA_WAIT", 0.1)
             replica.pause()
-            for _ in range(2):
-                with pytest.raises(OutcomeUnknown, match="0 of 1 replicas"):
-                    await store.append("run", batch)
+            other = Meta(run="other", actor="actor")
+            for write in (
+                lambda: store.append("run", batch),
+                lambda: store.send("run", b"1", sender="s", id="1"),
+                lambda: store.create(other),
+                lambda: store.put(other),
+                lambda: store.seize(Meta(run="third", actor="actor"), "w1", lease=60.0),
+            ):
+                for _ in range(2):
+                    with pytest.raises(OutcomeUnknown, match="0 of 1 replicas"):
+                        await write()
             replica.resume()
             while True:
                 try:

@@ -16,7 +16,8 @@ from loom.model.chunk import Chunk
 from loom.model.errors import Damaged, LoomError
 from loom.model.run import NO_INPUT, Claim, Meta, inbox_of
 from loom.stores.sqlite import SqliteStore
-from loom.stores.sqlite.rows import batch_of, join, split
+from loom.stores.sqlite.rows import batch_of
+from loom.stores.stored import join, split
 from loom.testing.author import Author, read_all
 from loom.testing.clock import ManualClock
 from loom.testing.conformance.kit import outcome_of, stand_still

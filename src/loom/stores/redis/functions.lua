@@ -5,6 +5,7 @@
 Keys of a run, in this order (p: the prefix; the run in braces, so that a cluster keeps them together):
   1 p:{RUN}         hash    its head: meta input keep epochs epoch first tail size (bytes of the outbox) ended state error
                             started ended_at beat inbox_epoch inbox_tail inbox_bytes marked
+                            repeats (of what was written already)
   2 p:{RUN}:out     stream  its outbox: an entry a batch, <epoch>-<last seq>, f the first seq, p the lines
   3 p:{RUN}:in      stream  its inbox: an entry a message, <epoch>-<seq>, p the line
   4 p:{RUN}:sent    hash    sender NUL id of each message, to its seq
@@ -13,7 +14,7 @@ Keys of a run, in this order (p: the prefix; the run in braces, so that a cluste
 
 Keys of the queue, all in one slot, in this order:
    1 {p}:queue         hash  counters: number (of entries and claims), claims (given out), renewals (of all leases),
-                             shortest (lease)
+                             shortest (lease), repeats (of what was put)
    2 {p}:queue:entries hash  run, to what `pack` makes of its entry
    3 {p}:queue:metas   hash  run, to how it was started, without its input
    4 {p}:queue:inputs  hash  run, to its input
@@ -99,6 +100,8 @@ local function create(keys, args)
       'epochs', '', 'epoch', '-1', 'first', '1', 'tail', '0', 'size', '0', 'ended', '0', 'state', 'queued',
       'inbox_tail', '0', 'inbox_bytes', '0', 'beat', '0', 'marked', '0')
     publish(head, '')
+  else
+    redis.call('HINCRBY', head, 'repeats', 1)
   end
   return head_of(keys)
 end
@@ -179,7 +182,10 @@ local function send(keys, args)
   local epoch, tail, bytes, ended = unpack(redis.call('HMGET', head, 'inbox_epoch', 'inbox_tail', 'inbox_bytes', 'ended'))
   if not epoch then return refuse('GONE') end
   local there = redis.call('HGET', sent, args[1])
-  if there then return {epoch, there} end
+  if there then
+    redis.call('HINCRBY', head, 'repeats', 1)
+    return {epoch, there}
+  end
   if ended == '1' then return refuse('ENDED') end
   local size = tonumber(bytes) + #args[2]
   if args[3] and (tonumber(tail) >= tonumber(args[3]) or size > tonumber(args[4])) then
@@ -429,7 +435,7 @@ local function write_entry(keys, args)
 end
 
 local function put(keys, args)
-  if entry_of(keys, args[1]) then return 0 end
+  if entry_of(keys, args[1]) then return count(keys, 'repeats') end
   local entry = write_entry(keys, args)
   if args[8] ~= '' and tonumber(args[8]) > seconds() then
     entry.p = 'later'
@@ -533,31 +539,30 @@ local function still_lapsed(keys, seen, queues, without)
   return lapsed
 end
 
--- what may lapse next, and be claimed then: {run, renewal, lease, paused}
+-- at what the counter is, the shortest lease, and what may lapse next: {run, queue, actor, renewal, lease, paused}; but
+-- not what was renewed after the renewal that is named
 
-local function standing(keys, most, queues, without)
-  local wanted = set_of(queues)
+local function look(keys, args)
   local found = {}
   for _, zset in ipairs({HELD, PAUSED}) do
-    local upto = zset == HELD and most or '+inf'
+    local upto = zset == HELD and args[1] or '+inf'
     local some = redis.call('ZRANGEBYSCORE', keys[zset], '-inf', upto, 'WITHSCORES', 'LIMIT', 0, LIMIT_LAPSING)
     for i = 1, #some, 2 do
       local entry = entry_of(keys, some[i])
       if entry and entry.p == (zset == HELD and 'leased' or 'paused') then
-        if wanted[entry.q] and not without[entry.a] then
-          found[#found + 1] = {some[i], some[i + 1], tostring(entry.l), zset == PAUSED and 1 or 0}
-        end
+        found[#found + 1] = {some[i], entry.q, entry.a, some[i + 1], tostring(entry.l), zset == PAUSED and 1 or 0}
       else
         redis.call('ZREM', keys[zset], some[i])
         if not entry then discard(keys, some[i]) end
       end
     end
   end
-  return found
+  local counters = redis.call('HMGET', keys[COUNTERS], 'renewals', 'shortest')
+  return {counters[1] or '0', counters[2] or '0', found}
 end
 
--- worker, the call's name, lease, and as JSON: queues, actors left out, lapsed {run, renewal}; of what was renewed later
--- than the seventh nothing is told
+-- worker, the call's name, lease, and as JSON: queues, actors left out, lapsed {run, renewal}; at what the counter is, what
+-- is given, and if there is none, in how many ms one's time comes
 
 local function claim(keys, args)
   let_in(keys)
@@ -567,19 +572,19 @@ local function claim(keys, args)
   if told then
     local name, run, number = unpack(told)
     local entry = name == call and entry_of(keys, run)
-    if entry and entry.w == worker and entry.c == number then return {claim_of(keys, entry)} end
+    if entry and entry.w == worker and entry.c == number then return {redis.call('HGET', keys[COUNTERS], 'renewals'), claim_of(keys, entry)} end
   end
   local queues, without = cjson.decode(args[4]), set_of(cjson.decode(args[5]))
   local entry = find(keys, queues, without, still_lapsed(keys, cjson.decode(args[6]), queues, without))
+  local renewals = redis.call('HGET', keys[COUNTERS], 'renewals') or '0'
   if not entry then
-    local counters = redis.call('HMGET', keys[COUNTERS], 'renewals', 'shortest')
     local due = redis.call('ZRANGE', keys[LATER], 0, 0, 'WITHSCORES')[2]
-    return {false, counters[1] or '0', counters[2] or '0', standing(keys, args[7], queues, without), due and whole((tonumber(due) - seconds()) * 1000) or false}
+    return {renewals, false, due and whole((tonumber(due) - seconds()) * 1000) or false}
   end
   give(keys, entry, worker, args[3])
   count(keys, 'claims')
   redis.call('HSET', keys[TOLD], worker, cmsgpack.pack({call, entry.run, entry.c}))
-  return {claim_of(keys, entry)}
+  return {renewals, claim_of(keys, entry)}
 end
 
 -- run, worker, claim's number
@@ -769,6 +774,7 @@ register('seize', seize)
 register('index', index)
 register('turn', turn, 'allow-oom')
 register('attend', attend)
+register('look', look, 'allow-oom')
 register('claim', claim, 'allow-oom')
 register('renew', renew, 'allow-oom')
 register('ack', ack, 'allow-oom')

@@ -163,11 +163,12 @@ class Link:
 
     @property
     def is_up(self) -> bool:
+        """Whether there is a wire just now."""
         return self.wire is not None and not self.wire.lost.done()
 
     async def up(self) -> Wire:
         """The wire. Whoever needs it at the same time shares the attempt and its outcome."""
-        if self.wire is not None and not self.wire.lost.done():
+        if self.wire is not None and self.is_up:
             return self.wire
         if self._closed:
             raise HandleClosed("this store is not open")

@@ -13,18 +13,19 @@ from typing import Any
 from loom.model import limits
 from loom.model.chunk import CANCEL, Batch, Page
 from loom.model.cursor import EPOCH_DIGITS, Cursor, make_epoch
-from loom.model.errors import Conflict, Damaged, Fenced, LogEnded, LogNotFound, LoomError, OutcomeUnknown
+from loom.model.errors import Conflict, Damaged, Fenced, LogEnded, LogNotFound, LoomError
 from loom.model.history import page_of, start_after
 from loom.model.ports import Fence
 from loom.model.run import Head, Mark, Meta, RunState, run_of, state_of
 from loom.stores.inbox import check_room
 from loom.stores.orphans import ending_batch, is_idle
+from loom.stores.stored import split
 from loom.wire.json import check_size, encode, ending_of
 
 from .keys import Keys
 from .link import Reply
 from .replies import Refused
-from .rows import LISTED, batches_of, check_whole, epochs_of, head_of, number_of, split
+from .rows import LISTED, batches_of, check_whole, epochs_of, head_of, number_of
 from .servers import Servers
 
 __all__ = ["Logs"]
@@ -42,13 +43,11 @@ class Logs:
         keys: Keys,
         *,
         retention: float | None,
-        replicas: int,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._servers = servers
         self._keys = keys
         self._retention = retention
-        self._replicas = replicas
         self._wall = wall
 
     # --- a run's life ------------------------------------------------------------------------------------------------
@@ -56,8 +55,8 @@ class Logs:
     async def create(self, meta: Meta) -> Head:
         epoch = make_epoch(1, _digits())
         keep = self._retention if meta.retention is None else meta.retention
-        reply = await self._call("create", meta.run, *split(meta), epoch, -1 if keep is None else _milliseconds(keep))
-        return _head(meta.run, reply)
+        args = (*split(meta), epoch, -1 if keep is None else _milliseconds(keep))
+        return _head(meta.run, await self._servers.write("create", self._keys.of(meta.run), *args))
 
     async def head(self, run: str) -> Head:
         return _head(run, await self._call("head", run))
@@ -92,7 +91,7 @@ class Logs:
         error, _ = ending_of(Batch(0, 1, 1, line + b"\n"))
         args = (_digits(), line + b"\n", *self._ending(error))
         try:
-            return bool(await self._write("end_unstarted", self._keys.of(run), *args))
+            return bool(await self._servers.write("end_unstarted", self._keys.of(run), *args))
         except Refused as refused:
             raise _refusal(refused, run) from None
 
@@ -126,9 +125,9 @@ class Logs:
         args = (batch.epoch, batch.first, batch.last, batch.payload)
         try:
             if end:
-                await self._write("append", keys, *args, *self._ending(ending_of(batch)[0]))
+                await self._servers.write("append", keys, *args, *self._ending(ending_of(batch)[0]))
             else:
-                await self._write("append", keys[:2], *args)
+                await self._servers.write("append", keys[:2], *args)
         except Refused as refused:
             raise _refusal(refused, run) from None
         return batch.cursor
@@ -137,7 +136,9 @@ class Logs:
         check_size(message, limits.MESSAGE_BYTES, "a message")
         room = () if sender == CANCEL else (limits.INBOX_MESSAGES, limits.INBOX_BYTES)
         try:
-            epoch, seq = await self._write("send", self._keys.of(run), f"{sender}\0{id}", message + b"\n", *room)
+            epoch, seq = await self._servers.write(
+                "send", self._keys.of(run), f"{sender}\0{id}", message + b"\n", *room
+            )
         except Refused as refused:
             if refused.word == "ROOM":
                 count, size = refused.more
@@ -183,17 +184,6 @@ class Logs:
             return await self._servers.call(function, self._keys.of(run), *args)
         except Refused as refused:
             raise _refusal(refused, run) from None
-
-    async def _write(self, function: str, keys: Sequence[str], *args: str | bytes | int) -> Reply:
-        """What has to reach the replicas, if any have to have it."""
-        if not self._replicas:
-            return await self._servers.call(function, keys, *args)
-        reply, confirmed = await self._servers.confirmed(function, keys, *args)
-        if confirmed < self._replicas:
-            raise OutcomeUnknown(
-                f"{confirmed} of {self._replicas} replicas have confirmed it: it may be lost with its server"
-            )
-        return reply
 
     def _ending(self, error: Any) -> tuple[str | bytes | int, ...]:
         state: RunState = state_of(attempted=True, error=error, ended=True)

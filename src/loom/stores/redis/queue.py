@@ -8,6 +8,7 @@ import logging
 import random
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
+from math import inf
 from typing import Any
 
 import msgspec
@@ -17,6 +18,8 @@ from loom.model.errors import Conflict, Damaged, Fenced, LoomError, UsageError
 from loom.model.ports import Unwatch
 from loom.model.priority import PRIORITIES, rank
 from loom.model.run import Claim, Entry, Meta, Place, WorkerInfo
+from loom.stores.stored import join, split
+from loom.stores.watchers import pause
 from loom.tasks import TaskSet
 from loom.wire.json import encode
 
@@ -24,11 +27,10 @@ from .keys import Keys
 from .link import Reply
 from .notices import Notices
 from .replies import Refused
-from .rows import join, split
 from .servers import Servers
 from .standing import Standing, Stood
 
-__all__ = ["Queue", "pause"]
+__all__ = ["Queue"]
 
 _log = logging.getLogger("loom.store")
 
@@ -45,15 +47,17 @@ class Queue:
         self._clock = clock
         self._stood = Stood()
         self._shortest = 0.0
+        self._look_at = -inf
+        """When others' claims are to be looked at again, by our clock."""
         self._lapsed: list[Standing] = []
-        """What has lapsed, as far as the last look told, and was not given to us since."""
+        """What had lapsed at the last look, and is not known to have been taken since."""
         self._renewing: list[tuple[Claim, asyncio.Future[bool]]] = []
         self._tasks = TaskSet()
         self._unanswered: dict[str, str] = {}
         """By worker, the claim call whose reply never came: asked again by the same name, it gives the same claim."""
 
     async def put(self, meta: Meta) -> None:
-        await self._call("put", *_putting(meta))
+        await self._servers.write("put", self._keys.queues, *_putting(meta))
 
     async def claim(
         self, queues: Sequence[str], worker: str, *, lease: float, wait: float, without: Collection[str]
@@ -70,13 +74,13 @@ class Queue:
                 left = end - loop.time()
                 if claim is not None or left <= 0:
                     return claim
-                await pause(changed, min(left, limits.OBSERVE if due is None else min(due, limits.OBSERVE)))
+                await pause(changed, min(left, due))
         finally:
             unwatch()
 
     async def seize(self, meta: Meta, worker: str, *, lease: float) -> Claim:
         try:
-            found = await self._call("seize", *_putting(meta), worker, repr(lease))
+            found = await self._servers.write("seize", self._keys.queues, *_putting(meta), worker, repr(lease))
         except Refused:
             raise Conflict(f"run {meta.run!r} is in another queue", details={"run": meta.run}) from None
         return _claim(found, worker)
@@ -153,50 +157,58 @@ class Queue:
 
     async def _take(
         self, queues: Sequence[str], worker: str, lease: float, without: Collection[str]
-    ) -> tuple[Claim | None, float | None]:
-        """A claim; else in how many seconds there may be one, if that is known."""
-        claim, due = await self._ask(queues, worker, lease, without)
-        if claim is None and self._lapsed:
-            claim, due = await self._ask(queues, worker, lease, without)
-        return claim, due
+    ) -> tuple[Claim | None, float]:
+        """A claim; else in how many seconds to ask again. What has lapsed is looked for before, backlog or not."""
+        if self._clock() >= self._look_at:
+            await self._look()
+        while True:
+            some = [one for one in self._lapsed if one.queue in queues and one.actor not in without]
+            if len(some) > limits.LAPSED:  # others know the same ones, and take them over at the same time
+                some = random.sample(some, limits.LAPSED)
+            found, later = await self._ask(queues, worker, lease, without, some)
+            gone = {found[4].decode()} if found else {one.run for one in some}
+            self._lapsed = [one for one in self._lapsed if one.run not in gone]
+            if found:
+                try:
+                    return _claim(found, worker), 0.0
+                except Damaged as damage:
+                    await self._let_go(found, worker, damage)
+            elif not some:
+                looks = self._look_at - self._clock()
+                return None, max(looks if later is None else min(looks, int(later) / 1000), 0.0)
 
     async def _ask(
-        self, queues: Sequence[str], worker: str, lease: float, without: Collection[str]
-    ) -> tuple[Claim | None, float | None]:
+        self, queues: Sequence[str], worker: str, lease: float, without: Collection[str], lapsed: Sequence[Standing]
+    ) -> tuple[Sequence[Any] | None, bytes | None]:
+        """What is given; else in how many ms the next delayed start's time comes."""
         call = self._unanswered.pop(worker, None) or uuid.uuid4().hex
-        some = self._lapsed
-        if len(some) > limits.LAPSED:  # others know the same ones, and take them over at the same time
-            some = random.sample(some, limits.LAPSED)
-        seen = encode([(one.run, one.renewal) for one in some])
-        # Also what may lapse before the next look: then it is known when that has to be.
-        upto = self._stood.unrenewed_for(self._shortest - self._apart, self._clock())
-        most = "-inf" if upto is None else upto
+        seen = encode([(one.run, one.renewal) for one in lapsed])
         try:
             reply = await self._call(
-                "claim", worker, call, repr(lease), encode(list(queues)), encode(list(without)), seen, most
+                "claim", worker, call, repr(lease), encode(list(queues)), encode(list(without)), seen
             )
-        except BaseException:
+        except BaseException:  # a cancel too: it may have been given, and is asked for again by the same name
             self._unanswered[worker] = call
             raise
-        if reply[0] is not None:
-            try:
-                claim = _claim(reply[0], worker)
-            except Damaged as damage:
-                await self._let_go(reply[0], worker, damage)
-                return None, 0.0
-            self._lapsed = [one for one in self._lapsed if one.run != claim.run]
-            return claim, None
-        return None, self._looked(*reply[1:])
+        self._stood.look(int(reply[0]), self._clock(), apart=self._apart)
+        return reply[1], reply[2] if reply[1] is None else None
 
-    def _looked(self, renewals: bytes, shortest: bytes, standing: Sequence[Any], later: bytes | None) -> float | None:
-        """There was nothing to claim. In how many seconds there may be something, if that is known."""
-        self._shortest = float(shortest)
-        self._stood.look(int(renewals), self._clock(), apart=self._apart)
-        found = [Standing(run.decode(), int(at), float(lease), bool(paused)) for run, at, lease, paused in standing]
-        self._lapsed = self._stood.lapsed(found)
-        watch = self._shortest - self._stood.watched
-        dues = (None if later is None else int(later) / 1000, self._stood.due(found), watch if watch > 0 else None)
-        return min((max(due, 0.0) for due in dues if due is not None), default=None)
+    async def _look(self) -> None:
+        """At others' claims: which of them stand still. One look serves all workers of this process."""
+        self._look_at = self._clock() + self._apart
+        upto: int | None = None
+        if self._shortest > 0:  # also what may lapse before the next look: then it is known when that has to be
+            upto = self._stood.unrenewed_for(self._shortest - self._apart, self._clock())
+        renewals, shortest, rows = await self._call("look", "-inf" if upto is None else upto)
+        now, self._shortest = self._clock(), float(shortest)
+        self._stood.look(int(renewals), now, apart=self._apart)
+        standing = [
+            Standing(run.decode(), queue.decode(), actor.decode(), int(at), float(lease), bool(paused))
+            for run, queue, actor, at, lease, paused in rows
+        ]
+        self._lapsed = self._stood.lapsed(standing)
+        due = self._stood.due(standing)
+        self._look_at = now + (self._apart if due is None else min(self._apart, due))
 
     async def _let_go(self, found: Sequence[Any], worker: str, damage: Damaged) -> None:
         """Others' runs go on. If it is the queue's copy that is damaged, a sweep puts the run back from its own."""
@@ -207,8 +219,8 @@ class Queue:
 
     @property
     def _apart(self) -> float:
-        """Looks are so far apart, in seconds."""
-        return min(limits.OBSERVE, self._shortest / 4)
+        """Looks are so far apart, in seconds; the shortest lease is not known before the first one."""
+        return min(limits.OBSERVE, self._shortest / 4 or limits.OBSERVE)
 
     def _watch(self) -> tuple[asyncio.Event, Unwatch]:
         changed = asyncio.Event()
@@ -276,11 +288,3 @@ def _entry(
 def _worker(said: bytes, seen: bytes, asked: int) -> WorkerInfo:
     info = _info.decode(said)
     return msgspec.structs.replace(info, seen=float(seen), draining=info.draining or bool(asked))
-
-
-async def pause(changed: asyncio.Event, seconds: float) -> None:
-    """Until something changed, at most this long."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await changed.wait()
-    changed.clear()

@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
-
-import msgspec
-from msgspec.structs import replace
+from typing import Any
 
 from loom.model.chunk import Batch
-from loom.model.errors import Damaged, ErrorInfo, RemoteProtocolError
-from loom.model.run import NO_INPUT, Head, Meta
-from loom.wire.json import encode, ending_of
+from loom.model.errors import RemoteProtocolError
+from loom.model.run import Head
+from loom.stores.stored import damaged, error_of, join
+from loom.wire.json import ending_of
 
-__all__ = ["LISTED", "batches_of", "check_whole", "epochs_of", "head_of", "join", "number_of", "split"]
-
-T = TypeVar("T")
+__all__ = ["LISTED", "batches_of", "check_whole", "epochs_of", "head_of", "number_of"]
 
 LISTED = ("meta", "epochs", "first", "tail", "ended", "state", "error", "started", "ended_at", "beat")
 """What a list shows of a head: neither its input nor its result."""
-
-_FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError)
-
-_meta = msgspec.json.Decoder(Meta)
-_error = msgspec.json.Decoder(ErrorInfo)
-
-
-def split(meta: Meta) -> tuple[bytes, bytes]:
-    """What the fields `meta` and `input` hold."""
-    return encode(replace(meta, input=NO_INPUT)), bytes(meta.input)
-
-
-def join(run: str, meta: bytes | None, input: bytes | None) -> Meta:
-    """What `split` took apart; without an input that of a run that has none. Raises `Damaged`."""
-    rest = _read(_meta, meta, run, "start")
-    return rest if input is None else replace(rest, input=msgspec.Raw(input))
 
 
 def epochs_of(run: str, text: bytes) -> tuple[tuple[int, int], ...]:
@@ -42,7 +22,7 @@ def epochs_of(run: str, text: bytes) -> tuple[tuple[int, int], ...]:
     try:
         return tuple((int(epoch), int(first)) for epoch, _, first in (each.partition(b":") for each in text.split()))
     except ValueError as error:
-        raise _damaged(run, "list of epochs", error) from None
+        raise damaged(run, "of its list of epochs", error) from None
 
 
 def number_of(run: str, text: bytes | None) -> int:
@@ -50,13 +30,12 @@ def number_of(run: str, text: bytes | None) -> int:
     try:
         return int(text or b"")
     except ValueError as error:
-        raise _damaged(run, "head", error) from None
+        raise damaged(run, "of its head", error) from None
 
 
 def head_of(run: str, fields: dict[bytes, bytes | None], last: bytes | None = None) -> Head:
     """A head, of its fields; with the lines of its `last` batch its result too. Raises `Damaged`."""
     ended = fields[b"ended"] == b"1"
-    error = fields[b"error"]
     try:
         return Head(
             meta=join(run, fields[b"meta"] or b"", fields.get(b"input")),
@@ -65,14 +44,14 @@ def head_of(run: str, fields: dict[bytes, bytes | None], last: bytes | None = No
             tail=int(fields[b"tail"] or 0),
             ended=ended,
             state=(fields[b"state"] or b"").decode(),  # type: ignore[arg-type]
-            error=_read(_error, error, run, "error") if error else None,
+            error=error_of(run, fields[b"error"] or None),
             result=ending_of(Batch(0, 1, 1, last))[1] if ended and last else None,
             started=_time(fields[b"started"]),
             ended_at=_time(fields[b"ended_at"]),
             beat=int(fields[b"beat"] or 0),
         )
     except (RemoteProtocolError, ValueError) as error:
-        raise _damaged(run, "head", error) from None
+        raise damaged(run, "of its head", error) from None
 
 
 def batches_of(run: str, entries: Iterable[Any], *, inbox: bool) -> Sequence[Batch]:
@@ -80,7 +59,7 @@ def batches_of(run: str, entries: Iterable[Any], *, inbox: bool) -> Sequence[Bat
     try:
         return [_batch(*entry, inbox=inbox) for entry in entries]
     except (ValueError, TypeError, IndexError) as error:
-        raise _damaged(run, "log", error) from None
+        raise damaged(run, "of its log", error) from None
 
 
 def check_whole(run: str, batches: Sequence[Batch], start: int, tail: int) -> None:
@@ -93,7 +72,7 @@ def check_whole(run: str, batches: Sequence[Batch], start: int, tail: int) -> No
     else:
         if batches or tail < start:
             return
-    raise _damaged(run, "log", f"chunk {due} is missing")
+    raise damaged(run, "of its log", f"chunk {due} is missing")
 
 
 def _batch(id: bytes, fields: list[bytes], *, inbox: bool) -> Batch:
@@ -105,14 +84,3 @@ def _batch(id: bytes, fields: list[bytes], *, inbox: bool) -> Batch:
 
 def _time(text: bytes | None) -> float | None:
     return None if not text else float(text)
-
-
-def _read(decoder: msgspec.json.Decoder[T], data: bytes | None, run: str, what: str) -> T:
-    try:
-        return decoder.decode(data or b"")
-    except _FAULTS as error:
-        raise _damaged(run, what, error) from None
-
-
-def _damaged(run: str, what: str, why: object) -> Damaged:
-    return Damaged(f"run {run!r}: what is stored of its {what} is damaged: {why}", details={"run": run})

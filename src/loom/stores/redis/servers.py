@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from loom.model import limits
-from loom.model.errors import HandleClosed, LoomError, Unauthorized, Unavailable, UsageError
+from loom.model.errors import HandleClosed, LoomError, OutcomeUnknown, Unauthorized, Unavailable, UsageError
 from loom.model.ports import Durability
 from loom.tasks import cancel_and_wait, spawn
 
@@ -31,21 +31,18 @@ def slot_of(key: str) -> int:
 
 
 class Servers:
-    """Asks the server that has a key. One connection a server, for all that this process asks of it; with `replicas`
-    another, for what has to be confirmed by them."""
+    """Asks the server that has a key. One connection a server, for all that this process asks of it; another, if
+    replicas have to confirm what is written."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
+        self._replicas = address.replicas if address.durability == "replica" else 0
         self._links: dict[Host | None, Link] = {}
         self._confirming: dict[Host | None, Link] = {}
         self._slots: list[Host] | None = None
         self._learning: asyncio.Task[None] | None = None
         self._loading: dict[Host | None, asyncio.Task[None]] = {}
         self._closed = False
-
-    @property
-    def clustered(self) -> bool:
-        return self._slots is not None
 
     async def open(self) -> None:
         """Reach the servers; `UsageError` for one that is too old, `Unauthorized`, `Unavailable`."""
@@ -100,16 +97,23 @@ class Servers:
         """The reply of the server that has `key`. Raises what it means here, and follows keys that have moved."""
         return await self._followed(key, lambda host: self._link(host).ask(*command), command)
 
-    async def confirmed(self, function: str, keys: Iterable[str], *args: str | bytes | int) -> tuple[Reply, int]:
-        """As `call`, and how many replicas have it, waiting for them within `limits.REPLICA_WAIT`."""
-        keys = tuple(keys)
+    async def write(self, function: str, keys: Sequence[str], *args: str | bytes | int) -> Reply:
+        """As `call`, of a function that writes in any case: replicas confirm it, and all that their primary wrote
+        before, if they have to. Raises `OutcomeUnknown` when too few do within `limits.REPLICA_WAIT`."""
+        if not self._replicas:
+            return await self.call(function, keys, *args)
         command = ("FCALL", name_of(function), len(keys), *keys, *args)
-        return await self._followed(keys[0], lambda host: self._confirmed(host, command), command)  # type: ignore[no-any-return]
+        reply, confirmed = await self._followed(keys[0], lambda host: self._confirmed(host, command), command)
+        if confirmed < self._replicas:
+            raise OutcomeUnknown(
+                f"{confirmed} of {self._replicas} replicas have confirmed it: it may be lost with its server"
+            )
+        return reply
 
     async def _confirmed(self, host: Host | None, command: tuple[str | bytes | int, ...]) -> tuple[Reply, int]:
         wire = await self._link(host, self._confirming).up()
         asked = wire.ask(*command)
-        barrier = wire.barrier("WAIT", self._address.replicas, int(limits.REPLICA_WAIT * 1000))
+        barrier = wire.barrier("WAIT", self._replicas, int(limits.REPLICA_WAIT * 1000))
         reply = await asked
         return reply, await asyncio.shield(barrier)
 

@@ -21,6 +21,8 @@ class Standing(NamedTuple):
     """A claim, or a pause before another, as it stands in the queue."""
 
     run: str
+    queue: str
+    actor: str
     renewal: int
     lease: float
     paused: bool
@@ -44,18 +46,13 @@ class Stood:
         """When it looked last."""
         return self._looks[-1][1] if self._looks else -inf
 
-    @property
-    def watched(self) -> float:
-        """For how long it has looked: less than a lease, and nobody can have lapsed."""
-        return self._looks[-1][1] - self._looks[0][1] if self._looks else 0.0
-
     def look(self, renewals: int, now: float, *, apart: float = limits.OBSERVE) -> None:
-        """The counter is at `renewals`. A look that lies less than `apart` seconds behind the one before it is
-        forgotten with the next. A counter that has gone back is another one: nothing of the old one's looks holds."""
+        """The counter is at `renewals`. A look whose neighbours lie less than `apart` seconds apart is forgotten. A
+        counter that has gone back is another one: nothing of the old one's looks holds."""
         if self._looks and renewals < self._looks[-1][0]:
             self._looks = []
         looks = self._looks
-        if len(looks) > 1 and looks[-1][1] - looks[-2][1] < apart:
+        if len(looks) > 1 and now - looks[-2][1] < apart:
             looks.pop()
         looks.append((renewals, now))
         if len(looks) > limits.LOOKS:

@@ -13,12 +13,13 @@ from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed, LogNotFound, UsageError
 from loom.model.ports import Durability, Fence, Notify, Survey, Swept, Unwatch
 from loom.model.run import Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo
+from loom.stores.watchers import pause
 
 from .address import Address
 from .keys import Keys
 from .logs import Logs
 from .notices import Notices
-from .queue import Queue, pause
+from .queue import Queue
 from .servers import Servers
 from .survey import survey
 from .sweep import Sweeper
@@ -53,8 +54,7 @@ class RedisStore:
         self._keys = Keys(address.prefix)
         self._servers = Servers(address)
         self._notices = Notices(self._servers, self._keys)
-        replicas = address.replicas if address.durability == "replica" else 0
-        self._logs = Logs(self._servers, self._keys, retention=retention, replicas=replicas, wall=wall)
+        self._logs = Logs(self._servers, self._keys, retention=retention, wall=wall)
         self._queue = Queue(self._servers, self._keys, self._notices, clock)
         self._sweeper = Sweeper(self._servers, self._keys, self._logs, self._queue)
         self._begun = self._open = False
@@ -113,6 +113,7 @@ class RedisStore:
         limit = min(max(limit, 1), limits.LIST_LIMIT)
         below = "+inf" if before is None else await self._place(before)
         found: list[Head] = []
+        filtered = state is not None or actor is not None
         while len(found) < limit:
             some = await self._servers.ask(
                 self._keys.runs,
@@ -123,7 +124,7 @@ class RedisStore:
                 "WITHSCORES",
                 "LIMIT",
                 0,
-                limits.LIST_LIMIT,
+                limits.LIST_LIMIT if filtered else limit - len(found),
             )
             if not some:
                 break

@@ -12,11 +12,11 @@ from loom.model.errors import Conflict, Damaged, Fenced
 from loom.model.lease import Beat, Observed
 from loom.model.priority import PRIORITIES, order, rank
 from loom.model.run import Claim, Entry, Meta, Place
+from loom.stores.stored import join, split
 from loom.wire.json import encode
 
 from . import sql
 from .calls import Session
-from .rows import join, split
 
 __all__ = ["Desk", "Taken", "ack", "entries", "put", "release", "renew", "seize"]
 

@@ -14,11 +14,12 @@ from loom.model.ports import Fence, Notice
 from loom.model.run import Head, Mark, Meta, RunState, inbox_of, run_of, state_of
 from loom.stores.inbox import check_room
 from loom.stores.orphans import ending_batch, is_idle
+from loom.stores.stored import error_of, join, split
 from loom.wire.json import encode, ending_of
 
 from . import sql
 from .calls import Session
-from .rows import batch_of, epochs_of, error_of, join, result_of, split
+from .rows import batch_of, epochs_of, result_of
 from .upkeep import clear
 
 __all__ = [

@@ -16,7 +16,7 @@ from loom.model.cursor import Cursor
 from loom.model.errors import Fenced, HandleClosed, UsageError
 from loom.model.ports import Durability, Fence, Notice, Notify, Swept, Unwatch
 from loom.model.run import Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo
-from loom.stores.watchers import Watchers
+from loom.stores.watchers import Watchers, pause
 
 from . import claims, register, runs, sql, upkeep
 from .calls import Call, Session
@@ -182,7 +182,7 @@ class SqliteStore:
                 left = end - self._loop.time()
                 if page.batches or page.ended or left <= 0:
                     return page
-                await _pause(changed, left)
+                await pause(changed, left)
         finally:
             unwatch()
 
@@ -221,7 +221,7 @@ class SqliteStore:
                 left = end - self._loop.time()
                 if claim is not None or left <= 0:
                     return claim
-                await _pause(changed, min(left, limits.OBSERVE if due is None else min(due, limits.OBSERVE)))
+                await pause(changed, min(left, limits.OBSERVE if due is None else min(due, limits.OBSERVE)))
         finally:
             unwatch()
 
@@ -359,11 +359,3 @@ def _end_idle(session: Session, now: float) -> int:
 def _give_back(session: Session, claim: Claim) -> None:
     with contextlib.suppress(Fenced):
         claims.release(session, claim, delay=0.0)
-
-
-async def _pause(changed: asyncio.Event, seconds: float) -> None:
-    """Until something changed, at most this long."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await changed.wait()
-    changed.clear()

@@ -176,6 +176,19 @@ class QueueConformance(Suite):
         assert (await must_claim(store, "w2")).run == "short"
         assert await claim(store, "w2") is None
 
+    async def test_g9_a_lapsed_claim_does_not_wait_for_the_backlog(self, store: Store, clock: ManualClock) -> None:
+        """A worker that never finds the queue empty takes it over all the same, before what was put later."""
+        await store.put(meta("lost"))
+        await must_claim(store, "w1")
+        for number in range(20):
+            await store.put(meta(f"later-{number:02}"))
+        tenths = 0
+        while (claimed := await must_claim(store, "w2")).run != "lost":
+            await store.ack(claimed)
+            clock.advance(LEASE / 10)
+            tenths += 1
+        assert 10 <= tenths <= 11
+
     async def test_g9_a_waiting_worker_takes_a_lapsed_claim_over(self, make_store: StoreFactory) -> None:
         """By itself, in real time, soon after the lease."""
         async with make_store(time.monotonic) as store:
