@@ -18,6 +18,7 @@ _MODULES = (
     "engine.publisher",
     "engine.readers",
     "engine.runner",
+    "engine.strangers",
     "engine.trim",
     "engine.worker",
     "engine.writer",

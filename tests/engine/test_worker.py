@@ -60,11 +60,13 @@ class Place:
         meta = Meta(run=run, actor=actor, input=msgspec.Raw(encode(input)), **more)
         await self.transport.start(meta)
 
-    async def worker(self, name: str = "w", **options: Any) -> tuple[Worker, FaultStore]:
+    async def worker(
+        self, name: str = "w", *, registry: Registry | None = None, **options: Any
+    ) -> tuple[Worker, FaultStore]:
         """A worker that runs until the test ends (then it is drained within no time), and its way to the store."""
         store = FaultStore(self.store)
         options.setdefault("drain", 0.0)
-        worker = Worker(store, self.registry, name=name, lease=LEASE, **options)
+        worker = Worker(store, self.registry if registry is None else registry, name=name, lease=LEASE, **options)
         await self._stack.enter_async_context(worker)
         return worker, store
 
@@ -108,6 +110,82 @@ class Gate:
 
     async def runs(self, count: int = 1) -> None:
         await later(lambda: self.running == count)
+
+
+# --- actors that it does not know -------------------------------------------------------------------------------------
+
+
+async def test_a_run_of_an_unknown_actor_waits_for_a_worker_that_has_it(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As while a release is rolled out: it is an attempt of none but the new one. Others' runs are not held up."""
+    gate = Gate()
+    gate.open.set()
+    place.actor(gate.stream, "old")
+    await place.worker("earlier")
+    await place.start("first", actor="new")
+    await place.start("second", actor="new")
+    await place.start("other", actor="old")
+    assert (await place.ended("other")).state == "completed"
+    await asyncio.sleep(limits.STRANGER_WAIT / 2)
+    assert not (await place.store.head("first")).epochs
+    assert [record.message.split(":")[1] for record in caplog.records] == [" no actor is named 'new' here (run first)"]
+    newer = Registry()
+    newer.add(make_producer("new", gate.stream))
+    await place.worker("later", registry=newer)
+    for run in ("first", "second"):
+        assert (await place.ended(run)).state == "completed"
+        assert data_in(await chunks_in(place.store, run)) == [1]
+
+
+async def test_a_run_is_left_to_whoever_has_its_actor_for_as_long_as_it_takes(place: Place) -> None:
+    """It may have no room. One that drains, or serves another queue, is not waited for."""
+    gate = Gate()
+    newer = Registry()
+    newer.add(make_producer("new", gate.stream))
+    busy, _ = await place.worker("busy", registry=newer, concurrency=1)
+    await place.start("first", actor="new")
+    await gate.runs(1)
+    await place.worker("stranger")
+    await place.start("second", actor="new")
+    await asyncio.sleep(3 * limits.STRANGER_WAIT)
+    assert [(entry.run, entry.place) for entry in await place.store.entries()] == [
+        ("first", "leased"),
+        ("second", "ready"),
+    ]
+    gate.open.set()
+    assert (await place.ended("second")).state == "completed"
+    await place.store.ask_to_drain("busy")
+    await busy.wait_asked()
+    await place.worker("elsewhere", registry=newer, queues=["other"])
+    await place.start("third", actor="new")
+    assert (await place.ended("third")).state == "failed"
+
+
+async def test_a_run_whose_actor_no_worker_has_ends_with_a_clear_error(place: Place) -> None:
+    """After a while; then its like do at once, until a worker has it."""
+    await place.worker("one")
+    began = place.clock()
+    await place.start("first", actor="nobody")
+    await place.start("second", actor="nobody")
+    error = (await place.ended("first")).error
+    assert error is not None
+    assert error.code == "unknown_producer"
+    waited = place.clock() - began
+    assert limits.STRANGER_WAIT <= waited <= limits.STRANGER_WAIT + 2 * limits.STRANGER_PAUSE
+    await place.ended("second")
+    await place.start("third", actor="nobody")
+    await place.ended("third")
+    assert place.clock() - began - waited < 1.0
+
+
+async def test_that_it_is_not_known_who_has_an_actor_ends_nothing(place: Place) -> None:
+    worker, store = await place.worker("one")
+    store.refuse("workers", times=1_000_000)
+    await place.start("run", actor="nobody")
+    await asyncio.sleep(3 * limits.STRANGER_WAIT)
+    assert not (await place.store.head("run")).ended
+    assert len(worker) == 0
 
 
 # --- claiming --------------------------------------------------------------------------------------------------------

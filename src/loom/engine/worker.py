@@ -28,6 +28,7 @@ from .attempt import Ending, Resources, Stop
 from .backoff import REPEATABLE, Backoff
 from .registry import Registry
 from .runner import Runner
+from .strangers import Strangers
 from .watchman import Watchman
 
 __all__ = ["Drained", "Worker"]
@@ -93,6 +94,7 @@ class Worker:
         self.name = name or f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._store = store
         self._registry = registry
+        self._strangers = Strangers(store, registry, self.name)
         self._queues = tuple(queues)
         self._lease = lease
         self._drain_time = drain
@@ -205,12 +207,12 @@ class Worker:
 
     async def _claim(self) -> None:
         """One claim. It is asked for anew as soon as an actor that it leaves out has room again."""
-        full = self._full()
-        if not full:
-            await self._take(full)
+        without = (*self._full(), *self._strangers.left_out)
+        if not without:
+            await self._take(without)
             return
         self._room.clear()
-        taking = spawn(self._take(full), f"loom-claim-but {self.name}")
+        taking = spawn(self._take(without), f"loom-claim-but {self.name}")
         room = spawn(self._room.wait(), f"loom-room {self.name}")
         try:
             await asyncio.wait({taking, room}, return_when=asyncio.FIRST_COMPLETED)
@@ -256,6 +258,7 @@ class Worker:
             host=socket.gethostname(),
             pid=os.getpid(),
             queues=self._queues,
+            actors=tuple(sorted(producer.name for producer in self._registry)),
             concurrency=self._concurrency,
             running=len(self._held),
             started=self._began,
@@ -269,6 +272,7 @@ class Worker:
 
     def _begin(self, claim: Claim) -> None:
         self._driven[claim.meta.actor] += 1
+        self._strangers.meet(claim)
         runner = Runner(self._store, self._registry, claim, self._resources, self._threads)
         task = self._tasks.spawn(self._drive(claim, runner), f"loom-claimed {claim.run}")
         self._held[claim.run, claim.number] = _Held(claim, runner, task)
@@ -276,7 +280,7 @@ class Worker:
     async def _drive(self, claim: Claim, runner: Runner) -> Ending:
         ending = Ending.GIVEN_UP
         try:
-            ending = await runner.run()
+            ending = Ending.RELEASED if await self._strangers.leaves(claim) else await runner.run()
         except Exception:  # a fault of ours or of the store's: the claim lapses, and whoever takes over counts a crash
             _log.exception("run %s: given up", claim.run)
         finally:

@@ -137,6 +137,13 @@ WORKER_SEEN = 60.0
 ATTEND_EVERY = 5.0
 """A worker tells of itself at least this often, and hears so soon that it was asked to drain."""
 
+STRANGER_WAIT = 60.0
+"""For so long a worker leaves the runs of an actor that no worker knows: while a release is rolled out, gateways that
+have the new actor may be there before the first worker that has it."""
+
+STRANGER_PAUSE = 5.0
+"""How long it claims none of them after it met one: as often workers tell what they know."""
+
 # --- a worker --------------------------------------------------------------------------------------------------------
 
 CONCURRENCY = 100

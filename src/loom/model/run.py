@@ -201,12 +201,15 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A worker, as it last told of itself: information only, nothing is decided by it. Times in Unix seconds."""
+    """A worker, as it last told of itself. By its `actors` others know which runs to leave to it; the rest is
+    information only. Times in Unix seconds."""
 
     name: str
     host: str = ""
     pid: int = 0
     queues: tuple[str, ...] = ()
+    actors: tuple[str, ...] = ()
+    """The names of those that it can drive."""
     concurrency: int = 0
     running: int = 0
     started: float = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 
 __all__ = ["VirtualLoop"]
@@ -40,6 +41,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._virtual.now
+
+    @property
+    def _clock_resolution(self) -> float:
+        """Timers are never early, as the system's clock lets them be: what is left of a wait then does not pass while
+        two that wait for it keep the loop awake."""
+        return math.ulp(self._virtual.now)
+
+    @_clock_resolution.setter
+    def _clock_resolution(self, seconds: float) -> None:
+        """It is set by `asyncio`, to that of the system's clock."""
 
     def stand_still(self, seconds: float) -> None:
         """As if the process had been stopped, or its loop blocked: the time passes and nothing happens in it."""
