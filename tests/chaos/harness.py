@@ -42,7 +42,6 @@ class Process:
         loom = ("-m", "loom") if clock is None else ("jumpy.py", str(clock.file))
         self._args = args if args[0].endswith(".py") else (*loom, *args)
         self._log = log
-        self._begun = 0
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -52,7 +51,6 @@ class Process:
 
     async def start(self) -> None:
         with self._log.open("ab") as log:
-            self._begun = log.tell()
             self._process = await asyncio.create_subprocess_exec(
                 *mortal([sys.executable, *self._args]), cwd=HERE, stdout=log, stderr=log
             )
@@ -91,10 +89,6 @@ class Process:
     def times_said(self, words: str) -> int:
         """How often its output has these words by now."""
         return self._log.read_text().count(words)
-
-    def has_said(self, words: str) -> bool:
-        """Whether its output has these words since it was last started."""
-        return words.encode() in self._log.read_bytes()[self._begun :]
 
     async def said(self, words: str, timeout: float = 30) -> None:
         """Wait until its output has these words."""

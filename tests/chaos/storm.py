@@ -135,6 +135,7 @@ class Storm:
         self._seconds = seconds
         self._clock = clock
         self._zombies = zombies
+        self._client: loom.Client
         self._ports = [free_port(), free_port()]
         self._workers = [self._worker(i, zombies) for i in range(WORKERS)]
         self._gateways = [self._gateway(i, port) for i, port in enumerate(self._ports)]
@@ -173,7 +174,8 @@ class Storm:
                 await process.stop()
 
     async def _through(self, viewers: Viewers) -> None:
-        async with TaskSet() as tasks, asyncio.timeout(self._seconds + SETTLE):
+        async with TaskSet() as tasks, AsyncExitStack() as stack, asyncio.timeout(self._seconds + SETTLE):
+            self._client = await opened(self._place.url, stack)
             starting = tasks.spawn(self._start_runs(viewers), "start runs")
             await self._break_things(viewers)
             tasks.spawn(self._keep_up(), "keep up")
@@ -186,20 +188,18 @@ class Storm:
     async def _start_runs(self, viewers: Viewers) -> None:
         """Evenly over the whole storm, every second one with a key."""
         number = round(self._seconds * RUNS_A_SECOND)
-        async with AsyncExitStack() as stack:
-            client = await opened(self._place.url, stack)
-            for i in range(number):
-                run = f"s{self._seed}-{i}"
-                key = f"k{i // 2 % KEYS}" if i % 2 else None
-                await self._start(client, run, key)
-                viewers.add(run)
-                await self._until(i * self._seconds / number)
+        for i in range(number):
+            run = f"s{self._seed}-{i}"
+            key = f"k{i // 2 % KEYS}" if i % 2 else None
+            await self._start(run, key)
+            viewers.add(run)
+            await self._until(i * self._seconds / number)
 
-    async def _start(self, client: loom.Client, run: str, key: str | None) -> None:
+    async def _start(self, run: str, key: str | None) -> None:
         given = PLAIN if key is None else KEYED
         while True:
             try:
-                await client.start("count", given, id=run, key=key)
+                await self._client.start("count", given, id=run, key=key)
             except (loom.Unavailable, loom.OutcomeUnknown):
                 await asyncio.sleep(0.05)  # as any caller would; the id makes it one run
             else:
@@ -249,13 +249,23 @@ class Storm:
         while True:
             yield from self._dice.sample(names, len(names))
 
-    def _a_worker(self) -> Process:
-        """One that is not stopped, and is up if any is: who has just been started has nothing to lose yet."""
+    async def _a_worker(self) -> Process:
+        """One that is not stopped, and has runs to lose if any has."""
         running = [one for one in self._workers if one not in self._stopped]
-        return self._dice.choice([one for one in running if one.has_said(UP)] or running)
+        busy = await self._busy()
+        return self._dice.choice([one for one in running if one.pid in busy] or running)
+
+    async def _busy(self) -> set[int]:
+        """The processes that hold claims, if the store can say so now."""
+        try:
+            async with asyncio.timeout(EVERY):
+                held = await self._client.entries(place="leased", limit=1000)
+        except (loom.Unavailable, TimeoutError):
+            return set()
+        return {int(entry.worker.partition("-")[0]) for entry in held if entry.worker}
 
     async def _kill_worker(self) -> bool:
-        process = self._a_worker()
+        process = await self._a_worker()
         await process.kill()
         await process.start()
         return True
@@ -269,7 +279,7 @@ class Storm:
     async def _stop_worker(self) -> bool:
         if len(self._stopped) > WORKERS - 2:
             return False
-        process = self._a_worker()
+        process = await self._a_worker()
         await self._place.stop(process)
         self._stopped.add(process)
         self._stops.spawn(self._wake(process, LEASE * self._dice.uniform(2.5, 4)), "wake")

@@ -13,6 +13,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
@@ -230,7 +231,8 @@ class Play:
         client = await self._stack.enter_async_context(loom.connect(self.address.url))
         self._stack.push_async_callback(self._tasks.aclose)
         for run in self.runs:
-            await self.old.create(Meta(run=run, actor="actor"))
+            meta = Meta(run=run, actor="actor")
+            await at_last(partial(self.old.create, meta))
             self.pens[run] = await self._pen(self.old, run)
             await self.pens[run].say("start", "data", "data")
             self._view(run, over_http(client, run))
