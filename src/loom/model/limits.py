@@ -477,7 +477,11 @@ SWEEP_SLICES = 20
 second."""
 
 LAPSING = 1000
-"""Claims, and pauses, that have not been renewed for long, of which one claim is told: the oldest."""
+"""Claims and pauses that may lapse soon, of which one look is told: the same number of each queue, actor and lease, those
+first that have stood longest. A few milliseconds of the process's time."""
+
+SERVED = 60.0
+"""A queue that nobody in this process has claimed from for so long is looked at no more."""
 
 LAPSED = 20
 """Those of them that have lapsed, from which one claim may choose: tenths of a millisecond of the server's time, which
