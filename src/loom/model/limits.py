@@ -443,6 +443,10 @@ REDIS_SILENCE = 5.0
 REPLICA_WAIT = 1.0
 """How long an append waits for the replicas that have to confirm it; then its outcome is unknown: it is sent again."""
 
+BARRIERS = 2
+"""Such waits of one connection at a time. What comes meanwhile shares the next: when replicas are gone, whoever writes is
+told within three of these times, however many do."""
+
 REDIRECTIONS = 16
 """Answers of a cluster that point elsewhere, before a call gives up: a slot moves once, tables are learnt at once."""
 
