@@ -52,9 +52,7 @@ async def hold(
 ) -> list[Claim]:
     metas = [Meta(run=f"{worker}-{number}", actor=actor, queue=queue) for number in range(count)]
     await asyncio.gather(*(store.put(meta) for meta in metas))
-    found = await asyncio.gather(
-        *(store.claim([queue], worker, lease=lease, wait=0.0, without=without) for _ in metas)
-    )
+    found = await asyncio.gather(*(store.claim([queue], worker, lease=lease, wait=0.0, without=without) for _ in metas))
     return [claim for claim in found if claim is not None]
 
 

@@ -103,9 +103,7 @@ class Servers:
         if not self._replicas:
             return await self.call(function, keys, *args)
         command = ("FCALL", name_of(function), len(keys), *keys, *args)
-        reply, confirmed = await self._followed(
-            keys[0], self._confirming, lambda wire: self._confirmed(wire, command)
-        )
+        reply, confirmed = await self._followed(keys[0], self._confirming, lambda wire: self._confirmed(wire, command))
         if confirmed < self._replicas:
             raise OutcomeUnknown(
                 f"{confirmed} of {self._replicas} replicas have confirmed it: it may be lost with its server"
@@ -149,9 +147,7 @@ class Servers:
             self._forget(host)
         return refusal_of(error) or meaning_of(error, self._name(host))
 
-    async def _asking(
-        self, host: Host, links: dict[Host | None, Link], ask: Callable[[Wire], Awaitable[Any]]
-    ) -> Any:
+    async def _asking(self, host: Host, links: dict[Host | None, Link], ask: Callable[[Wire], Awaitable[Any]]) -> Any:
         """A slot on its way to another node: this once it is asked there."""
         for _ in range(limits.REDIRECTIONS):
             wire = await self._link(host, links).up()
