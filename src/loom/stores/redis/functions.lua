@@ -377,11 +377,9 @@ local function stand(keys, entry, renewal)
   redis.call('ZADD', keys[STANDING], score_of(entry.h, renewal), member_of(entry))
 end
 
--- what is told of one
+-- what is told of one: its kind, score, lease and run
 
-local function standing(kind, number, member, score)
-  return kind .. ' ' .. whole(tonumber(score) - number * KIND) .. ' ' .. member
-end
+local function standing(kind, score, member) return kind .. ' ' .. whole(tonumber(score)) .. ' ' .. member end
 
 local function first_of(keys, number)
   local first, last = score_of(number, 0), '(' .. score_of(number + 1, 0)
@@ -573,26 +571,21 @@ local function set_of(list)
   return set
 end
 
--- what cannot be read, of what is told to stand
-
-local function clear(keys, told)
-  local kind, member = string.match(told, '^([^ ]* [^ ]* [^ ]* [^ ]*) %d+ ([^ ]* [^ ]*)$')
-  local number = kind and redis.call('ZSCORE', keys[KINDS], kind)
-  if number then stand_no_more(keys, kind, tonumber(number), member) end
-  discard(keys, last_word(told))
-end
-
 -- those that lapsed, as the worker was told of them, that nobody has renewed or taken since
 
 local function still_lapsed(keys, seen, queues, without)
   local lapsed, wanted = {}, set_of(queues)
   for _, told in ipairs(seen) do
-    local entry = entry_of(keys, last_word(told))
-    local score = entry and stands(entry) and redis.call('ZSCORE', keys[STANDING], member_of(entry))
-    if not entry then
-      clear(keys, told)
-    elseif score and standing(kind_of(entry), entry.h, member_of(entry), score) == told then
-      if wanted[entry.q] and not without[entry.a] then lapsed[#lapsed + 1] = entry end
+    local kind, score, member = string.match(told, '^(.*) (%d+) ([^ ]* [^ ]*)$')
+    local now = redis.call('ZSCORE', keys[STANDING], member)
+    if now and tonumber(now) == tonumber(score) then
+      local entry = entry_of(keys, last_word(member))
+      if not entry then
+        stand_no_more(keys, kind, math.floor(score / KIND), member)
+        discard(keys, last_word(member))
+      elseif stands(entry) and wanted[entry.q] and not without[entry.a] then
+        lapsed[#lapsed + 1] = entry
+      end
     end
   end
   return lapsed
@@ -608,7 +601,7 @@ local function look(keys, args)
       local number = tonumber(kinds[i + 1])
       local first = first_of(keys, number)
       if first[1] then
-        found[#found + 1] = standing(kinds[i], number, first[1], first[2])
+        found[#found + 1] = standing(kinds[i], first[2], first[1])
       else
         redis.call('ZREM', keys[KINDS], kinds[i])
       end
@@ -626,7 +619,7 @@ local function unrenewed(keys, args)
     if number then
       local first, last = score_of(number, 0), score_of(number, tonumber(args[i + 1]))
       local some = redis.call('ZRANGEBYSCORE', keys[STANDING], first, last, 'WITHSCORES', 'LIMIT', 0, part)
-      for j = 1, #some, 2 do found[#found + 1] = standing(args[i], number, some[j], some[j + 1]) end
+      for j = 1, #some, 2 do found[#found + 1] = standing(args[i], some[j + 1], some[j]) end
     end
   end
   return found

@@ -18,6 +18,10 @@ from loom.model import limits
 __all__ = ["Standing", "Stood"]
 
 
+_KIND = 2**40
+"""In the server each kind of claims has so many scores to itself, one for each renewal: see `functions.lua`."""
+
+
 class Standing(NamedTuple):
     """A claim, or a pause before another, as it stands in the queue."""
 
@@ -36,10 +40,10 @@ class Standing(NamedTuple):
 
     @classmethod
     def of(cls, name: str) -> Standing:
-        """By its name: see `functions.lua`."""
-        queue, actor, place, about, renewal, lease, run = name.split(" ")
+        """By its name."""
+        queue, actor, place, about, score, lease, run = name.split(" ")
         kind = f"{queue} {actor} {place} {about}"
-        return cls(name, kind, float(about), queue, actor, place == "paused", int(renewal), float(lease), run)
+        return cls(name, kind, float(about), queue, actor, place == "paused", int(score) % _KIND, float(lease), run)
 
     @property
     def most(self) -> float:
