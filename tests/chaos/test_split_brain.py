@@ -230,7 +230,8 @@ class Play:
         client = await self._stack.enter_async_context(loom.connect(self.address.url))
         self._stack.push_async_callback(self._tasks.aclose)
         for run in self.runs:
-            await self.old.create(Meta(run=run, actor="actor"))
+            meta = Meta(run=run, actor="actor")
+            await at_last(lambda meta=meta: self.old.create(meta))  # type: ignore[misc]
             self.pens[run] = await self._pen(self.old, run)
             await self.pens[run].say("start", "data", "data")
             self._view(run, over_http(client, run))

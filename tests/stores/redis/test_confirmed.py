@@ -129,3 +129,40 @@ async def test_workers_go_on_claiming_and_renewing(url: str, replica: Server) ->
             replica.resume()
             again = await Backoff.of_store().attempt(lambda: client.start("greet", "you", id=run))
             assert await again.result(timeout=10) == "hello you"
+
+
+async def test_no_start_that_was_confirmed_is_lost_with_a_node_of_a_cluster(servers: Servers) -> None:
+    """The one with the queue dies in the midst of it; who starts goes on with its replica."""
+    with servers.cluster(replicas=True) as cluster:
+        url = own(cluster.url(durability="replica"))
+        keys = Keys(parse_url(url).prefix)
+        primary = cluster.node_of(keys.queue)
+        async with RedisStore(parse_url(url)) as store:
+            transport = StoreTransport(store)
+            started: list[str] = []
+
+            async def start(number: int) -> None:
+                meta = Meta(run=f"run-{number}", actor="greet", created=1.0)
+                head = await Backoff.of_store().attempt(lambda: transport.start(meta))
+                started.append(head.meta.run)
+
+            await asyncio.gather(*(start(number) for number in range(20)))
+            late = [spawn(start(number), "start") for number in range(20, 60)]
+            primary.kill()
+            await asyncio.to_thread(_failed_over, cluster, keys.queue, primary)
+            primary.start()  # as a replica, without which nothing is confirmed
+            await asyncio.gather(*late)
+            seized = await Backoff.of_store().attempt(
+                lambda: store.seize(Meta(run="job", actor="publisher", queue=PUBLISHED), "p1", lease=30.0)
+            )
+            entries = [entry.run for entry in await store.entries(limit=100)]
+            assert sorted(entries) == sorted([*started, seized.run])
+            assert len(started) == 60
+            assert [(await store.head(run)).state for run in started] == ["queued"] * 60
+            await transport.aclose()
+
+
+def _failed_over(cluster: Cluster, key: str, old: Server) -> None:
+    replica = cluster.replicas[cluster.nodes.index(old)]
+    while replica.ask("ROLE")[0] != "master":
+        pass

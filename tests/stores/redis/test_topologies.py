@@ -126,7 +126,7 @@ async def test_an_end_before_any_start_is_confirmed_as_well(servers: Servers, mo
     with servers.sentinels(sentinels=1, down_after=60.0) as sentinels:
         replica = next(server for server in sentinels.servers if server is not sentinels.primary)
         async with RedisStore(parse_url(own(sentinels.url(durability="replica")))) as store:
-            await store.create(Meta(run="run", actor="actor"))
+            await Backoff.of_store().attempt(lambda: store.create(Meta(run="run", actor="actor")))
             line = encode(Chunk("error", error=ErrorInfo("cancelled", "")))
             monkeypatch.setattr(limits, "REPLICA_WAIT", 0.1)
             replica.pause()
