@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,11 +15,14 @@ from loom.engine.transport import StoreTransport
 from loom.engine.worker import Worker
 from loom.model import limits
 from loom.model.errors import OutcomeUnknown
+from loom.model.run import PUBLISHED, Meta
 from loom.server.app import create_app
 from loom.server.serve import Address, serving
 from loom.stores.redis import RedisStore, parse_url
+from loom.stores.redis.keys import Keys
 from loom.tasks import spawn
 from tests.server.harness import ask
+from tests.servers.cluster import Cluster
 from tests.servers.fixtures import own
 from tests.servers.sentinel import Sentinels
 from tests.servers.server import Server
@@ -149,7 +153,7 @@ async def test_no_start_that_was_confirmed_is_lost_with_a_node_of_a_cluster(serv
             await asyncio.gather(*(start(number) for number in range(20)))
             late = [spawn(start(number), "start") for number in range(20, 60)]
             primary.kill()
-            await asyncio.to_thread(_failed_over, cluster, keys.queue, primary)
+            await asyncio.to_thread(_failed_over, cluster, primary)
             primary.start()  # as a replica, without which nothing is confirmed
             await asyncio.gather(*late)
             seized = await Backoff.of_store().attempt(
@@ -162,7 +166,7 @@ async def test_no_start_that_was_confirmed_is_lost_with_a_node_of_a_cluster(serv
             await transport.aclose()
 
 
-def _failed_over(cluster: Cluster, key: str, old: Server) -> None:
+def _failed_over(cluster: Cluster, old: Server) -> None:
     replica = cluster.replicas[cluster.nodes.index(old)]
     while replica.ask("ROLE")[0] != "master":
         pass
