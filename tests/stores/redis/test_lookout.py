@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -14,6 +15,7 @@ from loom.stores.redis import RedisStore, parse_url
 from loom.stores.redis.keys import Keys
 from loom.stores.redis.link import Reply
 from loom.stores.redis.lookout import Lookout
+from loom.tasks import cancel_and_wait, spawn
 from loom.testing.clock import ManualClock
 from tests.servers.fixtures import own
 from tests.servers.server import Server
@@ -112,6 +114,19 @@ async def test_many_claims_of_different_leases_each_lapse_in_time(store: RedisSt
         await lapsed(store, clock, f"w{lease}-0", lease, begin=begin)
 
 
+async def test_what_one_look_found_is_taken_by_all_workers_of_the_process_at_once(
+    store: RedisStore, clock: ManualClock
+) -> None:
+    """Not by one of them, and by the others a look later."""
+    await hold(store, 5, "dead", lease=10.0)
+    for _ in range(21):
+        assert await claim(store) is None
+        clock.advance(0.49)
+    clock.advance(limits.OBSERVE)
+    found = await asyncio.gather(*(store.claim(["default"], f"w{n}", lease=10.0, wait=0.0) for n in range(5)))
+    assert None not in found
+
+
 async def test_healthy_claims_cost_a_look_nothing(
     store: RedisStore, clock: ManualClock, valkey: Server, url: str
 ) -> None:
@@ -166,9 +181,14 @@ class Desk:
     def __init__(self) -> None:
         self.calls: list[tuple[str | bytes | int, ...]] = []
         self.error: Exception | None = None
+        self.open = asyncio.Event()
+        self.open.set()
+        self.asked = asyncio.Event()
 
     async def __call__(self, function: str, *args: str | bytes | int) -> Reply:
         self.calls.append((function, *args))
+        self.asked.set()
+        await self.open.wait()
         if self.error is not None:
             raise self.error
         return [b"0", []]
@@ -211,3 +231,34 @@ async def test_a_look_that_failed_is_made_again_when_the_next_is_due() -> None:
     clock.advance(limits.OBSERVE)
     await lookout.look(["a"])
     assert desk.calls == [("look", "a")] * 2
+
+
+async def test_a_look_goes_on_without_who_began_it() -> None:
+    """A worker that is cut short again and again keeps nobody from seeing what has lapsed; nor does it look twice."""
+    desk, clock = Desk(), ManualClock()
+    lookout = Lookout(desk, clock)
+    desk.open.clear()
+    looks = [spawn(lookout.look(["a"]), "look") for _ in range(3)]
+    await desk.asked.wait()
+    await cancel_and_wait(looks[0])
+    clock.advance(10.0)
+    looks.append(spawn(lookout.look(["a"]), "look"))
+    assert not any(look.done() for look in looks[1:])
+    desk.open.set()
+    await asyncio.gather(*looks[1:])
+    assert desk.calls == [("look", "a")]
+    await lookout.aclose()
+
+
+async def test_a_look_that_fails_when_all_have_left_is_nobodys_error(caplog: pytest.LogCaptureFixture) -> None:
+    desk, clock = Desk(), ManualClock()
+    lookout = Lookout(desk, clock)
+    desk.open.clear()
+    desk.error = Unavailable("gone")
+    look = spawn(lookout.look(["a"]), "look")
+    await desk.asked.wait()
+    await cancel_and_wait(look)
+    desk.open.set()
+    await lookout.aclose()
+    gc.collect()
+    assert "never retrieved" not in caplog.text

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from math import inf
 
 from loom.model import limits
+from loom.tasks import TaskSet
 
 from .link import Reply
 from .standing import Standing, Stood
@@ -26,22 +28,40 @@ class Lookout:
         """By name, what had lapsed at the last look and is not known to have been taken since."""
         self._shortest = inf
         self._look_at = -inf
+        self._looks = TaskSet()
+        self._looking: asyncio.Task[None] | None = None
 
     @property
     def due(self) -> float:
         """In how many seconds to look again."""
         return max(self._look_at - self._clock(), 0.0)
 
+    async def aclose(self) -> None:
+        """The servers are closed: what is under way fails."""
+        await self._looks.wait_out()
+
     async def look(self, queues: Collection[str]) -> None:
-        """At these queues too, if it is time, or the first look at one of them."""
+        """At these queues too, if it is time, or the first look at one of them. Whoever comes meanwhile waits for the
+        same look; it goes on without who began it."""
         now = self._clock()
-        if now < self._look_at and self._served.keys() >= set(queues):
-            self._served.update(dict.fromkeys(queues, now))
-            return
+        known = self._served.keys() >= set(queues)
+        self._served.update(dict.fromkeys(queues, now))
+        if not known or (now >= self._look_at and self._looking is None):
+            self._begin(now)
+        if self._looking is not None:
+            await asyncio.shield(self._looking)
+
+    def _begin(self, now: float) -> None:
         self._look_at = now + self._apart
-        served = {queue: at for queue, at in self._served.items() if now - at < limits.SERVED}
-        self._served = {**served, **dict.fromkeys(queues, now)}
-        await self._look(tuple(self._served))
+        self._served = {queue: at for queue, at in self._served.items() if now - at < limits.SERVED}
+        self._looking = self._looks.spawn(self._look(tuple(self._served)), "loom-redis-look")
+        self._looking.add_done_callback(self._looked)
+
+    def _looked(self, looking: asyncio.Task[None]) -> None:
+        if not looking.cancelled():
+            looking.exception()  # seen: whoever waited for it may have left
+        if self._looking is looking:
+            self._looking = None
 
     def lapsed(self, queues: Collection[str], without: Collection[str]) -> list[Standing]:
         """What somebody may take over who serves these queues, but not these actors."""

@@ -102,6 +102,7 @@ class Queue:
                 self._lookout.saw_while_renewing(renewals)
 
     async def aclose(self) -> None:
+        await self._lookout.aclose()
         await self._tasks.wait_out()
 
     async def ack(self, claim: Claim) -> None:
