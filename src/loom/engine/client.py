@@ -78,7 +78,8 @@ class Client:
     async def start(self, producer: Any, *args: Any, **kwargs: Any) -> Run[Any, Any]:
         """Start a detached run: it goes on without us. Durable when this returns.
 
-        With an `id`, starting again the same is starting once.
+        With an `id`, starting again the same is starting once. Raises `OutcomeUnknown` when a store's replicas did not
+        confirm it; the run that may be there is its ``details["run"]``.
         """
         return await self._begin(_Request(producer, args, kwargs), None)
 

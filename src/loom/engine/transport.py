@@ -21,6 +21,7 @@ from loom.model.errors import (
     LimitExceeded,
     LogEnded,
     LogNotFound,
+    OutcomeUnknown,
     RemoteProtocolError,
     StoreFull,
     closed,
@@ -68,18 +69,25 @@ class StoreTransport:
         return await self._started(meta, producer)
 
     async def _started(self, meta: Meta, producer: Producer[..., Any] | None) -> Head:
+        try:
+            head = await self._stored(meta)
+        except OutcomeUnknown as unknown:  # by its id it can be looked for, and started again
+            unknown.details = {"run": meta.run, **unknown.details}
+            raise
+        if not _same_request(head.meta, meta, producer):
+            raise Conflict(f"run {meta.run!r} was started with another actor, key or input", details={"run": meta.run})
+        return head
+
+    async def _stored(self, meta: Meta) -> Head:
         await self.store.put(meta)
         try:
-            head = await self.store.create(meta)
+            return await self.store.create(meta)
         except StoreFull:
             found = await self._find(meta.run)  # a repeat, of a run that is there already, is not refused
             if found is None:
                 await self.store.drop(meta.run)  # a start that was refused must not run after all
                 raise
-            head = found
-        if not _same_request(head.meta, meta, producer):
-            raise Conflict(f"run {meta.run!r} was started with another actor, key or input", details={"run": meta.run})
-        return head
+            return found
 
     async def retry(self, run: str, *, id: str) -> Head:
         ended = await self.store.head(run)

@@ -450,6 +450,10 @@ REDIS_SILENCE = 5.0
 REPLICA_WAIT = 1.0
 """How long an append waits for the replicas that have to confirm it; then its outcome is unknown: it is sent again."""
 
+BARRIERS = 2
+"""Such waits of one connection at a time. What comes meanwhile shares the next: when replicas are gone, whoever writes
+is told within three of these times, however many do."""
+
 REDIRECTIONS = 16
 """Answers of a cluster that point elsewhere, before a call gives up: a slot moves once, tables are learnt at once."""
 
@@ -484,7 +488,11 @@ SWEEP_SLICES = 20
 second."""
 
 LAPSING = 1000
-"""Claims, and pauses, that have not been renewed for long, of which one claim is told: the oldest."""
+"""Claims and pauses that may lapse soon, of which one look is told: the same number of each queue, actor and lease,
+those first that have stood longest. A few milliseconds of the process's time."""
+
+SERVED = 60.0
+"""A queue that nobody in this process has claimed from for so long is looked at no more."""
 
 LAPSED = 20
 """Those of them that have lapsed, from which one claim may choose: tenths of a millisecond of the server's time, which

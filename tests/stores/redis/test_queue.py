@@ -86,17 +86,6 @@ def _sent(server: Server) -> int:
     return int(server.client().info("stats")["total_net_output_bytes"])
 
 
-async def test_the_shortest_lease_is_forgotten_with_the_last_claim(store: RedisStore, url: str, valkey: Server) -> None:
-    """Else whoever once claimed for a moment made every claim look at many, for ever."""
-    keys = Keys(parse_url(url).prefix)
-    for lease in (0.5, 10.0):
-        await store.put(Meta(run="run", actor="actor"))
-        claim = await store.claim(["default"], "w1", lease=lease, wait=0.0)
-        assert claim is not None
-        assert valkey.client().hget(keys.queue, "shortest") == repr(lease)
-        await store.ack(claim)
-
-
 async def test_a_list_asks_for_no_more_than_it_shows(store: RedisStore, valkey: Server) -> None:
     await asyncio.gather(*(store.put(Meta(run=f"run-{number}", actor="actor")) for number in range(1200)))
     sent = _sent(valkey)

@@ -100,11 +100,33 @@ async def test_what_too_few_replicas_confirmed_has_an_unknown_outcome(
             assert len(await read_all(store, "run")) == 2
 
 
+async def test_however_many_write_each_is_told_soon_that_replicas_are_gone(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for replicas holds up what comes behind it: those share the next wait."""
+    with servers.sentinels(sentinels=1, down_after=60.0) as sentinels:
+        replica = next(server for server in sentinels.servers if server is not sentinels.primary)
+        async with RedisStore(parse_url(own(sentinels.url(durability="replica")))) as store:
+            await begin(store)
+            monkeypatch.setattr(limits, "REPLICA_WAIT", 0.1)
+            before = _calls(sentinels.primary, "wait")
+            replica.pause()
+            puts = []
+            for number in range(100):
+                puts.append(spawn(store.put(Meta(run=f"run-{number}", actor="actor")), f"put {number}"))
+                await asyncio.sleep(0)  # each in a turn of its own
+            outcomes = await asyncio.gather(*puts, return_exceptions=True)
+            replica.resume()
+            assert {type(outcome) for outcome in outcomes} == {OutcomeUnknown}
+            assert _calls(sentinels.primary, "wait") - before <= 4
+            assert len(await store.entries()) == 100
+
+
 async def test_an_end_before_any_start_is_confirmed_as_well(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     with servers.sentinels(sentinels=1, down_after=60.0) as sentinels:
         replica = next(server for server in sentinels.servers if server is not sentinels.primary)
         async with RedisStore(parse_url(own(sentinels.url(durability="replica")))) as store:
-            await store.create(Meta(run="run", actor="actor"))
+            await Backoff.of_store().attempt(lambda: store.create(Meta(run="run", actor="actor")))
             line = encode(Chunk("error", error=ErrorInfo("cancelled", "")))
             monkeypatch.setattr(limits, "REPLICA_WAIT", 0.1)
             replica.pause()
@@ -262,6 +284,25 @@ async def test_a_node_that_takes_a_slot_over_is_brought_the_functions(servers: S
             source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
             await author.say("data")
             assert target.ask("FUNCTION", "LIST") != []
+
+
+async def test_what_is_written_to_a_slot_on_its_way_is_confirmed_where_it_goes(servers: Servers) -> None:
+    """By the replica of the node that takes it over."""
+    with servers.cluster(replicas=True) as cluster:
+        url = own(cluster.url(durability="replica"))
+        head = Keys(parse_url(url).prefix).of("run")[0]
+        async with RedisStore(parse_url(url)) as store:
+            author = await begin(store)
+            source, (target, *_) = cluster.node_of(head), _others(cluster, head)
+            slot = slot_of(head)
+            target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.ask("CLUSTER", "MYID"))
+            source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.ask("CLUSTER", "MYID"))
+            keys = source.ask("CLUSTER", "GETKEYSINSLOT", slot, 100)
+            source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+            before = _calls(target, "wait")
+            await say(store, author, "data")
+            assert _calls(target, "wait") > before
+            assert len(await read_all(store, "run")) == 2
 
 
 async def test_a_cluster_that_stands_still_is_told_to_all_at_once(

@@ -14,15 +14,16 @@ Keys of a run, in this order (p: the prefix; the run in braces, so that a cluste
 
 Keys of the queue, all in one slot, in this order:
    1 {p}:queue         hash  counters: number (of entries and claims), claims (given out), renewals (of all leases),
-                             shortest (lease), repeats (of what was put)
+                             repeats (of what was put)
    2 {p}:queue:entries hash  run, to what `pack` makes of its entry
    3 {p}:queue:metas   hash  run, to how it was started, without its input
    4 {p}:queue:inputs  hash  run, to its input
    5 {p}:queue:ready   zset  "<queue> <rank> <number> <run>", by name
    6 {p}:queue:actors  zset  the same entries as "<queue> <rank> <actor> <number> <run>", by name
    7 {p}:queue:lines   zset  "<actor> <key> <number> <run>", by name: of each line only the first may be ready or held
-   8 {p}:queue:held    zset  run, by the renewal that its claim saw last
-   9 {p}:queue:paused  zset  run that was released with a delay, by the same count
+   8 {p}:queue:standing zset "<lease> <run>" of what lapses unless it is renewed, and of what was released with a delay,
+                             by the number of its kind * 2^40 + the renewal that it saw last
+   9 {p}:queue:kinds   zset  "<queue> <actor> <leased or paused> <about its lease>" of what stands there, by number
   10 {p}:queue:later   zset  run that is not to start yet, by the time from which it may
   11 {p}:queue:all     zset  run, by its entry's number
   12 {p}:queue:told    hash  worker, to the claim that it was given last, and the call that asked for it
@@ -297,10 +298,10 @@ end
 
 -- --- the queue ------------------------------------------------------------------------------------------------------
 -- An entry: q its queue, a actor, k key ("" for none), r rank of its priority, n number, p place, x crashes; and of the
--- claim on it: c number, w worker, l lease (of a pause: its length)
+-- claim on it: c number, w worker, l lease (of a pause: its length), h number of its kind
 
 local COUNTERS, ENTRIES, METAS, INPUTS, READY, ACTORS, LINES = 1, 2, 3, 4, 5, 6, 7
-local HELD, PAUSED, LATER, ALL, TOLD, WORKERS = 8, 9, 10, 11, 12, 13
+local STANDING, KINDS, LATER, ALL, TOLD, WORKERS = 8, 9, 10, 11, 12, 13
 
 local function unpacked(packed)
   local fine, value = pcall(cmsgpack.unpack, packed)
@@ -310,10 +311,13 @@ end
 -- None is there for a run whose entry cannot be read: a sweep puts it back. What is left of it in the orders is cleared
 -- away by whoever meets it: a name is good only while the entry bears it.
 
+local function stands(entry) return entry.p == 'leased' or entry.p == 'paused' end
+
 local function entry_of(keys, run)
   local packed = redis.call('HGET', keys[ENTRIES], run)
   local entry = packed and unpacked(packed)
   if not entry or not (entry.p and entry.q and entry.a and entry.k and entry.r and entry.n) then return end
+  if stands(entry) and not (entry.l and entry.h) then return end
   entry.run = run
   return entry
 end
@@ -338,6 +342,53 @@ local function names_of(entry)
   local place = padded(entry.n) .. ' ' .. entry.run
   local rank = entry.q .. ' ' .. entry.r .. ' '
   return rank .. place, rank .. entry.a .. ' ' .. place, entry.a .. ' ' .. entry.k .. ' ' .. place
+end
+
+-- Claims of about the same lease stand together, what was not renewed for longest first: what has lapsed is found without
+-- looking at the others, however many there are, and nothing of another queue, actor or lease hides it. With more than
+-- 2^13 kinds at once some renewals would count as one, which does no harm.
+
+local KIND = 2 ^ 40
+
+local function about(lease)
+  local part, power = math.frexp(tonumber(lease))
+  return string.format('%.17g', math.ldexp(math.floor(part * 8) / 8, power))
+end
+
+local function kind_of(entry) return table.concat({entry.q, entry.a, entry.p, about(entry.l)}, ' ') end
+
+local function member_of(entry) return entry.l .. ' ' .. entry.run end
+
+local function score_of(kind, renewal) return whole(kind * KIND + renewal) end
+
+-- the first number that no other has
+
+local function number_of(keys, kind)
+  local known = redis.call('ZSCORE', keys[KINDS], kind)
+  if known then return tonumber(known) end
+  local taken, number = redis.call('ZRANGE', keys[KINDS], 0, -1, 'WITHSCORES'), 0
+  while tonumber(taken[2 * number + 2]) == number do number = number + 1 end
+  redis.call('ZADD', keys[KINDS], number, kind)
+  return number
+end
+
+local function stand(keys, entry, renewal)
+  entry.h = number_of(keys, kind_of(entry))
+  redis.call('ZADD', keys[STANDING], score_of(entry.h, renewal), member_of(entry))
+end
+
+-- what is told of one: its kind, score, lease and run
+
+local function standing(kind, score, member) return kind .. ' ' .. whole(tonumber(score)) .. ' ' .. member end
+
+local function first_of(keys, number)
+  local first, last = score_of(number, 0), '(' .. score_of(number + 1, 0)
+  return redis.call('ZRANGEBYSCORE', keys[STANDING], first, last, 'WITHSCORES', 'LIMIT', 0, 1)
+end
+
+local function stand_no_more(keys, kind, number, member)
+  redis.call('ZREM', keys[STANDING], member)
+  if #first_of(keys, number) == 0 then redis.call('ZREM', keys[KINDS], kind) end
 end
 
 local function make_ready(keys, entry)
@@ -398,10 +449,7 @@ local function leave_places(keys, entry)
   local ready, actor = names_of(entry)
   redis.call('ZREM', keys[READY], ready)
   redis.call('ZREM', keys[ACTORS], actor)
-  if redis.call('ZREM', keys[HELD], entry.run) == 1 and redis.call('ZCARD', keys[HELD]) == 0 then
-    redis.call('HDEL', keys[COUNTERS], 'shortest')
-  end
-  redis.call('ZREM', keys[PAUSED], entry.run)
+  if stands(entry) then stand_no_more(keys, kind_of(entry), entry.h, member_of(entry)) end
   redis.call('ZREM', keys[LATER], entry.run)
 end
 
@@ -449,12 +497,9 @@ local function put(keys, args)
 end
 
 local function give(keys, entry, worker, lease)
-  if entry.p == 'leased' then entry.x = entry.x + 1 end
   leave_places(keys, entry)
   entry.p, entry.w, entry.l, entry.c = 'leased', worker, lease, count(keys, 'number')
-  redis.call('ZADD', keys[HELD], count(keys, 'renewals'), entry.run)
-  local shortest = redis.call('HGET', keys[COUNTERS], 'shortest')
-  if not shortest or tonumber(lease) < tonumber(shortest) then redis.call('HSET', keys[COUNTERS], 'shortest', lease) end
+  stand(keys, entry, count(keys, 'renewals'))
   keep(keys, entry)
 end
 
@@ -526,43 +571,62 @@ local function set_of(list)
   return set
 end
 
--- those of the runs that lapsed, as the worker has seen them, that nobody has renewed or taken since
+-- those that lapsed, as the worker was told of them, that nobody has renewed or taken since
 
 local function still_lapsed(keys, seen, queues, without)
   local lapsed, wanted = {}, set_of(queues)
-  for _, one in ipairs(seen) do
-    local stamp = redis.call('ZSCORE', keys[HELD], one[1]) or redis.call('ZSCORE', keys[PAUSED], one[1])
-    local entry = stamp and tonumber(stamp) == one[2] and entry_of(keys, one[1])
-    local waits = entry and (entry.p == 'leased' or entry.p == 'paused')
-    if waits and wanted[entry.q] and not without[entry.a] then lapsed[#lapsed + 1] = entry end
+  for _, told in ipairs(seen) do
+    local kind, score, member = string.match(told, '^(.*) (%d+) ([^ ]* [^ ]*)$')
+    local now = redis.call('ZSCORE', keys[STANDING], member)
+    if now and tonumber(now) == tonumber(score) then
+      local entry = entry_of(keys, last_word(member))
+      if not entry then
+        stand_no_more(keys, kind, math.floor(score / KIND), member)
+        discard(keys, last_word(member))
+      elseif stands(entry) and wanted[entry.q] and not without[entry.a] then
+        lapsed[#lapsed + 1] = entry
+      end
+    end
   end
   return lapsed
 end
 
--- at what the counter is, the shortest lease, and what may lapse next: {run, queue, actor, renewal, lease, paused}; but
--- not what was renewed after the renewal that is named
+-- queues; at what the counter is, and of each kind the one that was not renewed for longest
 
 local function look(keys, args)
-  local found = {}
-  for _, zset in ipairs({HELD, PAUSED}) do
-    local upto = zset == HELD and args[1] or '+inf'
-    local some = redis.call('ZRANGEBYSCORE', keys[zset], '-inf', upto, 'WITHSCORES', 'LIMIT', 0, LIMIT_LAPSING)
-    for i = 1, #some, 2 do
-      local entry = entry_of(keys, some[i])
-      if entry and entry.p == (zset == HELD and 'leased' or 'paused') then
-        found[#found + 1] = {some[i], entry.q, entry.a, some[i + 1], tostring(entry.l), zset == PAUSED and 1 or 0}
+  local found, wanted = {}, set_of(args)
+  local kinds = redis.call('ZRANGE', keys[KINDS], 0, -1, 'WITHSCORES')
+  for i = 1, #kinds, 2 do
+    if wanted[string.match(kinds[i], '^[^ ]*')] then
+      local number = tonumber(kinds[i + 1])
+      local first = first_of(keys, number)
+      if first[1] then
+        found[#found + 1] = standing(kinds[i], first[2], first[1])
       else
-        redis.call('ZREM', keys[zset], some[i])
-        if not entry then discard(keys, some[i]) end
+        redis.call('ZREM', keys[KINDS], kinds[i])
       end
     end
   end
-  local counters = redis.call('HMGET', keys[COUNTERS], 'renewals', 'shortest')
-  return {counters[1] or '0', counters[2] or '0', found}
+  return {redis.call('HGET', keys[COUNTERS], 'renewals') or '0', found}
 end
 
--- worker, the call's name, lease, and as JSON: queues, actors left out, lapsed {run, renewal}; at what the counter is, what
--- is given, and if there is none, in how many ms one's time comes
+-- of each kind its name, and up to which renewal: what stands, and no more of any than its part of what is told at once
+
+local function unrenewed(keys, args)
+  local found, part = {}, math.max(math.floor(LIMIT_LAPSING * 2 / #args), 1)
+  for i = 1, #args, 2 do
+    local number = tonumber(redis.call('ZSCORE', keys[KINDS], args[i]))
+    if number then
+      local first, last = score_of(number, 0), score_of(number, tonumber(args[i + 1]))
+      local some = redis.call('ZRANGEBYSCORE', keys[STANDING], first, last, 'WITHSCORES', 'LIMIT', 0, part)
+      for j = 1, #some, 2 do found[#found + 1] = standing(args[i], some[j + 1], some[j]) end
+    end
+  end
+  return found
+end
+
+-- worker, the call's name, lease, and as JSON: queues, actors left out, what has lapsed; at what the counter is,
+-- what is given, and if there is none, in how many ms one's time comes
 
 local function claim(keys, args)
   let_in(keys)
@@ -572,7 +636,9 @@ local function claim(keys, args)
   if told then
     local name, run, number = unpack(told)
     local entry = name == call and entry_of(keys, run)
-    if entry and entry.w == worker and entry.c == number then return {redis.call('HGET', keys[COUNTERS], 'renewals'), claim_of(keys, entry)} end
+    if entry and entry.w == worker and entry.c == number then
+      return {redis.call('HGET', keys[COUNTERS], 'renewals'), claim_of(keys, entry)}
+    end
   end
   local queues, without = cjson.decode(args[4]), set_of(cjson.decode(args[5]))
   local entry = find(keys, queues, without, still_lapsed(keys, cjson.decode(args[6]), queues, without))
@@ -581,6 +647,7 @@ local function claim(keys, args)
     local due = redis.call('ZRANGE', keys[LATER], 0, 0, 'WITHSCORES')[2]
     return {renewals, false, due and whole((tonumber(due) - seconds()) * 1000) or false}
   end
+  if entry.p == 'leased' then entry.x = entry.x + 1 end
   give(keys, entry, worker, args[3])
   count(keys, 'claims')
   redis.call('HSET', keys[TOLD], worker, cmsgpack.pack({call, entry.run, entry.c}))
@@ -600,7 +667,7 @@ local function renew(keys, args)
   local renewals, held = count(keys, 'renewals'), {}
   for i = 1, #args, 3 do
     local ours = held_by(keys, {args[i], args[i + 1], args[i + 2]})
-    if ours then redis.call('ZADD', keys[HELD], renewals, args[i]) end
+    if ours then redis.call('ZADD', keys[STANDING], score_of(ours.h, renewals), member_of(ours)) end
     held[#held + 1] = ours and 1 or 0
   end
   return {whole(renewals), held}
@@ -623,7 +690,7 @@ local function release(keys, args)
   entry.w, entry.l = '', 0
   if tonumber(args[4]) > 0 then
     entry.p, entry.l = 'paused', args[4]
-    redis.call('ZADD', keys[PAUSED], count(keys, 'renewals'), entry.run)
+    stand(keys, entry, count(keys, 'renewals'))
   else
     make_ready(keys, entry)
   end
@@ -650,8 +717,7 @@ local function seize(keys, args)
     entry.n = count(keys, 'number')
     redis.call('ZADD', keys[ALL], entry.n, entry.run)
   end
-  entry.p = 'seized' -- whoever held it is not said to have crashed
-  give(keys, entry, args[9], args[10])
+  give(keys, entry, args[9], args[10]) -- whoever held it is not said to have crashed
   return claim_of(keys, entry)
 end
 
@@ -775,6 +841,7 @@ register('index', index)
 register('turn', turn, 'allow-oom')
 register('attend', attend)
 register('look', look, 'allow-oom')
+register('unrenewed', unrenewed, 'no-writes')
 register('claim', claim, 'allow-oom')
 register('renew', renew, 'allow-oom')
 register('ack', ack, 'allow-oom')

@@ -9,7 +9,7 @@ from loom.model.run import inbox_of, run_of
 
 __all__ = ["Keys"]
 
-_PARTS = ("entries", "metas", "inputs", "ready", "actors", "lines", "held", "paused", "later", "all", "told")
+_PARTS = ("entries", "metas", "inputs", "ready", "actors", "lines", "standing", "kinds", "later", "all", "told")
 
 
 class Keys:

@@ -35,6 +35,7 @@ class Wire(asyncio.Protocol):
         self._out: list[bytes] = []
         self._waiting: deque[asyncio.Future[Reply]] = deque()
         self._barrier: asyncio.Future[Reply] | None = None
+        self._barriers = 0
         self._heard = True
         self._watch: asyncio.TimerHandle | None = None
         self.lost: asyncio.Future[None] = self._loop.create_future()
@@ -56,17 +57,26 @@ class Wire(asyncio.Protocol):
         self._out.append(hiredis.pack_command(cast(Any, command)))
 
     def barrier(self, *command: str | bytes | int) -> asyncio.Future[Reply]:
-        """The reply to a command that goes out once, behind everything that is asked in this turn of the loop."""
+        """The reply to a command that goes out once, behind everything that is asked in this turn of the loop, or while
+        `limits.BARRIERS` of them have not been answered: each holds up what comes behind it."""
         if self._barrier is None or self._barrier.done():
             self._barrier = self._loop.create_future()
             self._barrier.add_done_callback(_seen)
-            self._loop.call_soon(self._raise_barrier, self._barrier, command)
+            self._loop.call_soon(self._raise_barrier, command)
         return self._barrier
 
-    def _raise_barrier(self, barrier: asyncio.Future[Reply], command: tuple[str | bytes | int, ...]) -> None:
-        self._barrier = None
-        asked = self.ask(*command)
-        asked.add_done_callback(lambda asked: _pass_on(asked, barrier))
+    def _raise_barrier(self, command: tuple[str | bytes | int, ...]) -> None:
+        if self._barrier is None or self._barriers == limits.BARRIERS:
+            return
+        barrier, self._barrier = self._barrier, None
+        self._barriers += 1
+
+        def answered(asked: asyncio.Future[Reply]) -> None:
+            self._barriers -= 1
+            _pass_on(asked, barrier)
+            self._raise_barrier(command)
+
+        self.ask(*command).add_done_callback(answered)
 
     def _flush(self) -> None:
         out, self._out = self._out, []

@@ -8,7 +8,6 @@ import logging
 import random
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
-from math import inf
 from typing import Any
 
 import msgspec
@@ -25,10 +24,11 @@ from loom.wire.json import encode
 
 from .keys import Keys
 from .link import Reply
+from .lookout import Lookout
 from .notices import Notices
 from .replies import Refused
 from .servers import Servers
-from .standing import Standing, Stood
+from .standing import Standing
 
 __all__ = ["Queue"]
 
@@ -44,13 +44,7 @@ class Queue:
         self._servers = servers
         self._keys = keys
         self._notices = notices
-        self._clock = clock
-        self._stood = Stood()
-        self._shortest = 0.0
-        self._look_at = -inf
-        """When others' claims are to be looked at again, by our clock."""
-        self._lapsed: list[Standing] = []
-        """What had lapsed at the last look, and is not known to have been taken since."""
+        self._lookout = Lookout(self._call, clock)
         self._renewing: list[tuple[Claim, asyncio.Future[bool]]] = []
         self._tasks = TaskSet()
         self._unanswered: dict[str, str] = {}
@@ -105,10 +99,10 @@ class Queue:
                 _settle((future, error) for _, future in some)
             else:
                 _settle((future, bool(each)) for (_, future), each in zip(some, held, strict=True))
-                if self._clock() - self._stood.looked >= limits.OBSERVE:  # a worker without room looks when it renews
-                    self._stood.look(int(renewals), self._clock())
+                self._lookout.saw_while_renewing(renewals)
 
     async def aclose(self) -> None:
+        await self._lookout.aclose()
         await self._tasks.wait_out()
 
     async def ack(self, claim: Claim) -> None:
@@ -159,30 +153,28 @@ class Queue:
         self, queues: Sequence[str], worker: str, lease: float, without: Collection[str]
     ) -> tuple[Claim | None, float]:
         """A claim; else in how many seconds to ask again. What has lapsed is looked for before, backlog or not."""
-        if self._clock() >= self._look_at:
-            await self._look()
+        await self._lookout.look(queues)
         while True:
-            some = [one for one in self._lapsed if one.queue in queues and one.actor not in without]
+            some = self._lookout.lapsed(queues, without)
             if len(some) > limits.LAPSED:  # others know the same ones, and take them over at the same time
                 some = random.sample(some, limits.LAPSED)
             found, later = await self._ask(queues, worker, lease, without, some)
-            gone = {found[4].decode()} if found else {one.run for one in some}
-            self._lapsed = [one for one in self._lapsed if one.run not in gone]
+            self._lookout.forget(one for one in some if found is None or one.run == found[4].decode())
             if found:
                 try:
                     return _claim(found, worker), 0.0
                 except Damaged as damage:
                     await self._let_go(found, worker, damage)
             elif not some:
-                looks = self._look_at - self._clock()
-                return None, max(looks if later is None else min(looks, int(later) / 1000), 0.0)
+                looks = self._lookout.due
+                return None, looks if later is None else max(min(looks, int(later) / 1000), 0.0)
 
     async def _ask(
         self, queues: Sequence[str], worker: str, lease: float, without: Collection[str], lapsed: Sequence[Standing]
     ) -> tuple[Sequence[Any] | None, bytes | None]:
         """What is given; else in how many ms the next delayed start's time comes."""
         call = self._unanswered.pop(worker, None) or uuid.uuid4().hex
-        seen = encode([(one.run, one.renewal) for one in lapsed])
+        seen = encode([one.name for one in lapsed])
         try:
             reply = await self._call(
                 "claim", worker, call, repr(lease), encode(list(queues)), encode(list(without)), seen
@@ -190,25 +182,8 @@ class Queue:
         except BaseException:  # a cancel too: it may have been given, and is asked for again by the same name
             self._unanswered[worker] = call
             raise
-        self._stood.look(int(reply[0]), self._clock(), apart=self._apart)
+        self._lookout.saw(reply[0])
         return reply[1], reply[2] if reply[1] is None else None
-
-    async def _look(self) -> None:
-        """At others' claims: which of them stand still. One look serves all workers of this process."""
-        self._look_at = self._clock() + self._apart
-        upto: int | None = None
-        if self._shortest > 0:  # also what may lapse before the next look: then it is known when that has to be
-            upto = self._stood.unrenewed_for(self._shortest - self._apart, self._clock())
-        renewals, shortest, rows = await self._call("look", "-inf" if upto is None else upto)
-        now, self._shortest = self._clock(), float(shortest)
-        self._stood.look(int(renewals), now, apart=self._apart)
-        standing = [
-            Standing(run.decode(), queue.decode(), actor.decode(), int(at), float(lease), bool(paused))
-            for run, queue, actor, at, lease, paused in rows
-        ]
-        self._lapsed = self._stood.lapsed(standing)
-        due = self._stood.due(standing)
-        self._look_at = now + (self._apart if due is None else min(self._apart, due))
 
     async def _let_go(self, found: Sequence[Any], worker: str, damage: Damaged) -> None:
         """Others' runs go on. If it is the queue's copy that is damaged, a sweep puts the run back from its own."""
@@ -216,11 +191,6 @@ class Queue:
         _, _, number, _, run = found
         with contextlib.suppress(Refused):  # it has lapsed meanwhile: whoever claims it now does this
             await self._call("ack", run, worker, int(number))
-
-    @property
-    def _apart(self) -> float:
-        """Looks are so far apart, in seconds; the shortest lease is not known before the first one."""
-        return min(limits.OBSERVE, self._shortest / 4 or limits.OBSERVE)
 
     def _watch(self) -> tuple[asyncio.Event, Unwatch]:
         changed = asyncio.Event()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from binascii import crc_hqx
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from loom.model import limits
@@ -95,7 +95,7 @@ class Servers:
 
     async def ask(self, key: str, *command: str | bytes | int) -> Reply:
         """The reply of the server that has `key`. Raises what it means here, and follows keys that have moved."""
-        return await self._followed(key, lambda host: self._link(host).ask(*command), command)
+        return await self._followed(key, self._links, lambda wire: wire.ask(*command))
 
     async def write(self, function: str, keys: Sequence[str], *args: str | bytes | int) -> Reply:
         """As `call`, of a function that writes in any case: replicas confirm it, and all that their primary wrote
@@ -103,15 +103,14 @@ class Servers:
         if not self._replicas:
             return await self.call(function, keys, *args)
         command = ("FCALL", name_of(function), len(keys), *keys, *args)
-        reply, confirmed = await self._followed(keys[0], lambda host: self._confirmed(host, command), command)
+        reply, confirmed = await self._followed(keys[0], self._confirming, lambda wire: self._confirmed(wire, command))
         if confirmed < self._replicas:
             raise OutcomeUnknown(
                 f"{confirmed} of {self._replicas} replicas have confirmed it: it may be lost with its server"
             )
         return reply
 
-    async def _confirmed(self, host: Host | None, command: tuple[str | bytes | int, ...]) -> tuple[Reply, int]:
-        wire = await self._link(host, self._confirming).up()
+    async def _confirmed(self, wire: Wire, command: tuple[str | bytes | int, ...]) -> tuple[Reply, int]:
         asked = wire.ask(*command)
         barrier = wire.barrier("WAIT", self._replicas, int(limits.REPLICA_WAIT * 1000))
         reply = await asked
@@ -121,17 +120,18 @@ class Servers:
         """Ask once, and wait only for a connection: what the reply is, or means, is its caller's business."""
         return (await self._link(self.host_of(key)).up()).ask(*command)
 
-    async def _followed(self, key: str, ask: Callable[[Host | None], Any], command: tuple[Any, ...]) -> Any:
+    async def _followed(self, key: str, links: dict[Host | None, Link], ask: Callable[[Wire], Awaitable[Any]]) -> Any:
+        """What `ask` gives, whose command goes out at once, on a wire to whoever has `key`."""
         for _ in range(limits.REDIRECTIONS):
             host = self.host_of(key)
             try:
-                return await ask(host)
+                return await ask(await self._link(host, links).up())
             except ReplyError as error:
                 word, *more = str(error).split()
                 if word == "MOVED":
                     await self._learn()
                 elif word == "ASK":
-                    return await self._asking(_host_of(more[1]), command)
+                    return await self._asking(_host_of(more[1]), links, ask)
                 elif _is_unknown(error):
                     await self._load(host)
                 else:
@@ -147,13 +147,13 @@ class Servers:
             self._forget(host)
         return refusal_of(error) or meaning_of(error, self._name(host))
 
-    async def _asking(self, host: Host, command: tuple[Any, ...]) -> Reply:
+    async def _asking(self, host: Host, links: dict[Host | None, Link], ask: Callable[[Wire], Awaitable[Any]]) -> Any:
         """A slot on its way to another node: this once it is asked there."""
         for _ in range(limits.REDIRECTIONS):
-            wire = await self._link(host).up()
+            wire = await self._link(host, links).up()
             wire.ask("ASKING").add_done_callback(lambda asked: asked.exception())
             try:
-                return await wire.ask(*command)
+                return await ask(wire)
             except ReplyError as error:
                 if not _is_unknown(error):
                     raise self._told(error, host) from None

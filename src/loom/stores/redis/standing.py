@@ -7,8 +7,9 @@ of the time between two looks half a lease counts at most.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import pairwise
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, pairwise
 from math import inf
 from typing import NamedTuple
 
@@ -17,15 +18,32 @@ from loom.model import limits
 __all__ = ["Standing", "Stood"]
 
 
+_KIND = 2**40
+"""In the server each kind of claims has so many scores to itself, one for each renewal: see `functions.lua`."""
+
+
 class Standing(NamedTuple):
     """A claim, or a pause before another, as it stands in the queue."""
 
-    run: str
+    name: str
+    """All of the others in one, as the server orders them."""
+    kind: str
+    """How the names of those begin that have about the same lease, in its queue and of its actor."""
+    about: float
+    """The shortest lease that one of them may have."""
     queue: str
     actor: str
+    paused: bool
     renewal: int
     lease: float
-    paused: bool
+    run: str
+
+    @classmethod
+    def of(cls, name: str) -> Standing:
+        """By its name."""
+        queue, actor, place, about, score, lease, run = name.split(" ")
+        kind = f"{queue} {actor} {place} {about}"
+        return cls(name, kind, float(about), queue, actor, place == "paused", int(score) % _KIND, float(lease), run)
 
     @property
     def most(self) -> float:
@@ -58,24 +76,20 @@ class Stood:
         if len(looks) > limits.LOOKS:
             self._looks = _thinned(looks)
 
-    def stood(self, standing: Standing) -> float:
-        """For how long nobody has renewed it, as far as this observer knows."""
-        total, after = 0.0, None
-        for renewals, at in reversed(self._looks):
-            if renewals < standing.renewal:
-                break
-            if after is not None:
-                total += min(after - at, standing.most)
-            after = at
-        return total
+    def stood(self, standing: Iterable[Standing]) -> Iterator[tuple[Standing, float]]:
+        """For how long nobody has renewed each of them, as far as this observer knows."""
+        renewals = [renewals for renewals, _ in self._looks]
+        since: dict[float, list[float]] = {}
+        for one in standing:
+            if one.most not in since:
+                since[one.most] = [*self._since(one.most), 0.0]
+            yield one, since[one.most][bisect_left(renewals, one.renewal)]
 
-    def lapsed(self, standing: Iterable[Standing]) -> list[Standing]:
-        """Those that have stood still for their lease."""
-        return [one for one in standing if self.stood(one) >= one.lease]
-
-    def due(self, standing: Iterable[Standing]) -> float | None:
-        """In how many seconds the next of those that have not lapsed may."""
-        return min((left for one in standing if (left := one.lease - self.stood(one)) > 0), default=None)
+    def _since(self, most: float) -> list[float]:
+        """How long what has not been renewed since each of the looks has stood still."""
+        times = [at for _, at in reversed(self._looks)]
+        steps = (min(after - at, most) for after, at in pairwise(times))
+        return [*accumulate(steps, initial=0.0)][::-1]
 
     def unrenewed_for(self, seconds: float, now: float) -> int | None:
         """What has a larger number has been renewed within these seconds; None: it has not been watched for so long."""
