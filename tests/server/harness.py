@@ -37,6 +37,7 @@ class WatchedTransport(StoreTransport):
         self.trouble: dict[str, Exception] = {}
         self.pages: asyncio.Queue[Page] = asyncio.Queue()
         self.reads: asyncio.Queue[str] = asyncio.Queue()
+        self.stumbled = asyncio.Event()
 
     def follow(
         self, run: str, after: Cursor | None = None, *, attach: bool = True, take: Take | None = None
@@ -88,6 +89,7 @@ class WatchedTransport(StoreTransport):
 
     def _stumble(self, call: str) -> None:
         if call in self.trouble:
+            self.stumbled.set()
             raise self.trouble[call]
 
 

@@ -26,8 +26,8 @@ from loom.tasks import cancel_and_wait, spawn, wait_out
 from loom.wire.views import error_body
 
 from .app import Gateway
+from .connection import CONNECTION
 from .security import is_loopback
-from .streams import CONNECTION
 
 __all__ = ["Address", "serve", "serving"]
 
@@ -255,7 +255,7 @@ class BoundedProtocol(HttpToolsProtocol):
         cast("dict[str, Any]", self.scope)["extensions"] = {CONNECTION: offered}
 
     def write_now(self, data: bytes) -> bool:
-        """See `loom.server.streams.CONNECTION`: as uvicorn's `send`, but it never waits."""
+        """See `loom.server.connection.CONNECTION`: as uvicorn's `send`, but it never waits."""
         if self.flow.write_paused or self._lingering or self.transport.is_closing():
             return False
         self.transport.write(data)
