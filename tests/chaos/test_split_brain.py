@@ -29,8 +29,9 @@ from loom.model.cursor import Cursor, attempt_of
 from loom.model.errors import CursorExpired, LogError, OutcomeUnknown, Unavailable
 from loom.model.ports import Store
 from loom.model.run import Meta
+from loom.server.address import Address
 from loom.server.app import create_app
-from loom.server.serve import Address, serving
+from loom.server.serve import serving
 from loom.tasks import TaskSet
 from loom.testing.author import Author, read_all
 from loom.wire.json import decode_chunk

@@ -16,8 +16,9 @@ from loom.model.chunk import Chunk, Page
 from loom.model.cursor import Cursor
 from loom.model.ports import Fence, Take
 from loom.model.run import Meta
+from loom.server.address import Address
 from loom.server.app import Gateway, Times, create_app
-from loom.server.serve import Address, serving
+from loom.server.serve import serving
 from loom.stores.memory import MemoryStore
 from loom.wire.json import decode, encode, make_batch
 from loom.wire.sse import Decoder, Event
@@ -145,6 +146,14 @@ async def rig(
                     yield Rig(app, address, store, transport)
             else:
                 yield Rig(app, address, store, transport)
+        await transport.aclose()
+
+
+@asynccontextmanager
+async def gateway(**options: Any) -> AsyncIterator[Gateway]:
+    async with MemoryStore() as store:
+        transport = StoreTransport(store)
+        yield create_app(transport, **options)
         await transport.aclose()
 
 

@@ -23,8 +23,9 @@ import loom
 from loom.model.chunk import Page
 from loom.model.errors import UsageError
 from loom.portal import SyncClient
+from loom.server.address import Address
 from loom.server.app import create_app
-from loom.server.serve import Address, serving
+from loom.server.serve import serving
 from loom.wire.json import decode
 from loom.wire.sse import HEARTBEAT, Event
 from tests.clients.places import PLACES, Connected, connected, served, url_of
