@@ -16,8 +16,8 @@ import httpx2
 import pytest
 
 import loom
+from loom.blocking import SyncClient
 from loom.model.errors import UsageError
-from loom.portal import SyncClient
 from loom.wire.json import decode
 from loom.wire.sse import HEARTBEAT, Decoder, Event
 from tests.clients.places import PLACES, ConnectedSync, connected_sync, url_of

@@ -20,9 +20,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import loom
+from loom.blocking import SyncClient
 from loom.model.chunk import Page
 from loom.model.errors import UsageError
-from loom.portal import SyncClient
 from loom.server.address import Address
 from loom.server.app import create_app
 from loom.server.serve import serving
