@@ -8,6 +8,7 @@ import pytest
 
 from loom.model.chunk import Chunk
 from loom.server.app import Times
+from tests.waits import until
 
 from .harness import PATIENCE, Rig, connection, rig
 
@@ -18,21 +19,14 @@ async def test_a_long_poll_waits_for_the_next_chunk() -> None:
     async with rig() as r:
         cursor = await r.begin()
         polled = asyncio.ensure_future(r.ask("GET", f"/runs/r/chunks?after={cursor}&wait=30s"))
-        await polling(r)
+        await viewers(r, 1)
         await r.say("r", Chunk("data", "news"))
         (item,) = (await polled).json["chunks"]
         assert item["chunk"]["data"] == "news"
 
 
-async def polling(r: Rig) -> None:
-    """Until a long poll has begun."""
-    await viewers(r, 1)
-
-
 async def viewers(r: Rig, count: int) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while r.app.viewers != count:  # noqa: ASYNC110 (nothing tells of it but this)
-            await asyncio.sleep(0)
+    await until(lambda: r.app.viewers == count, seconds=PATIENCE)
 
 
 @pytest.mark.parametrize("wait", ["50ms", "0.05", "1h"])
@@ -49,7 +43,7 @@ async def test_a_long_poll_is_dropped_with_its_client() -> None:
         async with connection(r.address) as (reader, writer):
             path = f"/runs/r/chunks?after={cursor}&wait=30s"
             writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-            await polling(r)
+            await viewers(r, 1)
             writer.close()
             await viewers(r, 0)
             assert await reader.read() == b""
@@ -59,6 +53,6 @@ async def test_a_stopping_server_answers_long_polls() -> None:
     async with rig() as r:
         cursor = await r.begin()
         polled = asyncio.ensure_future(r.ask("GET", f"/runs/r/chunks?after={cursor}&wait=30s"))
-        await polling(r)
+        await viewers(r, 1)
         r.app.end_streams()
         assert ((await polled).status, (await polled).error["retryable"]) == (503, True)
