@@ -310,12 +310,12 @@ class Play:
 async def test_what_was_acknowledged_is_there_or_its_loss_is_told(
     split: Split, durability: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "REPLICA_WAIT", 0.1)
     dice = random.Random(1)
     url = f"{own(split.sentinels.url())}&durability={durability}"
     async with asyncio.timeout(PATIENCE), AsyncExitStack() as stack:
         play = Play(url, stack)
         await play.begin()
+        monkeypatch.setattr(limits, "REPLICA_WAIT", 0.1)
         await split.part()
         await play.write_on_both()
         await split.heal()
