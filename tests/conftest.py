@@ -1,11 +1,15 @@
-"""What every test shares: asyncio alone, and a strict mode in which a skip fails."""
+"""What every test shares: asyncio alone, properties without deadlines, and a strict mode in which a skip fails."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["tests.servers.fixtures"]
 pytest.register_assert_rewrite("loom.testing")  # the shipped suites' assertions explain themselves, too
+
+settings.register_profile("loom", deadline=None)  # how long an example takes is the machine's doing
+settings.load_profile("loom")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from loom.tasks import TaskSet, cancel_and_wait, spawn, wait_out
 
-from .engine.kit import turns, until
+from .waits import turns, until
 
 pytestmark = pytest.mark.anyio
 

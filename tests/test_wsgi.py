@@ -16,12 +16,12 @@ import httpx2
 import pytest
 
 import loom
+from loom.blocking import SyncClient
 from loom.model.errors import UsageError
-from loom.portal import SyncClient
 from loom.wire.json import decode
 from loom.wire.sse import HEARTBEAT, Decoder, Event
 from tests.clients.places import PLACES, ConnectedSync, connected_sync, url_of
-from tests.told import Told
+from tests.echo import Echo
 
 TIMEOUT = 20.0
 
@@ -41,8 +41,8 @@ def values_of(events: list[Event]) -> list[Any]:
 
 
 def test_a_run_as_bytes(place: ConnectedSync) -> None:
-    told = Told(threading.Event())
-    with place(told.app) as client:
+    echo = Echo(threading.Event())
+    with place(echo.app) as client:
         run = client.start("echo")
         for index in range(3):
             run.send("say", index)
@@ -71,8 +71,8 @@ def test_a_run_as_bytes(place: ConnectedSync) -> None:
 
 
 def test_what_is_no_stream_is_json_with_its_status(place: ConnectedSync) -> None:
-    told = Told(threading.Event())
-    with place(told.app) as client:
+    echo = Echo(threading.Event())
+    with place(echo.app) as client:
         run = client.start("echo")
         for answer, status, code in (
             (loom.sse_events(client.run("none")), 404, "not_found"),
@@ -89,8 +89,8 @@ def test_what_is_no_stream_is_json_with_its_status(place: ConnectedSync) -> None
 
 
 def test_each_event_comes_before_the_next_is_said(place: ConnectedSync) -> None:
-    told = Told(threading.Event())
-    with place(told.app) as client:
+    echo = Echo(threading.Event())
+    with place(echo.app) as client:
         run = client.start("echo")
         decoder = Decoder()
         with closing(loom.sse_events(run)) as answer:
@@ -105,8 +105,8 @@ def test_each_event_comes_before_the_next_is_said(place: ConnectedSync) -> None:
 
 
 def test_closing_cancels_an_owned_run(place: ConnectedSync) -> None:
-    told = Told(threading.Event())
-    with place(told.app) as client:
+    echo = Echo(threading.Event())
+    with place(echo.app) as client:
         answer = loom.sse_events(client.stream("echo"))
         while not (events := events_of([next(answer)])):
             pass
@@ -115,7 +115,7 @@ def test_closing_cancels_an_owned_run(place: ConnectedSync) -> None:
         answer.close()
         assert list(answer) == []
         assert run.wait(TIMEOUT).state == "cancelled"
-        assert told.gone.wait(TIMEOUT)
+        assert echo.gone.wait(TIMEOUT)
         assert loom.sse_events(client.stream("echo"), events[0].id).status == 204
         assert len(client.runs()) == 1
 
@@ -129,8 +129,8 @@ class Asking:
 
 
 def test_head_starts_nothing(place: ConnectedSync) -> None:
-    told = Told(threading.Event())
-    with place(told.app) as client:
+    echo = Echo(threading.Event())
+    with place(echo.app) as client:
         answer = loom.sse_events(client.stream("echo"), Asking("HEAD"))
         assert (answer.status, list(answer), client.runs()) == (200, [], [])
         with closing(loom.sse_events(client.stream("echo"), Asking("GET"))) as began:
@@ -144,8 +144,8 @@ def test_head_starts_nothing(place: ConnectedSync) -> None:
 
 
 def test_what_is_read_of_a_request(place: ConnectedSync) -> None:
-    told = Told(threading.Event())
-    with place(told.app) as client:
+    echo = Echo(threading.Event())
+    with place(echo.app) as client:
         run = client.start("echo")
         run.send("stop")
         run.wait(TIMEOUT)
@@ -159,8 +159,8 @@ def test_what_is_read_of_a_request(place: ConnectedSync) -> None:
 
 def test_what_is_dropped_without_being_closed_is_closed(place: ConnectedSync) -> None:
     """As servers do whose app fails between the view and the first byte."""
-    told = Told(threading.Event())
-    with place(told.app) as client:
+    echo = Echo(threading.Event())
+    with place(echo.app) as client:
         for begun in (False, True):
             answer = loom.sse_events(client.stream("echo"))
             while begun and not events_of([next(answer)]):
@@ -172,8 +172,8 @@ def test_what_is_dropped_without_being_closed_is_closed(place: ConnectedSync) ->
 
 
 def test_closing_what_was_never_iterated() -> None:
-    told = Told(threading.Event())
-    with loom.connect_sync("memory://", app=told.app, worker=True, drain=0) as client:
+    echo = Echo(threading.Event())
+    with loom.connect_sync("memory://", app=echo.app, worker=True, drain=0) as client:
         answer = loom.sse_events(client.stream("echo"))
         (head,) = client.runs()
         answer.close()
@@ -181,10 +181,10 @@ def test_closing_what_was_never_iterated() -> None:
 
 
 def test_a_client_that_is_closed_ends_what_is_read_in_other_threads() -> None:
-    told = Told(threading.Event())
+    echo = Echo(threading.Event())
     begun = threading.Event()
     pieces: list[bytes] = []
-    with loom.connect_sync("memory://", app=told.app, worker=True, drain=0) as client:
+    with loom.connect_sync("memory://", app=echo.app, worker=True, drain=0) as client:
         answer = loom.sse_events(client.start("echo"))
 
         def read() -> None:
@@ -234,8 +234,8 @@ def serve(client: SyncClient, **options: Any) -> Iterator[str]:
 
 
 def test_under_a_server_in_time_from_several_threads_and_resumed() -> None:
-    told = Told(threading.Event())
-    with loom.connect_sync("memory://", app=told.app, worker=True, drain=0) as client, serve(client) as url:
+    echo = Echo(threading.Event())
+    with loom.connect_sync("memory://", app=echo.app, worker=True, drain=0) as client, serve(client) as url:
         run = client.start("echo")
         with httpx2.stream("GET", f"{url}/{run.id}") as one, httpx2.stream("GET", f"{url}/{run.id}") as other:
             readers = [Reader(one), Reader(other)]
@@ -267,8 +267,8 @@ class Reader:
 
 def test_a_reader_that_leaves_is_noticed_by_its_heartbeats() -> None:
     """Only the viewer ends: the run goes on."""
-    told = Told(threading.Event())
-    with loom.connect_sync("memory://", app=told.app, worker=True, drain=0) as client:
+    echo = Echo(threading.Event())
+    with loom.connect_sync("memory://", app=echo.app, worker=True, drain=0) as client:
         closed = threading.Event()
 
         class Noting:

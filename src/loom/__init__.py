@@ -63,8 +63,8 @@ from loom.model.parts import (
 )
 
 if TYPE_CHECKING:
+    from loom.blocking import connect_sync
     from loom.mounted import asgi
-    from loom.portal import connect_sync
     from loom.server.response import EventSourceResponse, error_response
     from loom.wsgi import per_process, sse_events
 
@@ -136,7 +136,7 @@ __all__ = [
 _LATE = {
     "EventSourceResponse": "loom.server.response",
     "asgi": "loom.mounted",
-    "connect_sync": "loom.portal",
+    "connect_sync": "loom.blocking",
     "error_response": "loom.server.response",
     "per_process": "loom.wsgi",
     "sse_events": "loom.wsgi",

@@ -19,10 +19,11 @@ from typing import Any, Protocol, Self
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Scope
 
+from loom.blocking import SyncClient, SyncOwnedRun, SyncRun, connect_sync
 from loom.model import limits
 from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed, UsageError
-from loom.portal import Portal, SyncClient, SyncOwnedRun, SyncRun, connect_sync
+from loom.portal import Portal
 from loom.server.response import EventSourceResponse
 from loom.tasks import cancel_and_wait, spawn
 from loom.wire.sse import HEARTBEAT

@@ -30,8 +30,9 @@ from loom.model.cursor import Cursor, attempt_of
 from loom.model.errors import CursorExpired, LogError, OutcomeUnknown, Unavailable
 from loom.model.ports import Store
 from loom.model.run import Meta
+from loom.server.address import Address
 from loom.server.app import create_app
-from loom.server.serve import Address, serving
+from loom.server.serve import serving
 from loom.tasks import TaskSet
 from loom.testing.author import Author, read_all
 from loom.wire.json import decode_chunk
@@ -311,12 +312,12 @@ class Play:
 async def test_what_was_acknowledged_is_there_or_its_loss_is_told(
     split: Split, durability: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "REPLICA_WAIT", 0.1)
     dice = random.Random(1)
     url = f"{own(split.sentinels.url())}&durability={durability}"
     async with asyncio.timeout(PATIENCE), AsyncExitStack() as stack:
         play = Play(url, stack)
         await play.begin()
+        monkeypatch.setattr(limits, "REPLICA_WAIT", 0.1)
         await split.part()
         await play.write_on_both()
         await split.heal()

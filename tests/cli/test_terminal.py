@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .kit import CTRL_C, Loom, Terminal
+from .kit import CTRL_C, Loom
 
 RUN = ("actor", "run", "--app", "app:app", "--stream")
 SGR_COLOUR = re.compile(rb"\x1b\[(?:[0-9;]*;)?(?:3[0-8]|4[0-8]|9[0-7])(?:;[0-9;]*)?m")
@@ -17,10 +17,6 @@ SGR_COLOUR = re.compile(rb"\x1b\[(?:[0-9;]*;)?(?:3[0-8]|4[0-8]|9[0-7])(?:;[0-9;]
 def go(loom_command: Loom, run: str) -> None:
     """Tell a run of `pieces` or `steps` to go on."""
     assert loom_command("runs", "send", run, "go").returncode == 0
-
-
-def last_row(terminal: Terminal) -> str:
-    return next(row for row in reversed(terminal.rows) if row)
 
 
 def test_text_comes_over_a_live_line_which_gives_way_to_the_end(loom_command: Loom) -> None:

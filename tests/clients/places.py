@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 import loom
+from loom.blocking import SyncClient
 from loom.engine.transport import StoreTransport
 from loom.engine.worker import Worker
-from loom.portal import Portal, SyncClient
+from loom.portal import Portal
 from loom.server.app import create_app
 from loom.server.serve import serving
 from loom.stores.memory import MemoryStore

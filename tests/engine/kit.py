@@ -1,10 +1,8 @@
-"""What the engine's tests share: logs made by hand, logs read whole, waits that are bounded."""
+"""What the engine's tests share: logs made by hand, logs read whole; and the waits of `tests.waits`."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,6 +17,7 @@ from loom.model.grammar import State, advance
 from loom.model.ports import Fence, Logs, Store
 from loom.model.run import Meta
 from loom.wire.json import decode_batch
+from tests.waits import later, turns, until
 
 __all__ = [
     "chunks_in",
@@ -32,30 +31,6 @@ __all__ = [
     "until",
     "writer_of",
 ]
-
-
-async def turns(count: int = 20) -> None:
-    """Let the loop turn: what else is ready goes on."""
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-async def until(reached: Callable[[], object], *, seconds: float = 5.0) -> None:
-    """Turn the loop until `reached()` is true, for so many real seconds; virtual time stands still."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if reached():
-            return
-        await asyncio.sleep(0)
-    raise TimeoutError
-
-
-async def later(reached: Callable[[], object]) -> None:
-    """Let virtual time pass until `reached()` is true."""
-    while True:
-        if reached():
-            return
-        await asyncio.sleep(0.1)
 
 
 async def open_log(store: Logs, run: str = "run", token: str = "t", **more: Any) -> Fence:

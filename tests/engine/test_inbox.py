@@ -23,7 +23,7 @@ from .kit import open_log, turns
 pytestmark = pytest.mark.anyio
 
 
-class Told:
+class Followed:
     """An inbox that is followed, and how often it was told to cancel."""
 
     def __init__(self, store: FaultStore) -> None:
@@ -40,122 +40,122 @@ class Told:
 
 
 @pytest.fixture
-async def told() -> AsyncIterator[Told]:
+async def followed() -> AsyncIterator[Followed]:
     store = FaultStore(MemoryStore())
     await open_log(store)
-    told = Told(store)
-    yield told
-    await cancel_and_wait(told.task)
+    followed = Followed(store)
+    yield followed
+    await cancel_and_wait(followed.task)
     assert store.watched == set()
 
 
-async def test_messages_come_in_order_each_once(told: Told) -> None:
+async def test_messages_come_in_order_each_once(followed: Followed) -> None:
     for n in range(5):
-        await told.send("note", n, id=f"m{n}")
-    assert [(await told.inbox.receive(None)).data for _ in range(5)] == [0, 1, 2, 3, 4]
+        await followed.send("note", n, id=f"m{n}")
+    assert [(await followed.inbox.receive(None)).data for _ in range(5)] == [0, 1, 2, 3, 4]
 
 
-async def test_who_waits_is_woken(told: Told) -> None:
-    waiting = spawn(told.inbox.receive(None), "receive")
+async def test_who_waits_is_woken(followed: Followed) -> None:
+    waiting = spawn(followed.inbox.receive(None), "receive")
     await turns()
     assert not waiting.done()
-    await told.send("note", 1, id="m")
+    await followed.send("note", 1, id="m")
     assert (await waiting).data == 1
 
 
-async def test_messages_of_other_types_stay(told: Told) -> None:
-    await told.send("a", 1, id="1")
-    await told.send("b", 2, id="2")
-    await told.send("a", 3, id="3")
-    received = [(await told.inbox.receive(type)).data for type in ("b", "a", None)]
+async def test_messages_of_other_types_stay(followed: Followed) -> None:
+    await followed.send("a", 1, id="1")
+    await followed.send("b", 2, id="2")
+    await followed.send("a", 3, id="3")
+    received = [(await followed.inbox.receive(type)).data for type in ("b", "a", None)]
     assert received == [2, 1, 3]
 
 
-async def test_two_who_wait_for_different_types_each_get_theirs(told: Told) -> None:
-    a, b = spawn(told.inbox.receive("a"), "a"), spawn(told.inbox.receive("b"), "b")
+async def test_two_who_wait_for_different_types_each_get_theirs(followed: Followed) -> None:
+    a, b = spawn(followed.inbox.receive("a"), "a"), spawn(followed.inbox.receive("b"), "b")
     await turns()
-    await told.send("b", 2, id="2")
-    await told.send("a", 1, id="1")
+    await followed.send("b", 2, id="2")
+    await followed.send("a", 1, id="1")
     assert ((await a).data, (await b).data) == (1, 2)
 
 
-async def test_who_gives_up_waiting_takes_nothing(told: Told) -> None:
-    waiting = spawn(told.inbox.receive(None), "receive")
+async def test_who_gives_up_waiting_takes_nothing(followed: Followed) -> None:
+    waiting = spawn(followed.inbox.receive(None), "receive")
     await turns()
     await cancel_and_wait(waiting)
-    await told.send("note", 1, id="m")
-    assert (await told.inbox.receive(None)).data == 1
+    await followed.send("note", 1, id="m")
+    assert (await followed.inbox.receive(None)).data == 1
 
 
-async def test_a_cancel_is_heard_and_is_no_message(told: Told) -> None:
-    await told.send(CANCEL, id="c")
-    await told.send("note", 1, id="m")
-    assert (await told.inbox.receive(None)).type == "note"
-    assert told.cancels == 1
+async def test_a_cancel_is_heard_and_is_no_message(followed: Followed) -> None:
+    await followed.send(CANCEL, id="c")
+    await followed.send("note", 1, id="m")
+    assert (await followed.inbox.receive(None)).type == "note"
+    assert followed.cancels == 1
 
 
-async def test_what_was_sent_before_it_began_is_read_from_the_start(told: Told) -> None:
-    await told.send("note", 1, id="m")
-    await told.send(CANCEL, id="c")
-    await told.inbox.receive(None)
-    later = Told(told.store)
+async def test_what_was_sent_before_it_began_is_read_from_the_start(followed: Followed) -> None:
+    await followed.send("note", 1, id="m")
+    await followed.send(CANCEL, id="c")
+    await followed.inbox.receive(None)
+    later = Followed(followed.store)
     assert (await later.inbox.receive(None)).data == 1
     assert later.cancels == 1
     await cancel_and_wait(later.task)
 
 
-async def test_more_than_a_page_is_read_whole(told: Told) -> None:
+async def test_more_than_a_page_is_read_whole(followed: Followed) -> None:
     count = limits.PAGE_CHUNKS + 10
     for n in range(count):
-        await told.send("note", n, id=f"m{n}")
-    assert [(await told.inbox.receive(None)).data for _ in range(count)] == list(range(count))
+        await followed.send("note", n, id=f"m{n}")
+    assert [(await followed.inbox.receive(None)).data for _ in range(count)] == list(range(count))
 
 
-async def test_an_outage_is_waited_out(told: Told) -> None:
+async def test_an_outage_is_waited_out(followed: Followed) -> None:
     await turns()
-    told.store.refuse("read", times=3)
-    await told.send("note", 1, id="m")
+    followed.store.refuse("read", times=3)
+    await followed.send("note", 1, id="m")
     async with asyncio.timeout(20):
-        assert (await told.inbox.receive(None)).data == 1
-    assert told.store.calls["read"] >= 4
+        assert (await followed.inbox.receive(None)).data == 1
+    assert followed.store.calls["read"] >= 4
 
 
-async def test_no_wake_up_is_lost_while_a_read_is_under_way(told: Told) -> None:
+async def test_no_wake_up_is_lost_while_a_read_is_under_way(followed: Followed) -> None:
     await turns()
-    held = told.store.hold("read")
-    await told.send("note", 1, id="1")
+    held = followed.store.hold("read")
+    await followed.send("note", 1, id="1")
     await held.arrived.wait()
-    await told.send("note", 2, id="2")
+    await followed.send("note", 2, id="2")
     held.let_go()
-    assert [(await told.inbox.receive(None)).data for _ in range(2)] == [1, 2]
-    await told.send("note", 3, id="3")
-    assert (await told.inbox.receive(None)).data == 3
+    assert [(await followed.inbox.receive(None)).data for _ in range(2)] == [1, 2]
+    await followed.send("note", 3, id="3")
+    assert (await followed.inbox.receive(None)).data == 3
 
 
-async def test_nothing_is_read_while_nothing_is_told(told: Told) -> None:
+async def test_nothing_is_read_while_nothing_is_told(followed: Followed) -> None:
     await turns()
-    calls = told.store.calls["read"]
+    calls = followed.store.calls["read"]
     await turns(100)
-    assert told.store.calls["read"] == calls
+    assert followed.store.calls["read"] == calls
 
 
-async def test_a_dropped_run_ends_it(told: Told) -> None:
+async def test_a_dropped_run_ends_it(followed: Followed) -> None:
     await turns()
-    await told.store.drop("run")
+    await followed.store.drop("run")
     with pytest.raises(LogNotFound):
-        await told.task
+        await followed.task
 
 
-async def test_the_end_of_the_run_does_not_disturb_it(told: Told) -> None:
+async def test_the_end_of_the_run_does_not_disturb_it(followed: Followed) -> None:
     await turns()
-    told.store.tell(inbox_of("run"), Notice(ended=True))
+    followed.store.tell(inbox_of("run"), Notice(ended=True))
     await turns()
-    assert not told.task.done()
+    assert not followed.task.done()
 
 
-async def test_a_new_attempt_gets_every_message_anew(told: Told) -> None:
+async def test_a_new_attempt_gets_every_message_anew(followed: Followed) -> None:
     for n in range(3):
-        await told.send("note", n, id=f"m{n}")
-    assert [(await told.inbox.receive(None)).data for _ in range(2)] == [0, 1]
-    told.inbox.rewind()
-    assert [(await told.inbox.receive(None)).data for _ in range(3)] == [0, 1, 2]
+        await followed.send("note", n, id=f"m{n}")
+    assert [(await followed.inbox.receive(None)).data for _ in range(2)] == [0, 1]
+    followed.inbox.rewind()
+    assert [(await followed.inbox.receive(None)).data for _ in range(3)] == [0, 1, 2]

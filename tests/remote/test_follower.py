@@ -27,6 +27,7 @@ from loom.remote.http import HttpTransport, Patience
 from loom.tasks import spawn
 from loom.wire.sse import HEARTBEAT, fault, retry
 from loom.wire.views import error_body
+from tests.waits import until
 
 from .scripted import EPOCH, STREAM, TO_THE_CLOSE, Answer, Asked, Scripted, chunked, said, scripted, sized
 
@@ -398,7 +399,7 @@ async def test_nothing_outlives_its_end(where: str, end: str, caplog: pytest.Log
         transport = HttpTransport(server.url, patience=patience)
         task = spawn(page_of(transport.follow("run")), "test")
         await server.until_asked(1)
-        await _until(lambda: where != "in a pause" or bool(caplog.records))
+        await until(lambda: where != "in a pause" or bool(caplog.records))
         expected: type[BaseException] = HandleClosed
         if end == "cancel":
             task.cancel()
@@ -422,11 +423,3 @@ async def test_closing_in_the_middle_of_a_page() -> None:
         with pytest.raises(HandleClosed):
             await anext(follower)
         await server.until_closed()
-
-
-async def _until(reached: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while True:
-            if reached():
-                return
-            await asyncio.sleep(0)

@@ -16,8 +16,9 @@ from loom.model.chunk import Chunk, Page
 from loom.model.cursor import Cursor
 from loom.model.ports import Fence, Take
 from loom.model.run import Meta
+from loom.server.address import Address
 from loom.server.app import Gateway, Times, create_app
-from loom.server.serve import Address, serving
+from loom.server.serve import serving
 from loom.stores.memory import MemoryStore
 from loom.wire.json import decode, encode, make_batch
 from loom.wire.sse import Decoder, Event
@@ -37,6 +38,7 @@ class WatchedTransport(StoreTransport):
         self.trouble: dict[str, Exception] = {}
         self.pages: asyncio.Queue[Page] = asyncio.Queue()
         self.reads: asyncio.Queue[str] = asyncio.Queue()
+        self.stumbled = asyncio.Event()
 
     def follow(
         self, run: str, after: Cursor | None = None, *, attach: bool = True, take: Take | None = None
@@ -88,6 +90,7 @@ class WatchedTransport(StoreTransport):
 
     def _stumble(self, call: str) -> None:
         if call in self.trouble:
+            self.stumbled.set()
             raise self.trouble[call]
 
 
@@ -143,6 +146,14 @@ async def rig(
                     yield Rig(app, address, store, transport)
             else:
                 yield Rig(app, address, store, transport)
+        await transport.aclose()
+
+
+@asynccontextmanager
+async def gateway(**options: Any) -> AsyncIterator[Gateway]:
+    async with MemoryStore() as store:
+        transport = StoreTransport(store)
+        yield create_app(transport, **options)
         await transport.aclose()
 
 

@@ -16,6 +16,7 @@ from loom.server.app import Times
 from loom.server.audience import http_chunk
 from loom.wire.json import decode
 from loom.wire.sse import FAULT, Event
+from tests.waits import until
 
 from .harness import PATIENCE, Rig, Viewer, rig
 
@@ -32,9 +33,7 @@ def tasks(name: str) -> list[asyncio.Task[Any]]:
 
 async def members_only(run: str = "r") -> None:
     """Until no viewer of the run follows it alone."""
-    async with asyncio.timeout(PATIENCE):
-        while tasks(f"loom-viewer {run}"):  # noqa: ASYNC110 (nothing tells of it but this)
-            await asyncio.sleep(0)
+    await until(lambda: not tasks(f"loom-viewer {run}"), seconds=PATIENCE)
 
 
 async def gather(r: Rig, viewers: list[Viewer]) -> None:
@@ -93,9 +92,7 @@ async def test_the_last_member_closes_the_follower() -> None:
             async with r.viewer("/runs/r/events") as two:
                 await gather(r, [one, two])
             one.writer.close()
-            async with asyncio.timeout(PATIENCE):
-                while r.transport.following or r.app.viewers:  # noqa: ASYNC110 (nothing tells of it but this)
-                    await asyncio.sleep(0)
+            await until(lambda: not (r.transport.following or r.app.viewers), seconds=PATIENCE)
 
 
 async def test_a_viewer_with_other_wishes_has_another_audience() -> None:

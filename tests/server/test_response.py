@@ -20,16 +20,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import loom
+from loom.blocking import SyncClient
 from loom.model.chunk import Page
 from loom.model.errors import UsageError
-from loom.portal import SyncClient
+from loom.server.address import Address
 from loom.server.app import create_app
-from loom.server.serve import Address, serving
+from loom.server.serve import serving
 from loom.wire.json import decode
 from loom.wire.sse import HEARTBEAT, Event
 from tests.clients.places import PLACES, Connected, connected, served, url_of
+from tests.echo import Echo
 from tests.frameworks import served_by_uvicorn
-from tests.told import Told
 
 from . import harness
 from .harness import PATIENCE
@@ -74,9 +75,9 @@ def shape(event: Event) -> tuple[str, str, Any]:
 
 
 async def test_bytes_and_headers_are_those_of_our_own_route(place: Connected) -> None:
-    told = Told(asyncio.Event())
-    async with place(told.app) as client:
-        run = await client.start(told.actor)
+    echo = Echo(asyncio.Event())
+    async with place(echo.app) as client:
+        run = await client.start(echo.actor)
         await run.send("say", "a")
         await run.send("say", "b")
         await run.send("stop")
@@ -119,9 +120,9 @@ async def whole(viewer: harness.Viewer) -> bytes:
 
 
 async def test_statuses(place: Connected) -> None:
-    told = Told(asyncio.Event())
-    async with place(told.app) as client:
-        run = await client.start(told.actor)
+    echo = Echo(asyncio.Event())
+    async with place(echo.app) as client:
+        run = await client.start(echo.actor)
         await run.send("stop")
         head = await run.wait(20)
 
@@ -146,9 +147,9 @@ async def test_statuses(place: Connected) -> None:
 
 
 async def test_each_event_arrives_before_the_next_is_said(place: Connected) -> None:
-    told = Told(asyncio.Event())
-    async with place(told.app) as client:
-        run = await client.start(told.actor)
+    echo = Echo(asyncio.Event())
+    async with place(echo.app) as client:
+        run = await client.start(echo.actor)
         async with serve(lambda request: loom.EventSourceResponse(run, request)) as address, view(address) as viewer:
             assert (await viewer.event()).type == "start"
             for index in range(20):
@@ -159,9 +160,9 @@ async def test_each_event_arrives_before_the_next_is_said(place: Connected) -> N
 
 
 async def test_a_reader_that_was_cut_goes_on_behind_what_it_has(place: Connected) -> None:
-    told = Told(asyncio.Event())
-    async with place(told.app) as client:
-        run = await client.start(told.actor)
+    echo = Echo(asyncio.Event())
+    async with place(echo.app) as client:
+        run = await client.start(echo.actor)
         async with serve(lambda request: loom.EventSourceResponse(run, request)) as address:
             seen: list[Any] = []
             last = ""
@@ -175,7 +176,7 @@ async def test_a_reader_that_was_cut_goes_on_behind_what_it_has(place: Connected
                     last = event.id
             await run.send("stop")
             assert seen == list(range(5))
-            assert not told.gone.is_set() or (await run.status()).state == "completed"
+            assert not echo.gone.is_set() or (await run.status()).state == "completed"
 
 
 async def test_what_is_ready_goes_out_in_one_piece() -> None:
@@ -194,9 +195,9 @@ async def test_what_is_ready_goes_out_in_one_piece() -> None:
 
 
 async def test_silence_is_filled_with_heartbeats() -> None:
-    told = Told(asyncio.Event())
-    async with loom.connect("memory://", app=told.app, worker=True, drain=0) as client:
-        run = await client.start(told.actor)
+    echo = Echo(asyncio.Event())
+    async with loom.connect("memory://", app=echo.app, worker=True, drain=0) as client:
+        run = await client.start(echo.actor)
         every = timedelta(milliseconds=50)
         async with (
             serve(lambda request: loom.EventSourceResponse(run, request, heartbeat=every)) as address,
@@ -207,9 +208,9 @@ async def test_silence_is_filled_with_heartbeats() -> None:
 
 
 async def test_without_event_names() -> None:
-    told = Told(asyncio.Event())
-    async with loom.connect("memory://", app=told.app, worker=True) as client:
-        run = await client.start(told.actor)
+    echo = Echo(asyncio.Event())
+    async with loom.connect("memory://", app=echo.app, worker=True) as client:
+        run = await client.start(echo.actor)
         await run.send("stop")
         async with (
             serve(lambda request: loom.EventSourceResponse(run, request, named=False)) as address,
@@ -222,9 +223,9 @@ async def test_without_event_names() -> None:
 
 
 async def test_leaving_ends_the_viewer_and_never_the_run(place: Connected) -> None:
-    told = Told(asyncio.Event())
-    async with place(told.app) as client:
-        run = await client.start(told.actor)
+    echo = Echo(asyncio.Event())
+    async with place(echo.app) as client:
+        run = await client.start(echo.actor)
         async with serve(lambda request: loom.EventSourceResponse(run, request)) as address:
             async with view(address) as viewer:
                 await viewer.event()
@@ -242,10 +243,10 @@ def watchers(run: str) -> list[asyncio.Task[Any]]:
 
 
 async def test_leaving_an_owned_run_cancels_it(place: Connected) -> None:
-    told = Told(asyncio.Event())
+    echo = Echo(asyncio.Event())
     async with (
-        place(told.app) as client,
-        serve(lambda request: loom.EventSourceResponse(client.stream(told.actor), request)) as address,
+        place(echo.app) as client,
+        serve(lambda request: loom.EventSourceResponse(client.stream(echo.actor), request)) as address,
     ):
         async with view(address) as viewer:
             event = await viewer.event()
@@ -253,7 +254,7 @@ async def test_leaving_an_owned_run_cancels_it(place: Connected) -> None:
             await run.send("say", 1)
             assert decode((await viewer.event()).data)["data"] == 1
         assert (await run.wait(20)).state == "cancelled"
-        assert told.gone.is_set()
+        assert echo.gone.is_set()
         assert len(await client.runs()) == 1
 
 
@@ -277,11 +278,11 @@ async def test_an_owned_run_that_is_seen_to_its_end_is_completed(place: Connecte
 
 async def test_an_owned_runs_reconnect_starts_nothing() -> None:
     """Also when nothing but the opening was seen."""
-    told = Told(asyncio.Event())
-    async with loom.connect("memory://", app=told.app, worker=True, drain=0) as client:
+    echo = Echo(asyncio.Event())
+    async with loom.connect("memory://", app=echo.app, worker=True, drain=0) as client:
 
         def answer(request: Request) -> Response:
-            return loom.EventSourceResponse(client.stream(told.actor, queue="nobody-serves-this"), request)
+            return loom.EventSourceResponse(client.stream(echo.actor, queue="nobody-serves-this"), request)
 
         async with serve(answer) as address:
             assert (await harness.ask(address, "HEAD", "/page")).status == 200
@@ -324,10 +325,10 @@ class Timing(BaseHTTPMiddleware):
 
 
 async def test_through_middlewares_in_time_and_leaving_is_seen() -> None:
-    told = Told(asyncio.Event())
+    echo = Echo(asyncio.Event())
     stack = [Middleware(GZipMiddleware, minimum_size=1), Middleware(CORSMiddleware), Middleware(Timing)]
-    async with loom.connect("memory://", app=told.app, worker=True, drain=0) as client:
-        run = await client.start(told.actor)
+    async with loom.connect("memory://", app=echo.app, worker=True, drain=0) as client:
+        run = await client.start(echo.actor)
         async with serve(lambda request: loom.EventSourceResponse(run, request), middleware=stack) as address:
             async with view(address, headers={"Accept-Encoding": "gzip"}) as viewer:
                 assert viewer.reply.header("content-encoding") is None
@@ -341,12 +342,12 @@ async def test_through_middlewares_in_time_and_leaving_is_seen() -> None:
 
 
 async def test_a_route_that_reads_a_body_first() -> None:
-    told = Told(asyncio.Event())
-    async with loom.connect("memory://", app=told.app, worker=True, drain=0) as client:
+    echo = Echo(asyncio.Event())
+    async with loom.connect("memory://", app=echo.app, worker=True, drain=0) as client:
 
         async def answer(request: Request) -> Response:
             given = await request.json()
-            run = await client.start(told.actor, id=given["id"])
+            run = await client.start(echo.actor, id=given["id"])
             return loom.EventSourceResponse(run, request)
 
         async with serve(answer) as address, view(address, method="POST", body={"id": "mine"}) as viewer:
@@ -357,14 +358,14 @@ async def test_a_route_that_reads_a_body_first() -> None:
 
 
 async def test_headers_cookies_and_background() -> None:
-    told = Told(asyncio.Event())
+    echo = Echo(asyncio.Event())
     done = asyncio.Event()
 
     async def note() -> None:
         done.set()
 
-    async with loom.connect("memory://", app=told.app, worker=True) as client:
-        run = await client.start(told.actor)
+    async with loom.connect("memory://", app=echo.app, worker=True) as client:
+        run = await client.start(echo.actor)
         await run.send("stop")
 
         def answer(request: Request) -> Response:
@@ -387,9 +388,9 @@ async def test_headers_cookies_and_background() -> None:
 
 async def test_a_server_that_is_told_to_stop_ends_streams_in_order_and_viewers_resume() -> None:
     """uvicorn would wait for them for ever."""
-    told = Told(asyncio.Event())
-    async with loom.connect("memory://", app=told.app, worker=True, drain=0) as client:
-        run = await client.start(told.actor)
+    echo = Echo(asyncio.Event())
+    async with loom.connect("memory://", app=echo.app, worker=True, drain=0) as client:
+        run = await client.start(echo.actor)
 
         def answer(request: Request) -> Response:
             return loom.EventSourceResponse(run, request)
@@ -407,10 +408,10 @@ async def test_a_server_that_is_told_to_stop_ends_streams_in_order_and_viewers_r
 
 async def test_a_reader_that_comes_while_the_server_stops_is_sent_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """An `EventSource` opens a stream that ended again, and gives up on any other status than 200."""
-    told = Told(asyncio.Event())
-    async with loom.connect("memory://", app=told.app, worker=True, drain=0) as client:
-        run = await client.start(told.actor)
-        handle: dict[str, Any] = {"/page": run, "/page?owned": client.stream(told.actor)}
+    echo = Echo(asyncio.Event())
+    async with loom.connect("memory://", app=echo.app, worker=True, drain=0) as client:
+        run = await client.start(echo.actor)
+        handle: dict[str, Any] = {"/page": run, "/page?owned": client.stream(echo.actor)}
 
         def answer(request: Request) -> Response:
             return loom.EventSourceResponse(handle["/page?owned" if request.url.query else "/page"], request)
@@ -431,9 +432,9 @@ async def test_a_reader_that_comes_while_the_server_stops_is_sent_on(monkeypatch
 
 async def test_a_client_that_is_closed_ends_its_streams_in_order(place: Connected) -> None:
     """The app stops: no fault is told, viewers resume elsewhere; who comes now is told to come again."""
-    told = Told(asyncio.Event())
-    async with Closing(place(told.app)) as closing:
-        run = await closing.client.start(told.actor)
+    echo = Echo(asyncio.Event())
+    async with Closing(place(echo.app)) as closing:
+        run = await closing.client.start(echo.actor)
         async with serve(lambda request: loom.EventSourceResponse(run, request)) as address:
             async with view(address) as viewer:
                 await viewer.event()
@@ -457,8 +458,8 @@ class Closing:
 
 async def test_a_server_that_refuses_the_apps_key_is_no_fault_of_the_viewer(caplog: pytest.LogCaptureFixture) -> None:
     """A page that gets 401 shows its login."""
-    told = Told(asyncio.Event())
-    async with served(told.app, keys=["right"]) as url, loom.connect(url, api_key="wrong") as client:
+    echo = Echo(asyncio.Event())
+    async with served(echo.app, keys=["right"]) as url, loom.connect(url, api_key="wrong") as client:
 
         async def start(request: Request) -> Response:
             run = await client.start("echo")
@@ -474,8 +475,8 @@ async def test_a_server_that_refuses_the_apps_key_is_no_fault_of_the_viewer(capl
 
 
 async def test_what_a_route_raises_is_answered_with_its_status() -> None:
-    told = Told(asyncio.Event())
-    async with loom.connect("memory://", app=told.app, worker=True) as client:
+    echo = Echo(asyncio.Event())
+    async with loom.connect("memory://", app=echo.app, worker=True) as client:
 
         async def answer(request: Request) -> Response:
             return loom.EventSourceResponse(await client.start("nobody"), request)
@@ -489,8 +490,8 @@ async def test_what_a_route_raises_is_answered_with_its_status() -> None:
 async def test_a_fault_of_ours_is_told_without_its_details(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told = Told(asyncio.Event())
-    async with loom.connect("memory://", app=told.app, worker=True) as client:
+    echo = Echo(asyncio.Event())
+    async with loom.connect("memory://", app=echo.app, worker=True) as client:
 
         async def read(*_: Any, **__: Any) -> Page:
             raise ZeroDivisionError("a secret")
@@ -505,8 +506,8 @@ async def test_a_fault_of_ours_is_told_without_its_details(
 
 async def test_what_cannot_be_answered_with() -> None:
     request = Request({"type": "http", "method": "GET", "headers": []})
-    told = Told(asyncio.Event())
-    async with loom.connect("memory://", app=told.app, worker=True) as client:
+    echo = Echo(asyncio.Event())
+    async with loom.connect("memory://", app=echo.app, worker=True) as client:
         for heartbeat in (0, -1.0, timedelta(0)):
             with pytest.raises(UsageError, match="heartbeat"):
                 loom.EventSourceResponse(client.run("r"), request, heartbeat=heartbeat)

@@ -12,9 +12,8 @@ from loom.engine.context import Context
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import StoreFull
-from loom.server.app import Times
 
-from .harness import PATIENCE, Rig, ask_raw, connection, rig
+from .harness import Rig, ask_raw, rig
 
 pytestmark = pytest.mark.anyio
 
@@ -166,56 +165,6 @@ async def test_a_page_of_a_run_that_has_said_nothing() -> None:
             "caught_up": True,
             "ended": False,
         }
-
-
-async def test_a_long_poll_waits_for_the_next_chunk() -> None:
-    async with rig() as r:
-        cursor = await r.begin()
-        polled = asyncio.ensure_future(r.ask("GET", f"/runs/r/chunks?after={cursor}&wait=30s"))
-        await polling(r)
-        await r.say("r", Chunk("data", "news"))
-        (item,) = (await polled).json["chunks"]
-        assert item["chunk"]["data"] == "news"
-
-
-async def polling(r: Rig) -> None:
-    """Until a long poll has begun."""
-    await viewers(r, 1)
-
-
-async def viewers(r: Rig, count: int) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while r.app.viewers != count:  # noqa: ASYNC110 (nothing tells of it but this)
-            await asyncio.sleep(0)
-
-
-@pytest.mark.parametrize("wait", ["50ms", "0.05", "1h"])
-async def test_a_long_poll_ends_empty(wait: str) -> None:
-    async with rig(times=Times(long_poll=0.05)) as r:
-        cursor = await r.begin()
-        page = (await r.ask("GET", f"/runs/r/chunks?after={cursor}&wait={wait}")).json
-        assert page == {"chunks": [], "cursor": str(cursor), "caught_up": True, "ended": False}
-
-
-async def test_a_long_poll_is_dropped_with_its_client() -> None:
-    async with rig() as r:
-        cursor = await r.begin()
-        async with connection(r.address) as (reader, writer):
-            path = f"/runs/r/chunks?after={cursor}&wait=30s"
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-            await polling(r)
-            writer.close()
-            await viewers(r, 0)
-            assert await reader.read() == b""
-
-
-async def test_a_stopping_server_answers_long_polls() -> None:
-    async with rig() as r:
-        cursor = await r.begin()
-        polled = asyncio.ensure_future(r.ask("GET", f"/runs/r/chunks?after={cursor}&wait=30s"))
-        await polling(r)
-        r.app.end_streams()
-        assert ((await polled).status, (await polled).error["retryable"]) == (503, True)
 
 
 # --- telling ---------------------------------------------------------------------------------------------------------

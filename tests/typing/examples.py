@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.routing import Mount
 
 import loom
-from loom.portal import SyncRun
+from loom.blocking import SyncRun
 
 app = loom.App()
 

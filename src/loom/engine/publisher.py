@@ -204,7 +204,7 @@ class _Opened:
         self._over = False  # nothing more is to be written
         self._tasks = TaskSet()
         self._renewing = self._tasks.spawn(self._guard(self._renew), f"loom-renew {claim.run}")
-        self._following = self._tasks.spawn(self._guard(self.inbox.follow), f"loom-inbox {claim.run}")
+        self._tasks.spawn(self._guard(self.inbox.follow), f"loom-inbox {claim.run}")
 
     async def begin(self, actor: str, kept: int) -> None:
         self.kept = kept

@@ -14,11 +14,12 @@ from loom.wire.sse import bookmark
 from loom.wire.views import ActorList, StreamBody
 
 from .answers import json_answer
+from .events import BEGINNING, EventStream, Viewing, open_events, parting
 from .operations import Answer, Operation, Parameter
 from .parameters import EVENTS, FLAG, ID, IDEMPOTENCY_KEY, LAST_EVENT_ID, NAMED
 from .requests import check_accepts_events, query_flag, query_name, read_body
 from .runs import location_of, meta_of
-from .streams import BEGINNING, EventStream, Streams, Viewing, open_events, parting
+from .streams import Streams
 
 __all__ = ["Actors"]
 

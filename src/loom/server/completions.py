@@ -36,11 +36,13 @@ from loom.wire.dialects.openai import (
 from loom.wire.sse import HEARTBEAT
 
 from .answers import json_answer, openai_error, raw_json
+from .connection import wait_gone
+from .events import BEGINNING, EVENT_HEADERS, EventStream, Viewing
 from .operations import Answer, Operation, Parameter, answer_of
 from .parameters import IDEMPOTENCY_KEY
 from .requests import idempotent_id, read_json
 from .runs import location_of
-from .streams import BEGINNING, EVENT_HEADERS, EventStream, Streams, Viewing, renew, wait_gone
+from .streams import Streams, renew
 
 __all__ = ["Completions"]
 

@@ -21,10 +21,11 @@ from loom.model.errors import HandleClosed, LoomError, RemoteProtocolError, Unau
 from loom.wire.sse import bookmark
 
 from .answers import empty, error_answer
+from .events import BEGINNING, EVENT_HEADERS, EventStream, Viewing, open_events, parting
 from .hosts import told_to_stop
 from .operations import answer_of, fit
 from .requests import check_accepts_events, resume_at
-from .streams import BEGINNING, EVENT_HEADERS, EventStream, Streams, Times, Viewing, open_events, parting
+from .streams import Streams, Times
 
 __all__ = ["EventSourceResponse", "error_response"]
 

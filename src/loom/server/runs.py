@@ -31,6 +31,7 @@ from loom.wire.views import (
 )
 
 from .answers import empty, json_answer
+from .events import Viewing, open_events, parting
 from .operations import Answer, Operation, Parameter
 from .parameters import (
     AFTER,
@@ -45,6 +46,7 @@ from .parameters import (
     WAIT,
     at_most,
 )
+from .polls import LongPoll
 from .requests import (
     canonical_json,
     check_accepts_events,
@@ -58,7 +60,7 @@ from .requests import (
     resume_at,
     run_in_path,
 )
-from .streams import LongPoll, Streams, Viewing, open_events, parting
+from .streams import Streams
 
 __all__ = ["Runs", "location_of", "meta_of"]
 

@@ -16,7 +16,6 @@ from loom.stores.redis import RedisStore, parse_url
 from loom.stores.redis.keys import Keys
 from loom.testing.author import Author, read_all
 from loom.testing.conformance.kit import Told
-from tests.faults.proxy import proxy_before
 from tests.servers.fixtures import own
 from tests.servers.server import Server
 
@@ -121,27 +120,6 @@ async def test_a_subscription_that_was_lost_is_made_anew(store: RedisStore, othe
         while batch not in batches(await told.next()):
             pass
     told.unwatch()
-
-
-async def test_a_connection_that_hears_nothing_is_given_up(
-    url: str, store: RedisStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By its echo, however many logs it is for; everybody is told to look then."""
-    monkeypatch.setattr(limits, "REDIS_ECHO", 0.02)
-    async with proxy_before(url) as proxy, RedisStore(parse_url(proxy.url)) as watching:
-        author = await Author.start(store)
-        told = Told(watching, "run")
-        await told.next()
-        await watching.head("run")
-        made = proxy.made
-        proxy.swallow()  # the connection for commands as well: that one is given up for its silence
-        await author.say("data")
-        monkeypatch.setattr(limits, "REDIS_SILENCE", 0.1)
-        await proxy.until_made(made + 1)
-        while len(await read_all(store, "run")) == 1:
-            await told.next()
-        told.unwatch()
-        assert proxy.hits > 0
 
 
 async def test_one_connection_for_any_number_of_logs(store: RedisStore, valkey: Server) -> None:

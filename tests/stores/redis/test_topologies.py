@@ -15,7 +15,7 @@ from loom.model.errors import CursorExpired, ErrorInfo, LogError, OutcomeUnknown
 from loom.model.run import Meta
 from loom.stores.redis import RedisStore, parse_url
 from loom.stores.redis.keys import Keys
-from loom.stores.redis.servers import slot_of
+from loom.stores.redis.slots import slot_of
 from loom.tasks import spawn
 from loom.testing.author import Author, read_all
 from loom.testing.conformance.kit import Told

@@ -13,7 +13,7 @@ from loom.model.errors import Damaged, HandleClosed, LogNotFound, LoomError, Sto
 from loom.model.run import Meta
 from loom.stores.sqlite import SqliteStore
 from loom.stores.sqlite.database import fault_of
-from loom.stores.sqlite.sql import APPLICATION_ID, OLDEST, VERSION
+from loom.stores.sqlite.schema import APPLICATION_ID, OLDEST, VERSION
 from loom.testing.conformance.kit import outcome_of
 
 from .processes import Appender, check_log, running

@@ -1,21 +1,15 @@
 """What watchers are told: notices that the servers publish, and a slow look at what nothing was heard of.
 
-A process has one connection to each server for this, subscribed to the logs that are watched in it. Published is at
-most once: who is subscribed anew is told to look, and so is who was told nothing of a change that a look finds. Whether
-notices come is known by an echo: one message each half second, however many logs are watched.
+A process has one ear to each server for this, subscribed to the logs that are watched in it. Published is at most once:
+who is subscribed anew is told to look, and so is who was told nothing of a change that a look finds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import random
-import uuid
-from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any
 
 from loom.model import limits
 from loom.model.chunk import Batch
@@ -26,13 +20,12 @@ from loom.stores.watchers import Watchers
 from loom.tasks import TaskSet
 
 from .address import Host
+from .ear import Ear
 from .keys import Keys
-from .link import ReplyError, Wire
+from .link import ReplyError
 from .servers import Servers
 
 __all__ = ["Notices"]
-
-_log = logging.getLogger("loom.store")
 
 _OUTBOX = ("epoch", "tail", "ended", "marked")
 _INBOX = ("ended", "inbox_tail")
@@ -48,7 +41,7 @@ class Notices:
         self._servers = servers
         self._keys = keys
         self._watchers = Watchers()
-        self._ears: dict[Host | None, _Ear] = {}
+        self._ears: dict[Host | None, Ear] = {}
         self._seen: dict[str, _Seen] = {}
         self._fresh: set[str] = set()
         self._tasks = TaskSet()
@@ -93,26 +86,19 @@ class Notices:
         for ear in self._ears.values():
             ear.remove(channel)
 
-    def _ear_of(self, topic: str) -> _Ear:
+    def _ear_of(self, topic: str) -> Ear:
         host = self._servers.host_of(self._keys.channel(topic))
         ear = self._ears.get(host)
         if ear is None:
-            ear = self._ears[host] = _Ear(self, host)
+            ear = self._ears[host] = Ear(self._servers, host, self, self._keys.queue)
             self._tasks.spawn(ear.listen(), "loom-redis-ear")
         return ear
-
-    async def connect(self, host: Host | None, ear: _Ear) -> Wire:
-        return await self._servers.listen(host, ear.heard)
-
-    def echo_beside(self, channels: Iterable[str]) -> str:
-        """A channel of nobody else's, on the node that has one of these."""
-        return f"{next(iter(channels), self._keys.queue)}:echo:{uuid.uuid4().hex}"
 
     async def sort_anew(self) -> None:
         """Slots may have moved: each channel to the node that has it now."""
         with contextlib.suppress(LoomError):
             await self._servers.relearn()
-        wanted: dict[_Ear, set[str]] = {ear: set() for ear in self._ears.values()}
+        wanted: dict[Ear, set[str]] = {ear: set() for ear in self._ears.values()}
         for topic in list(self._watchers):
             wanted.setdefault(self._ear_of(topic), set()).add(self._keys.channel(topic))
         for ear, channels in wanted.items():
@@ -137,9 +123,7 @@ class Notices:
         while True:
             await asyncio.sleep(limits.REDIS_ECHO)
             for ear in list(self._ears.values()):
-                if (echo := ear.call_out()) is not None:
-                    with contextlib.suppress(LoomError):  # nothing is known of an ear that nobody spoke to
-                        await self._servers.ask(echo, "SPUBLISH", echo, ear.spoken())
+                await ear.call_out()
 
     async def _look_around(self) -> None:
         """At a part of the logs each turn; at all inboxes while notices do not come, for a cancel must be heard."""
@@ -183,134 +167,6 @@ class Notices:
             self._watchers.tell(topic, Notice())
         if before is None or before[3:] != found[3:]:
             self._watchers.tell(topic, Notice(marks=True))
-
-
-class _Ear:
-    """The connection on which one server tells: made anew when it is lost, and subscribed again to all."""
-
-    def __init__(self, notices: Notices, host: Host | None) -> None:
-        self._notices = notices
-        self._host = host
-        self._channels: set[str] = set()
-        self._leaving: Counter[str] = Counter()
-        self._wanted = asyncio.Event()
-        self._echo = ""
-        self._said = self._heard_back = self._missed = 0
-        self._wire: Wire | None = None
-
-    def add(self, channel: str) -> None:
-        if channel not in self._channels:
-            self._channels.add(channel)
-            self._wanted.set()
-            self._say("SSUBSCRIBE", channel)
-
-    def remove(self, channel: str) -> None:
-        if channel in self._channels:
-            self._channels.discard(channel)
-            self._leaving[channel] += self._say("SUNSUBSCRIBE", channel)
-
-    def change(self, channels: set[str]) -> None:
-        for channel in self._channels - channels:
-            self.remove(channel)
-        for channel in channels - self._channels:
-            self.add(channel)
-
-    @property
-    def hears(self) -> bool:
-        """Whether notices come, as far as is known."""
-        return not self._channels or (self._wire is not None and not self._wire.lost.done() and not self._missed)
-
-    def call_out(self) -> str | None:
-        """The channel to speak on, if this connection is subscribed to it. Twice unheard, it is given up."""
-        if self._wire is None or self._wire.lost.done() or not self._heard_back:
-            return None
-        self._missed = self._missed + 1 if self._heard_back < self._said else 0
-        if self._missed > 1:
-            self.close()
-            return None
-        return self._echo
-
-    def spoken(self) -> int:
-        """What to say: each time another number."""
-        self._said += 1
-        return self._said
-
-    def _say(self, *command: str) -> bool:
-        if self._wire is None or self._wire.lost.done():
-            return False
-        self._wire.tell(*command)
-        return True
-
-    def close(self) -> None:
-        if self._wire is not None:
-            self._wire.close()
-
-    async def listen(self) -> None:
-        """For ever: connected and subscribed, as far as the server lets us."""
-        loop, pause = asyncio.get_running_loop(), limits.STORE_RETRY[0]
-        while True:
-            if not self._channels:  # perhaps its server is gone for good, and others have its slots
-                self._wanted.clear()
-                await self._wanted.wait()
-            began = loop.time()
-            try:
-                self._wire = await self._notices.connect(self._host, self)
-                await self._subscribe(self._wire)
-                await self._stay(self._wire)
-            except LoomError as error:
-                _log.info("no notices: %s", error)
-            if loop.time() - began > limits.REDIS_STAYED:
-                pause = limits.STORE_RETRY[0]
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(pause * 2, limits.STORE_RETRY[1])
-            await self._notices.sort_anew()
-
-    async def _subscribe(self, wire: Wire) -> None:
-        """Some at a time: each makes its viewers read, and the server has others to serve."""
-        self._leaving.clear()
-        self._echo = self._notices.echo_beside(self._channels)
-        self._said = self._heard_back = self._missed = 0
-        wire.tell("SSUBSCRIBE", self._echo)
-        for some in _slices(list(self._channels), limits.REDIS_LOOK_SLICE):
-            for channel in some:
-                if channel in self._channels:
-                    wire.tell("SSUBSCRIBE", channel)
-            await asyncio.sleep(0)
-
-    async def _stay(self, wire: Wire) -> None:
-        """Until it is lost. Asked now and then whether it is still there, for a peer that is gone says nothing."""
-        while not wire.lost.done():
-            wire.ask("PING").add_done_callback(lambda asked: asked.exception())
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(limits.REDIS_SILENCE):
-                    await asyncio.shield(wire.lost)
-
-    def heard(self, push: list[Any]) -> None:
-        kind, channel = push[0], push[1].decode() if push[1] is not None else ""
-        if channel == self._echo:
-            self._echoed(kind, push[2])
-        elif kind == b"smessage":
-            self._notices.published(channel, push[2])
-        elif kind == b"ssubscribe":
-            self._notices.subscribed(channel)
-        elif kind == b"sunsubscribe":
-            self._left(channel)
-
-    def _echoed(self, kind: bytes, said: bytes | int) -> None:
-        if kind == b"smessage":
-            self._heard_back = int(said)
-        elif kind == b"ssubscribe":
-            self._said = self._heard_back = 1
-        else:
-            self.close()
-
-    def _left(self, channel: str) -> None:
-        if self._leaving[channel]:
-            self._leaving[channel] -= 1
-            if not self._leaving[channel]:
-                del self._leaving[channel]
-        elif channel in self._channels:
-            self.close()  # the slot has moved to another node: `listen` goes on from there
 
 
 def _notice(text: bytes) -> Notice:

@@ -1,33 +1,26 @@
-"""Which server has what: one, the one that Sentinels name, or the nodes of a cluster by slot."""
+"""Who is asked for a key: the one server that there is, or the node of a cluster that has its slot. What has moved is
+followed, and functions that a server lacks are brought to it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from binascii import crc_hqx
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from loom.model import limits
-from loom.model.errors import HandleClosed, LoomError, OutcomeUnknown, Unauthorized, Unavailable, UsageError
+from loom.model.errors import HandleClosed, LoomError, OutcomeUnknown, Unavailable, UsageError
 from loom.model.ports import Durability
 from loom.tasks import cancel_and_wait, spawn
 
 from .address import Address, Host
+from .dialer import Dialer
 from .functions import CODE, name_of
 from .link import Link, Pushed, Reply, ReplyError, Wire
 from .replies import Refused, meaning_of, refusal_of
+from .slots import slot_of, table_of
 
-__all__ = ["Servers", "slot_of"]
-
-_SLOTS = 16384
-_OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
-
-
-def slot_of(key: str) -> int:
-    """The slot of a key or channel (Redis Cluster specification, "Hash tags"); ours all have a tag."""
-    tag = key.partition("{")[2].partition("}")[0] or key
-    return crc_hqx(tag.encode(), 0) % _SLOTS
+__all__ = ["Servers"]
 
 
 class Servers:
@@ -36,6 +29,7 @@ class Servers:
 
     def __init__(self, address: Address) -> None:
         self._address = address
+        self._dialer = Dialer(address)
         self._replicas = address.replicas if address.durability == "replica" else 0
         self._links: dict[Host | None, Link] = {}
         self._confirming: dict[Host | None, Link] = {}
@@ -47,7 +41,7 @@ class Servers:
     async def open(self) -> None:
         """Reach the servers; `UsageError` for one that is too old, `Unauthorized`, `Unavailable`."""
         wire = await self._link(None).up()
-        facts = await self._facts(wire, str(self._address))
+        facts = await self._dialer.hello(wire, str(self._address))
         if facts.get("mode") == "cluster":
             if self._address.db:
                 raise UsageError("a cluster has one database only: leave its number out of the URL")
@@ -180,25 +174,6 @@ class Servers:
         """The node that has `key`; None: there is one server only."""
         return None if self._slots is None else self._slots[slot_of(key)]
 
-    def _link(self, host: Host | None, links: dict[Host | None, Link] | None = None) -> Link:
-        links = self._links if links is None else links
-        link = links.get(host)
-        if link is None:
-            if self._closed:
-                raise HandleClosed("this store is not open")
-            link = links[host] = Link(lambda: self._dial(host))
-        return link
-
-    def _forget(self, host: Host | None) -> None:
-        """It is no primary any more: the next call looks for the one that is."""
-        for links in (self._links, self._confirming):
-            link = links.get(host)
-            if link is not None and link.wire is not None:
-                link.wire.close()
-
-    def _name(self, host: Host | None) -> str:
-        return f"Redis at {self._address}" if host is None else f"Redis at {host[0]}:{host[1]}"
-
     async def relearn(self) -> None:
         """Look again at who has what, if that can change."""
         if self._slots is not None:
@@ -227,7 +202,7 @@ class Servers:
         for host in hosts:
             try:
                 ranges = await self._link(host).ask("CLUSTER", "SLOTS")
-                return _slots(ranges, host or self._address.hosts[0])
+                return table_of(ranges, host or self._address.hosts[0])
             except ReplyError as error:
                 last = meaning_of(error, self._name(host))
             except Unavailable as error:
@@ -236,107 +211,28 @@ class Servers:
 
     # --- connections -------------------------------------------------------------------------------------------------
 
+    def _link(self, host: Host | None, links: dict[Host | None, Link] | None = None) -> Link:
+        links = self._links if links is None else links
+        link = links.get(host)
+        if link is None:
+            if self._closed:
+                raise HandleClosed("this store is not open")
+            link = links[host] = Link(lambda: self._dialer.dial(host))
+        return link
+
+    def _forget(self, host: Host | None) -> None:
+        """It is no primary any more: the next call looks for the one that is."""
+        for links in (self._links, self._confirming):
+            link = links.get(host)
+            if link is not None and link.wire is not None:
+                link.wire.close()
+
+    def _name(self, host: Host | None) -> str:
+        return f"Redis at {self._address}" if host is None else f"Redis at {host[0]}:{host[1]}"
+
     async def listen(self, host: Host | None, pushed: Pushed) -> Wire:
         """Another connection to a server, for what it sends of its own accord."""
-        return await self._dial(host, pushed)
-
-    async def _dial(self, host: Host | None, pushed: Pushed | None = None) -> Wire:
-        if host is not None:
-            return await self._connect(host, pushed)
-        last: LoomError = Unavailable(f"{self._address} does not answer")
-        for candidate in self._address.hosts:
-            try:
-                primary = candidate if self._address.kind != "sentinel" else await self._primary(candidate)
-                return await self._connect(primary, pushed, seed=True)
-            except Unavailable as error:
-                last = error
-        raise last
-
-    async def _primary(self, sentinel: Host) -> Host:
-        """The primary of our service, as a Sentinel knows it."""
-        name = f"the Sentinel at {sentinel[0]}:{sentinel[1]}"
-        wire = await self._wire(sentinel, None, name)
-        try:
-            if self._address.sentinel_password:
-                await wire.ask("AUTH", self._address.sentinel_password)
-            found = await wire.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._address.service)
-        except ReplyError as error:
-            raise meaning_of(error, name) from None
-        finally:
-            wire.close()
-        if not found:
-            raise Unavailable(f"{name} knows no {self._address.service!r}")
-        return found[0].decode(), int(found[1])
-
-    async def _connect(self, host: Host, pushed: Pushed | None, *, seed: bool = False) -> Wire:
-        """A wire to a primary that is new enough, logged in; of a cluster's table any node knows."""
-        name = f"Redis at {host[0]}:{host[1]}"
-        wire = await self._wire(host, pushed, name)
-        try:
-            facts = await self._facts(wire, name)
-            if facts.get("role") not in (None, "master") and not (seed and facts.get("mode") == "cluster"):
-                raise Unavailable(f"{name} is a replica")
-            if self._address.db:
-                await wire.ask("SELECT", self._address.db)
-        except ReplyError as error:
-            wire.close()
-            raise meaning_of(error, name) from None
-        except BaseException:
-            wire.close()
-            raise
-        return wire
-
-    async def _wire(self, host: Host, pushed: Pushed | None, name: str) -> Wire:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(limits.CONNECT_TIMEOUT):
-                _, wire = await loop.create_connection(lambda: Wire(name, pushed), *host, ssl=self._address.tls)
-        except (OSError, TimeoutError) as error:
-            raise Unavailable(f"{name} does not answer: {_reason(error)}") from None
-        return wire
-
-    async def _facts(self, wire: Wire, name: str) -> dict[str, str]:
-        """Say who we are, and be told what it is. Raises `UsageError` for a server that is too old."""
-        login = (self._address.user or "default", self._address.password)
-        command = ("HELLO", "3", *(("AUTH", *login) if self._address.password else ()), "SETNAME", "loom")
-        try:
-            async with asyncio.timeout(limits.CONNECT_TIMEOUT):
-                reply = await wire.ask(*command)
-        except TimeoutError:
-            raise Unavailable(f"{name} does not answer") from None
-        except ReplyError as error:
-            raise self._unwelcome(error, name) from None
-        if not isinstance(reply, dict):
-            raise UsageError(f"{name} is no Redis that we know")
-        facts = {key.decode(): value.decode() for key, value in reply.items() if isinstance(value, bytes)}
-        _check_age(facts, name)
-        return facts
-
-    def _unwelcome(self, error: ReplyError, name: str) -> LoomError:
-        text = str(error)
-        if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
-            given = "the user or password is wrong" if self._address.password else "it wants a user and password"
-            return Unauthorized(f"{name} does not let us in: {given}")
-        return meaning_of(error, name)
-
-
-def _check_age(facts: dict[str, str], name: str) -> None:
-    server, version = facts.get("server", "redis"), facts.get("version", "")
-    oldest = _OLDEST.get(server, (7, 0))
-    with contextlib.suppress(ValueError):
-        if tuple(int(part) for part in version.split(".")[:2]) < oldest:
-            raise UsageError(f"{name} is {server.title()} {version}: Redis 7.0 or newer, or Valkey 8, is needed")
-
-
-def _slots(ranges: Iterable[Any], asked: Host) -> list[Host]:
-    """The table of a CLUSTER SLOTS reply; a node that does not know its own name is the one that was asked."""
-    table: list[Host | None] = [None] * _SLOTS
-    for first, last, primary, *_ in ranges:
-        host = (primary[0].decode() if primary[0] else asked[0], int(primary[1]))
-        table[first : last + 1] = [host] * (last + 1 - first)
-    if None in table:
-        raise Unavailable("the cluster does not serve all its slots")
-    return table  # type: ignore[return-value]
+        return await self._dialer.dial(host, pushed)
 
 
 def _is_unknown(error: ReplyError) -> bool:
@@ -346,7 +242,3 @@ def _is_unknown(error: ReplyError) -> bool:
 def _host_of(text: str) -> Host:
     host, _, port = text.rpartition(":")
     return host, int(port)
-
-
-def _reason(error: BaseException) -> str:
-    return "it took too long" if isinstance(error, TimeoutError) else str(error) or type(error).__name__

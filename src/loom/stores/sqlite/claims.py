@@ -15,7 +15,7 @@ from loom.model.run import Claim, Entry, Meta, Place
 from loom.stores.stored import join, split
 from loom.wire.json import encode
 
-from . import sql
+from . import schema, sql
 from .calls import Session
 
 __all__ = ["Desk", "Taken", "ack", "entries", "put", "release", "renew", "seize"]
@@ -64,7 +64,7 @@ def release(session: Session, claim: Claim, delay: float) -> None:
     if session.one(sql.HOLDER, claim.run) != (claim.worker, claim.number):
         raise _lost(claim)
     session.run(sql.RELEASE, claim.run, max(delay, 0.0))
-    session.run(sql.ADD_CHANGE, sql.QUEUE, "")
+    session.run(sql.ADD_CHANGE, schema.QUEUE, "")
 
 
 def entries(session: Session, queue: str | None, place: Place | None, limit: int) -> list[Entry]:

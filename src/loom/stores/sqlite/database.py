@@ -15,6 +15,7 @@ from loom.model.errors import Damaged, LoomError, StoreFull, Unavailable, UsageE
 from loom.model.ports import Durability
 
 from . import sql
+from .schema import APPLICATION_ID, OLDEST, SCHEMA, UPGRADE, VERSION
 
 __all__ = ["fault_of", "open_for_reading", "open_for_writing", "transaction"]
 
@@ -44,7 +45,7 @@ def open_for_writing(path: str, durability: Durability, busy: float) -> apsw.Con
         found = _check(db, path)
         if found == 0:
             _make(db, path, busy)
-        elif found < sql.VERSION:
+        elif found < VERSION:
             _upgrade(db, path)
         _set_up(db, path, durability)
     return db
@@ -136,17 +137,17 @@ def _check(db: apsw.Connection, path: str) -> int:
     ((application, version, schema),) = db.execute(sql.IDENTITY).fetchall()
     if (application, version, schema) == (0, 0, 0):
         return 0
-    if application != sql.APPLICATION_ID:
+    if application != APPLICATION_ID:
         raise UsageError(f"{path} is an SQLite database, but no Loom store")
     assert isinstance(version, int)
-    if version > sql.VERSION:
+    if version > VERSION:
         raise UsageError(
-            f"{path} was written by a newer Loom (format {version}, this one knows {sql.VERSION}): upgrade this one"
+            f"{path} was written by a newer Loom (format {version}, this one knows {VERSION}): upgrade this one"
         )
-    if version < sql.OLDEST:
+    if version < OLDEST:
         raise UsageError(
             f"{path} was written by a Loom from before the first release (format {version}, this one reads"
-            f" {sql.OLDEST} and later): give another file, or delete this one"
+            f" {OLDEST} and later): give another file, or delete this one"
         )
     return version
 
@@ -158,15 +159,15 @@ def _make(db: apsw.Connection, path: str, busy: float) -> None:
     _become_wal(db, busy)
     with transaction(db):
         if not _check(db, path):
-            db.execute(sql.SCHEMA)
-            db.execute(f"PRAGMA application_id = {sql.APPLICATION_ID}; PRAGMA user_version = {sql.VERSION}")
+            db.execute(SCHEMA)
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}")
 
 
 def _upgrade(db: apsw.Connection, path: str) -> None:
     """Bring an older format to ours, all at once. Others may be doing the same; who has the file open goes on."""
     with transaction(db):
-        if _check(db, path) < sql.VERSION:
-            db.execute(sql.UPGRADE)
+        if _check(db, path) < VERSION:
+            db.execute(UPGRADE)
 
 
 def _set_up(db: apsw.Connection, path: str, durability: Durability) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import msgspec
 
 from loom.model import limits
 from loom.model.ports import Notice
 
-from . import sql
+from . import schema, sql
 from .calls import Session
 
 __all__ = ["QUEUE", "News", "Unseen"]
@@ -49,10 +48,6 @@ class Unseen:
         """The ranges to look at now."""
         ranges, self._ranges = self._ranges, []
         return ranges
-
-
-class Everything(NamedTuple):
-    """More changed than is worth naming: whoever watches anything has to look."""
 
 
 News = list[tuple[str, Notice]]
@@ -95,4 +90,4 @@ class Changes:
     def _changed(self) -> Iterator[tuple[str, Notice]]:
         for first, last in self._changes.take():
             for kind, topic in _changes.decode(self._session.value(sql.CHANGES, first, last)):
-                yield topic, Notice(marks=kind == sql.MARKS)
+                yield topic, Notice(marks=kind == schema.MARKS)

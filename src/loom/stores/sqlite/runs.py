@@ -17,7 +17,7 @@ from loom.stores.orphans import ending_batch, is_idle
 from loom.stores.stored import error_of, join, split
 from loom.wire.json import encode, ending_of
 
-from . import sql
+from . import schema, sql
 from .calls import Session
 from .rows import batch_of, epochs_of, result_of
 from .upkeep import clear
@@ -64,7 +64,7 @@ class _State(NamedTuple):
 def create(session: Session, meta: Meta) -> Head:
     inbox_epoch = make_epoch(1, _digits())
     if session.run(sql.CREATE, meta.run, meta.actor, meta.queue, meta.key, inbox_epoch, *split(meta)):
-        session.run(sql.ADD_CHANGE, sql.LOOK, meta.run)
+        session.run(sql.ADD_CHANGE, schema.LOOK, meta.run)
     return head(session, meta.run)
 
 
@@ -197,7 +197,7 @@ def mark(session: Session, run: str, reader: str, seq: int | None) -> None:
         session.run(sql.UNMARK, number, reader)
     else:
         session.run(sql.MARK, number, reader, seq)
-    session.run(sql.ADD_CHANGE, sql.MARKS, run)
+    session.run(sql.ADD_CHANGE, schema.MARKS, run)
 
 
 def marks(session: Session, run: str) -> list[Mark]:
@@ -266,4 +266,4 @@ def _add(session: Session, run: str, state: _State, batch: Batch, *, ended: bool
 def _end(session: Session, run: str, state: _State, error: ErrorInfo | None, now: float) -> None:
     name = state_of(attempted=True, error=error, ended=True)
     session.run(sql.END, state.id, name, None if error is None else encode(error), now)
-    session.run(sql.ADD_CHANGE, sql.LOOK, inbox_of(run))
+    session.run(sql.ADD_CHANGE, schema.LOOK, inbox_of(run))

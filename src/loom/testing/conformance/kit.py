@@ -89,9 +89,9 @@ class Told:
     def __init__(self, store: Store, log: str) -> None:
         self.notices: list[Notice] = []
         self._event = asyncio.Event()
-        self.unwatch = store.watch(log, self._notify)
+        self.unwatch = store.watch(log, self.notify)
 
-    def _notify(self, notice: Notice) -> None:
+    def notify(self, notice: Notice) -> None:
         self.notices.append(notice)
         self._event.set()
 

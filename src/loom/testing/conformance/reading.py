@@ -348,7 +348,7 @@ class ReadingConformance(Suite):
         """Each watch ends by itself, also when the same function watches twice; ending it again does nothing."""
         author = await Author.start(store)
         first, second = Told(store, "run"), Told(store, "run")
-        again = store.watch("run", second._notify)
+        again = store.watch("run", second.notify)
         first.unwatch()
         first.unwatch()
         second.unwatch()

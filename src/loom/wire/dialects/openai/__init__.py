@@ -1,7 +1,8 @@
 """OpenAI's Chat Completions, as its clients speak it (API reference, "Chat"; tried with `openai` of PyPI and npm)."""
 
-from .answer import Events, TakenBack, Whole
+from .answer import Events, Whole
 from .errors import ApiErrorBody, error_body, status_of
+from .pieces import TakenBack
 from .request import ChatBody, ChatRequest, Completion, Model, ModelList, ProviderChatBody, read_request
 
 __all__ = [

@@ -1,221 +1,33 @@
 """A run's chunks as the events of a streamed chat completion, or as the whole one.
 
-What is said becomes text: strings and text deltas as they are, typed parts by their kind, any other value as its JSON
-on a line of its own. Tool calls, the finish reason and the usage are held back until the end: a tool's result, or
-output behind a finish reason, shows that the producer ran those tools itself. A result is the text where there was no
-output. Everything else (progress, logs, chunks of the producer's own types) has no place on this wire.
+Text goes out as it is said; tool calls, the finish reason and the usage at the end. Where there was no output, a result
+is the text.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from loom.model import limits
-from loom.model.chunk import Batch, Chunk
-from loom.model.errors import ErrorInfo, RemoteProtocolError, RunFailed
-from loom.model.grammar import kept_through
-from loom.model.parts import (
-    FinishReasonPart,
-    Part,
-    ReasoningPart,
-    RefusalPart,
-    TextPart,
-    ToolCallPart,
-    ToolResultPart,
-    Usage,
-    UsagePart,
-)
+from loom.model.chunk import Batch
+from loom.model.errors import ErrorInfo
+from loom.model.parts import Usage
 from loom.wire.json import encode
 
 from .errors import error_body
+from .held import Held
+from .pieces import FIELDS, Line, Piece, TakenBack, kept_of, plain_text, read_line, result_of, said_of
 
-__all__ = ["Events", "TakenBack", "Whole"]
+__all__ = ["Events", "Whole"]
+
+_any = msgspec.json.Decoder()
 
 
 def _completion_id(run: str) -> str:
     """The completion's id, in every event the same: it names the run."""
     return f"chatcmpl-{run}"
-
-
-# --- what chunks say -------------------------------------------------------------------------------------------------
-
-
-class _Piece(NamedTuple):
-    """A piece of the message: which field of it, and the JSON string that is added."""
-
-    field: bytes
-    text: bytes
-
-
-class _Line(msgspec.Struct, gc=False):
-    type: str
-    data: msgspec.Raw = msgspec.Raw(b"null")
-    error: ErrorInfo | None = None
-    usage: Usage | None = None
-
-
-_Last = ToolCallPart | ToolResultPart | FinishReasonPart | UsagePart
-_line = msgspec.json.Decoder(_Line)
-_TEXT = b'{"type":"data","data":"'
-_START = b'{"type":"start"'
-_part: msgspec.json.Decoder[Part] = msgspec.json.Decoder(Part)
-_any = msgspec.json.Decoder()
-_FIELDS: dict[type[Any], bytes] = {
-    TextPart: b"content",
-    ReasoningPart: b"reasoning_content",  # as vLLM, DeepSeek and others have it; OpenAI shows none
-    RefusalPart: b"refusal",
-}
-
-
-def _said(line: _Line) -> _Piece | _Last | None:
-    """What an output chunk adds to the answer, if anything."""
-    if line.type not in ("data", "text-delta"):
-        return None
-    data = bytes(line.data)
-    if data.startswith(b'"'):
-        return _Piece(b"content", data) if data != b'""' else None
-    if line.type == "text-delta" or data == b"null":
-        return None
-    if b'"part"' in data and (part := _part_of(data)) is not None:
-        return part if isinstance(part, _Last) else _piece(part)
-    return _Piece(b"content", encode(data.decode() + "\n"))
-
-
-def _part_of(data: bytes) -> Part | None:
-    try:
-        return _part.decode(data)
-    except msgspec.ValidationError:  # a value that has a field of that name
-        return None
-
-
-def _piece(part: Part) -> _Piece | None:
-    field = _FIELDS.get(type(part))
-    text = getattr(part, "text", "")
-    return _Piece(field, encode(text)) if field and text else None
-
-
-def _result_of(line: _Line) -> _Piece | None:
-    """The result as text, when nothing else was said."""
-    data = bytes(line.data)
-    if data in (b"null", b'""'):
-        return None
-    return _Piece(b"content", data if data.startswith(b'"') else encode(data.decode()))
-
-
-def _kept(line: _Line) -> int:
-    return kept_through(Chunk("start", _any.decode(line.data))) or 0
-
-
-def _read(line: bytes) -> _Line:
-    try:
-        return _line.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RemoteProtocolError(f"not a chunk: {error}") from None
-
-
-def _plain_text(line: bytes) -> bytes | None:
-    """The JSON string of a data chunk that is a text without escapes, as nearly every token is: found, not decoded."""
-    if not line.startswith(_TEXT) or b"\\" in line:
-        return None
-    return line[len(_TEXT) - 1 : line.index(b'"', len(_TEXT)) + 1]
-
-
-class TakenBack:
-    """The chunks that later attempts took back, of a log that is read before it is told."""
-
-    def __init__(self) -> None:
-        self._between: list[tuple[int, int]] = []
-
-    def feed(self, batch: Batch) -> None:
-        """Look at these chunks."""
-        for seq, line in enumerate(batch.lines(), batch.first):
-            if line.startswith(_START) and (kept := _kept(_read(line))) < seq - 1:
-                self._between.append((kept, seq))
-
-    def __contains__(self, seq: int) -> bool:
-        return any(kept < seq < start for kept, start in self._between)
-
-
-# --- what is told last -----------------------------------------------------------------------------------------------
-
-
-class _Held:
-    """Tool calls, their results and the finish reason of the last round, the usage of all, each with its seq."""
-
-    def __init__(self) -> None:
-        self._parts: list[tuple[int, _Last]] = []
-        self._finished = False
-        self._early: int | None = None  # a count before its round's finish reason: the next one replaces it
-
-    def add(self, seq: int, part: _Last) -> None:
-        """Raises `RunFailed` when there are too many."""
-        if self._finished and not isinstance(part, UsagePart):
-            self.go_on()
-        if isinstance(part, UsagePart):
-            self._replace_early(None if self._finished else seq)
-        if len(self._parts) >= limits.COMPLETION_PARTS:
-            most = f"more than {limits.COMPLETION_PARTS} tool calls, results and usage counts in one answer"
-            raise RunFailed(most, code="invalid_output")
-        self._parts.append((seq, part))
-        self._finished = self._finished or isinstance(part, FinishReasonPart)
-
-    def _replace_early(self, early: int | None) -> None:
-        if self._early is not None:
-            self._parts = [(seq, part) for seq, part in self._parts if seq != self._early]
-        self._early = early
-
-    def go_on(self) -> None:
-        """More is said: what ended before was a round of the producer's own."""
-        if self._finished:
-            self._parts = [(seq, part) for seq, part in self._parts if isinstance(part, UsagePart)]
-            self._finished = False
-
-    def take_back(self, kept: int) -> None:
-        self._parts = [(seq, part) for seq, part in self._parts if seq <= kept]
-        self._early = None  # nobody completes what an attempt that is gone has counted
-        self._finished = any(isinstance(part, FinishReasonPart) for _, part in self._parts)
-
-    @property
-    def calls(self) -> list[dict[str, Any]]:
-        """Those that wait for a result. Ids may come again: a result is of the calls before it."""
-        given = {part.id: seq for seq, part in self._parts if isinstance(part, ToolResultPart)}
-        asked = [(seq, part) for seq, part in self._parts if isinstance(part, ToolCallPart)]
-        calls = [part for seq, part in asked if given.get(part.id, 0) < seq]
-        return [
-            {
-                "index": index,
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for index, call in enumerate(calls)
-        ]
-
-    @property
-    def reason(self) -> str:
-        """One of OpenAI's words: clients know no others."""
-        told = next((part.reason for _, part in self._parts if isinstance(part, FinishReasonPart)), None)
-        if told in ("length", "content_filter"):
-            return told
-        return "tool_calls" if self.calls else "stop"
-
-    def usage(self, of_run: Usage | None) -> dict[str, Any] | None:
-        """All rounds' together, else what the run's models used; None if nobody counted. Details only of a sole count:
-        providers' differ."""
-        counts = [part for _, part in self._parts if isinstance(part, UsagePart)]
-        if not counts and of_run is not None and of_run.calls > of_run.uncounted:
-            counts = [UsagePart(of_run.input_tokens, of_run.output_tokens)]
-        if not counts:
-            return None
-        sent, said = sum(count.input_tokens for count in counts), sum(count.output_tokens for count in counts)
-        details = counts[0].details if len(counts) == 1 else {}
-        known = {name: details[name] for name in _DETAILS if isinstance(details.get(name), dict)}
-        return {"prompt_tokens": sent, "completion_tokens": said, "total_tokens": sent + said, **known}
-
-
-_DETAILS = ("prompt_tokens_details", "completion_tokens_details")
 
 
 # --- the stream ------------------------------------------------------------------------------------------------------
@@ -248,7 +60,7 @@ class Events:
         self._about = (run, model, created)
         self._taken_back = taken_back
         self._spoken_to = 0
-        self._held = _Held()
+        self._held = Held()
         self._role = b'"role":"assistant",'
         self._head = b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,"choices":[' % (
             encode(_completion_id(run)),
@@ -280,23 +92,23 @@ class Events:
     def _frame(self, seq: int, data: bytes) -> bytes:
         if self.ended or (self._taken_back is not None and seq in self._taken_back):
             return b""
-        text = _plain_text(data)
+        text = plain_text(data)
         if text is not None and text != b'""':
             self._spoken_to = seq
             self._held.go_on()
             return self._delta(b"content", text)
-        return self._other(seq, _read(data))
+        return self._other(seq, read_line(data))
 
-    def _other(self, seq: int, line: _Line) -> bytes:
+    def _other(self, seq: int, line: Line) -> bytes:
         if line.type == "start":
-            return self._restart(_kept(line))
+            return self._restart(kept_of(line))
         if line.type == "complete":
             return self._complete(line)
         if line.type == "error":
             self.run_ended = True
             return self.fault(line.error or ErrorInfo("run_failed", "the run failed"))
-        said = _said(line)
-        if isinstance(said, _Piece):
+        said = said_of(line)
+        if isinstance(said, Piece):
             self._spoken_to = seq
             self._held.go_on()
             return self._delta(*said)
@@ -315,10 +127,10 @@ class Events:
             return b""
         return self.fault(ErrorInfo("run_restarted", "a new attempt took back what was sent: ask again", True))
 
-    def _complete(self, line: _Line) -> bytes:
+    def _complete(self, line: Line) -> bytes:
         frames = b""
         calls = self._held.calls
-        if not self.spoken and not calls and (piece := _result_of(line)):
+        if not self.spoken and not calls and (piece := result_of(line)):
             frames = self._delta(*piece)
         if calls:
             frames += self._delta(b"tool_calls", encode(calls))
@@ -347,29 +159,29 @@ class Whole:
         self._run = run
         self._model = model
         self._created = int(created)
-        self._pieces: list[tuple[int, _Piece]] = []
+        self._pieces: list[tuple[int, Piece]] = []
         self._bytes = 0
-        self._held = _Held()
+        self._held = Held()
         self._used: Usage | None = None
 
     def feed(self, batch: Batch) -> None:
         """Take these chunks in. Raises `RemoteProtocolError` for what are none."""
         for seq, line in enumerate(batch.lines(), batch.first):
             if not self.ended:
-                self._take(seq, _read(line))
+                self._take(seq, read_line(line))
 
-    def _take(self, seq: int, line: _Line) -> None:
+    def _take(self, seq: int, line: Line) -> None:
         if line.type == "start":
-            self._restart(_kept(line))
+            self._restart(kept_of(line))
         elif line.type == "complete":
             self.ended = self.run_ended = True
             self._used = line.usage
-            if not self._pieces and not self._held.calls and (piece := _result_of(line)):
+            if not self._pieces and not self._held.calls and (piece := result_of(line)):
                 self._add(seq, piece)
         elif line.type == "error":
             self.run_ended = True
             self._fail(line.error or ErrorInfo("run_failed", "the run failed"))
-        elif isinstance(said := _said(line), _Piece):
+        elif isinstance(said := said_of(line), Piece):
             self._add(seq, said)
         elif said is not None:
             self._held.add(seq, said)
@@ -379,7 +191,7 @@ class Whole:
         while self._pieces and self._pieces[-1][0] > kept:
             self._bytes -= len(self._pieces.pop()[1].text)
 
-    def _add(self, seq: int, piece: _Piece) -> None:
+    def _add(self, seq: int, piece: Piece) -> None:
         self._held.go_on()
         self._pieces.append((seq, piece))
         self._bytes += len(piece.text)
@@ -397,7 +209,7 @@ class Whole:
         assert self.error is None
         held = self._held
         message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None}
-        message |= {field.decode(): text for field in _FIELDS.values() if (text := self._text(field))}
+        message |= {field.decode(): text for field in FIELDS.values() if (text := self._text(field))}
         if held.calls:
             message["tool_calls"] = [{name: call[name] for name in ("id", "type", "function")} for call in held.calls]
         elif message["content"] is None and message["refusal"] is None:

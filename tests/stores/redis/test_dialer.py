@@ -1,4 +1,4 @@
-"""Getting in: passwords, users with few rights, TLS; and servers that are none."""
+"""Getting in: passwords, users with few rights, TLS, Sentinels; and servers that are none, or not the right ones."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import pytest
 from loom.model.errors import LoomError, Unauthorized, Unavailable, UsageError
 from loom.model.run import Meta
 from loom.stores.redis import RedisStore, parse_url
+from loom.stores.redis.address import Address
+from loom.stores.redis.dialer import Dialer
 from loom.tasks import TaskSet
 from loom.testing.author import Author, read_all
+from tests.servers.sentinel import Sentinels
 from tests.servers.server import Server
 from tests.servers.servers import Servers
 
@@ -150,3 +153,37 @@ async def test_a_user_without_channels_is_told_and_reconnects_slowly(servers: Se
                 await asyncio.sleep(0.5)  # what must not happen takes time
                 assert client.info("stats")["total_connections_received"] - before < 10
             unwatch()
+
+
+# --- which server ----------------------------------------------------------------------------------------------------
+
+
+async def test_sentinels_are_asked_in_turn_for_the_primary(sentinel: Sentinels) -> None:
+    """The first may be gone."""
+    url = sentinel.url().replace("://", "://127.0.0.1:1,")
+    wire = await Dialer(parse_url(url)).dial(None)
+    try:
+        assert (await wire.ask("ROLE"))[0] == b"master"
+    finally:
+        wire.close()
+
+
+async def test_a_service_that_no_sentinel_knows(sentinel: Sentinels) -> None:
+    with pytest.raises(Unavailable, match="knows no 'moon'"):
+        await Dialer(parse_url(sentinel.url().replace("/loom", "/moon"))).dial(None)
+
+
+async def test_a_replica_is_named_and_not_taken(sentinel: Sentinels) -> None:
+    replica = next(server for server in sentinel.servers if server is not sentinel.primary)
+    with pytest.raises(Unavailable, match=f"{replica.port} is a replica"):
+        await Dialer(Address(hosts=(("127.0.0.1", replica.port),))).dial(None)
+
+
+async def test_a_wire_gives_what_the_server_sends_of_its_own_accord(valkey: Server) -> None:
+    heard: asyncio.Queue[list[object]] = asyncio.Queue()
+    wire = await Dialer(parse_url(valkey.url())).dial(("127.0.0.1", valkey.port), heard.put_nowait)
+    try:
+        wire.tell("SSUBSCRIBE", "dialer")
+        assert await heard.get() == [b"ssubscribe", b"dialer", 1]
+    finally:
+        wire.close()

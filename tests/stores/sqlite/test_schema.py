@@ -11,7 +11,7 @@ import pytest
 
 from loom.model.run import Claim, Meta
 from loom.stores.sqlite import Retention, SqliteStore
-from loom.stores.sqlite.sql import APPLICATION_ID, VERSION
+from loom.stores.sqlite.schema import APPLICATION_ID, VERSION
 from loom.testing.author import Author
 from loom.wire.json import encode
 

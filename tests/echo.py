@@ -9,12 +9,12 @@ from typing import Any, Generic, TypeVar
 
 import loom
 
-__all__ = ["Told"]
+__all__ = ["Echo"]
 
 E = TypeVar("E", asyncio.Event, threading.Event)
 
 
-class Told(Generic[E]):
+class Echo(Generic[E]):
     """Says what it is told, so that a test says when, until ``stop``; `gone` is set when it has ended, however."""
 
     def __init__(self, gone: E) -> None:

@@ -1,0 +1,337 @@
+"""For code that blocks (Django, Flask, scripts, notebooks): the same client, call by call through one portal."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
+
+from loom.connect import connect
+from loom.engine.client import Client
+from loom.engine.consumer import Consumer
+from loom.engine.context import Previous
+from loom.engine.producer import Bound, Producer
+from loom.engine.publisher import Publisher
+from loom.engine.run import OwnedRun, Run
+from loom.model import limits
+from loom.model.chunk import Chunk, Message
+from loom.model.cursor import Cursor
+from loom.model.errors import ErrorInfo
+from loom.model.keep import Keep
+from loom.model.parts import Usage
+from loom.model.run import ActorInfo, Entry, Head, Place, RunState, WorkerInfo
+from loom.portal import Portal
+
+__all__ = ["SyncClient", "SyncConsumer", "SyncOwnedRun", "SyncPublisher", "SyncRun", "connect_sync"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class SyncRun(Generic[T, R]):
+    """`Run`, for code that blocks: see there."""
+
+    def __init__(self, portal: Portal, run: Run[T, R]) -> None:
+        self._portal = portal
+        self._run = run
+
+    @property
+    def id(self) -> str:
+        return self._run.id
+
+    @property
+    def behind(self) -> tuple[Portal, Run[T, R]]:
+        """The portal, and the run that lives there: for who works with it on the loop."""
+        return self._portal, self._run
+
+    def __iter__(self) -> Iterator[Chunk[T]]:
+        return self.chunks()
+
+    def chunks(self, after: Cursor | str | None = None, *, raise_errors: bool = True) -> Iterator[Chunk[T]]:
+        return self._portal.iterate(self._run.chunks(after, raise_errors=raise_errors))
+
+    def values(self, after: Cursor | str | None = None) -> Iterator[T]:
+        return self._portal.iterate(self._run.values(after))
+
+    def text(self) -> str:
+        return self._portal.call(self._run.text())
+
+    def result(self, timeout: float | timedelta | None = None) -> R:
+        return self._portal.call(self._run.result(timeout))
+
+    def usage(self) -> Usage | None:
+        return self._portal.call(self._run.usage())
+
+    def wait(self, timeout: float | timedelta | None = None) -> Head:
+        return self._portal.call(self._run.wait(timeout))
+
+    def status(self) -> Head:
+        return self._portal.call(self._run.status())
+
+    def send(self, type: str, data: Any = None, *, id: str | None = None) -> None:
+        self._portal.call(self._run.send(type, data, id=id))
+
+    def cancel(self, *, wait: bool = False, timeout: float | timedelta | None = None) -> None:
+        self._portal.call(self._run.cancel(wait=wait, timeout=timeout))
+
+
+class SyncOwnedRun(Generic[T, R]):
+    """`OwnedRun`, for code that blocks: ``with client.stream(...) as run``; leaving the block cancels."""
+
+    def __init__(self, portal: Portal, owned: OwnedRun[T, R]) -> None:
+        self._portal = portal
+        self._owned = owned
+
+    def __enter__(self) -> SyncRun[T, R]:
+        return SyncRun(self._portal, self._portal.call(self._owned.__aenter__()))
+
+    def __exit__(self, *exc: object) -> None:
+        self._portal.call(self._owned.__aexit__(*exc))
+
+    @property
+    def behind(self) -> tuple[Portal, OwnedRun[T, R]]:
+        """See `SyncRun.behind`."""
+        return self._portal, self._owned
+
+    def __iter__(self) -> Iterator[Chunk[T]]:
+        return self._portal.iterate(self._owned.__aiter__())
+
+    def values(self) -> Iterator[T]:
+        return self._portal.iterate(self._owned.values())
+
+
+class SyncPublisher:
+    """`Publisher`, for code that blocks: see there. ``with client.publisher("job-7") as pub: pub.publish("hello")``."""
+
+    def __init__(self, portal: Portal, publisher: Publisher) -> None:
+        self._portal = portal
+        self._publisher = publisher
+        self.id = publisher.id
+
+    def __enter__(self) -> Self:
+        self._portal.call(self._publisher.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._portal.call(self._publisher.__aexit__(kind, error, trace))
+
+    @property
+    def attempt(self) -> int:
+        return self._publisher.attempt
+
+    @property
+    def kept_through(self) -> int:
+        return self._publisher.kept_through
+
+    @property
+    def tail(self) -> int:
+        return self._publisher.tail
+
+    @property
+    def cancelled(self) -> bool:
+        return self._publisher.cancelled
+
+    def previous(self) -> Previous:
+        return self._portal.call(self._publisher.previous())
+
+    def publish(self, value: Any) -> None:
+        self._portal.call(self._publisher.publish(value))
+
+    def flush(self) -> None:
+        self._portal.call(self._publisher.flush())
+
+    def receive(self, type: str | None = None) -> Message[Any]:
+        return self._portal.call(self._publisher.receive(type))
+
+    def complete(self, result: Any = None) -> None:
+        self._portal.call(self._publisher.complete(result))
+
+    def fail(self, error: BaseException | ErrorInfo | str) -> None:
+        self._portal.call(self._publisher.fail(error))
+
+    def hand_over(self) -> None:
+        self._portal.call(self._publisher.hand_over())
+
+
+class SyncConsumer:
+    """`Consumer`, for code that blocks: see there."""
+
+    def __init__(self, portal: Portal, consumer: Consumer) -> None:
+        self._portal = portal
+        self._consumer = consumer
+
+    def read(
+        self,
+        id: str,
+        after: Cursor | str | None = None,
+        *,
+        wait: float | timedelta = 0.0,
+        raise_errors: bool = True,
+    ) -> Iterator[Chunk[Any]]:
+        return self._portal.iterate(self._consumer.read(id, after, wait=wait, raise_errors=raise_errors))
+
+
+class SyncClient:
+    """`Client`, for code that blocks: see there. Safe to use from several threads."""
+
+    def __init__(self, portal: Portal, client: Client) -> None:
+        self._portal = portal
+        self._client = client
+
+    @overload
+    def start(
+        self, producer: Producer[P, AsyncIterator[T]] | Bound[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> SyncRun[T, Any]: ...
+    @overload
+    def start(
+        self,
+        producer: Producer[P, Coroutine[Any, Any, R]] | Bound[P, Coroutine[Any, Any, R]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> SyncRun[Any, R]: ...
+    @overload
+    def start(
+        self, producer: Producer[P, Iterator[T]] | Bound[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> SyncRun[T, Any]: ...
+    @overload
+    def start(self, producer: Producer[P, R] | Bound[P, R], *args: P.args, **kwargs: P.kwargs) -> SyncRun[Any, R]: ...
+    @overload
+    def start(self, producer: str | type[Any], *args: Any, **kwargs: Any) -> SyncRun[Any, Any]: ...
+    def start(self, producer: Any, *args: Any, **kwargs: Any) -> SyncRun[Any, Any]:
+        return SyncRun(self._portal, self._portal.call(self._client.start(producer, *args, **kwargs)))
+
+    @overload
+    def stream(
+        self, producer: Producer[P, AsyncIterator[T]] | Bound[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> SyncOwnedRun[T, Any]: ...
+    @overload
+    def stream(
+        self,
+        producer: Producer[P, Coroutine[Any, Any, R]] | Bound[P, Coroutine[Any, Any, R]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> SyncOwnedRun[Any, R]: ...
+    @overload
+    def stream(
+        self, producer: Producer[P, Iterator[T]] | Bound[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> SyncOwnedRun[T, Any]: ...
+    @overload
+    def stream(
+        self, producer: Producer[P, R] | Bound[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> SyncOwnedRun[Any, R]: ...
+    @overload
+    def stream(self, producer: str | type[Any], *args: Any, **kwargs: Any) -> SyncOwnedRun[Any, Any]: ...
+    def stream(self, producer: Any, *args: Any, **kwargs: Any) -> SyncOwnedRun[Any, Any]:
+        return SyncOwnedRun(self._portal, self._client.stream(producer, *args, **kwargs))
+
+    @overload
+    def execute(
+        self,
+        producer: Producer[P, AsyncIterator[str]] | Bound[P, AsyncIterator[str]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> str: ...
+    @overload
+    def execute(
+        self, producer: Producer[P, AsyncIterator[T]] | Bound[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Any: ...
+    @overload
+    def execute(
+        self,
+        producer: Producer[P, Coroutine[Any, Any, R]] | Bound[P, Coroutine[Any, Any, R]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R: ...
+    @overload
+    def execute(
+        self, producer: Producer[P, Iterator[T]] | Bound[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Any: ...
+    @overload
+    def execute(self, producer: Producer[P, R] | Bound[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def execute(self, producer: str | type[Any], *args: Any, **kwargs: Any) -> Any: ...
+    def execute(self, producer: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._portal.call(self._client.execute(producer, *args, **kwargs))
+
+    def run(self, id: str) -> SyncRun[Any, Any]:
+        return SyncRun(self._portal, self._client.run(id))
+
+    def publisher(
+        self,
+        id: str | None = None,
+        *,
+        actor: str = "publisher",
+        lease: float | timedelta = limits.PUBLISHER_LEASE,
+        retention: float | timedelta | None = None,
+        keep: Keep | None = None,
+        restart: bool = False,
+    ) -> SyncPublisher:
+        publisher = self._client.publisher(
+            id, actor=actor, lease=lease, retention=retention, keep=keep, restart=restart
+        )
+        return SyncPublisher(self._portal, publisher)
+
+    @property
+    def consumer(self) -> SyncConsumer:
+        return SyncConsumer(self._portal, self._client.consumer)
+
+    def runs(
+        self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
+    ) -> list[Head]:
+        return self._portal.call(self._client.runs(limit=limit, before=before, state=state, actor=actor))
+
+    def retry(self, run: str, *, id: str | None = None) -> SyncRun[Any, Any]:
+        return SyncRun(self._portal, self._portal.call(self._client.retry(run, id=id)))
+
+    def entries(self, *, queue: str | None = None, place: Place | None = None, limit: int = 100) -> list[Entry]:
+        return self._portal.call(self._client.entries(queue=queue, place=place, limit=limit))
+
+    def workers(self) -> list[WorkerInfo]:
+        return self._portal.call(self._client.workers())
+
+    def ask_to_drain(self, worker: str) -> None:
+        self._portal.call(self._client.ask_to_drain(worker))
+
+    def actors(self) -> list[ActorInfo]:
+        return self._portal.call(self._client.actors())
+
+
+class connect_sync:
+    """``with loom.connect_sync(url) as client``: `loom.connect`, for code that blocks; the same arguments.
+
+    Ending a `for` loop early closes its iterator soon after it was collected, and before the block is left;
+    ``contextlib.closing`` closes it at once.
+    """
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self._connection: AbstractAsyncContextManager[Client] = connect(url, **options)
+        self._portal: Portal | None = None
+
+    def __enter__(self) -> SyncClient:
+        self._portal = portal = Portal()
+        try:
+            return SyncClient(portal, portal.call(_enter(self._connection)))
+        except BaseException:
+            portal.close()
+            raise
+
+    def __exit__(self, *exc: object) -> None:
+        assert self._portal is not None
+        try:
+            self._portal.call(_leave(self._portal, self._connection))
+        finally:
+            self._portal.close()
+
+
+async def _enter(connection: AbstractAsyncContextManager[Client]) -> Client:
+    return await connection.__aenter__()
+
+
+async def _leave(portal: Portal, connection: AbstractAsyncContextManager[Client]) -> None:
+    await portal.wait_dropped()  # it may have a run to cancel
+    await connection.__aexit__(None, None, None)

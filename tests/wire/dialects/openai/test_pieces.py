@@ -1,0 +1,69 @@
+"""What chunks say to a client of OpenAI, one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from loom.model.chunk import Chunk
+from loom.model.errors import RemoteProtocolError
+from loom.model.parts import ReasoningPart, RefusalPart, TextPart, ToolCallPart
+from loom.wire.dialects.openai.pieces import Piece, TakenBack, kept_of, plain_text, read_line, result_of, said_of
+from loom.wire.json import encode, make_batch
+
+
+def line_of(chunk: Chunk[Any]) -> bytes:
+    return make_batch(100000001, 1, [chunk]).payload
+
+
+@pytest.mark.parametrize("text", ["a", "two words", "é😀", "<b>"])
+def test_a_plain_text_is_found_without_decoding(text: str) -> None:
+    line = line_of(Chunk("data", text, time=1.0))
+    assert plain_text(line) == encode(text)
+    assert said_of(read_line(line)) == (b"content", encode(text))
+
+
+@pytest.mark.parametrize(
+    "chunk", [Chunk("data", "a\nb"), Chunk("data", 1), Chunk("text-delta", "a"), Chunk("progress")]
+)
+def test_nothing_else_is_taken_for_one(chunk: Chunk[Any]) -> None:
+    assert plain_text(line_of(chunk)) is None
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (TextPart("x"), Piece(b"content", b'"x"')),
+        (ReasoningPart("x"), Piece(b"reasoning_content", b'"x"')),
+        (RefusalPart("x"), Piece(b"refusal", b'"x"')),
+        (TextPart(""), None),
+        (ToolCallPart("c", "f", "{}"), ToolCallPart("c", "f", "{}")),
+    ],
+)
+def test_parts_go_by_their_kind(part: Any, said: Any) -> None:
+    assert said_of(read_line(line_of(Chunk("data", part)))) == said
+
+
+def test_a_result_is_text_or_its_json() -> None:
+    assert result_of(read_line(line_of(Chunk("complete", "done")))) == (b"content", b'"done"')
+    assert result_of(read_line(line_of(Chunk("complete", [1])))) == (b"content", b'"[1]"')
+    assert result_of(read_line(line_of(Chunk("complete", None)))) is None
+
+
+def test_a_start_says_what_it_keeps() -> None:
+    start: Chunk[Any] = Chunk("start", {"attempt": 2, "actor": "a", "kept_through": 7})
+    assert kept_of(read_line(line_of(start))) == 7
+
+
+def test_what_an_attempt_took_back() -> None:
+    gone = TakenBack()
+    again: Chunk[Any] = Chunk("start", {"attempt": 2, "actor": "a", "kept_through": 2})
+    gone.feed(make_batch(100000001, 1, [Chunk("start"), Chunk("data"), Chunk("data"), again, Chunk("data")]))
+    assert [seq for seq in range(1, 7) if seq in gone] == [3]
+
+
+def test_what_is_no_chunk_is_told() -> None:
+    for line in (b'{"type":3}', b"{", b'{"type":"\xff"}'):
+        with pytest.raises(RemoteProtocolError):
+            read_line(line)
