@@ -16,8 +16,9 @@ from loom.engine.worker import Worker
 from loom.model import limits
 from loom.model.errors import OutcomeUnknown
 from loom.model.run import PUBLISHED, Meta
+from loom.server.address import Address
 from loom.server.app import create_app
-from loom.server.serve import Address, serving
+from loom.server.serve import serving
 from loom.stores.redis import RedisStore, parse_url
 from loom.stores.redis.keys import Keys
 from loom.tasks import spawn
