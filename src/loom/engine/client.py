@@ -20,7 +20,7 @@ from loom.model.run import PUBLISHED, ActorInfo, Entry, Head, Meta, Place, RunSt
 
 from .consumer import Consumer
 from .inputs import encode_input
-from .options import Options, check_retention, seconds
+from .options import Options, check_keep, check_retention, is_number, seconds
 from .producer import Bound, Producer
 from .publisher import Publisher
 from .run import OwnedRun, Run
@@ -195,8 +195,9 @@ class Client:
         if not isinstance(transport, StoreTransport):
             raise UsageError("publishing needs a store (as sqlite:///runs.db): a server's clients start actors")
         check_retention(retention)
+        check_keep(keep)
         span = seconds(lease)
-        if not (isinstance(span, (int, float)) and 0 < span < inf):
+        if not (is_number(span) and 0 < span < inf):
             raise UsageError(f"lease={lease!r}: seconds or a timedelta, more than 0")
         meta = Meta(
             run=check_id(id) if id is not None else new_id(),
@@ -293,7 +294,7 @@ def _not_before(delay: float | timedelta | None) -> float | None:
     left = seconds(delay)
     if not left:
         return None
-    if not isinstance(left, (int, float)) or not 0 < left <= limits.DELAY:
+    if not is_number(left) or not 0 < left <= limits.DELAY:
         raise InvalidInput(
             f"delay: {delay!r} is no number of seconds from 0 to {limits.DELAY:.0f}", details={"field": "delay"}
         )
