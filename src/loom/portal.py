@@ -71,7 +71,9 @@ class Portal:
         """
         if self._process != os.getpid():
             coro.close()
-            raise UsageError("this client is of the process that this one was forked from: connect in the child (loom.per_process)")
+            raise UsageError(
+                "this client is of the process that this one was forked from: connect in the child (loom.per_process)"
+            )
         if threading.current_thread() is self._thread:
             coro.close()
             raise UsageError("an async producer cannot use the blocking client: use loom.connect there")

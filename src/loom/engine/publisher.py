@@ -92,8 +92,8 @@ class Publisher:
         return self
 
     async def _take_over(self, store: Store) -> tuple[Claim, Fence]:
-        """The run's entry and its newest epoch. Of two that open it at once each may get one of them: whose entry is gone
-        when it has its epoch takes both anew, and the other one learns of it as of any who takes over."""
+        """The run's entry and its newest epoch. Of two that open it at once each may get one of them: whose entry is
+        gone when it has its epoch takes both anew, and the other one learns of it as of any who takes over."""
         backoff = Backoff.of_store()
         while True:
             claim = await self._hold(store)
