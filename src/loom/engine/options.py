@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from datetime import timedelta
 from math import inf
 from typing import Any, Literal, TypeGuard
@@ -13,9 +14,19 @@ from loom.model import limits
 from loom.model.errors import UsageError
 from loom.model.keep import Keep
 from loom.model.priority import PRIORITIES, Priority
-from loom.model.run import check_id
+from loom.model.run import PUBLISHED, check_id
 
-__all__ = ["Options", "Retry", "check_declared", "check_keep", "check_retention", "is_number", "seconds"]
+__all__ = [
+    "Options",
+    "Retry",
+    "check_declared",
+    "check_keep",
+    "check_lease",
+    "check_retention",
+    "check_worker",
+    "is_number",
+    "seconds",
+]
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +99,27 @@ def check_keep(value: Any, where: str = "") -> None:
     """Raise `UsageError` unless it is None or a `Keep`."""
     if value is not None and not isinstance(value, Keep):
         raise UsageError(f"{where}keep={value!r}: a loom.Keep, as loom.Keep(chunks=10_000)")
+
+
+def check_lease(value: Any) -> None:
+    """Raise `UsageError` unless it is a number of seconds that a lease may have."""
+    if not (is_number(value) and limits.LEAST_LEASE <= value < inf):
+        raise UsageError(f"lease={value!r}: a number of seconds, at least {limits.LEAST_LEASE}")
+
+
+def check_worker(queues: Sequence[str], concurrency: Any, lease: Any, drain: Any) -> None:
+    """Raise `UsageError` for a worker that would take nothing, or never come to rest."""
+    if isinstance(queues, str) or not queues:
+        raise UsageError(f"queues={queues!r}: a list of names, as ['default']")
+    for name in queues:
+        check_id(name, "queue")
+        if name == PUBLISHED:
+            raise UsageError(f"queues={queues!r}: {PUBLISHED!r} is where publishers are, and no worker's")
+    if not (isinstance(concurrency, int) and is_number(concurrency) and concurrency > 0):
+        raise UsageError(f"concurrency={concurrency!r}: a whole number of runs, more than 0")
+    check_lease(lease)
+    if not (is_number(drain) and 0 <= drain < inf):
+        raise UsageError(f"drain={drain!r}: seconds, 0 or more")
 
 
 def is_number(value: Any) -> TypeGuard[float]:

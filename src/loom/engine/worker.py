@@ -26,6 +26,7 @@ from loom.tasks import TaskSet, cancel_and_wait, spawn, wait_out
 
 from .attempt import Ending, Resources, Stop
 from .backoff import REPEATABLE, Backoff
+from .options import check_worker
 from .registry import Registry
 from .runner import Runner
 from .watchman import Watchman
@@ -90,6 +91,7 @@ class Worker:
         drain: float = limits.DRAIN,
         resources: Resources | None = None,
     ) -> None:
+        check_worker(queues, concurrency, lease, drain)
         self.name = name or f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._store = store
         self._registry = registry
