@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import closing
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -146,6 +149,46 @@ def test_the_portal_s_own_thread_would_wait_for_itself(portal: Portal) -> None:
 
     with pytest.raises(UsageError):
         portal.call(inside())
+
+
+FORKS = """
+import os, sys, threading
+import loom
+
+with loom.connect_sync("sqlite:///" + sys.argv[1]) as client:
+    with client.publisher("job") as pub:
+        held, go_on = threading.Event(), threading.Event()
+
+        def hold():
+            with client._portal._gate:
+                held.set()
+                go_on.wait()
+
+        holding = threading.Thread(target=hold)
+        holding.start()
+        held.wait()
+        if not os.fork():
+            try:
+                pub.publish("of the child")
+            except loom.UsageError as error:
+                print(str(error).partition(":")[0], flush=True)
+            client._portal.close()
+            os._exit(0)
+        go_on.set()
+        os.wait()
+        pub.publish("of the parent")
+    print(client.run("job").result())
+"""
+
+
+def test_a_forked_process_would_wait_for_ever(tmp_path: Path) -> None:
+    """It has no loop in a thread: calls say so, and closing does nothing, whatever was held when it was forked."""
+    script = tmp_path / "forks.py"
+    script.write_text(FORKS)
+    command = [sys.executable, str(script), str(tmp_path / "runs.db")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["this client is of the process that this one was forked from", "of the parent"]
 
 
 # --- iterating -------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from loom.engine.client import Client
+from loom.engine.options import check_worker
 from loom.engine.transport import StoreTransport
 from loom.engine.worker import Worker
 from loom.model import limits
@@ -65,6 +66,7 @@ class connect:
                 raise UsageError("worker=True needs app=: a worker drives the app's producers")
             if _scheme(url) in ("http", "https"):
                 raise UsageError("a worker needs a store; a server's runs are driven by the server's workers")
+            check_worker(queues, concurrency, lease, drain)
             self._worker = {"queues": queues, "concurrency": concurrency, "lease": lease, "drain": drain}
         self._stack = AsyncExitStack()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
@@ -21,9 +22,11 @@ T = TypeVar("T")
 
 
 class Portal:
-    """One event loop in one thread. Calls from any thread run there; interrupting a caller cancels its call."""
+    """One event loop in one thread. Calls from any thread run there; interrupting a caller cancels its call. A process
+    that is forked off has no such thread: what is called there raises."""
 
     def __init__(self) -> None:
+        self._process = os.getpid()
         self._gate = threading.RLock()  # a signal's handler may call while the thread that it interrupts holds it
         self._closed = False
         self._dropped: set[AsyncGenerator[Any, None]] = set()
@@ -46,8 +49,14 @@ class Portal:
     def call(self, coro: Coroutine[Any, Any, T]) -> T:
         """Run `coro` on the loop and wait for it. Interrupted, it is cancelled, and has ended when this raises.
 
-        Raises `HandleClosed` after `close`, and `UsageError` in the portal's own thread, which would wait for itself.
+        Raises `HandleClosed` after `close`, and `UsageError` in the portal's own thread, which would wait for itself,
+        and in a child of its process, which would wait for ever.
         """
+        if self._process != os.getpid():
+            coro.close()
+            raise UsageError(
+                "this client is of the process that this one was forked from: connect in the child (loom.per_process)"
+            )
         if threading.current_thread() is self._thread:
             coro.close()
             raise UsageError("an async producer cannot use the blocking client: use loom.connect there")
@@ -111,6 +120,8 @@ class Portal:
 
     def close(self) -> None:
         """End what still goes on there, and the thread. Idempotent. Calls under way in other threads are cancelled."""
+        if self._process != os.getpid():  # it is not ours; somebody may have held its gate when we were forked
+            return
         with self._gate:
             if self._closed:
                 return

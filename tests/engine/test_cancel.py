@@ -383,6 +383,14 @@ async def low_caller(client: Client, actor: Any) -> None:
     await client.run("run").wait()
 
 
+async def delayer(client: Client, actor: Any) -> None:
+    """Starts for later, twice. Later is soon: this goes by the clock on the wall."""
+    await client.start(actor.using(id="run", delay=1e-6))
+    run = await client.start(actor.using(id="run", delay=1e-6))
+    await run.send("word", "again")
+    await run.result()
+
+
 async def keeper(client: Client, actor: Any) -> None:
     """Looks after the queue, tries again what was cancelled, and sends the worker home."""
     run = await client.start(actor.using(id="first"))
@@ -479,6 +487,13 @@ async def leaving_publisher(client: Client, actor: Any) -> None:
     with contextlib.suppress(loom.LoomError):
         async with client.publisher("run", lease=6.0) as pub:
             await pub.publish("one")
+
+
+async def speechless_publisher(client: Client, actor: Any) -> None:
+    """Leaves with a result that has no JSON."""
+    with contextlib.suppress(loom.LoomError):
+        async with client.publisher("run", lease=6.0) as pub:
+            await pub.publish(loom.Result(object()))
 
 
 async def deaf_publisher(client: Client, actor: Any) -> None:
@@ -583,10 +598,14 @@ def shaky_to_watch(store: FaultStore) -> None:
 
 def shaky_to_publish(store: FaultStore) -> None:
     store.refuse("append", skip=1, times=2)
-    store.refuse("renew", times=2)
+    store.refuse("renew", skip=1, times=2)
     store.refuse("ack", times=2)
     store.refuse("trim", times=2)
     store.refuse("read", skip=2, times=2)
+
+
+def contended(store: FaultStore) -> None:
+    store.refuse("renew", Fenced("another opened it at once"), times=2)
 
 
 ANY = frozenset({"completed", "cancelled", "failed", "lost"})
@@ -612,6 +631,7 @@ PLAYS = {
     "streamer": Play(streamer, chat, CONSUMER),
     "valuer": Play(valuer, chat, CONSUMER),
     "low caller": Play(low_caller, chat, FEW),
+    "delayer": Play(delayer, chat, ("consumer",)),
     "keeper": Play(keeper, chat, ("consumer", "worker first", "loom-tell", "loom-drain", "asked")),
     "crowd": Play(crowd, one_at_a_time, (*FEW, "loom-claim first", "loom-claim-but", "loom-room"), concurrency=2),
     "latecomer": Play(latecomer, chat, FEW),
@@ -639,6 +659,8 @@ PLAYS = {
     "publisher of a store that takes it at once": Play(publisher, None, PUBLISHER, ANY, pace=0),
     "publisher that fails": Play(failing_publisher, None, PUBLISHER, ANY),
     "publisher that leaves": Play(leaving_publisher, None, PUBLISHER, ANY),
+    "publisher that is not alone": Play(leaving_publisher, None, PUBLISHER, ANY, mine=contended),
+    "publisher without words": Play(speechless_publisher, None, PUBLISHER, ANY),
     "publisher that does not hear": Play(
         deaf_publisher, None, ("consumer", "block", "loom-renew", "loom-abandon"), ANY
     ),

@@ -10,6 +10,7 @@ import pytest
 import loom
 from loom.connect import connect
 from loom.engine.options import seconds
+from loom.model.run import PUBLISHED
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,29 @@ def test_a_retry_that_does_not_fit_is_refused(given: dict[str, Any]) -> None:
 def test_memory_without_a_worker_would_wait_for_ever() -> None:
     with pytest.raises(loom.UsageError, match="worker=True"):
         connect("memory://")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"queues": "default"},
+        {"queues": []},
+        {"queues": ["no name"]},
+        {"queues": [PUBLISHED]},
+        {"concurrency": 0},
+        {"concurrency": 1.5},
+        {"concurrency": True},
+        {"lease": 0},
+        {"lease": 0.01},
+        {"lease": float("nan")},
+        {"lease": "10"},
+        {"drain": -1},
+        {"drain": float("nan")},
+    ],
+)
+def test_a_worker_that_would_never_work_is_refused_at_once(wrong: dict[str, Any]) -> None:
+    with pytest.raises(loom.UsageError, match=next(iter(wrong)).removesuffix("s")):
+        connect("memory://", app=loom.App(), worker=True, **wrong)
 
 
 def test_a_duration_is_float_seconds() -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -130,6 +131,31 @@ async def test_leaving_by_an_exception_fails(client: Client) -> None:
         await client.run("job").result()
 
 
+async def test_a_result_that_cannot_be_said_fails(store: FaultStore, client: Client) -> None:
+    """It was taken when it was published, and is looked at when the block is left: nobody was lost."""
+    with pytest.raises(RunFailed, match="object"):
+        async with client.publisher("job") as pub:
+            await pub.publish(loom.Result(object()))
+    head = await client.run("job").status()
+    assert head.error is not None
+    assert (head.state, head.error.code) == ("failed", "invalid_output")
+    assert not await held(store)
+
+
+async def test_an_end_that_nobody_waited_for_is_waited_for_by_leaving(store: FaultStore, client: Client) -> None:
+    """It was said: it is neither said otherwise, nor left to whoever looks for the dead."""
+    append = store.hold("append", skip=1)
+    with pytest.raises(KeyboardInterrupt):
+        async with client.publisher("job") as pub:
+            completing = spawn(pub.complete(7), "complete")
+            await append.arrived.wait()
+            await cancel_and_wait(completing)
+            append.let_go()
+            raise KeyboardInterrupt
+    assert await client.run("job").result() == 7
+    assert not await held(store)
+
+
 async def test_a_failure_is_said(client: Client) -> None:
     for error in ("because", RuntimeError("because"), loom.ErrorInfo("of_ours", "because")):
         async with client.publisher() as pub:
@@ -189,7 +215,20 @@ async def test_it_is_used_in_its_block(client: Client) -> None:
         await pub.__aenter__()
 
 
-@pytest.mark.parametrize("wrong", [{"lease": 0}, {"lease": float("inf")}, {"retention": -1}, {"id": "a b"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lease": 0},
+        {"lease": float("inf")},
+        {"lease": True},
+        {"retention": -1},
+        {"retention": True},
+        {"keep": 1000},
+        {"id": "a b"},
+        {"id": 7},
+        {"id": uuid.uuid4()},
+    ],
+)
 async def test_what_is_wrong_is_told_at_once(client: Client, wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         client.publisher(**wrong)
@@ -244,6 +283,35 @@ async def test_a_second_publisher_takes_over(store: FaultStore, client: Client) 
     grammatical(chunks)
 
 
+async def test_of_two_that_open_it_at_once_one_goes_on(store: FaultStore, client: Client) -> None:
+    """Not: one that has the run's entry, and one that has its epoch, and both are told that another took over."""
+    fence = store.hold("fence")
+    early, late = client.publisher("job"), client.publisher("job")
+    opening = spawn(early.__aenter__(), "early")
+    await fence.arrived.wait()
+    await late.__aenter__()
+    fence.let_go()
+    await opening
+    await asyncio.sleep(limits.PUBLISHER_LEASE)
+    await early.publish("one")
+    await early.__aexit__(None, None, None)
+    with pytest.raises(Fenced):
+        await late.__aexit__(None, None, None)
+    assert await client.run("job").result() == "one"
+
+
+async def test_one_that_opens_what_another_has_ended_meanwhile(store: FaultStore, client: Client) -> None:
+    create = store.hold("create")
+    late = spawn(client.publisher("job").__aenter__(), "late")
+    await create.arrived.wait()
+    async with client.publisher("job"):
+        pass
+    create.let_go()
+    with pytest.raises(LogEnded):
+        await late
+    assert not await held(store)
+
+
 async def test_one_that_says_nothing_learns_of_it_by_its_lease(client: Client) -> None:
     with pytest.raises(Fenced, match="took over"):
         async with client.publisher("job", lease=3.0) as first:
@@ -290,6 +358,13 @@ async def test_a_run_is_handed_over(store: FaultStore, client: Client) -> None:
     async with client.publisher("job") as pub:
         await pub.publish("two")
     assert await client.run("job").result() == "onetwo"
+
+
+async def test_what_has_ended_is_not_handed_over(client: Client) -> None:
+    async with client.publisher("job") as pub:
+        await pub.complete()
+        with pytest.raises(LocalProtocolError):
+            await pub.hand_over()
 
 
 class _Lost:
@@ -437,6 +512,37 @@ async def test_who_does_not_stop_is_told_as_abandoned(client: Client) -> None:
             assert (head.state, head.error.details) == ("cancelled", {"abandoned": True})
             await asyncio.sleep(100.0)
             await pub.publish("late")
+
+
+async def test_leaving_after_that_says_so_too(client: Client) -> None:
+    with pytest.raises(RunCancelled):
+        async with client.publisher("job"):
+            await client.run("job").cancel(wait=True)
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_leaving_while_it_is_told_as_abandoned(store: FaultStore, client: Client, turns: int) -> None:
+    with pytest.raises(RunCancelled):
+        async with client.publisher("job"):
+            await client.run("job").cancel()
+            append = store.hold("append")
+            await append.arrived.wait()
+            append.let_go()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+    assert types_in(await chunks_in(store, "job")) == ["start", "error"]
+
+
+async def test_who_says_how_it_ends_is_told_of_no_cancel(store: FaultStore, client: Client) -> None:
+    append = store.hold("append", skip=1)
+    async with client.publisher("job") as pub:
+        completing = spawn(pub.complete(7), "complete")
+        await append.arrived.wait()
+        await client.run("job").cancel()
+        await pub.wait_cancelled()
+        append.let_go()
+        await completing
+    assert await client.run("job").result() == 7
 
 
 async def test_it_is_told_things(client: Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -179,6 +180,29 @@ async def test_a_start_that_a_full_store_refuses_does_not_run_after_all(
         await transport.start(meta())
     assert await nothing_stored(store)
     assert (await transport.start(meta())).state == "queued"
+
+
+async def test_what_has_ended_does_not_wait_for_another_start_of_it(
+    store: FaultStore, transport: StoreTransport
+) -> None:
+    await transport.start(meta())
+    await transport.cancel("run")
+    claim = await store.claim(["default"], "w", lease=10.0, wait=0.0)
+    assert claim is not None
+    await store.ack(claim)
+    assert (await transport.start(meta(not_before=time.time() + 3600.0))).state == "cancelled"
+    assert await store.entries() == []
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"timeout": True}, {"idle_timeout": True}, {"retention": True}, {"ahead": True}, {"ahead": 1.5}]
+)
+async def test_what_would_be_stored_as_something_else_is_refused(
+    store: FaultStore, transport: StoreTransport, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidInput, match=next(iter(wrong))):
+        await transport.start(meta(**wrong))
+    assert await nothing_stored(store)
 
 
 async def test_a_repeated_start_that_a_full_store_refuses_leaves_the_run_as_it_is(

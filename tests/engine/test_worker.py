@@ -510,6 +510,26 @@ async def test_of_an_actor_no_more_than_it_declares(place: Place) -> None:
     assert place.clock() - before < 1.0, "room was noticed at once, not when a claim had waited in vain"
 
 
+async def test_a_claim_is_given_up_only_for_an_actor_that_had_no_room(place: Place) -> None:
+    """The end of any other run lets nothing in that it left out."""
+    few, others = Gate(), Gate()
+    place.actor(few.stream, "few", concurrency=1)
+    place.actor(others.stream, "others")
+    _, store = await place.worker()
+    await place.start("few", actor="few")
+    await few.runs()
+    others.open.set()
+    await turns()
+    before = store.calls["claim"]
+    for n in range(5):
+        await place.start(f"run{n}", actor="others")
+        await place.ended(f"run{n}")
+        await turns()
+    assert store.calls["claim"] - before == 5
+    few.open.set()
+    await place.ended("few")
+
+
 async def test_a_producer_that_does_not_stop_keeps_its_actors_room(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -617,6 +637,26 @@ async def test_an_acknowledgement_that_is_refused_is_repeated(place: Place) -> N
     await place.ended()
     await asyncio.sleep(5)
     assert store.calls["ack"] == 4
+
+
+async def test_a_renewal_that_comes_after_the_acknowledgement_is_nobodys_takeover(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Gate()
+    place.actor(gate.stream)
+    _, store = await place.worker()
+    await place.start()
+    await gate.runs()
+    renewal = store.hold("renew")
+    await renewal.arrived.wait()
+    store.lose_reply("ack")
+    gate.open.set()
+    await place.ended()
+    await until(lambda: store.calls["ack"] == 1)
+    await turns()
+    renewal.let_go()
+    await later(lambda: store.calls["ack"] == 2)
+    assert caplog.messages == []
 
 
 async def test_an_acknowledgement_that_is_lost_costs_nothing(place: Place) -> None:

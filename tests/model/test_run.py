@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any, get_args
 
 import msgspec
@@ -46,6 +47,13 @@ def test_what_is_no_name_is_refused(text: str) -> None:
         check_id(text, "actor")
     assert caught.value.details == {"field": "actor"}
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("value", [7, b"x", None, ["x"], uuid.UUID(int=7)])
+def test_what_is_no_text_is_refused_as_well(value: Any) -> None:
+    with pytest.raises(InvalidInput, match="key: ") as caught:
+        check_id(value, "key")
+    assert caught.value.details == {"field": "key"}
 
 
 def test_no_run_is_called_like_an_inbox() -> None:

@@ -120,7 +120,7 @@ class Driver:
     def __init__(self, app: App, queues: tuple[str, ...], concurrency: int, lease: float, drain: float) -> None:
         if concurrency < 1:
             raise UsageError(f"--concurrency {concurrency}: at least 1")
-        if lease < 0.1:
+        if lease < limits.LEAST_LEASE:
             raise UsageError(f"--lease {lease:g}: at least 100ms")
         self._app = app
         self._queues = queues

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Raw
@@ -32,25 +32,38 @@ _STYLES = {
 
 _GAP = 2
 
+_MOST = 4
+"""A column in the middle takes at most this part of the terminal: a long key leaves room for the others."""
 
-def print_rows(output: str, header: Sequence[str], rows: Sequence[Sequence[str]], values: Sequence[Any]) -> None:
-    """`rows` as a table, cut to the terminal, whole in a pipe; or `values` as JSON."""
+
+def print_rows(
+    output: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    values: Sequence[Any],
+    *,
+    usual: Mapping[str, str] | None = None,
+) -> None:
+    """`rows` as a table, cut to the terminal, whole in a pipe; or `values` as JSON. Columns that say only what is
+    `usual`, by their names, go before anything is cut."""
     match output:
         case "json":
             print(pretty(list(values)))
         case "jsonl":
             sys.stdout.write("".join(compact(value) + "\n" for value in values))
         case _:
-            _print_table(header, rows)
+            _print_table(header, rows, usual or {})
 
 
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """The last column gives way when there is no room."""
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], usual: Mapping[str, str]) -> None:
+    """The last column gives way when there is no room; the first, which names the row, as late as can be."""
     on_terminal = is_terminal(sys.stdout)
     console = Console(file=sys.stdout, highlight=False, width=None if on_terminal else 10_000)
+    header, rows = _fitting(console.width, header, rows, usual)
     table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="bold", show_edge=False)
-    for name in header[:-1]:
-        table.add_column(name, no_wrap=True)
+    table.add_column(header[0], no_wrap=True, min_width=_named(console.width, rows))
+    for name in header[1:-1]:
+        table.add_column(name, no_wrap=True, max_width=max(console.width // _MOST, len(name)))
     table.add_column(header[-1], no_wrap=on_terminal, overflow="ellipsis")
     lines = [[Text(clean(cell), style=_STYLES.get(cell, "")) for cell in row] for row in rows]
     room = _room(console.width, header, lines)
@@ -61,6 +74,22 @@ def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     with console.capture() as capture:
         console.print(table)
     sys.stdout.write("".join(line.rstrip() + "\n" for line in capture.get().splitlines()))
+
+
+def _fitting(
+    width: int, header: Sequence[str], rows: Sequence[Sequence[str]], usual: Mapping[str, str]
+) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """All columns if they fit; else those that tell the rows apart."""
+    if sum(max(map(len, column)) + _GAP for column in zip(header, *rows, strict=True)) <= width:
+        return header, rows
+    told = [i for i, name in enumerate(header) if any(row[i] != usual.get(name) for row in rows)]
+    return ([header[i] for i in told], [[row[i] for i in told] for row in rows]) if told else (header, rows)
+
+
+def _named(width: int, rows: Sequence[Sequence[str]]) -> int | None:
+    """How wide the first column has to be, if that leaves some room: who reads a name wants to copy it."""
+    widest = max((len(row[0]) for row in rows), default=0)
+    return widest if widest <= width // 2 else None
 
 
 def _room(width: int, header: Sequence[str], lines: Sequence[Sequence[Text]]) -> int:

@@ -31,7 +31,8 @@ def show_queue(
 
     found = call(where, ask)
     header = ("RUN", "ACTOR", "QUEUE", "PLACE", "PRIORITY", "KEY", "CRASHES", "CREATED", "WORKER")
-    print_rows(output, header, [_entry_row(entry) for entry in found], found)
+    usual = {"QUEUE": "default", "PRIORITY": "normal", "KEY": "", "CRASHES": "0", "WORKER": ""}
+    print_rows(output, header, [_entry_row(entry) for entry in found], found, usual=usual)
 
 
 def _entry_row(entry: Entry) -> tuple[str, ...]:

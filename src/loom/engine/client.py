@@ -6,7 +6,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from datetime import timedelta
-from math import inf
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from msgspec.structs import replace
@@ -20,7 +19,7 @@ from loom.model.run import PUBLISHED, ActorInfo, Entry, Head, Meta, Place, RunSt
 
 from .consumer import Consumer
 from .inputs import encode_input
-from .options import Options, check_retention, seconds
+from .options import Options, check_keep, check_lease, check_retention, is_number, seconds
 from .producer import Bound, Producer
 from .publisher import Publisher
 from .run import OwnedRun, Run
@@ -196,9 +195,9 @@ class Client:
         if not isinstance(transport, StoreTransport):
             raise UsageError("publishing needs a store (as sqlite:///runs.db): a server's clients start actors")
         check_retention(retention)
-        span = seconds(lease)
-        if not (isinstance(span, (int, float)) and 0 < span < inf):
-            raise UsageError(f"lease={lease!r}: seconds or a timedelta, more than 0")
+        check_keep(keep)
+        span = seconds(lease) or 0.0
+        check_lease(span)
         meta = Meta(
             run=check_id(id) if id is not None else new_id(),
             actor=check_id(actor, "actor"),
@@ -294,7 +293,7 @@ def _not_before(delay: float | timedelta | None) -> float | None:
     left = seconds(delay)
     if not left:
         return None
-    if not isinstance(left, (int, float)) or not 0 < left <= limits.DELAY:
+    if not is_number(left) or not 0 < left <= limits.DELAY:
         raise InvalidInput(
             f"delay: {delay!r} is no number of seconds from 0 to {limits.DELAY:.0f}", details={"field": "delay"}
         )

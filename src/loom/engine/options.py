@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from datetime import timedelta
 from math import inf
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import msgspec
 
@@ -13,9 +14,19 @@ from loom.model import limits
 from loom.model.errors import UsageError
 from loom.model.keep import Keep
 from loom.model.priority import PRIORITIES, Priority
-from loom.model.run import check_id
+from loom.model.run import PUBLISHED, check_id
 
-__all__ = ["Options", "Retry", "check_declared", "check_retention", "seconds"]
+__all__ = [
+    "Options",
+    "Retry",
+    "check_declared",
+    "check_keep",
+    "check_lease",
+    "check_retention",
+    "check_worker",
+    "is_number",
+    "seconds",
+]
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,16 +73,17 @@ def check_declared(name: str, retry: Any, max_crashes: Any, concurrency: Any, ke
         raise UsageError(f"{name}: max_crashes={max_crashes!r}: a whole number, 0 or more")
     if concurrency is not None and not (isinstance(concurrency, int) and concurrency > 0):
         raise UsageError(f"{name}: concurrency={concurrency!r}: a whole number of runs, more than 0")
-    if keep is not None and not isinstance(keep, Keep):
-        raise UsageError(f"{name}: keep={keep!r}: a loom.Keep, as loom.Keep(chunks=10_000)")
+    check_keep(keep, f"{name}: ")
     if options.priority is not None and options.priority not in PRIORITIES:
         raise UsageError(f"{name}: priority={options.priority!r}: one of {', '.join(PRIORITIES)}")
     for field in ("timeout", "idle_timeout"):
         value = getattr(options, field)
-        if value is not None and not (isinstance(value, (int, float, timedelta)) and (seconds(value) or 0) > 0):
+        if value is not None and not (is_number(seconds(value)) and (seconds(value) or 0) > 0):
             raise UsageError(f"{name}: {field}={value!r}: seconds or a timedelta, more than 0")
     check_retention(options.retention, f"{name}: ")
-    if options.ahead is not None and not (isinstance(options.ahead, int) and options.ahead > 0):
+    if options.ahead is not None and not (
+        isinstance(options.ahead, int) and is_number(options.ahead) and options.ahead > 0
+    ):
         raise UsageError(f"{name}: ahead={options.ahead!r}: a whole number of chunks, more than 0")
     if options.queue is not None:
         check_id(options.queue, "queue")
@@ -79,8 +91,40 @@ def check_declared(name: str, retry: Any, max_crashes: Any, concurrency: Any, ke
 
 def check_retention(value: Any, where: str = "") -> None:
     """Raise `UsageError` unless it is None or a time of 0 or more; 0: until the next sweep."""
-    if value is not None and not (isinstance(value, (int, float, timedelta)) and 0 <= (seconds(value) or 0) < inf):
+    if value is not None and not (is_number(seconds(value)) and 0 <= (seconds(value) or 0) < inf):
         raise UsageError(f"{where}retention={value!r}: seconds or a timedelta, 0 or more")
+
+
+def check_keep(value: Any, where: str = "") -> None:
+    """Raise `UsageError` unless it is None or a `Keep`."""
+    if value is not None and not isinstance(value, Keep):
+        raise UsageError(f"{where}keep={value!r}: a loom.Keep, as loom.Keep(chunks=10_000)")
+
+
+def check_lease(value: Any) -> None:
+    """Raise `UsageError` unless it is a number of seconds that a lease may have."""
+    if not (is_number(value) and limits.LEAST_LEASE <= value < inf):
+        raise UsageError(f"lease={value!r}: a number of seconds, at least {limits.LEAST_LEASE}")
+
+
+def check_worker(queues: Sequence[str], concurrency: Any, lease: Any, drain: Any) -> None:
+    """Raise `UsageError` for a worker that would take nothing, or never come to rest."""
+    if isinstance(queues, str) or not queues:
+        raise UsageError(f"queues={queues!r}: a list of names, as ['default']")
+    for name in queues:
+        check_id(name, "queue")
+        if name == PUBLISHED:
+            raise UsageError(f"queues={queues!r}: {PUBLISHED!r} is where publishers are, and no worker's")
+    if not (isinstance(concurrency, int) and is_number(concurrency) and concurrency > 0):
+        raise UsageError(f"concurrency={concurrency!r}: a whole number of runs, more than 0")
+    check_lease(lease)
+    if not (is_number(drain) and 0 <= drain < inf):
+        raise UsageError(f"drain={drain!r}: seconds, 0 or more")
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether it counts something: True and False, which Python takes for numbers, do not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def seconds(value: float | timedelta | None) -> float | None:

@@ -24,10 +24,13 @@ from loom.model.errors import (
     ErrorInfo,
     Fenced,
     HandleClosed,
+    LimitExceeded,
+    LocalProtocolError,
     LogEnded,
     LogNotFound,
     LoomError,
     RunCancelled,
+    RunFailed,
     Unavailable,
 )
 from loom.model.keep import Keep
@@ -79,15 +82,7 @@ class Publisher:
         if self._opened is not None:
             raise HandleClosed("a publisher is opened once: make another")
         store = self._store_of()
-        claim = await self._hold(store)
-        try:
-            self._check(await store.create(self._meta))
-            fence = await store.fence(self.id, f"{self._name}:{claim.number}")
-            if fence.ended:
-                raise LogEnded(f"run {self.id!r} has ended")
-        except (Conflict, LogEnded):
-            await store.ack(claim)
-            raise
+        claim, fence = await self._take_over(store)
         self._opened = _Opened(store, claim, fence, self._lease, self._keep)
         try:
             await self._opened.begin(self._meta.actor, 0 if self._restart else fence.tail)
@@ -95,6 +90,32 @@ class Publisher:
             await self._opened.aclose()
             raise
         return self
+
+    async def _take_over(self, store: Store) -> tuple[Claim, Fence]:
+        """The run's entry and its newest epoch. Of two that open it at once each may get one of them: whose entry is
+        gone when it has its epoch takes both anew, and the other one learns of it as of any who takes over."""
+        backoff = Backoff.of_store()
+        while True:
+            claim = await self._hold(store)
+            fence = await self._fence(store, claim)
+            try:
+                await store.renew(claim)
+            except Fenced:
+                await backoff.pause()
+            else:
+                return claim, fence
+
+    async def _fence(self, store: Store, claim: Claim) -> Fence:
+        try:
+            self._check(await store.create(self._meta))
+            fence = await store.fence(self.id, f"{self._name}:{claim.number}")
+            if fence.ended:
+                raise LogEnded(f"run {self.id!r} has ended")
+        except (Conflict, LogEnded):
+            with contextlib.suppress(LoomError):  # somebody else's by now, or it lapses
+                await store.ack(claim)
+            raise
+        return fence
 
     async def _hold(self, store: Store) -> Claim:
         """What is there is looked at first: another's run is not touched."""
@@ -201,6 +222,8 @@ class _Opened:
         self._voice = Voice(self.writer)
         self.cancelled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.inbox = Inbox(store, claim.run, self._cancel)
+        self._ended = False  # the end was said
+        self._own = False  # by whoever publishes, who then needs not be told of a cancel
         self._over = False  # nothing more is to be written
         self._tasks = TaskSet()
         self._renewing = self._tasks.spawn(self._guard(self._renew), f"loom-renew {claim.run}")
@@ -269,23 +292,31 @@ class _Opened:
 
     async def complete(self, result: Any) -> None:
         self._check_cancelled()
-        await self._end(Chunk("complete", self._voice.outcome(result), None, None, None, time.time()))
+        await self._end(Chunk("complete", self._voice.outcome(result), None, None, None, time.time()), own=True)
 
     async def fail(self, error: BaseException | ErrorInfo | str) -> None:
         self._check_cancelled()
         if isinstance(error, str):
             error = ErrorInfo("run_failed", error)
-        await self._end(error_chunk(bounded(error) if isinstance(error, ErrorInfo) else info_of(error)))
+        await self._end(error_chunk(bounded(error) if isinstance(error, ErrorInfo) else info_of(error)), own=True)
 
     async def hand_over(self) -> None:
+        if self._ended:
+            raise LocalProtocolError("the run has ended: there is nothing to hand over")
         await self.flush()
-        self._over = True
+        self._over = self._own = True
         await cancel_and_wait(self._renewing)
         await self._store.renew(self._claim)  # the lease counts from now
         self.writer.give_up(HandleClosed("this publisher has handed its run over"))
 
-    async def _end(self, chunk: Chunk[Any]) -> None:
-        await self.writer.end(chunk)
+    async def _end(self, chunk: Chunk[Any], *, own: bool = False) -> None:
+        self.writer.put(chunk)
+        self._ended, self._own = True, own
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """The end was said: wait until it is stored."""
+        await self.writer.flush()
         self._over = True
         await self._let_go()
 
@@ -302,16 +333,25 @@ class _Opened:
 
     async def finish(self, error: BaseException | None) -> None:
         """End the run as the block was left: whatever has not been said of it yet."""
-        if self._over:
+        if not self._over:
+            try:
+                await self._end_as_left(error)
+            except LoomError as refused:
+                if error is None:
+                    raise
+                _log.warning("run %s: how it ended was not stored: %s", self._claim.run, refused)
+        if error is None and not self._own:
+            self._check_cancelled()
+
+    async def _end_as_left(self, error: BaseException | None) -> None:
+        if self._ended:  # whoever said so was interrupted, or does not wait for it
+            await self._settle()
             return
         try:
             await self._end(self._last(error))
-        except LoomError as refused:
-            if error is None:
-                raise
-            _log.warning("run %s: how it ended was not stored: %s", self._claim.run, refused)
-        if error is None:
-            self._check_cancelled()
+        except (RunFailed, LimitExceeded) as refused:  # the `Result` that was published cannot be said
+            await self._end(error_chunk(info_of(refused)))
+            raise
 
     def _last(self, error: BaseException | None) -> Chunk[Any]:
         if self.cancelled.done():
@@ -330,7 +370,7 @@ class _Opened:
     async def _abandon(self) -> None:
         """Who does not leave the block in time is told as abandoned: readers are not kept waiting."""
         await asyncio.sleep(limits.ABANDON_AFTER)
-        if self._over:
+        if self._ended or self._over:
             return
         _log.warning("run %s: its publisher did not stop within %s s", self._claim.run, limits.ABANDON_AFTER)
         try:

@@ -34,7 +34,7 @@ from loom.wire.json import check_depth, check_size, encode, sound
 
 from .ending import error_chunk
 from .hub import Hub
-from .options import seconds
+from .options import is_number, seconds
 from .producer import Producer
 from .registry import Registry
 from .watchman import Watchman
@@ -69,17 +69,23 @@ class StoreTransport:
         return await self._started(meta, producer)
 
     async def _started(self, meta: Meta, producer: Producer[..., Any] | None) -> Head:
-        try:
+        # An entry of a run that has ended is dropped by who claims it: nobody may for as long as its delay.
+        head = None if meta.not_before is None else await self._find(meta.run)
+        if head is None:
             head = await self._stored(meta)
-        except OutcomeUnknown as unknown:  # by its id it can be looked for, and started again
-            unknown.details = {"run": meta.run, **unknown.details}
-            raise
         if not _same_request(head.meta, meta, producer):
             raise Conflict(f"run {meta.run!r} was started with another actor, key or input", details={"run": meta.run})
         return head
 
     async def _stored(self, meta: Meta) -> Head:
-        await self.store.put(meta)
+        try:
+            await self.store.put(meta)
+            return await self._created(meta)
+        except OutcomeUnknown as unknown:  # by its id it can be looked for, and started again
+            unknown.details = {"run": meta.run, **unknown.details}
+            raise
+
+    async def _created(self, meta: Meta) -> Head:
         try:
             return await self.store.create(meta)
         except StoreFull:
@@ -144,13 +150,15 @@ class StoreTransport:
             check_id(meta.key, "key")
         for field in ("timeout", "idle_timeout", "owner_lease", "ahead"):
             value = getattr(meta, field)
-            if value is not None and not (isinstance(value, (int, float)) and value > 0):
+            if value is not None and not (is_number(value) and value > 0):
                 raise InvalidInput(f"{field}: must be a number, more than 0, not {value!r}", details={"field": field})
+        if not isinstance(meta.ahead, (int, type(None))):
+            raise InvalidInput(f"ahead: must be a whole number, not {meta.ahead!r}", details={"field": "ahead"})
         if meta.not_before is not None and not -inf < meta.not_before <= time.time() + limits.DELAY:
             raise InvalidInput(f"not_before: no such time: {meta.not_before!r}", details={"field": "not_before"})
         if meta.published:
             raise InvalidInput(f"queue: {PUBLISHED!r} is reserved for publishers", details={"field": "queue"})
-        if meta.retention is not None and not (isinstance(meta.retention, (int, float)) and 0 <= meta.retention < inf):
+        if meta.retention is not None and not (is_number(meta.retention) and 0 <= meta.retention < inf):
             raise InvalidInput(
                 f"retention: must be seconds, 0 or more, not {meta.retention!r}", details={"field": "retention"}
             )

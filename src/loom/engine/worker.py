@@ -26,6 +26,7 @@ from loom.tasks import TaskSet, cancel_and_wait, spawn, wait_out
 
 from .attempt import Ending, Resources, Stop
 from .backoff import REPEATABLE, Backoff
+from .options import check_worker
 from .registry import Registry
 from .runner import Runner
 from .strangers import Strangers
@@ -91,6 +92,7 @@ class Worker:
         drain: float = limits.DRAIN,
         resources: Resources | None = None,
     ) -> None:
+        check_worker(queues, concurrency, lease, drain)
         self.name = name or f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._store = store
         self._registry = registry
@@ -298,10 +300,11 @@ class Worker:
 
     def _leave(self, actor: str) -> None:
         self._slots.release()
+        if actor in self._full():  # only then: a claim that is under way is given up for it
+            self._room.set()
         self._driven[actor] -= 1
         if not self._driven[actor]:
             del self._driven[actor]
-        self._room.set()
 
     def _recover(self, actor: str, task: asyncio.Task[object]) -> None:
         """An abandoned producer has ended after all."""
@@ -354,7 +357,7 @@ class Worker:
             async with asyncio.timeout(left):
                 held.renewed = await Backoff.of_store().attempt(lambda: self._ask(held.claim))
         except Fenced:
-            if not held.task.done():
+            if (held.claim.run, held.claim.number) in self._held:  # else it is done, and was acknowledged meanwhile
                 held.give_up("another worker took over")
         except TimeoutError:
             held.give_up("the lease ended and the store is out of reach")

@@ -73,6 +73,9 @@ JSON_DEPTH = 256
 LEASE = 10.0
 """A worker's claim lapses after this; takeover follows within LEASE + 1."""
 
+LEAST_LEASE = 0.1
+"""A shorter one lapses by itself whenever its holder's loop or the store is busy, and is renewed all the time."""
+
 DEMO_LEASE = 2.0
 """In `loom demo`, whose process is killed for show: nobody wants to wait. A worker that hangs so long is fenced."""
 

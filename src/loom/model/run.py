@@ -58,6 +58,8 @@ NO_INPUT = msgspec.Raw(b"null")
 
 def check_id(text: str, field: str = "id") -> str:
     """`text`, if it may be an id, an actor's name or a queue's. Raises `InvalidInput` naming `field` otherwise."""
+    if not isinstance(text, str):  # a row's number, a UUID: as text they are fine
+        raise InvalidInput(f"{field}: {text!r:.80} is no text: give str(...) of it", details={"field": field})
     if len(text) > limits.ID_LENGTH or _ID.fullmatch(text) is None:
         raise InvalidInput(
             f"{field}: {text[:80]!r} is no valid name: a letter or digit, then letters, digits and _ . : @ ~ -,"
