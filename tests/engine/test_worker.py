@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -23,7 +25,7 @@ from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import Fenced, Unavailable
 from loom.model.grammar import State
-from loom.model.run import Head, Meta
+from loom.model.run import Claim, Head, Meta
 from loom.stores.memory import MemoryStore
 from loom.tasks import cancel_and_wait, spawn
 from loom.wire.json import encode
@@ -351,6 +353,31 @@ async def test_a_lost_run_is_stopped_once_however_long_its_clean_up_takes(place:
     await cleaning.wait()
     await cleaned.wait()
     assert disturbed == 0
+
+
+async def test_renewals_are_spread_and_none_is_late(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many runs a worker holds, a few at a time are renewed, each of them every third of a lease."""
+    gate, count, period = Gate(), 3 * limits.RENEWED_AT_ONCE, LEASE / limits.RENEW_FRACTION
+    place.actor(gate.silent)
+    _, store = await place.worker("w1", concurrency=count)
+    renew, renewed = store.renew, defaultdict[str, list[float]](list)
+
+    async def noted(claim: Claim) -> None:
+        renewed[claim.run].append(place.clock())
+        await renew(claim)
+
+    monkeypatch.setattr(store, "renew", noted)
+    for number in range(count):
+        await place.start(f"run{number}")
+    await until(lambda: len(gate.began) == count)
+    began = place.clock()
+    await asyncio.sleep(5 * LEASE)
+    assert len(renewed) == count
+    for at in renewed.values():
+        assert at[0] - began <= 2 * period
+        assert all(after - before <= period + 0.01 for before, after in pairwise(at))
+    at_once = Counter(round(moment, 2) for at in renewed.values() for moment in at)
+    assert max(at_once.values()) <= limits.RENEWED_AT_ONCE
 
 
 async def test_a_run_that_lapsed_and_came_back_to_the_same_worker_is_kept(place: Place) -> None:

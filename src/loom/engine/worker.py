@@ -318,18 +318,22 @@ class Worker:
             _log.info("run %s: its claim was not settled here", claim.run)
 
     async def _renew_loop(self) -> None:
-        """Many at the same moment, for the store writes them together; none waits for another's, and no producer waits
-        for all of them."""
-        pause = self._lease / limits.RENEW_FRACTION
+        """Some at the same moment, for the store writes them together; all of them within each third of a lease, evenly
+        spread, so that no producer waits for all of them."""
+        period = self._lease / limits.RENEW_FRACTION
         while True:
-            due = time.monotonic() + pause
-            await asyncio.sleep(pause)
-            self._tell_lag(time.monotonic() - due)
-            for place, held in enumerate(list(self._held.values()), 1):
-                if place % limits.RENEWED_AT_ONCE == 0:
-                    await asyncio.sleep(0)
-                if held.renewal is None or (held.renewal.done() and not held.task.cancelling()):
-                    held.renewal = self._renewals.spawn(self._renew(held), f"loom-renew {held.claim.run}")
+            held = list(self._held.values())
+            starts = range(0, len(held), limits.RENEWED_AT_ONCE) or (0,)
+            for start in starts:
+                for one in held[start : start + limits.RENEWED_AT_ONCE]:
+                    self._begin_renewal(one)
+                due = time.monotonic() + period / len(starts)
+                await asyncio.sleep(period / len(starts))
+                self._tell_lag(time.monotonic() - due)
+
+    def _begin_renewal(self, held: _Held) -> None:
+        if not held.task.done() and (held.renewal is None or (held.renewal.done() and not held.task.cancelling())):
+            held.renewal = self._renewals.spawn(self._renew(held), f"loom-renew {held.claim.run}")
 
     def _tell_lag(self, late: float) -> None:
         """A producer that blocks the loop holds up every run, viewer and lease of this process: say so."""
