@@ -145,6 +145,9 @@ CONCURRENCY = 100
 THREADS = 32
 """Sync producers that one worker runs at a time: each needs a thread of its own."""
 
+COLLECT_AFTER = 50_000
+"""New objects that the garbage collector waits for in Loom's own processes: a few MB, should all be garbage."""
+
 PUBLISHER_LEASE = 30.0
 """The log of a publisher that has not been heard of for this long is ended: a process that its supervisor starts anew
 is back within it, and goes on."""

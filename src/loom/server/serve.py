@@ -19,7 +19,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from loom.engine.loop import loop_factory
+from loom.engine.loop import loop_runner
 from loom.model import limits
 from loom.model.errors import LimitExceeded, LoomError, RemoteProtocolError, Unavailable, UsageError, code_of
 from loom.tasks import cancel_and_wait, spawn, wait_out
@@ -72,7 +72,7 @@ def serve(
                 announce(address)
             await told.wait()
 
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with loop_runner() as runner:
         runner.run(until_told())
 
 
