@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from itertools import pairwise
 from typing import Any
@@ -360,13 +360,14 @@ async def test_renewals_are_spread_and_none_is_late(place: Place, monkeypatch: p
     gate, count, period = Gate(), 3 * limits.RENEWED_AT_ONCE, LEASE / limits.RENEW_FRACTION
     place.actor(gate.silent)
     _, store = await place.worker("w1", concurrency=count)
-    renew, renewed = store.renew, defaultdict[str, list[float]](list)
+    renew_all, renewed = store.renew_all, defaultdict[str, list[float]](list)
 
-    async def noted(claim: Claim) -> None:
-        renewed[claim.run].append(place.clock())
-        await renew(claim)
+    async def noted(claims: Sequence[Claim]) -> list[bool]:
+        for claim in claims:
+            renewed[claim.run].append(place.clock())
+        return await renew_all(claims)
 
-    monkeypatch.setattr(store, "renew", noted)
+    monkeypatch.setattr(store, "renew_all", noted)
     for number in range(count):
         await place.start(f"run{number}")
     await until(lambda: len(gate.began) == count)
@@ -386,7 +387,8 @@ async def test_a_run_that_lapsed_and_came_back_to_the_same_worker_is_kept(place:
     _, store = await place.worker("w1")
     await place.start()
     await gate.runs()
-    store.hold("renew")  # for ever: the claim lapses, and the worker itself claims the run again
+    for call in range(limits.RENEW_FRACTION):
+        store.hold("renew", skip=call)  # for ever: the claim lapses, and the worker itself claims the run again
     await later(lambda: gate.began == ["run", "run"])
     await asyncio.sleep(10 * LEASE)
     assert gate.running == 1

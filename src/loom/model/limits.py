@@ -79,8 +79,8 @@ DEMO_LEASE = 2.0
 RENEW_FRACTION = 3
 """Leases are renewed every LEASE / 3: two renewals may be lost."""
 
-RENEWED_AT_ONCE = 20
-"""Claims that a worker renews in one turn of its loop: a millisecond or two, in which no producer speaks."""
+RENEWED_AT_ONCE = 100
+"""Claims that a worker renews by one call: half a millisecond of its loop and of a server's, in which no run speaks."""
 
 OWNER_LEASE = 10.0
 """An owned run is cancelled when its owner has not been heard of for this long."""
