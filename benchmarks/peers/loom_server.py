@@ -11,10 +11,11 @@ from contextlib import AsyncExitStack
 from loom_app import app
 
 from loom.connect import open_store
+from loom.engine.loop import loop_runner
 from loom.engine.transport import StoreTransport
 from loom.engine.worker import Worker
 from loom.server.app import create_app
-from loom.server.serve import loop_factory, serving
+from loom.server.serve import serving
 
 CONCURRENCY = 6000
 """Runs at a time: as many as T10 holds, and some."""
@@ -37,5 +38,5 @@ async def main(url: str, role: str) -> None:
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with loop_runner() as runner:
         runner.run(main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "both"))

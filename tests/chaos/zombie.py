@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import sys
+from collections.abc import Sequence
 
 from app import app  # type: ignore[import-not-found]  # beside this script
 
@@ -15,9 +16,9 @@ from loom.model.errors import LoomError
 
 
 class Zombie(Worker):
-    async def _renew(self, held: _Held) -> None:
+    async def _renew(self, held: Sequence[_Held]) -> None:
         with contextlib.suppress(LoomError):
-            await self._store.renew(held.claim)
+            await self._store.renew_all([one.claim for one in held])
 
 
 async def main(url: str, concurrency: int) -> None:

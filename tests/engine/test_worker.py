@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -23,7 +25,7 @@ from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import Fenced, Unavailable
 from loom.model.grammar import State
-from loom.model.run import Head, Meta
+from loom.model.run import Claim, Head, Meta
 from loom.stores.memory import MemoryStore
 from loom.tasks import cancel_and_wait, spawn
 from loom.wire.json import encode
@@ -431,13 +433,40 @@ async def test_a_lost_run_is_stopped_once_however_long_its_clean_up_takes(place:
     assert disturbed == 0
 
 
+async def test_renewals_are_spread_and_none_is_late(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many runs a worker holds, a few at a time are renewed, each of them every third of a lease."""
+    gate, count, period = Gate(), 3 * limits.RENEWED_AT_ONCE, LEASE / limits.RENEW_FRACTION
+    place.actor(gate.silent)
+    _, store = await place.worker("w1", concurrency=count)
+    renew_all, renewed = store.renew_all, defaultdict[str, list[float]](list)
+
+    async def noted(claims: Sequence[Claim]) -> list[bool]:
+        for claim in claims:
+            renewed[claim.run].append(place.clock())
+        return await renew_all(claims)
+
+    monkeypatch.setattr(store, "renew_all", noted)
+    for number in range(count):
+        await place.start(f"run{number}")
+    await until(lambda: len(gate.began) == count)
+    began = place.clock()
+    await asyncio.sleep(5 * LEASE)
+    assert len(renewed) == count
+    for at in renewed.values():
+        assert at[0] - began <= 2 * period
+        assert all(after - before <= period + 0.01 for before, after in pairwise(at))
+    at_once = Counter(round(moment, 2) for at in renewed.values() for moment in at)
+    assert max(at_once.values()) <= limits.RENEWED_AT_ONCE
+
+
 async def test_a_run_that_lapsed_and_came_back_to_the_same_worker_is_kept(place: Place) -> None:
     gate = Gate()
     place.actor(gate.stream, retry=CONTINUE)
     _, store = await place.worker("w1")
     await place.start()
     await gate.runs()
-    store.hold("renew")  # for ever: the claim lapses, and the worker itself claims the run again
+    for call in range(limits.RENEW_FRACTION):
+        store.hold("renew", skip=call)  # for ever: the claim lapses, and the worker itself claims the run again
     await later(lambda: gate.began == ["run", "run"])
     await asyncio.sleep(10 * LEASE)
     assert gate.running == 1

@@ -15,7 +15,7 @@ from typing import Self, TypeVar
 from loom.model import limits
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor
-from loom.model.errors import OutcomeUnknown, Unavailable
+from loom.model.errors import Fenced, OutcomeUnknown, Unavailable
 from loom.model.ports import Durability, Fence, Notice, Notify, Store, Swept, Unwatch
 from loom.model.run import Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo
 
@@ -235,6 +235,13 @@ class FaultStore:
 
     async def renew(self, claim: Claim) -> None:
         await self._do("renew", lambda: self.store.renew(claim))
+
+    async def renew_all(self, claims: Sequence[Claim]) -> list[bool]:
+        """Faults of `renew` befall it, too: `Fenced` is what each claim is told."""
+        try:
+            return await self._do("renew", lambda: self.store.renew_all(claims))
+        except Fenced:
+            return [False] * len(claims)
 
     async def ack(self, claim: Claim) -> None:
         await self._do("ack", lambda: self.store.ack(claim))

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from loom.engine.loop import loop_factory
+from loom.engine.loop import loop_runner
 
 __all__ = ["Interrupted", "Signals", "run"]
 
@@ -85,7 +85,7 @@ def run(main: Callable[[Signals], Awaitable[T]]) -> T:
                 raise
             return None, signals.number
 
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with loop_runner() as runner:
         result, number = runner.run(with_signals())
     if number:
         raise Interrupted(number)

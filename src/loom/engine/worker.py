@@ -19,7 +19,7 @@ from functools import partial
 from typing import NamedTuple, Self
 
 from loom.model import limits
-from loom.model.errors import Fenced, LoomError
+from loom.model.errors import LoomError
 from loom.model.ports import Store
 from loom.model.run import Claim, WorkerInfo
 from loom.tasks import TaskSet, cancel_and_wait, spawn, wait_out
@@ -45,12 +45,17 @@ class _Held:
         self.runner = runner
         self.task = task
         self.renewed = time.monotonic()
-        self.renewal: asyncio.Task[None] | None = None
+
+    @property
+    def driven(self) -> bool:
+        """Whether its producer was neither stopped so nor has ended."""
+        return not self.task.done() and not self.task.cancelling()
 
     def give_up(self, why: str) -> None:
-        """Stop the producer; nothing more is written."""
-        _log.warning("run %s: %s", self.claim.run, why)
-        self.task.cancel()
+        """Stop the producer, once; nothing more is written."""
+        if self.driven:
+            _log.warning("run %s: %s", self.claim.run, why)
+            self.task.cancel()
 
 
 class Drained(NamedTuple):
@@ -325,18 +330,19 @@ class Worker:
             _log.info("run %s: its claim was not settled here", claim.run)
 
     async def _renew_loop(self) -> None:
-        """Many at the same moment, for the store writes them together; none waits for another's, and no producer waits
-        for all of them."""
-        pause = self._lease / limits.RENEW_FRACTION
+        """Many by one call, for that is cheap; all of them within each third of a lease, evenly spread, so that no
+        producer waits for all of them. It is asked anew though a call before may hang."""
+        period = self._lease / limits.RENEW_FRACTION
         while True:
-            due = time.monotonic() + pause
-            await asyncio.sleep(pause)
-            self._tell_lag(time.monotonic() - due)
-            for place, held in enumerate(list(self._held.values()), 1):
-                if place % limits.RENEWED_AT_ONCE == 0:
-                    await asyncio.sleep(0)
-                if held.renewal is None or (held.renewal.done() and not held.task.cancelling()):
-                    held.renewal = self._renewals.spawn(self._renew(held), f"loom-renew {held.claim.run}")
+            held = list(self._held.values())
+            starts = range(0, len(held), limits.RENEWED_AT_ONCE) or (0,)
+            for start in starts:
+                some = [one for one in held[start : start + limits.RENEWED_AT_ONCE] if one.driven]
+                if some:
+                    self._renewals.spawn(self._renew(some), f"loom-renew {self.name}")
+                due = time.monotonic() + period / len(starts)
+                await asyncio.sleep(period / len(starts))
+                self._tell_lag(time.monotonic() - due)
 
     def _tell_lag(self, late: float) -> None:
         """A producer that blocks the loop holds up every run, viewer and lease of this process: say so."""
@@ -348,24 +354,32 @@ class Worker:
                 self.name, late, runs or "nothing",
             )  # fmt: skip
 
-    async def _renew(self, held: _Held) -> None:
-        """Keep the claim, or stop its producer: at once when another holds it, at the lease's end when unknown."""
-        left = held.renewed + self._lease - time.monotonic()
-        if left <= 0:  # this process stood still; the store knows whether somebody took over meanwhile
-            left = self._lease / limits.RENEW_FRACTION
-        try:
-            async with asyncio.timeout(left):
-                held.renewed = await Backoff.of_store().attempt(lambda: self._ask(held.claim))
-        except Fenced:
-            if (held.claim.run, held.claim.number) in self._held:  # else it is done, and was acknowledged meanwhile
-                held.give_up("another worker took over")
-        except TimeoutError:
-            held.give_up("the lease ended and the store is out of reach")
-        except Exception:  # a store's own fault: if it lasts, the lease lapses and the store refuses what is written
-            _log.exception("run %s: its lease was not renewed", held.claim.run)
+    async def _renew(self, held: Sequence[_Held]) -> None:
+        """Keep the claims, or stop their producers: at once when another holds one, at its lease's end when unknown."""
+        while held:
+            first = min(one.renewed for one in held) + self._lease
+            left = first - time.monotonic()
+            if left <= 0:  # this process stood still; the store knows whether somebody took over meanwhile
+                left = self._lease / limits.RENEW_FRACTION
+            try:
+                async with asyncio.timeout(left):
+                    await Backoff.of_store().attempt(partial(self._ask, held))
+                return
+            except TimeoutError:
+                ended = max(first, time.monotonic())  # timers may be early by a rounding
+                for one in held:
+                    if one.renewed + self._lease <= ended:
+                        one.give_up("the lease ended and the store is out of reach")
+                held = [one for one in held if one.driven]
+            except Exception:  # a store's own fault: if it lasts, the leases lapse, and what is written is refused
+                _log.exception("worker %s: %d leases were not renewed", self.name, len(held))
+                return
 
-    async def _ask(self, claim: Claim) -> float:
-        """Renew; the lease counts from when it was asked for."""
+    async def _ask(self, held: Sequence[_Held]) -> None:
+        """Renew; a lease counts from when it was asked for."""
         asked = time.monotonic()
-        await self._store.renew(claim)
-        return asked
+        for one, kept in zip(held, await self._store.renew_all([one.claim for one in held]), strict=True):
+            if kept:
+                one.renewed = max(one.renewed, asked)
+            elif (one.claim.run, one.claim.number) in self._held:  # else it is done, and was acknowledged meanwhile
+                one.give_up("another worker took over")

@@ -83,7 +83,7 @@ RENEW_FRACTION = 3
 """Leases are renewed every LEASE / 3: two renewals may be lost."""
 
 RENEWED_AT_ONCE = 100
-"""Claims that a worker renews in one turn of its loop: a few milliseconds, in which no producer speaks."""
+"""Claims that a worker renews by one call: half a millisecond of its loop and of a server's, in which no run speaks."""
 
 OWNER_LEASE = 10.0
 """An owned run is cancelled when its owner has not been heard of for this long."""
@@ -154,6 +154,9 @@ CONCURRENCY = 100
 
 THREADS = 32
 """Sync producers that one worker runs at a time: each needs a thread of its own."""
+
+COLLECT_AFTER = 50_000
+"""New objects that the garbage collector waits for in Loom's own processes: a few MB, should all be garbage."""
 
 PUBLISHER_LEASE = 30.0
 """The log of a publisher that has not been heard of for this long is ended: a process that its supervisor starts anew

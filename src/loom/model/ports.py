@@ -212,6 +212,10 @@ class Queue(Protocol):
         """Count the claim's heartbeat up. Raises `Fenced` when it is no longer this worker's."""
         ...
 
+    async def renew_all(self, claims: Sequence[Claim]) -> list[bool]:
+        """`renew` of many together; of each whether it still is its worker's."""
+        ...
+
     async def ack(self, claim: Claim) -> None:
         """The run has ended: forget its entry, making the key's next one ready. Idempotent; `Fenced` as for `renew`."""
         ...

@@ -12,7 +12,7 @@ from typing import cast
 
 import uvicorn
 
-from loom.engine.loop import loop_factory
+from loom.engine.loop import loop_runner
 from loom.model import limits
 from loom.tasks import cancel_and_wait, spawn, wait_out
 
@@ -50,7 +50,7 @@ def serve(
                 announce(address)
             await told.wait()
 
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with loop_runner() as runner:
         runner.run(until_told())
 
 

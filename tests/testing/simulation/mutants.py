@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -75,6 +75,11 @@ class AnyoneRenews(MemoryStore):
     async def renew(self, claim: Claim) -> None:
         entry = self._queue._entries.get(claim.run)
         await super().renew(entry.claim if entry is not None and entry.claim is not None else claim)
+
+    async def renew_all(self, claims: Sequence[Claim]) -> list[bool]:
+        for claim in claims:
+            await self.renew(claim)
+        return [True] * len(claims)
 
 
 class LapsedStaysLapsed(MemoryStore):

@@ -154,6 +154,14 @@ class Queue:
         entry.doubted = False
         self._set_due(entry, self._clock() + entry.lease)
 
+    def renew_held(self, claim: Claim) -> bool:
+        """`renew`; whether it still is its worker's."""
+        try:
+            self.renew(claim)
+        except Fenced:
+            return False
+        return True
+
     def ack(self, claim: Claim) -> None:
         if claim.run in self._entries:
             self._held(claim)

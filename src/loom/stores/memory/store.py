@@ -282,6 +282,9 @@ class MemoryStore:
     async def renew(self, claim: Claim) -> None:
         self._queue.renew(claim)
 
+    async def renew_all(self, claims: Sequence[Claim]) -> list[bool]:
+        return [self._queue.renew_held(claim) for claim in claims]
+
     async def ack(self, claim: Claim) -> None:
         self._queue.ack(claim)
         run = self._runs.get(claim.run)

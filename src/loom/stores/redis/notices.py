@@ -22,7 +22,7 @@ from loom.tasks import TaskSet
 from .address import Host
 from .ear import Ear
 from .keys import Keys
-from .link import ReplyError
+from .link import Reply
 from .servers import Servers
 
 __all__ = ["Notices"]
@@ -147,14 +147,23 @@ class Notices:
         return True
 
     async def _look(self, topics: list[str]) -> None:
-        await asyncio.gather(*(self._look_at(topic) for topic in topics))
-
-    async def _look_at(self, topic: str) -> None:
-        run = run_of(topic)
-        head = self._keys.of(run)[0]
-        fields = _OUTBOX if topic == run else _INBOX
-        with contextlib.suppress(LoomError, ReplyError):  # the next look may reach it
-            self._compare(topic, tuple(await (await self._servers.begin(head, "HMGET", head, *fields))))
+        """Without a task for each: thousands of them, time and again, are what would keep others waiting."""
+        asked: dict[str, asyncio.Future[Reply]] = {}
+        out_of_reach: set[Host | None] = set()
+        for topic in topics:
+            run = run_of(topic)
+            head = self._keys.of(run)[0]
+            host = self._servers.host_of(head)
+            if host in out_of_reach:  # the next look may reach it
+                continue
+            try:
+                asked[topic] = await self._servers.begin(head, "HMGET", head, *(_OUTBOX if topic == run else _INBOX))
+            except LoomError:
+                out_of_reach.add(host)
+        replies = await asyncio.gather(*asked.values(), return_exceptions=True)
+        for topic, reply in zip(asked, replies, strict=True):
+            if not isinstance(reply, BaseException):
+                self._compare(topic, tuple(reply))
 
     def _compare(self, topic: str, found: _Seen) -> None:
         if topic not in self._watchers:

@@ -7,19 +7,18 @@ import contextlib
 import logging
 import random
 import uuid
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
 
 from loom.model import limits
-from loom.model.errors import Conflict, Damaged, Fenced, LoomError, UsageError
+from loom.model.errors import Conflict, Damaged, Fenced, UsageError
 from loom.model.ports import Unwatch
 from loom.model.priority import PRIORITIES, rank
 from loom.model.run import Claim, Entry, Meta, Place, WorkerInfo
 from loom.stores.stored import join, split
 from loom.stores.watchers import pause
-from loom.tasks import TaskSet
 from loom.wire.json import encode
 
 from .keys import Keys
@@ -45,8 +44,6 @@ class Queue:
         self._keys = keys
         self._notices = notices
         self._lookout = Lookout(self._call, clock)
-        self._renewing: list[tuple[Claim, asyncio.Future[bool]]] = []
-        self._tasks = TaskSet()
         self._unanswered: dict[str, str] = {}
         """By worker, the claim call whose reply never came: asked again by the same name, it gives the same claim."""
 
@@ -80,30 +77,21 @@ class Queue:
         return _claim(found, worker)
 
     async def renew(self, claim: Claim) -> None:
-        if not self._renewing:
-            self._tasks.spawn(self._renew_all(), "loom-redis-renew")
-        held: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._renewing.append((claim, held))
-        if not await held:
+        if not all(await self.renew_all([claim])):
             raise _lost(claim)
 
-    async def _renew_all(self) -> None:
-        """A worker renews all its claims at the same moment: they go together."""
-        renewing, self._renewing = self._renewing, []
-        for start in range(0, len(renewing), limits.RENEWED):
-            some = renewing[start : start + limits.RENEWED]
-            args = [arg for claim, _ in some for arg in (claim.run, claim.worker, claim.number)]
-            try:
-                renewals, held = await self._call("renew", *args)
-            except LoomError as error:
-                _settle((future, error) for _, future in some)
-            else:
-                _settle((future, bool(each)) for (_, future), each in zip(some, held, strict=True))
-                self._lookout.saw_while_renewing(renewals)
+    async def renew_all(self, claims: Sequence[Claim]) -> list[bool]:
+        held: list[bool] = []
+        for start in range(0, len(claims), limits.RENEWED):
+            some = claims[start : start + limits.RENEWED]
+            args = [arg for claim in some for arg in (claim.run, claim.worker, claim.number)]
+            renewals, answers = await self._call("renew", *args)
+            held += map(bool, answers)
+            self._lookout.saw_while_renewing(renewals)
+        return held
 
     async def aclose(self) -> None:
         await self._lookout.aclose()
-        await self._tasks.wait_out()
 
     async def ack(self, claim: Claim) -> None:
         await self._held("ack", claim)
@@ -210,16 +198,6 @@ class Queue:
 
 def _lost(claim: Claim) -> Fenced:
     return Fenced(f"run {claim.run!r} is no longer claimed by {claim.worker!r} as {claim.number}")
-
-
-def _settle(outcomes: Iterable[tuple[asyncio.Future[bool], bool | LoomError]]) -> None:
-    for future, outcome in outcomes:
-        if future.done():  # who asked has left
-            continue
-        if isinstance(outcome, LoomError):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
 
 
 def _putting(meta: Meta) -> tuple[str | bytes, ...]:

@@ -79,7 +79,6 @@ class RedisStore:
             self._open = False
             await self._notices.aclose()
             await self._servers.aclose()
-            await self._queue.aclose()
 
     async def _durability(self) -> Durability:
         """What the server gives, and whether that is what was asked for."""
@@ -238,6 +237,10 @@ class RedisStore:
     async def renew(self, claim: Claim) -> None:
         self._check()
         await self._queue.renew(claim)
+
+    async def renew_all(self, claims: Sequence[Claim]) -> list[bool]:
+        self._check()
+        return await self._queue.renew_all(claims)
 
     async def ack(self, claim: Claim) -> None:
         self._check()

@@ -18,7 +18,7 @@ from loom.wire.json import encode
 from . import schema, sql
 from .calls import Session
 
-__all__ = ["Desk", "Taken", "ack", "entries", "put", "release", "renew", "seize"]
+__all__ = ["Desk", "Taken", "ack", "entries", "lost", "put", "release", "renew", "seize"]
 
 _log = logging.getLogger("loom.store")
 _held = msgspec.json.Decoder(list[tuple[str, int, int, float, bool, int, str, str, int]])
@@ -46,9 +46,8 @@ def seize(session: Session, meta: Meta, worker: str, lease: float) -> Claim:
     return Claim(meta=meta, worker=worker, number=number, crashes=crashes)
 
 
-def renew(session: Session, claim: Claim) -> None:
-    if not session.run(sql.RENEW, claim.run, claim.worker, claim.number):
-        raise _lost(claim)
+def renew(session: Session, claim: Claim) -> bool:
+    return bool(session.run(sql.RENEW, claim.run, claim.worker, claim.number))
 
 
 def ack(session: Session, claim: Claim) -> None:
@@ -56,13 +55,13 @@ def ack(session: Session, claim: Claim) -> None:
     if holder is None:
         return
     if holder != (claim.worker, claim.number):
-        raise _lost(claim)
+        raise lost(claim)
     session.run(sql.LEAVE_QUEUE, claim.run)
 
 
 def release(session: Session, claim: Claim, delay: float) -> None:
     if session.one(sql.HOLDER, claim.run) != (claim.worker, claim.number):
-        raise _lost(claim)
+        raise lost(claim)
     session.run(sql.RELEASE, claim.run, max(delay, 0.0))
     session.run(sql.ADD_CHANGE, schema.QUEUE, "")
 
@@ -97,7 +96,7 @@ def _entry(
     )
 
 
-def _lost(claim: Claim) -> Fenced:
+def lost(claim: Claim) -> Fenced:
     return Fenced(f"run {claim.run!r} is no longer claimed by {claim.worker!r} as {claim.number}")
 
 
@@ -138,13 +137,14 @@ class Desk:
             first = session.value(sql.FIRST_DUE)
         return None if first is None else first - now
 
-    def renew(self, session: Session, claim: Claim) -> None:
+    def renew(self, session: Session, claims: Sequence[Claim]) -> list[bool]:
         """Looks at the others', too: a worker without room claims nothing, and has to know who lapsed when it has."""
-        renew(session, claim)
+        held = [renew(session, claim) for claim in claims]
         now = self._clock()
         if now - max(self._looked, self._noted) >= limits.OBSERVE:
             self._noted = now
             self._look(session, now)
+        return held
 
     def _next(self, session: Session, queues: Sequence[str], without: Collection[str]) -> int | None:
         turns = [rank(priority) for priority in order(session.value(sql.GIVEN))]

@@ -229,7 +229,11 @@ class SqliteStore:
         return await self._write(partial(claims.seize, meta=meta, worker=worker, lease=lease))
 
     async def renew(self, claim: Claim) -> None:
-        await self._write(partial(self._desk.renew, claim=claim))
+        if not all(await self.renew_all([claim])):
+            raise claims.lost(claim)
+
+    async def renew_all(self, claims: Sequence[Claim]) -> list[bool]:
+        return await self._write(partial(self._desk.renew, claims=claims))
 
     async def ack(self, claim: Claim) -> None:
         await self._write(partial(claims.ack, claim=claim))

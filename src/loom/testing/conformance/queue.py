@@ -150,6 +150,22 @@ class QueueConformance(Suite):
         await stand_still(store, clock, LEASE * 1.1)
         assert (await must_claim(store, "w2")).crashes == 1
 
+    async def test_g9_claims_renewed_together_are_told_apart(self, store: Store, clock: ManualClock) -> None:
+        """Whose are lost is told of each; the others stay."""
+        for run in ("lost", "kept", "acked"):
+            await store.put(meta(run))
+        lost, kept, acked = [await must_claim(store, "w1") for _ in range(3)]
+        await store.release(lost)
+        await store.ack(acked)
+        heir = await must_claim(store, "w2")
+        assert await store.renew_all([lost, kept, acked]) == [False, True, False]
+        assert await store.renew_all([]) == []
+        for _ in range(3):
+            assert await claim(store, "w3") is None
+            clock.advance(LEASE * 0.9)
+            assert await store.renew_all([kept, heir]) == [True, True]
+        assert await claim(store, "w3") is None
+
     async def test_g9_each_lapse_counts_a_crash(self, store: Store, clock: ManualClock) -> None:
         """But a hand-over does not; numbers grow with each claim."""
         await store.put(meta())

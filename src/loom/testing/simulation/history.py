@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from loom.model.chunk import Page
+from loom.model.errors import Fenced
 from loom.model.run import Claim
 
 __all__ = ["Acked", "Call", "Fault", "Happening", "Logged", "Seen", "digest_of"]
@@ -37,6 +38,19 @@ class Call(msgspec.Struct, frozen=True):
         """The claim that it gave, or was about."""
         about = self.result if self.name == "claim" else self.args[0] if self.args else None
         return about if isinstance(about, Claim) else None
+
+    @property
+    def each(self) -> tuple[Call, ...]:
+        """What was asked for many claims together, as a call for each."""
+        if self.name != "renew_all":
+            return (self,)
+        held = self.result or [False] * len(self.args[0])
+        return tuple(
+            msgspec.structs.replace(
+                self, name="renew", args=(claim,), result=None, error=self.error or (None if kept else Fenced("lost"))
+            )
+            for claim, kept in zip(self.args[0], held, strict=True)
+        )
 
     @property
     def run(self) -> str:

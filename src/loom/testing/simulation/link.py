@@ -141,7 +141,7 @@ class Link:
             flight.fail(Unavailable("refused by the simulation"))
             return
         call = await self._carry_out(flight, step, name, method, args, options)
-        world.history.append(call)
+        world.history += call.each
         if self._down or (draws[3] < world.faults.lost_reply and self._strikes(step, "lost_reply")):
             await asyncio.sleep(world.faults.patience if draws[4] < 0.5 else self._way(draws[1]))
             lost = Unavailable if name in _READS else OutcomeUnknown
