@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from loom.model import limits
-from loom.server.address import Address
 from loom.server.app import Gateway
 from loom.server.serve import serving
 
-from .harness import PATIENCE, ask, connection, gateway, read_head, rig
+from .harness import PATIENCE, connection, gateway, read_head, rig
 
 pytestmark = pytest.mark.anyio
 
@@ -95,35 +91,3 @@ async def test_stopping_does_not_wait_for_what_never_ends(monkeypatch: pytest.Mo
             await r.ask("GET", "/healthz")
         with contextlib.suppress(ConnectionError):
             assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
-
-
-SCRIPT = """
-import asyncio, sys
-from loom.engine.transport import StoreTransport
-from loom.server.app import create_app
-from loom.server.serve import serve
-from loom.stores.memory import MemoryStore
-
-serve(create_app(StoreTransport(MemoryStore())), port=0, announce=lambda address: print(address.port, flush=True))
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_signals_stop_it(number: signal.Signals, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, script, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    port = int(await asyncio.wait_for(process.stdout.readline(), PATIENCE))
-    address = Address("127.0.0.1", port)
-    assert (await ask(address, "POST", "/runs", {"actor": "a", "id": "r"})).status == 201
-    async with connection(address) as (reader, writer):
-        writer.write(b"GET /runs/r/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert (await read_head(reader)).status == 200
-        process.send_signal(number)
-        assert await asyncio.wait_for(reader.read(), PATIENCE) == b"0\r\n\r\n"
-        assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
-        assert await process.stderr.read() == b""

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import cast
 
 import uvicorn
 
-from loom.engine.loop import loop_runner
 from loom.model import limits
 from loom.tasks import cancel_and_wait, spawn, wait_out
 
@@ -20,38 +18,11 @@ from .address import Address, adopt, listen
 from .app import Gateway
 from .protocol import BoundedProtocol, Connections
 
-__all__ = ["serve", "serving"]
+__all__ = ["serving"]
 
 log = logging.getLogger("loom.server")
 
 _TICK = 1.0  # uvicorn renews its Date header so often, and a cut request may take so long to notice
-
-
-def serve(
-    app: Gateway,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8700,
-    sock: socket.socket | None = None,
-    announce: Callable[[Address], None] | None = None,
-) -> None:
-    """Serve until SIGINT or SIGTERM; then stop as `serving` does. `announce` is told when connections are accepted.
-
-    Raises `UsageError` when the address cannot be had, and beyond loopback without keys.
-    """
-
-    async def until_told() -> None:
-        told = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, told.set)
-        async with serving(app, host=host, port=port, sock=sock) as address:
-            if announce is not None:
-                announce(address)
-            await told.wait()
-
-    with loop_runner() as runner:
-        runner.run(until_told())
 
 
 @asynccontextmanager
