@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -65,6 +66,19 @@ async def test_an_idle_writer_is_not_made_to_wait(store: SqliteStore, tmp_path: 
     for _ in range(10):
         await author.say("data")
     assert commits(tmp_path) - before == 10
+
+
+async def test_appends_leave_nothing_to_the_garbage_collector(store: SqliteStore) -> None:
+    """It goes round seldom: what is in a cycle keeps its batch in memory until then."""
+    author = await Author.start(store)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(200):
+            await author.say("data")
+        assert gc.collect() < 100
+    finally:
+        gc.enable()
 
 
 async def test_a_refusal_leaves_its_neighbours(store: SqliteStore) -> None:

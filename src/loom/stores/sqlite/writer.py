@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import apsw
@@ -36,12 +37,10 @@ class Append(Call):
     __slots__ = ("batch", "run")
 
     def __init__(self, future: asyncio.Future[Any], run: str, batch: Batch) -> None:
-        super().__init__(future, self._alone)
+        # Not a method of its own: the cycle would keep each batch in memory until the garbage collector comes.
+        super().__init__(future, partial(runs.append, run=run, batch=batch, end=False, now=0.0))
         self.run = run
         self.batch = batch
-
-    def _alone(self, session: Session) -> Cursor:
-        return runs.append(session, self.run, self.batch, end=False, now=0.0)
 
     def added(self) -> None:
         """It was stored."""
