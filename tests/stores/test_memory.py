@@ -40,8 +40,11 @@ class TestConformance(StoreConformance):
         return make
 
 
-TestLogMachine = store_machine(place)
-TestQueueMachine = queue_machine(place)
+SHRINKS = pytest.mark.timeout(600)
+"""A failure is told when its shortest form was found: for a slow machine that takes minutes."""
+
+TestLogMachine = SHRINKS(store_machine(place))
+TestQueueMachine = SHRINKS(queue_machine(place))
 
 
 async def ended(store: MemoryStore, run: str, *said: str | Chunk[Any]) -> None:

@@ -36,8 +36,11 @@ class TestConformance(SharedStoreConformance):
         return lambda clock: SqliteStore(tmp_path / "runs.db", clock=clock)
 
 
-TestLogMachine = store_machine(place, reopens=True)
-TestQueueMachine = queue_machine(place, reopens=True)
+SHRINKS = pytest.mark.timeout(600)
+"""A failure is told when its shortest form was found: for a slow machine that takes minutes."""
+
+TestLogMachine = SHRINKS(store_machine(place, reopens=True))
+TestQueueMachine = SHRINKS(queue_machine(place, reopens=True))
 
 
 @pytest.fixture

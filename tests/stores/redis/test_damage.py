@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from loom.model.errors import Damaged, LogNotFound
@@ -24,19 +22,8 @@ ENTRIES, METAS, TOLD = 1, 2, 11
 
 
 @pytest.fixture
-def url(valkey: Server) -> str:
-    return own(valkey.url())
-
-
-@pytest.fixture
 def keys(url: str) -> Keys:
     return Keys(parse_url(url).prefix)
-
-
-@pytest.fixture
-async def store(url: str) -> AsyncIterator[RedisStore]:
-    async with RedisStore(parse_url(url)) as store:
-        yield store
 
 
 async def start(store: RedisStore, *runs: str, key: str | None = None) -> None:

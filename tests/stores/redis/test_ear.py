@@ -16,7 +16,6 @@ from loom.tasks import TaskSet
 from loom.testing.author import Author, read_all
 from loom.testing.conformance.kit import Told
 from tests.faults.proxy import proxy_before
-from tests.servers.fixtures import own
 from tests.servers.server import Server
 
 pytestmark = pytest.mark.anyio
@@ -114,17 +113,6 @@ async def test_what_it_calls_out_it_hears_and_does_not_tell(ear: Ear, heard: Hea
         valkey.ask("SPUBLISH", channel, "after it")
         assert await heard.events.get() == ("published", channel, "after it")
         assert ear.hears
-
-
-@pytest.fixture
-def url(valkey: Server) -> str:
-    return own(valkey.url())
-
-
-@pytest.fixture
-async def store(url: str) -> AsyncIterator[RedisStore]:
-    async with RedisStore(parse_url(url)) as store:
-        yield store
 
 
 async def test_a_connection_that_hears_nothing_is_given_up(

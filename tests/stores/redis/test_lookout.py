@@ -17,18 +17,12 @@ from loom.stores.redis.link import Reply
 from loom.stores.redis.lookout import Lookout
 from loom.tasks import cancel_and_wait, spawn
 from loom.testing.clock import ManualClock
-from tests.servers.fixtures import own
 from tests.servers.server import Server
 
 pytestmark = pytest.mark.anyio
 
 STANDING, KINDS = 7, 8
 MANY = limits.LAPSING + 100
-
-
-@pytest.fixture
-def url(valkey: Server) -> str:
-    return own(valkey.url())
 
 
 @pytest.fixture

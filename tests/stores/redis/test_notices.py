@@ -16,21 +16,9 @@ from loom.stores.redis import RedisStore, parse_url
 from loom.stores.redis.keys import Keys
 from loom.testing.author import Author, read_all
 from loom.testing.conformance.kit import Told
-from tests.servers.fixtures import own
 from tests.servers.server import Server
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def url(valkey: Server) -> str:
-    return own(valkey.url())
-
-
-@pytest.fixture
-async def store(url: str) -> AsyncIterator[RedisStore]:
-    async with RedisStore(parse_url(url)) as store:
-        yield store
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from loom.model import limits
 from loom.model.run import Claim, Meta, WorkerInfo
 from loom.stores.redis import RedisStore, parse_url
 from loom.stores.redis.keys import Keys
-from tests.servers.fixtures import own
 from tests.servers.server import Server
 
 pytestmark = pytest.mark.anyio
@@ -22,11 +21,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture
-def url(valkey: Server) -> str:
-    return own(valkey.url())
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What rows hold: taken apart and joined again, and told by name where it was damaged."""
+"""What rows hold: told by name where it was damaged."""
 
 from __future__ import annotations
 
@@ -8,36 +8,21 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import apsw
-import msgspec
 import pytest
 
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import Damaged, LoomError
-from loom.model.run import NO_INPUT, Claim, Meta, inbox_of
+from loom.model.run import Claim, Meta, inbox_of
 from loom.stores.sqlite import SqliteStore
 from loom.stores.sqlite.rows import batch_of
-from loom.stores.stored import join, split
 from loom.testing.author import Author, read_all
 from loom.testing.clock import ManualClock
 from loom.testing.conformance.kit import outcome_of, stand_still
 
 pytestmark = pytest.mark.anyio
 
-STARTED = Meta(run="run", actor="actor", input=msgspec.Raw(b'{"prompt":"secret"}'), key="k", ahead=3, timeout=1.5)
 LEASE = 10.0
-
-
-def test_what_was_taken_apart_is_joined_byte_for_byte() -> None:
-    meta, input = split(STARTED)
-    assert b"secret" not in meta
-    assert input == bytes(STARTED.input)
-    assert join("run", meta, input) == STARTED
-
-
-def test_without_its_input_it_is_as_in_lists() -> None:
-    meta, _ = split(STARTED)
-    assert join("run", meta, None) == msgspec.structs.replace(STARTED, input=NO_INPUT)
 
 
 LINE = b'{"type":"data"}\n'
