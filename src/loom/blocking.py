@@ -68,8 +68,8 @@ class SyncRun(Generic[T, R]):
     def wait(self, timeout: float | timedelta | None = None) -> Head:
         return self._portal.call(self._run.wait(timeout))
 
-    def status(self) -> Head:
-        return self._portal.call(self._run.status())
+    def status(self, *, full: bool = False) -> Head:
+        return self._portal.call(self._run.status(full=full))
 
     def send(self, type: str, data: Any = None, *, id: str | None = None) -> None:
         self._portal.call(self._run.send(type, data, id=id))

@@ -76,7 +76,7 @@ class Place:
 @pytest.fixture
 async def place() -> AsyncIterator[Place]:
     store = FaultStore(MemoryStore())
-    author = await Author.start(store)
+    author = await Author.start(store, input=msgspec.Raw(b'"an input"'))
     place = Place(store, author)
     yield place
     await place.transport.aclose()
@@ -376,6 +376,19 @@ async def test_a_run_that_ended_with_an_error_has_no_result(place: Place) -> Non
             await call
     head = await place.run().wait()
     assert head.state == "cancelled"
+
+
+async def test_looking_at_a_run_leaves_its_input_and_result_in_the_store(place: Place) -> None:
+    assert (await place.run().status()).result is None
+    await place.complete("a result")
+    for head in (await place.run().status(), await place.run().wait()):
+        assert (head.state, bytes(head.meta.input), head.result) == ("completed", b"null", None)
+    await place.run().usage()
+    await following(place.run().chunks())
+    await place.transport.mark("run", "reader", 1)
+    assert place.store.full_heads == 0
+    head = await place.run().status(full=True)
+    assert (bytes(head.meta.input), bytes(head.result or b"")) == (b'"an input"', b'"a result"')
 
 
 @pytest.mark.parametrize("timeout", [0.01, timedelta(milliseconds=10)])

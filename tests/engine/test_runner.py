@@ -778,6 +778,21 @@ async def test_an_owned_run_is_cancelled_when_its_owner_is_silent(rig: Rig, virt
     assert await rig.story() == [("start", 1, 0), "a", ("error", "cancelled")]
 
 
+async def test_whoever_watches_a_run_asks_for_neither_its_input_nor_its_result(rig: Rig) -> None:
+    part = Part("a")
+    rig.actor(part.stream, retry=CONTINUE)
+    await rig.start(owner_lease=6.0, timeout=100.0)
+    driving = await rig.drive()
+    await part.waits()
+    for _ in range(3):
+        await asyncio.sleep(4)
+        await rig.store.touch("run")
+    await driving.lose()
+    await rig.go()  # it reads what stands, and meanwhile the owner falls silent
+    assert rig.store.calls["head"] > 6
+    assert rig.store.full_heads == 0
+
+
 async def test_an_outage_is_not_the_owner_s_silence(rig: Rig) -> None:
     part = Part("a")
     rig.actor(part.stream)

@@ -70,6 +70,8 @@ class FaultStore:
         self.calls: Counter[str] = Counter()
         self.appended: list[tuple[Batch, bool]] = []
         """Every (batch, end) that somebody tried to append, refused or not, in order."""
+        self.full_heads = 0
+        """How many heads were asked for with input and result."""
         self.out = False
         """While true every call raises `Unavailable`, and the notices of others' doings are kept back."""
         self.pace = 0
@@ -160,8 +162,9 @@ class FaultStore:
     async def create(self, meta: Meta) -> Head:
         return await self._do("create", lambda: self.store.create(meta))
 
-    async def head(self, run: str) -> Head:
-        return await self._do("head", lambda: self.store.head(run))
+    async def head(self, run: str, *, full: bool = True) -> Head:
+        self.full_heads += full
+        return await self._do("head", lambda: self.store.head(run, full=full))
 
     async def heads(
         self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None

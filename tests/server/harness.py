@@ -80,9 +80,9 @@ class WatchedTransport(StoreTransport):
         self._stumble("heads")
         return await super().heads(**options)
 
-    async def head(self, run: str) -> Any:
+    async def head(self, run: str, *, full: bool = True) -> Any:
         self._stumble("head")
-        return await super().head(run)
+        return await super().head(run, full=full)
 
     async def start(self, meta: Meta) -> Any:
         self._stumble("start")

@@ -55,6 +55,9 @@ async def test_start() -> None:
             2,
             {"a": 1, "b": 2},
         )
+        light = (await r.ask("GET", f"/runs/{run}?full=0")).json
+        assert shown == light | {"input": {"a": 1, "b": 2}, "result": 3}
+        assert not {"input", "result"} & set(light)
 
 
 async def test_options_are_kept() -> None:
@@ -375,6 +378,7 @@ WRONG: list[tuple[str, str, Any, dict[str, str], int, str]] = [
     ("POST", "/runs/r/readers/me", {"seq": -1}, {}, 422, "invalid_input"),
     ("POST", "/runs/r/readers/me", {}, {}, 422, "invalid_input"),
     ("GET", "/runs/r/events?attach=perhaps", None, {}, 400, "usage"),
+    ("GET", "/runs/r?full=perhaps", None, {}, 400, "usage"),
     ("POST", "/runs/r/inbox", {}, {}, 422, "invalid_input"),
     ("POST", "/runs/r/inbox", {"type": "a b"}, {}, 422, "invalid_input"),
     ("POST", "/runs/r/inbox", {"type": "x", "id": "a b"}, {}, 422, "invalid_input"),

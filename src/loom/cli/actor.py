@@ -174,7 +174,7 @@ async def _conclude(request: _Request, run: Run[Any, Any], watch: Watch) -> None
         if request.output == "text":
             watch.result(result)
         else:
-            view = replace(view_of(await run.status()), result=Raw(encode(result)))
+            view = replace(view_of(await run.status(full=True)), result=Raw(encode(result)))
             watch.result(run_text(view, request.output))
     await watch.end()
 

@@ -67,7 +67,7 @@ def show(run: RunId, /, *, where: Where | None = None, output: Listing = "table"
     """What is known of a run: state, input, times, result or error."""
 
     async def ask(client: Client) -> Head:
-        return await client.run(run).status()
+        return await client.run(run).status(full=True)
 
     print(run_text(view_of(call(where, ask)), output))
 

@@ -137,7 +137,7 @@ class Attempt:
     async def _read_kept(self) -> bool:
         """Read from the first chunk that is kept; False if it was trimmed meanwhile, by who wrote before us."""
         store, run = self._job.store, self._job.meta.run
-        head = await self._job.backoff.attempt(lambda: store.head(run))
+        head = await self._job.backoff.attempt(lambda: store.head(run, full=False))
         self._history.said = head.first > 1
         after = head.earliest
         while True:

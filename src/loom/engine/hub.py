@@ -275,7 +275,7 @@ class Viewer:
     async def _attach(self) -> Feed:
         if self._hub.closed:
             raise closed()
-        head = await self._backoff.attempt(lambda: self._logs.head(self._run))
+        head = await self._backoff.attempt(lambda: self._logs.head(self._run, full=False))
         feed = self._feed = self._hub.attach(self._run)
         if self._attached and head.meta.ahead is not None and not head.ended:
             self._reader = Reader(self._logs.mark, self._run)

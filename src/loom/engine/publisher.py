@@ -243,7 +243,7 @@ class _Opened:
     async def _history(self) -> History | None:
         """What stood before us, as far as it is kept; None if it was trimmed meanwhile."""
         history = History(keep=True)
-        after = (await self._store.head(self._claim.run)).earliest
+        after = (await self._store.head(self._claim.run, full=False)).earliest
         while (after.seq if after else 0) < self.kept:
             left = self.kept - (after.seq if after else 0)
             try:

@@ -146,7 +146,7 @@ class Run(Generic[T, R]):
         Raises the `RunError` it ended with, `TimeoutError` after `timeout` seconds (the run goes on).
         """
         async with asyncio.timeout(seconds(timeout)):
-            head = await self._ended()
+            head = await self._ended(full=True)
             if head.error is not None:
                 raise _raised(head.error)
             value = decode(bytes(head.result)) if head.result is not None else None
@@ -164,20 +164,20 @@ class Run(Generic[T, R]):
         return decode_batch(page.batches[-1])[-1].usage
 
     async def wait(self, timeout: float | timedelta | None = None) -> Head:
-        """Wait for the end, however it ends. Raises `TimeoutError` (the run goes on)."""
+        """Wait for the end, however it ends; gives the `status` then. Raises `TimeoutError` (the run goes on)."""
         async with asyncio.timeout(seconds(timeout)):
             return await self._ended()
 
-    async def _ended(self) -> Head:
-        head = await self.status()
+    async def _ended(self, *, full: bool = False) -> Head:
+        head = await self.status(full=full)
         if head.ended:
             return head
         await self._follow_out(head.latest)
         try:
-            head = await self.status()
+            head = await self.status(full=full)
         except Unavailable:  # it was there a moment ago: following waits until it is again
             await self._follow_out(head.latest)
-            head = await self.status()
+            head = await self.status(full=full)
         if not head.ended:
             raise RemoteProtocolError("the run's chunks stopped, but it has not ended")
         return head
@@ -187,9 +187,10 @@ class Run(Generic[T, R]):
             async for _ in pages:
                 pass
 
-    async def status(self) -> Head:
-        """What is known of the run now. Raises `LogNotFound`."""
-        head = await self._transport.head(self.id)
+    async def status(self, *, full: bool = False) -> Head:
+        """What is known of the run now; how it was started (`meta.input`) and its `result` only if `full`: asking often
+        then costs no more for a large one. Raises `LogNotFound`."""
+        head = await self._transport.head(self.id, full=full)
         self._over = self._over or head.ended
         return head
 

@@ -128,7 +128,7 @@ class Runner:
         backoff = Backoff.of_store()
         while True:
             try:
-                head = await self._job.store.head(self._job.meta.run)
+                head = await self._job.store.head(self._job.meta.run, full=False)
             except LogNotFound:
                 return  # dropped: the inbox hears of it too
             except REPEATABLE:

@@ -168,8 +168,8 @@ class StoreTransport:
             return meta
         return replace(meta, input=producer.inputs.settled(meta.input))
 
-    async def head(self, run: str) -> Head:
-        return await self.store.head(run)
+    async def head(self, run: str, *, full: bool = True) -> Head:
+        return await self.store.head(run, full=full)
 
     async def heads(
         self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
@@ -233,7 +233,7 @@ class StoreTransport:
 
     async def mark(self, run: str, reader: str, seq: int | None) -> None:
         check_id(reader, "reader")
-        head = await self.store.head(run)
+        head = await self.store.head(run, full=False)
         if head.meta.ahead is None or head.ended:
             return
         if seq is not None:

@@ -85,8 +85,9 @@ class Logs(Protocol):
         differs: the caller compares with `Meta.same_request`)."""
         ...
 
-    async def head(self, run: str) -> Head:
-        """The outbox's head, with the result. Raises `LogNotFound`."""
+    async def head(self, run: str, *, full: bool = True) -> Head:
+        """The outbox's head; its input and result only if `full`: without them it costs the same whatever they, and the
+        log, hold. Raises `LogNotFound`."""
         ...
 
     async def heads(
@@ -293,7 +294,7 @@ class Transport(Protocol):
         """
         ...
 
-    async def head(self, run: str) -> Head: ...
+    async def head(self, run: str, *, full: bool = True) -> Head: ...
 
     async def heads(
         self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None

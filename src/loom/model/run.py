@@ -53,7 +53,7 @@ _ID = re.compile(ID_PATTERN, re.ASCII)
 _INBOX = "/in"
 
 NO_INPUT = msgspec.Raw(b"null")
-"""The input of a run that was given none, and of every run in lists: they leave inputs out."""
+"""The input of a run that was given none, and of every head that leaves inputs out (as in lists)."""
 
 
 def check_id(text: str, field: str = "id") -> str:
@@ -119,7 +119,8 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True):
-    """What a store knows of an outbox without reading it. In lists `meta.input` and `result` are left out.
+    """What a store knows of an outbox without reading it. `meta.input` and `result` are left out in lists, and wherever
+    a head is not asked for as `full`.
 
     `epochs` are (epoch, its first seq), in order; chunks of an epoch reach to the next epoch's first seq - 1.
     `first` is the first seq still kept (1 if nothing was trimmed), `tail` the last one (0 if empty).
@@ -133,7 +134,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_o
     state: RunState = "queued"
     error: ErrorInfo | None = None
     result: msgspec.Raw | None = None
-    """The `complete` chunk's data."""
+    """The `complete` chunk's data; None also where the head is not `full`."""
     started: float | None = None
     ended_at: float | None = None
     beat: int = 0

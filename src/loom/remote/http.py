@@ -93,8 +93,9 @@ class HttpTransport:
         )
         return head_of(self._read_as(await self._call("POST", "/runs", body=body), RunView))
 
-    async def head(self, run: str) -> Head:
-        return head_of(self._read_as(await self._call("GET", _path(run)), RunView))
+    async def head(self, run: str, *, full: bool = True) -> Head:
+        query = None if full else {"full": "0"}
+        return head_of(self._read_as(await self._call("GET", _path(run), query=query), RunView))
 
     async def heads(
         self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None

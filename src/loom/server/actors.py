@@ -85,7 +85,7 @@ class Actors:
     async def _resume(self, request: Request, last: str, owned: bool) -> ASGIApp:
         run, after = _parse_event_id(last)
         name = _name_in_path(request)
-        head = await self._transport.head(run)
+        head = await self._transport.head(run, full=False)
         if head.meta.actor != name:
             raise LogNotFound(f"no run {run!r} of actor {name!r}")
         viewing = _viewing(request, run, owned=owned and head.meta.owner_lease is not None)

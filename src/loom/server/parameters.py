@@ -12,6 +12,7 @@ __all__ = [
     "ATTACH",
     "EVENTS",
     "FLAG",
+    "FULL",
     "ID",
     "IDEMPOTENCY_KEY",
     "LAST_EVENT_ID",
@@ -35,6 +36,7 @@ AFTER = Parameter(
     "A cursor: what follows it. Left out or empty: from the beginning.",
     {"type": "string", "pattern": _CURSOR},
 )
+FULL = Parameter("query", "full", "0: without input and result, as in lists; for who asks often.", FLAG)
 NAMED = Parameter("query", "named", "0: no `event:` lines, for `onmessage`.", FLAG)
 ATTACH = Parameter(
     "query",

@@ -37,6 +37,7 @@ from .parameters import (
     AFTER,
     ATTACH,
     EVENTS,
+    FULL,
     ID,
     IDEMPOTENCY_KEY,
     LAST_EVENT_ID,
@@ -101,7 +102,7 @@ class Runs:
         return (
             Operation(
                 "GET", "/runs/{id}", "showRun", "A run: state, cursors, times, result.", self.show,
-                {200: Answer("The run.", RunView)}, (RUN,), errors=(404,),
+                {200: Answer("The run.", RunView)}, (RUN, FULL), errors=(404,),
             ),
             Operation(
                 "GET", "/runs/{id}/events", "followRun", "Follow a run.", self.events, EVENTS,
@@ -165,7 +166,8 @@ class Runs:
         return json_answer(RunList([view_of(head, full=False) for head in heads], following))
 
     async def show(self, request: Request) -> ASGIApp:
-        return json_answer(view_of(await self._transport.head(run_in_path(request))))
+        full = query_flag(request, "full", True)
+        return json_answer(view_of(await self._transport.head(run_in_path(request), full=full), full=full))
 
     async def events(self, request: Request) -> ASGIApp:
         run = run_in_path(request)
@@ -175,7 +177,7 @@ class Runs:
         after = resume_at(request, run, request.query_params.get("after"))
         if (end := parting(self._streams, request.method, Viewing(named=named))) is not None:
             return end
-        ahead = None if attach else (await self._transport.head(run)).meta.ahead
+        ahead = None if attach else (await self._transport.head(run, full=False)).meta.ahead
         return await open_events(self._streams, run, after, Viewing(named=named, attach=attach, ahead=ahead))
 
     async def chunks(self, request: Request) -> ASGIApp:

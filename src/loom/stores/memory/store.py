@@ -94,8 +94,8 @@ class MemoryStore:
             self._watchers.tell(meta.run, Notice())
         return run.head()
 
-    async def head(self, run: str) -> Head:
-        return self._run(run).head()
+    async def head(self, run: str, *, full: bool = True) -> Head:
+        return self._run(run).head(full=full)
 
     async def heads(
         self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None

@@ -85,11 +85,14 @@ local function close(keys, args, from)
   publish(keys[3], '')
 end
 
+-- with the last batch, which tells the result, only of a run that has ended
+
 local function head_of(keys)
   local head = redis.call('HGETALL', keys[1])
   if #head == 0 then return refuse('GONE') end
-  local _, _, payload = newest_batch(keys[2])
-  return {head, payload or ''}
+  local payload = ''
+  if redis.call('HGET', keys[1], 'ended') == '1' then payload = select(3, newest_batch(keys[2])) or '' end
+  return {head, payload}
 end
 
 -- keys: 1 to 6; meta, input, inbox epoch, milliseconds to keep it

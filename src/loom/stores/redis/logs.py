@@ -61,6 +61,15 @@ class Logs:
     async def head(self, run: str) -> Head:
         return _head(run, await self._call("head", run))
 
+    async def light_head(self, run: str) -> Head:
+        """Without input and result, and without touching the log."""
+        key = self._keys.of(run)[0]
+        reply = await self._servers.ask(key, "HMGET", key, *LISTED)
+        fields = {name.encode(): value for name, value in zip(LISTED, reply, strict=True)}
+        if fields[b"meta"] is None:
+            raise _no_run(run)
+        return head_of(run, fields)
+
     async def listed(self, runs: Iterable[str]) -> list[Head]:
         """Heads as lists show them, asked for together, of those that are there and can be read: of a damaged one
         whoever asks for that run is told."""
@@ -68,11 +77,10 @@ class Logs:
         return [head for head in heads if head is not None]
 
     async def _listed(self, run: str) -> Head | None:
-        key = self._keys.of(run)[0]
         try:
-            reply = await self._servers.ask(key, "HMGET", key, *LISTED)
-            fields = {name.encode(): value for name, value in zip(LISTED, reply, strict=True)}
-            return None if fields[b"meta"] is None else head_of(run, fields)
+            return await self.light_head(run)
+        except LogNotFound:
+            return None
         except Damaged as damage:
             _log.error("left out of a list: run %s: %s", run, damage)
             return None
@@ -98,8 +106,9 @@ class Logs:
     async def end_idle(self, run: str) -> bool:
         """End an orphan in which nothing has happened for too long; whether it was one. Whoever writes it after all is
         fenced, or comes first."""
-        _, last = await self._call("head", run)
-        if not last or not is_idle(Batch(0, 1, last.count(b"\n"), last), self._wall()):
+        out = self._keys.of(run)[1]
+        newest = batches_of(run, await self._servers.ask(out, "XREVRANGE", out, "+", "-", "COUNT", 1), inbox=False)
+        if not newest or not is_idle(newest[0], self._wall()):
             return False
         fence = await self.fence(run, uuid.uuid4().hex)
         if fence.ended:
@@ -214,10 +223,14 @@ def _mark(reader: bytes, text: bytes) -> Mark:
     return Mark(reader.decode(), int(seq), int(beat))
 
 
+def _no_run(run: str) -> LogNotFound:
+    return LogNotFound(f"there is no run {run!r}")
+
+
 def _refusal(refused: Refused, run: str) -> LoomError:
     match refused.word:
         case "GONE":
-            return LogNotFound(f"there is no run {run!r}")
+            return _no_run(run)
         case "FENCED":
             return Fenced(f"a newer writer has taken over run {run!r}")
         case "ENDED":

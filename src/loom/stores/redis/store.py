@@ -101,9 +101,9 @@ class RedisStore:
         await self._servers.call("index", (self._keys.runs, self._keys.open), meta.run)
         return await self._logs.create(meta)
 
-    async def head(self, run: str) -> Head:
+    async def head(self, run: str, *, full: bool = True) -> Head:
         self._check()
-        return await self._logs.head(run)
+        return await (self._logs.head(run) if full else self._logs.light_head(run))
 
     async def heads(
         self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None

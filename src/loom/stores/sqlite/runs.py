@@ -68,8 +68,8 @@ def create(session: Session, meta: Meta) -> Head:
     return head(session, meta.run)
 
 
-def head(session: Session, run: str) -> Head:
-    return _head(_found(session.one(sql.HEAD, run), run))
+def head(session: Session, run: str, *, full: bool = True) -> Head:
+    return _head(_found(session.one(sql.HEAD if full else sql.LIGHT_HEAD, run), run))
 
 
 def heads(session: Session, limit: int, before: str | None, state: RunState | None, actor: str | None) -> list[Head]:

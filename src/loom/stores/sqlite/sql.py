@@ -34,6 +34,7 @@ HEAD = f"""
 {_HEAD}, input, iif(ended IS NULL, NULL, (SELECT payload FROM batch WHERE log = 2 * run.id ORDER BY last DESC LIMIT 1))
 FROM run WHERE name = ?1
 """
+LIGHT_HEAD = f"{_HEAD}, NULL, NULL FROM run WHERE name = ?1"
 
 RUN_ID = "SELECT id FROM run WHERE name = ?1"
 

@@ -105,8 +105,8 @@ class SqliteStore:
     async def create(self, meta: Meta) -> Head:
         return await self._write(partial(runs.create, meta=meta))
 
-    async def head(self, run: str) -> Head:
-        return await self._read(partial(runs.head, run=run))
+    async def head(self, run: str, *, full: bool = True) -> Head:
+        return await self._read(partial(runs.head, run=run, full=full))
 
     async def heads(
         self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None

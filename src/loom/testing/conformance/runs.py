@@ -7,12 +7,13 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from loom.model import limits
 from loom.model.chunk import CANCEL, Chunk
 from loom.model.errors import LimitExceeded, LogEnded, LogNotFound
 from loom.model.ports import Durability, Store
-from loom.model.run import RunState, inbox_of
+from loom.model.run import NO_INPUT, RunState, inbox_of
 from loom.tasks import spawn
 from loom.testing.author import Author, read_all
 from loom.wire.json import encode, make_batch
@@ -101,6 +102,19 @@ class RunConformance(Suite):
             if chunk.type == "complete":
                 assert head.result is not None
                 assert msgspec.json.decode(head.result) == chunk.data
+
+    async def test_a_light_head_leaves_out_input_and_result(self, store: Store) -> None:
+        """Without `full` a head is the same but for input and result, from the run's start to its end."""
+        input, result = msgspec.Raw(b'{"a":1}'), "a result"
+        await store.create(meta(input=input, key="k", timeout=1.5))
+        author = await Author.start(store)
+        for chunk in (Chunk("data", "a chunk"), Chunk("complete", result)):
+            await author.say(chunk)
+            head, light = await store.head("run"), await store.head("run", full=False)
+            assert light == replace(head, meta=replace(head.meta, input=NO_INPUT), result=None)
+        assert (bytes(head.meta.input), head.result) == (bytes(input), msgspec.Raw(encode(result)))
+        with pytest.raises(LogNotFound):
+            await store.head("another", full=False)
 
     async def test_heads_lists_the_newest_first(self, store: Store) -> None:
         """Pages of heads, newest first, by `before`, each run once; without inputs and results."""
