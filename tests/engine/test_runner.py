@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,6 +19,7 @@ from loom.model import limits
 from loom.model.chunk import CANCEL, Chunk, Message, Progress, Result
 from loom.model.errors import (
     ErrorInfo,
+    LimitExceeded,
     LogNotFound,
     RemoteProtocolError,
     RunFailed,
@@ -1024,9 +1026,7 @@ async def test_an_error_at_any_stage_ends_the_run_with_it(rig: Rig, target: Any)
     assert error == ErrorInfo("run_failed", "ValueError: bad", False, {"type": "ValueError"})
 
 
-@pytest.mark.parametrize(
-    "result", [object(), "lone \ud800", "x" * limits.CHUNK_BYTES, {1j: 2}], ids=["object", "surrogate", "large", "key"]
-)
+@pytest.mark.parametrize("result", [object(), "lone \ud800", {1j: 2}], ids=["object", "surrogate", "key"])
 async def test_a_result_that_cannot_be_sent_is_invalid_output(rig: Rig, result: Any) -> None:
     async def work() -> Any:
         return result
@@ -1046,19 +1046,76 @@ async def test_an_item_that_cannot_be_sent_is_invalid_output(rig: Rig) -> None:
     assert part.trace == ["closed"]
 
 
-@pytest.mark.parametrize(
-    ("item", "code"),
-    [("x" * limits.CHUNK_BYTES, "too_large"), (Chunk("start"), "local_protocol_error")],
-    ids=["large", "reserved"],
-)
-async def test_an_item_that_must_not_be_sent_fails_the_run(rig: Rig, item: Any, code: str) -> None:
-    part = Part("a", item)
+async def test_an_item_that_must_not_be_sent_fails_the_run(rig: Rig) -> None:
+    part = Part("a", Chunk("start"))
     rig.actor(part.stream)
     await rig.start()
     await rig.go()
     error = (await rig.log())[-1].error
     assert error is not None
-    assert (error.code, error.details["code"]) == ("run_failed", code)
+    assert (error.code, error.details["code"]) == ("run_failed", "local_protocol_error")
+
+
+LARGE = "x" * limits.CHUNK_BYTES
+DEEP: list[Any] = functools.reduce(lambda inner, _: [inner], range(limits.JSON_DEPTH), [])
+
+
+async def yields(ctx: Context) -> AsyncIterator[Any]:
+    yield ctx.resources
+
+
+def yields_in_a_thread(ctx: Context) -> Iterator[Any]:
+    yield ctx.resources
+
+
+async def returns(ctx: Context) -> Any:
+    return ctx.resources
+
+
+def returns_in_a_thread(ctx: Context) -> Any:
+    return ctx.resources
+
+
+async def ends_with(ctx: Context) -> AsyncIterator[Any]:
+    yield Result(ctx.resources)
+
+
+async def emits(ctx: Context) -> None:
+    with pytest.raises(LimitExceeded, match=r"chunk.*(larger than 1044480|deep)"):
+        await ctx.emit(ctx.resources)
+    await ctx.emit(ctx.resources)
+
+
+def emits_in_a_thread(ctx: Context) -> None:
+    ctx.emit_sync(Chunk("log", ctx.resources))
+
+
+async def progresses(ctx: Context) -> None:
+    await ctx.progress(1, message=LARGE)
+
+
+EMITTERS = [
+    yields, yields_in_a_thread, returns, returns_in_a_thread, ends_with, emits, emits_in_a_thread, progresses,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", EMITTERS)
+@pytest.mark.parametrize("value", [LARGE, DEEP], ids=["large", "deep"])
+async def test_what_no_chunk_can_hold_ends_the_run_as_too_large(rig: Rig, target: Any, value: Any) -> None:
+    rig.resources = Resources({"actor": value})
+    rig.actor(target)
+    await rig.start()
+    assert await rig.go() is Ending.ENDED
+    assert await rig.story() == [("start", 1, 0), ("error", "too_large")]
+
+
+@pytest.mark.parametrize("target", [yields, returns])
+async def test_the_largest_chunk_that_an_event_can_hold_is_said(rig: Rig, target: Any) -> None:
+    rig.resources = Resources({"actor": "x" * (limits.CHUNK_BYTES - 100)})
+    rig.actor(target)
+    await rig.start()
+    await rig.go()
+    assert types_in(await rig.log()) in (["start", "data", "complete"], ["start", "complete"])
 
 
 @pytest.mark.parametrize(

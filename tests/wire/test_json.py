@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypedDict
 
@@ -28,7 +30,6 @@ from loom.wire.json import (
     decode_chunk,
     decode_message,
     encode,
-    encode_into,
     ending_of,
     make_batch,
     type_of,
@@ -87,10 +88,10 @@ class Custom:
 
 
 @pytest.mark.parametrize(
-    ("value", "json"),
+    ("value", "expected"),
     [
         (None, b"null"),
-        ("ä\u2028\n", b'"\xc3\xa4\xe2\x80\xa8\\n"'),
+        ("ä\u2019\n", b'"\xc3\xa4\xe2\x80\x99\\n"'),
         ({"b": 1, "a": [True, 0.5]}, b'{"b":1,"a":[true,0.5]}'),
         ([math.nan, math.inf, -math.inf], b"[null,null,null]"),
         (Item("x"), b'{"name":"x","count":1}'),
@@ -107,8 +108,8 @@ class Custom:
         (Message("x", 1, "s", "i", 2.0), b'{"type":"x","data":1,"sender":"s","id":"i","time":2.0}'),
     ],
 )
-def test_encode(value: Any, json: bytes) -> None:
-    assert encode(value) == json
+def test_encode(value: Any, expected: bytes) -> None:
+    assert encode(value) == expected
 
 
 @pytest.mark.parametrize("value", [Custom(), object, {"a": [Custom()]}, {1j: 1}])
@@ -122,12 +123,31 @@ def test_encode_names_the_type_that_has_no_json() -> None:
         encode([Custom()])
 
 
-def test_encode_into_writes_at_an_offset() -> None:
-    buffer = bytearray(b"abc")
-    encode_into([1], buffer, -1)
-    assert buffer == b"abc[1]"
-    encode_into({}, buffer, 1)
-    assert buffer == b"a{}"
+@pytest.mark.parametrize("encoding", [encode, canonical])
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85"])
+def test_line_ends_to_unicode_go_out_as_escapes(encoding: Callable[[Any], bytes], end: str) -> None:
+    for value in (
+        end,
+        f"a{end}{end}é\u2019©…",
+        [f"\\{end}"],
+        {f"key{end}": [end, 1]},
+        {1: end},
+        Item(end),
+        ErrorInfo("x", end),
+    ):
+        data = encoding(value)
+        assert len(data.decode().splitlines()) == 1
+        assert decode(data) == msgspec.to_builtins(value, str_keys=True)
+    raw = msgspec.json.encode([end])
+    assert encoding({"came": msgspec.Raw(raw)}) == b'{"came":["\\u%04x"]}' % ord(end)
+
+
+@given(st.recursive(st.text(st.sampled_from('a\\"\n\x80\x85\u2028\u2029\u2027é©¨…日😀')), st.lists))
+def test_any_text_is_one_line_to_any_reader(value: Any) -> None:
+    for data in (encode(value), canonical(value)):
+        assert len(data.decode().splitlines()) == 1
+        assert data.splitlines() == [data]
+        assert json.loads(data) == value
 
 
 def test_canonical_gives_equal_values_equal_bytes() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -349,6 +350,17 @@ def test_a_fault_is_no_chunk() -> None:
 
 
 def test_the_limit_lets_every_chunk_pass() -> None:
-    batch = make_batch(1, 1, [Chunk("data", "x" * (limits.CHUNK_BYTES - 100))])
-    (event,) = Decoder().feed(frames(batch))
-    assert event.data + b"\n" == batch.payload
+    """Ours, and that of httpx2's reader, which counts the other fields as well (its default is 1 MiB)."""
+    longest = "x" * 64
+    line = b'{"type":"%b","data":"' % longest.encode()
+    line += b"x" * (limits.CHUNK_BYTES - len(line) - 2) + b'"}'
+    batch = Batch(10**16 - 1, 10**16 - 1, 10**16 - 1, line + b"\n")
+    check_type(longest)
+    stream = frames(batch, prefix=b"r" * limits.ID_LENGTH + b":")
+    (event,) = Decoder().feed(stream)
+    assert event.data == line
+    response = httpx2.Response(
+        200, headers={"content-type": "text/event-stream"}, content=stream, request=httpx2.Request("GET", "http://x")
+    )
+    (theirs,) = httpx2.EventSource(response)
+    assert theirs.data.encode() == line

@@ -19,7 +19,6 @@ from loom.model.errors import (
     DEAD,
     CursorExpired,
     ErrorInfo,
-    LimitExceeded,
     RunFailed,
     StartOver,
 )
@@ -287,8 +286,8 @@ class Attempt:
             return await self._failed(writer, error)
         try:
             return await self._end(writer, Chunk("complete", task.result(), None, None, None, time.time()))
-        except (LimitExceeded, RunFailed) as reason:
-            return await self._failed(writer, RunFailed(f"its result: {reason}", code="invalid_output"))
+        except RunFailed as reason:
+            return await self._failed(writer, RunFailed(f"its result: {reason}", code=reason.code))
 
     async def _failed(self, writer: Writer, error: BaseException) -> Ending | None:
         info = info_of(error)

@@ -129,8 +129,8 @@ class Context:
     async def emit(self, item: Any) -> None:
         """Say `item` (any value, `Progress` or `Chunk`), as a generator's yield does; waits while the writer is full.
 
-        Raises `LocalProtocolError` for reserved types, `LimitExceeded` for a chunk that is too large, `RunFailed`
-        (`invalid_output`) for a value that has no JSON.
+        Raises `LocalProtocolError` for reserved types, `LimitExceeded` (`too_large`) for a chunk that is too
+        large, `RunFailed` (`invalid_output`) for a value that has no JSON.
         """
         await self._emit(item)
 

@@ -22,7 +22,7 @@ from loom.wire.json import check_depth, encode, sound
 from .backoff import REPEATABLE, Backoff
 from .trim import Trimmer
 
-__all__ = ["Writer", "encode_chunk"]
+__all__ = ["OutputTooLarge", "Writer", "encode_chunk"]
 
 _OPEN, _ENDED = State.OPEN, State.ENDED  # looked at once a chunk
 
@@ -31,6 +31,12 @@ _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 _SMALL = 2 * limits.JSON_DEPTH
 """JSON of this many bytes cannot nest too deeply: each level takes two."""
+
+
+class OutputTooLarge(RunFailed, LimitExceeded):
+    """A chunk that is larger than any may be. Not caught by its producer it is the run's end, under its own code."""
+
+    default_code = "too_large"
 
 
 class Writer:
@@ -90,7 +96,7 @@ class Writer:
         """Say `chunk`; whether to await `room` before the next. It is encoded here and now: what happens to its data
         later changes nothing.
 
-        Raises `LocalProtocolError` (the grammar forbids it), `LimitExceeded` (too large or nested too deeply),
+        Raises `LocalProtocolError` (the grammar forbids it), `OutputTooLarge` (too large or nested too deeply),
         `RunFailed` (`invalid_output`: it has no JSON), or what broke the writer. Nothing was said then.
         """
         return self.put_line(chunk.type, encode_chunk(chunk))
@@ -297,7 +303,7 @@ def encode_chunk(chunk: Chunk[Any]) -> bytes:
 def _refusal(chunk: Chunk[Any], error: BaseException) -> BaseException:
     """What a chunk's author is told: by what he did, not by what the encoder ran into."""
     if isinstance(error, RecursionError):
-        return LimitExceeded("a chunk's JSON is nested too deeply", code="too_large")
+        return OutputTooLarge("a chunk's JSON is nested too deeply")
     if isinstance(error, (TypeError, ValueError)):  # no JSON form; a lone surrogate, which UTF-8 has not
         return RunFailed(f"cannot send a {chunk.type!r} chunk: {error}", code="invalid_output")
     return error
@@ -305,8 +311,11 @@ def _refusal(chunk: Chunk[Any], error: BaseException) -> BaseException:
 
 def _check(data: bytes) -> None:
     if len(data) > limits.CHUNK_BYTES:
-        raise LimitExceeded(f"a chunk of {len(data)} bytes is larger than {limits.CHUNK_BYTES}", code="too_large")
+        raise OutputTooLarge(
+            f"a chunk of {len(data)} bytes is larger than {limits.CHUNK_BYTES}: write it to a file or an object store,"
+            " and pass on its name"
+        )
     try:
         check_depth(data)
     except LoomError as error:
-        raise LimitExceeded(f"a chunk's {error}", code="too_large") from None
+        raise OutputTooLarge(f"a chunk's {error}") from None

@@ -7,8 +7,13 @@ from __future__ import annotations
 
 # --- what a run says -------------------------------------------------------------------------------------------------
 
-CHUNK_BYTES = 1 << 20
-"""One chunk's JSON. Larger things belong in files or object stores, with a chunk that names them."""
+EVENT_FIELDS = 4 << 10
+"""What an event holds besides its chunk's JSON: an id (a run's name, a cursor), a type, or the fields of a completion's
+delta, of which the model's name as JSON is the longest (6 * `MODEL_NAME`)."""
+
+CHUNK_BYTES = (1 << 20) - EVENT_FIELDS
+"""One chunk's JSON, so that its event fits what clients take: 1 MiB (httpx2's `EventSource`). Larger things belong in
+files or object stores, with a chunk that names them."""
 
 BATCH_BYTES = 256 << 10
 """The writer's pending batch: beyond it the producer waits. Large enough that a row's overhead vanishes."""

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from loom.engine.context import Context
+from loom.engine.writer import encode_chunk
 from loom.model.ai import AI
 from loom.model.chunk import Chunk, Message, Progress
 from loom.model.errors import LocalProtocolError
 from loom.model.grammar import RESERVED
-from loom.wire.json import convert, decode_chunk, encode
+from loom.wire.json import convert, decode_chunk
 
 __all__ = ["FakeContext", "context"]
 
@@ -69,7 +70,7 @@ class FakeContext(Context):
             chunk = Chunk("progress", progress=item)
         if chunk.type in RESERVED:
             raise LocalProtocolError(f"a producer does not say {chunk.type!r} itself")
-        self.emitted.append(decode_chunk(encode(chunk)))
+        self.emitted.append(decode_chunk(encode_chunk(chunk)))
 
     def _next(self, type: str | None) -> Message[Any]:
         for index, message in enumerate(self._messages):

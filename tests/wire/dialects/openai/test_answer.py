@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx2
 import pytest
 
+from loom.engine.writer import encode_chunk
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import ErrorInfo, RemoteProtocolError, RunFailed
@@ -318,3 +320,25 @@ def test_what_are_no_chunks_is_told() -> None:
     batch = make_batch(100000001, 1, [START])
     with pytest.raises(RemoteProtocolError):
         Events("r", "m", 1.0).frames(type(batch)(batch.epoch, 1, 1, b'{"type":3}\n'))
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        said("x" * (limits.CHUNK_BYTES - 60)),
+        said(['"'] * (limits.CHUNK_BYTES // 6)),
+        said(TextPart("\x01" * (limits.CHUNK_BYTES // 6 - 20))),
+        said(ToolCallPart("i", "n" * (limits.CHUNK_BYTES // 2), "\x01" * (limits.CHUNK_BYTES // 12 - 20))),
+        said(UsagePart(1, 2, details={"prompt_tokens_details": {"x": "x" * (limits.CHUNK_BYTES - 200)}})),
+    ],
+    ids=["text", "json", "part", "call", "usage"],
+)
+def test_the_largest_chunk_of_the_longest_name_fits_in_other_peoples_events(large: Chunk[Any]) -> None:
+    """At httpx2's own limit; what grows on its way, JSON as text, goes out in parts."""
+    assert len(encode_chunk(large)) <= limits.CHUNK_BYTES
+    events = Events("r" * limits.ID_LENGTH, "\x01" * limits.MODEL_NAME, 10.0**15, include_usage=True)
+    stream = events.frames(make_batch(1, 1, [START, large, large, END]))
+    response = httpx2.Response(
+        200, headers={"content-type": "text/event-stream"}, content=stream, request=httpx2.Request("GET", "http://x")
+    )
+    assert [event.data for event in httpx2.EventSource(response)][-1] == "[DONE]"

@@ -6,6 +6,7 @@ is the text.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -117,9 +118,22 @@ class Events:
         return b""
 
     def _delta(self, field: bytes, value: bytes) -> bytes:
+        """The string as it is; in parts where its event would be too large, as JSON as text can be (quotes escaped)."""
+        if len(value) <= limits.CHUNK_BYTES:
+            return self._event(field, value)
+        return b"".join([self._event(field, encode(part)) for part in _parts(_any.decode(value))])
+
+    def _event(self, field: bytes, value: bytes) -> bytes:
         role, self._role = self._role, b""
         self.spoken = True
         return b'%b%b"%b":%b%b' % (self._open, role, field, value, self._close)
+
+    def _tool_calls(self, calls: list[dict[str, Any]]) -> bytes:
+        """In one event, or where that would be too large, part by part: clients add up the arguments by index."""
+        whole = encode(calls)
+        if len(whole) <= limits.CHUNK_BYTES:
+            return self._event(b"tool_calls", whole)
+        return b"".join([self._event(b"tool_calls", encode([part])) for call in calls for part in _parts_of(call)])
 
     def _restart(self, kept: int) -> bytes:
         if self._spoken_to <= kept:
@@ -133,7 +147,7 @@ class Events:
         if not self.spoken and not calls and (piece := result_of(line)):
             frames = self._delta(*piece)
         if calls:
-            frames += self._delta(b"tool_calls", encode(calls))
+            frames += self._tool_calls(calls)
         elif not self.spoken:
             frames += self._delta(b"content", b'""')
         finish = b'{"index":0,"delta":{},"logprobs":null,"finish_reason":"%b"}]' % self._held.reason.encode()
@@ -143,6 +157,20 @@ class Events:
             frames += self._head + b'],"usage":%b}\n\n' % encode(usage)
         self.ended = self.run_ended = True
         return frames + b"data: [DONE]\n\n"
+
+
+def _parts(text: str) -> Iterator[str]:
+    """`text` in parts of at most `limits.CHUNK_BYTES` of JSON, in which a character takes six bytes at most."""
+    most = limits.CHUNK_BYTES // 6
+    return (text[start : start + most] for start in range(0, len(text), most))
+
+
+def _parts_of(call: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A call without its arguments, and what is added to those."""
+    function = call["function"]
+    yield {**call, "function": {**function, "arguments": ""}}
+    for part in _parts(function["arguments"]):
+        yield {"index": call["index"], "function": {"arguments": part}}
 
 
 # --- the whole -------------------------------------------------------------------------------------------------------
