@@ -248,8 +248,77 @@ async def test_an_app_s_own_model_is_used_and_stays_open() -> None:
     other.actor("b")(nothing)
     app.include(other)
     async with app.resources() as resources:
-        assert resources.ais["a"] is None
-        lend = resources.ais["b"]
-        assert lend is not None
-        assert lend() is own
+        lend_a, lend_b = resources.ais["a"], resources.ais["b"]
+        assert lend_a is not None
+        with pytest.raises(UsageError, match="OPENAI_API_KEY"):
+            lend_a()
+        assert lend_b is not None
+        assert lend_b() is own
     assert trace.events == ["made"]
+
+
+async def test_a_function_makes_the_model_once_for_all_of_its_apps_and_it_is_closed() -> None:
+    trace = Trace()
+
+    def make() -> Model:
+        return Model(trace)
+
+    app, other = loom.App(ai=make), loom.App(ai=make)
+    app.actor("a")(nothing)
+    other.actor("b")(nothing)
+    app.include(other)
+    for _ in range(2):  # as two event loops, one behind the other
+        trace.events.clear()
+        async with app.resources(lambda: pytest.fail("the environment is not asked")) as resources:
+            lends = [resources.ais[name] for name in "ab"]
+            assert trace.events == []
+            assert lends[0] is not None
+            assert lends[1] is not None
+            assert lends[0]() is lends[1]()
+        assert trace.events == ["made", "closed"]
+
+
+@pytest.mark.parametrize("ai", ["sk-a-secret-key", 7, object()])
+def test_what_is_no_model_is_refused_at_declaration_and_not_shown(ai: Any) -> None:
+    with pytest.raises(UsageError, match=r"App\(ai=...\) takes a loom.AI.*not (str|int|object)$") as raised:
+        loom.App(ai=ai)
+    assert "secret" not in str(raised.value)
+
+
+async def test_without_a_model_the_run_fails_and_names_the_ways_to_set_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_providers(monkeypatch)
+    app = loom.App()
+
+    @app.actor
+    async def support(question: str, ctx: loom.Context) -> AsyncIterator[str]:
+        async for token in ctx.ai.stream_completion(question):
+            yield token
+
+    async with loom.testing.client(app) as client:
+        run = await client.start(support, "Where is my refund?")
+        with pytest.raises(loom.RunFailed, match=r"OPENAI_BASE_URL.*ANTHROPIC_API_KEY.*App\(ai=.*FakeAI") as raised:
+            await run.result(timeout=10)
+        assert [chunk.type async for chunk in run.chunks(raise_errors=False)] == ["start", "error"]
+    assert not raised.value.retryable
+
+
+@pytest.mark.parametrize("url", [None, "localhost:11434"])
+async def test_an_app_whose_actor_requires_a_model_does_not_start_without_one(
+    monkeypatch: pytest.MonkeyPatch, url: str | None
+) -> None:
+    without_providers(monkeypatch)
+    if url is not None:
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+    app = loom.App()
+    app.actor("support", requires=["ctx.ai"])(nothing)
+    with pytest.raises(UsageError, match=r"actor 'support' requires ctx.ai: .*(OPENAI_API_KEY|base URL)"):
+        async with loom.testing.client(app):
+            raise AssertionError("it must not start")
+    app.ai = loom.testing.FakeAI([])
+    async with loom.testing.client(app):
+        pass
+
+
+def without_providers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY"):
+        monkeypatch.delenv(name, raising=False)

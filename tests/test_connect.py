@@ -13,7 +13,6 @@ import pytest
 
 import loom
 from loom.connect import connect, default_ai, open_store
-from loom.producers.llm.builtin import MarkovWriter
 from loom.stores.memory import MemoryStore
 from loom.stores.sqlite import SqliteStore
 from tests.remote.scripted import scripted, sized
@@ -194,10 +193,10 @@ async def test_a_lifespan_that_fails_is_told_and_the_store_is_closed(tmp_path: P
 # --- the model -------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_server_in_the_environment_the_model_is_the_built_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+def test_without_a_server_in_the_environment_there_is_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    assert isinstance(default_ai(), MarkovWriter)
+    assert default_ai() is None
 
 
 @pytest.mark.parametrize("url", ["redis://u:secret@h:x", "http://u:secret@[::1", "sqlite://h/x", "sqlite:///a%00b"])

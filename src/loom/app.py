@@ -14,7 +14,7 @@ from loom.engine.options import Options, Retry, check_retention
 from loom.engine.producer import Producer
 from loom.engine.registry import Registry
 from loom.model import limits
-from loom.model.ai import AI
+from loom.model.ai import AI, NO_MODEL
 from loom.model.errors import UsageError
 from loom.model.keep import Keep
 from loom.model.priority import Priority
@@ -28,25 +28,30 @@ Out = TypeVar("Out")
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 """As in Starlette: what it yields is ready before the first chunk and closed after the last."""
 
+_MODEL = "ctx.ai"
+"""The name in `requires=` of an actor that cannot run without a model."""
+
 
 class App:
     """Producers by name, and what their runs share.
 
-    `lifespan(app)`: an async context manager; what it yields is `ctx.resources`. `ai`: the model behind `ctx.ai`
-    (default: the one that the environment names, else the built-in writer). `default_actor`: the name of the one that
-    answers OpenAI's clients for models that no actor is called. `retention`: seconds that its runs are kept after their
-    end, unless their actor or start says otherwise (default: the store's time).
+    `lifespan(app)`: an async context manager; what it yields is `ctx.resources`. `ai`: the model behind `ctx.ai`, or a
+    function that makes it: each worker calls it once, when the model is first used, and closes what it made. Default:
+    the model that the environment names; without one, using `ctx.ai` raises `UsageError`. `default_actor`: the name of
+    the one that answers OpenAI's clients for models that no actor is called. `retention`: seconds that its runs are
+    kept after their end, unless their actor or start says otherwise (default: the store's time).
     """
 
     def __init__(
         self,
         *,
         lifespan: Lifespan | None = None,
-        ai: AI | None = None,
+        ai: AI | Callable[[], AI] | None = None,
         default_actor: str | None = None,
         retention: float | timedelta | None = None,
     ) -> None:
         check_retention(retention)
+        _check_ai(ai)
         self.retention = retention
         self.registry = Registry()
         self.ai = ai
@@ -112,8 +117,9 @@ class App:
         `timeout`, `idle_timeout` (seconds), `ahead`, `priority`: defaults of its runs. `concurrency`: how many of its
         runs each worker drives at a time, at most; two workers drive twice as many. `retention`: seconds that its runs
         are kept for after their end (default: the app's, else the store's). `keep`: how much of a log is kept while its
-        run goes on (default: all, up to `limits.LOG_BYTES`). `requires`: names that the lifespan must provide. Raises
-        `UsageError` for a signature that cannot be called by name, and for a name that is taken.
+        run goes on (default: all, up to `limits.LOG_BYTES`). `requires`: names that the lifespan must provide;
+        "ctx.ai" is the model. Raises `UsageError` for a signature that cannot be called by name, and for a name that is
+        taken.
         """
         options = Options(
             queue=queue,
@@ -156,10 +162,11 @@ class App:
         self._included.append(other)
 
     @contextlib.asynccontextmanager
-    async def resources(self, default_ai: Callable[[], AI] | None = None) -> AsyncIterator[Resources]:
+    async def resources(self, default_ai: Callable[[], AI | None] = lambda: None) -> AsyncIterator[Resources]:
         """Open every lifespan (once an app), check what producers require, and lend it all to a worker.
 
-        Raises `UsageError` naming what is required and not provided, or the default actor that is none.
+        `default_ai`: the model of apps that have none. Raises `UsageError` naming what is required and not provided, or
+        the default actor that is none.
         """
         if self.default_actor is not None:
             self.registry.get(self.default_actor)
@@ -167,13 +174,23 @@ class App:
             values: dict[int, Any] = {}
             for app in self._all():
                 values[id(app)] = await stack.enter_async_context(app._open())
+            models = await stack.enter_async_context(self.models(default_ai))
             for producer in self.registry:
-                _check_required(producer, values[id(self._homes[producer.name])])
-            shared_ai = _shared(default_ai, stack) if default_ai is not None else None
-            yield Resources(
-                {name: values[id(home)] for name, home in self._homes.items()},
-                {name: _ai_of(home, shared_ai) for name, home in self._homes.items()},
-            )
+                _check_required(producer, values[id(self._homes[producer.name])], models[producer.name])
+            yield Resources({name: values[id(home)] for name, home in self._homes.items()}, models)
+
+    @contextlib.asynccontextmanager
+    async def models(self, default_ai: Callable[[], AI | None]) -> AsyncIterator[dict[str, Callable[[], AI]]]:
+        """Functions that give the model of each actor, by its name; the block's end closes the models they made.
+
+        Calling one raises `UsageError` where no model is set.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            lent = {id(None): _shared(default_ai, stack)}
+            for app in self._all():
+                if id(app.ai) not in lent:
+                    lent[id(app.ai)] = _lender(app.ai, stack)
+            yield {name: lent[id(home.ai)] for name, home in self._homes.items()}
 
     def _all(self) -> list[App]:
         found: list[App] = [self]
@@ -190,26 +207,47 @@ class App:
                 yield value
 
 
-def _shared(make: Callable[[], AI], stack: contextlib.AsyncExitStack) -> Callable[[], AI]:
+def _check_ai(ai: Any) -> None:
+    """Raise `UsageError` for what is neither a model nor makes one. The value is not shown: it may be a key."""
+    if ai is not None and not _is_model(ai) and not callable(ai):
+        kind = f"{type(ai).__module__}.{type(ai).__qualname__}".removeprefix("builtins.")
+        raise UsageError(f"App(ai=...) takes a loom.AI, as loom.producers.llm.OpenAICompatible is one, not {kind}")
+
+
+def _is_model(ai: Any) -> bool:
+    return hasattr(ai, "stream_completion") and not isinstance(ai, type)
+
+
+def _shared(make: Callable[[], AI | None], stack: contextlib.AsyncExitStack) -> Callable[[], AI]:
     """The one model that `make` makes when it is first asked for, closed with the stack."""
     made: list[AI] = []
 
     def lend() -> AI:
         if not made:
-            made.append(make())
-            stack.push_async_callback(made[0].aclose)
+            if (ai := make()) is None:
+                raise UsageError(NO_MODEL)
+            made.append(ai)
+            stack.push_async_callback(ai.aclose)
         return made[0]
 
     return lend
 
 
-def _ai_of(app: App, default: Callable[[], AI] | None) -> Callable[[], AI] | None:
-    ai = app.ai
-    return default if ai is None else lambda: ai
+def _lender(ai: Any, stack: contextlib.AsyncExitStack) -> Callable[[], AI]:
+    _check_ai(ai)
+    return (lambda: ai) if _is_model(ai) else _shared(ai, stack)
 
 
-def _check_required(producer: Producer[..., Any], value: Any) -> None:
+def _check_required(producer: Producer[..., Any], value: Any, ai: Callable[[], AI]) -> None:
     for name in producer.requires:
-        there = name in value if isinstance(value, Mapping) else hasattr(value, name)
-        if not there:
+        if name == _MODEL:
+            _check_model(producer, ai)
+        elif name not in value if isinstance(value, Mapping) else not hasattr(value, name):
             raise UsageError(f"actor {producer.name!r} requires the resource {name!r}, which no lifespan provides")
+
+
+def _check_model(producer: Producer[..., Any], ai: Callable[[], AI]) -> None:
+    try:
+        ai()
+    except UsageError as error:
+        raise UsageError(f"actor {producer.name!r} requires ctx.ai: {error.message}") from None

@@ -127,8 +127,8 @@ def _redis(url: str) -> Store:
     return RedisStore(address, retention=address.retention)
 
 
-def default_ai() -> AI:
-    """The model that the environment names: an OpenAI-compatible server, else the built-in writer."""
+def default_ai() -> AI | None:
+    """The model that the environment names, if it names one: the model of apps that have none of their own."""
     from loom.producers.llm import ai_from_environment
 
     return ai_from_environment(os.environ)

@@ -99,7 +99,7 @@ def test_a_server_and_a_model_out_of_reach(loom_command: Loom) -> None:
     found = findings(loom_command)
     assert found["server"]["status"] == found["model"]["status"] == "bad"
     assert found["model"]["found"].startswith("http://127.0.0.1:1/v1: ")
-    assert found["model"]["advice"] == "check OPENAI_BASE_URL"
+    assert found["model"]["advice"].startswith("check OPENAI_BASE_URL")
     assert "secret" not in json.dumps(found)
 
 
@@ -111,10 +111,48 @@ def test_a_model_that_no_worker_could_use_here(loom_command: Loom) -> None:
     assert "secret" not in json.dumps(model)
 
 
+MODELS = """
+import loom
+from loom.producers.llm import MarkovWriter
+from loom.testing import FakeAI
+
+async def answer(question: str) -> None:
+    pass
+
+app, quiet, scripted = loom.App(), loom.App(ai=MarkovWriter), loom.App(ai=FakeAI([]))
+app.actor("support")(answer)
+app.actor("count")(answer)
+quiet.actor("write")(answer)
+scripted.actor("test")(answer)
+app.include(quiet)
+app.include(scripted)
+needy = loom.App()
+needy.actor("agent", requires=["ctx.ai"])(answer)
+"""
+
+
+def models(loom_command: Loom, *more: str) -> list[tuple[str, str]]:
+    found = json.loads(loom_command("doctor", "-o", "json", *more).stdout)
+    return [(finding["status"], finding["found"]) for finding in found if finding["check"] == "model"]
+
+
+def test_the_model_of_every_actor_of_an_app(loom_command: Loom, tmp_path: Path) -> None:
+    (tmp_path / "models.py").write_text(MODELS)
+    loom_command.env |= {"LOOM_APP": "models:app", "PYTHONPATH": str(tmp_path)}
+    assert models(loom_command) == [
+        ("warning", "none: using it raises (ctx.ai of count, support)"),
+        ("good", "loom.testing.fake_ai.FakeAI (ctx.ai of test)"),
+        ("good", "the built-in writer: no key, no network, little sense (ctx.ai of write)"),
+    ]
+    assert models(loom_command, "--app", "models:needy") == [("bad", "none: using it raises (ctx.ai of agent)")]
+    ((status, found),) = models(loom_command, "--app", "models:no_app")
+    assert (status, "no 'no_app'" in found) == ("bad", True)
+
+
 def test_the_other_provider_s_model(loom_command: Loom) -> None:
     loom_command.env.update(ANTHROPIC_BASE_URL="http://127.0.0.1:1", ANTHROPIC_API_KEY="secret")
     model = findings(loom_command)["model"]
-    assert (model["status"], model["advice"]) == ("bad", "check ANTHROPIC_BASE_URL")
+    assert (model["status"], model["advice"][:24]) == ("bad", "check ANTHROPIC_BASE_URL")
 
 
 def test_what_it_found_stands_in_its_column() -> None:

@@ -16,14 +16,14 @@ from loom.producers.llm import MarkovWriter, OpenAICompatible
 from loom.testing.client import client
 from loom.testing.context import context
 from loom.testing.fake_ai import FakeAI
-from tests.producers.llm.provider import PATIENCE, Play, Provider, events, head, said
+from tests.producers.llm.provider import PATIENCE, Play, Provider, chunked, events, head, said
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(autouse=True)
 def no_provider(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"):
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -35,6 +35,34 @@ async def test_chat_works_with_nothing_set_up() -> None:
             if len(text) == 3:
                 break
     assert text == list(MarkovWriter().tokens("Tell me about rivers"))[:3]
+
+
+async def test_the_model_that_the_environment_names_comes_before_the_built_in_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Provider() as provider:
+        provider.play(chunked(events(said("Hello", "stop"), b"[DONE]")))
+        monkeypatch.setenv("OPENAI_BASE_URL", provider.url)
+        monkeypatch.setenv("OPENAI_MODEL", "m")
+        async with client(app) as runs:
+            assert await runs.execute(chat, "hi") == "Hello"
+
+
+async def test_an_app_that_includes_the_built_in_one_has_no_writer_of_its_own() -> None:
+    mine = loom.App()
+    mine.include(app, prefix="demo.")
+
+    @mine.actor
+    async def support(question: str, ctx: loom.Context) -> str:
+        return await ctx.ai.complete(question)
+
+    async with client(mine) as runs:
+        with pytest.raises(loom.RunFailed, match=r"ctx\.ai has no model"):
+            await runs.execute(support, "Where is my refund?")
+        async with runs.stream("demo.chat-agent", "rivers") as run:
+            async for token in run.values():
+                assert token
+                break
 
 
 async def test_chat_says_what_the_model_says() -> None:
@@ -170,20 +198,3 @@ async def test_wordcount_takes_no_number() -> None:
     async with client(local) as runs:
         with pytest.raises(loom.InvalidInput, match="source"):
             await runs.start("wordcount", 7)
-
-
-async def test_the_default_model_is_made_once_and_closed_at_the_end() -> None:
-    made: list[FakeAI] = []
-
-    def make() -> FakeAI:
-        made.append(FakeAI(["x"]))
-        return made[-1]
-
-    async with app.resources(make) as lent:
-        assert not made
-        ask = lent.ais["chat-agent"]
-        assert ask is not None
-        assert ask() is ask() is made[0]
-        assert not made[0].closed
-    assert len(made) == 1
-    assert made[0].closed

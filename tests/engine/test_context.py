@@ -12,7 +12,7 @@ import pytest
 
 from loom.engine.context import Context, Previous
 from loom.model.chunk import Batch, Chunk, Message, Progress
-from loom.model.errors import InvalidInput, LocalProtocolError, RemoteProtocolError, StartOver
+from loom.model.errors import InvalidInput, RemoteProtocolError, StartOver, UsageError
 from loom.model.parts import (
     FinishReasonPart,
     Part,
@@ -164,7 +164,7 @@ def test_reasoning_alone_starts_over() -> None:
 
 
 async def test_without_a_model_it_says_how_to_give_one() -> None:
-    with pytest.raises(LocalProtocolError, match=r"App\(ai=...\)"):
+    with pytest.raises(UsageError, match=r"App\(ai=...\)"):
         _ = Desk().ctx.ai
 
 

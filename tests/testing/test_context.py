@@ -34,7 +34,7 @@ async def test_what_is_not_scripted_fails_at_once() -> None:
     ctx = context()
     with pytest.raises(TimeoutError, match="approve"):
         await ctx.receive("approve")
-    with pytest.raises(loom.LocalProtocolError):
+    with pytest.raises(loom.UsageError, match="FakeAI"):
         _ = ctx.ai
     with pytest.raises(loom.LocalProtocolError):
         await ctx.emit(loom.Chunk("complete"))

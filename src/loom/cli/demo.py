@@ -17,7 +17,7 @@ from urllib.parse import quote
 from cyclopts import Parameter
 
 import loom
-from loom.connect import default_ai, open_store
+from loom.connect import open_store
 from loom.engine.transport import StoreTransport
 from loom.model import limits
 from loom.model.errors import UsageError
@@ -107,9 +107,10 @@ def first_free(ports: Iterable[int]) -> socket.socket | None:
 
 
 async def _writer() -> str:
+    from loom.demo.app import model
     from loom.producers.llm import MarkovWriter
 
-    async with aclosing(default_ai()) as ai:
+    async with aclosing(model()) as ai:
         if isinstance(ai, MarkovWriter):
             return "a small built-in Markov-chain writer: no key, no network, no understanding"
         return "the model that your environment names"

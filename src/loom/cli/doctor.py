@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from textwrap import wrap
@@ -20,23 +21,25 @@ import apsw
 import msgspec
 
 import loom
-from loom.connect import connect, open_store
+from loom.app import App
+from loom.connect import connect, default_ai, open_store
 from loom.engine.client import new_id
 from loom.engine.writer import Writer
 from loom.model import limits
+from loom.model.ai import AI, NO_MODEL
 from loom.model.chunk import Chunk
-from loom.model.errors import LoomError, Unavailable
+from loom.model.errors import LoomError, Unavailable, UsageError
 from loom.model.ports import Store, Survey, Surveyed
 from loom.model.run import Meta
-from loom.producers.llm import MarkovWriter, ai_from_environment
+from loom.producers.llm import MarkovWriter
 
 from .blame import hush, line_of
-from .loops import Signals
 from .loops import run as run_loop
-from .options import Listing
+from .options import AppOption, Listing
 from .paint import Painter, is_terminal, size_of
 from .places import shown, state_folder, store_url
 from .shows import compact, pretty
+from .target import load_app, target_of
 
 __all__ = ["Finding", "doctor", "lines_of"]
 
@@ -46,6 +49,7 @@ _PACKAGES = (
 )  # fmt: skip
 _OPTIONAL = frozenset({"uvloop"})
 _EXTRAS = frozenset({"hiredis"})
+_HOW = "OPENAI_BASE_URL and OPENAI_API_KEY name a real one, or ANTHROPIC_API_KEY, or App(ai=...)"
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -57,10 +61,11 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     advice: str = ""
 
 
-def doctor(*, output: Listing = "table") -> int:
-    """Check this installation, and say what to do."""
+def doctor(*, app: AppOption = None, output: Listing = "table") -> int:
+    """Check this installation and the models of an app, and say what to do."""
+    target = target_of(app, os.environ)
     hush()
-    findings = run_loop(_examine)
+    findings = run_loop(lambda _: _examine(target))
     match output:
         case "json":
             print(pretty(findings))
@@ -91,11 +96,9 @@ def lines_of(finding: Finding, columns: int) -> list[str]:
     return [line for text in said for line in wrap(text, room, break_long_words=False, break_on_hyphens=False)]
 
 
-async def _examine(_: Signals) -> list[Finding]:
-    findings = [_python(), _packages(), _sqlite()]
-    for check, name in ((_state, "state"), (_store, "store"), (_model, "model"), (_server, "server")):
-        findings.append(await _checked(name, check))
-    return [*findings, _terminal()]
+async def _examine(target: str) -> list[Finding]:
+    findings = [_python(), _packages(), _sqlite(), await _checked("state", _state), await _checked("store", _store)]
+    return [*findings, *await _models(target), await _checked("server", _server), _terminal()]
 
 
 async def _checked(name: str, check: Callable[[], Awaitable[Finding]]) -> Finding:
@@ -188,19 +191,42 @@ async def _round_trip(store: Store, run: str) -> None:
         await store.dismiss(run)
 
 
-async def _model() -> Finding:
-    """The model that `ctx.ai` is here; of a server, whether it answers, for which no token is spent."""
-    async with aclosing(ai_from_environment(os.environ)) as ai:
-        if isinstance(ai, MarkovWriter):
-            advice = "OPENAI_BASE_URL and OPENAI_API_KEY name a real one, or ANTHROPIC_API_KEY"
-            return Finding("model", "good", "the built-in writer: no key, no network, little sense", advice)
-        from loom.producers.llm.http import HttpModel  # the HTTP client takes 0.1 s to import
+async def _models(target: str) -> list[Finding]:
+    """The models behind `ctx.ai`: a finding for each, with the actors that use it."""
+    try:
+        app = load_app(target)
+    except UsageError as error:
+        return [Finding("model", "bad", error.message, "--app or LOOM_APP names the app")]
+    async with app.models(default_ai) as models:
+        actors: dict[Callable[[], AI], list[str]] = {}
+        for name, model in sorted(models.items()):
+            actors.setdefault(model, []).append(name)
+        checks = [partial(_model, app, model, names) for model, names in actors.items()]
+        return [await _checked("model", check) for check in checks]
 
-        assert isinstance(ai, HttpModel)
-        try:
-            return Finding("model", "good", await ai.check())
-        except Unavailable as error:
-            return Finding("model", "bad", error.message, f"check {ai.refusals.key.removesuffix('API_KEY')}BASE_URL")
+
+async def _model(app: App, model: Callable[[], AI], actors: list[str]) -> Finding:
+    """Of a server also whether it answers, for which no token is spent."""
+    users = f" (ctx.ai of {', '.join(actors)})"
+    try:
+        ai = model()
+    except UsageError as error:
+        if error.message != NO_MODEL:
+            raise
+        required = any("ctx.ai" in app.registry.get(name).requires for name in actors)
+        return Finding("model", "bad" if required else "warning", f"none: using it raises{users}", _HOW)
+    if isinstance(ai, MarkovWriter):
+        return Finding("model", "good", f"the built-in writer: no key, no network, little sense{users}", _HOW)
+    from loom.producers.llm.http import HttpModel  # the HTTP client takes 0.1 s to import
+
+    if not isinstance(ai, HttpModel):
+        return Finding("model", "good", f"{type(ai).__module__}.{type(ai).__qualname__}{users}")
+    try:
+        async with aclosing(ai):
+            return Finding("model", "good", f"{await ai.check()}{users}")
+    except Unavailable as error:
+        variable = f"{ai.refusals.key.removesuffix('API_KEY')}BASE_URL"
+        return Finding("model", "bad", f"{error.message}{users}", f"check {variable}, or what App(ai=...) names")
 
 
 async def _server() -> Finding:

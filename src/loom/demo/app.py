@@ -16,11 +16,19 @@ import loom
 
 from .wordcount import Count, count_words
 
-__all__ = ["app", "chat", "converse", "local", "wordcount"]
+__all__ = ["app", "chat", "converse", "local", "model", "wordcount"]
 
-app = loom.App(default_actor="chat")
-local = loom.App()
-_shared = loom.App()
+
+def model() -> loom.AI:
+    """The model that the environment names, else the built-in writer, which needs no key and no network."""
+    from loom.producers.llm import MarkovWriter, ai_from_environment  # which counting words does not need
+
+    return ai_from_environment(os.environ) or MarkovWriter()
+
+
+app = loom.App(ai=model, default_actor="chat")
+local = loom.App(ai=model)
+_shared = loom.App(ai=model)
 
 _HINT = "check OPENAI_BASE_URL; loom doctor says what can be reached from here"
 

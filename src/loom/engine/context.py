@@ -11,9 +11,9 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from loom.model.ai import AI
+from loom.model.ai import AI, NO_MODEL
 from loom.model.chunk import Batch, Chunk, Message, Progress
-from loom.model.errors import LocalProtocolError, StartOver
+from loom.model.errors import StartOver, UsageError
 from loom.model.grammar import is_output
 from loom.model.parts import Part, ReasoningPart, TextPart, UsagePart
 from loom.wire.json import decode_batch
@@ -102,9 +102,10 @@ class Context:
 
     @property
     def ai(self) -> AI:
-        """The language model. Raises `LocalProtocolError` when neither app nor environment provides one."""
+        """The language model. Raises `UsageError`, which names the ways to set one, where neither app nor environment
+        provides it."""
         if self._ai is None:
-            raise LocalProtocolError("this run has no ctx.ai: give App(ai=...)")
+            raise UsageError(NO_MODEL)
         return self._ai()
 
     def said(self) -> str:

@@ -8,7 +8,13 @@ from typing import Any, Protocol, TypedDict, TypeVar, Unpack, overload
 from . import limits
 from .parts import ChatMessage, ObjectPart, Part, ToolSpec
 
-__all__ = ["AI", "Asking"]
+__all__ = ["AI", "NO_MODEL", "Asking"]
+
+NO_MODEL = (
+    "ctx.ai has no model: set OPENAI_BASE_URL or OPENAI_API_KEY, or ANTHROPIC_API_KEY, where the worker runs, "
+    "or give App(ai=...); tests give it loom.testing.FakeAI"
+)
+"""The message of the error that using `ctx.ai` raises where no model is set."""
 
 T = TypeVar("T")
 

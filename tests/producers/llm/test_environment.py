@@ -8,15 +8,15 @@ import sys
 import pytest
 
 from loom.model.errors import UsageError
-from loom.producers.llm import MarkovWriter, ai_from_environment
+from loom.producers.llm import ai_from_environment
 
 from .anthropic_recordings import text
 from .provider import Provider, chunked, events, said
 
 
 @pytest.mark.parametrize("env", [{}, {"OPENAI_BASE_URL": "", "OPENAI_API_KEY": ""}, {"OPENAI_MODEL": "m"}])
-def test_nothing_names_the_built_in_writer(env: dict[str, str]) -> None:
-    assert isinstance(ai_from_environment(env), MarkovWriter)
+def test_nothing_names_a_model(env: dict[str, str]) -> None:
+    assert ai_from_environment(env) is None
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,7 @@ async def test_the_server_is_asked_for_the_model_that_is_named() -> None:
     async with Provider() as provider:
         provider.play(chunked(events(said("Hello", "stop"), b"[DONE]")))
         ai = ai_from_environment({"OPENAI_BASE_URL": provider.url, "OPENAI_API_KEY": "k", "OPENAI_MODEL": "small"})
+        assert ai is not None
         assert await ai.complete("hi") == "Hello"
         await ai.aclose()
     assert provider.requests[0].body["model"] == "small"
@@ -74,6 +75,7 @@ async def test_anthropic_is_asked_for_the_model_that_is_named() -> None:
         provider.play(chunked(text("Hello")))
         url = provider.url.removesuffix("/v1")
         ai = ai_from_environment({"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "k", "ANTHROPIC_MODEL": "small"})
+        assert ai is not None
         assert await ai.complete("hi") == "Hello"
         await ai.aclose()
     assert provider.requests[0].body["model"] == "small"

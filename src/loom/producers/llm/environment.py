@@ -6,13 +6,11 @@ from collections.abc import Mapping
 
 from loom.model.ai import AI
 
-from .builtin import MarkovWriter
-
 __all__ = ["ai_from_environment"]
 
 
-def ai_from_environment(env: Mapping[str, str]) -> AI:
-    """The model that the variables name; the built-in writer, which needs no key and no network, if they name none.
+def ai_from_environment(env: Mapping[str, str]) -> AI | None:
+    """The model that the variables name, not yet connected; None if they name none.
 
     ``OPENAI_BASE_URL`` or ``OPENAI_API_KEY``: that server, or OpenAI's own, with ``OPENAI_MODEL`` if it is set. Else
     ``ANTHROPIC_BASE_URL`` or ``ANTHROPIC_API_KEY``: the same with Anthropic's. Where both are named, a model that is
@@ -22,7 +20,7 @@ def ai_from_environment(env: Mapping[str, str]) -> AI:
     openai, anthropic = _named(env, "OPENAI"), _named(env, "ANTHROPIC")
     if anthropic and (not openai or (env.get("ANTHROPIC_MODEL") and not env.get("OPENAI_MODEL"))):
         return _anthropic(env)
-    return _openai(env) if openai else MarkovWriter()
+    return _openai(env) if openai else None
 
 
 def _named(env: Mapping[str, str], provider: str) -> bool:
