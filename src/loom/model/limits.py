@@ -28,6 +28,9 @@ a fifth of it. Whoever means to say more says how much is kept (`Keep(bytes=...)
 TRIM_PARTS = 8
 """A log with `keep` is trimmed by about an eighth of its bounds at a time: seldom, and never much beyond them."""
 
+CLEARED = 1000
+"""Trimmed batches that one call clears away on Redis: a fraction of a millisecond of the server's time."""
+
 YIELD_EVERY = 256
 """A producer that never suspends gives way to the loop after this many chunks, so that others run."""
 
@@ -141,6 +144,9 @@ DELAY = 10 * 365 * 86400.0
 
 WORKER_SEEN = 60.0
 """A worker that has not attended for so long is no longer listed: many times ATTEND_EVERY, so that none flickers."""
+
+SILENT_WORKERS = 100
+"""That many of them one that attends forgets: more than ever fall silent between two beats, but few for the server."""
 
 ATTEND_EVERY = 5.0
 """A worker tells of itself at least this often, and hears so soon that it was asked to drain."""

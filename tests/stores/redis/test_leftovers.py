@@ -32,11 +32,11 @@ async def test_nothing_is_left_of_a_run_that_was_acknowledged_nor_of_a_worker_th
             claim = await store.claim(["default"], "killed", lease=10.0, wait=0.0)
             assert claim is not None
             await store.ack(claim)
-        assert {key for key in keys.queues if raw.exists(key)} == {keys.queue, keys.workers}
+        assert {key for key in keys.queues if raw.exists(key)} == {keys.queue, keys.workers, keys.register[0]}
         await store.put(Meta(run="three", actor="actor"))
         assert await store.claim(["default"], "killed", lease=10.0, wait=0.0) is not None
         assert raw.exists(f"{keys.queue}:told")
         monkeypatch.setattr(limits, "WORKER_SEEN", 0.0)
         await store.attend(info("alive"))
-        assert raw.hkeys(keys.workers) == ["alive"]
+        assert raw.zrange(keys.workers, 0, -1) == raw.hkeys(keys.register[0]) == ["alive"]
         assert not raw.exists(f"{keys.queue}:told")

@@ -98,7 +98,7 @@ async def test_a_worker_that_fell_silent_leaves_nothing(
     await store.attend(_info("gone"))
     assert valkey.client().hkeys(keys.queues[11]) == ["gone"]
     monkeypatch.setattr(limits, "WORKER_SEEN", 0.0)
-    while valkey.client().hexists(keys.workers, "gone"):
+    while valkey.client().zscore(keys.workers, "gone"):
         await store.attend(_info("w1"))
     assert valkey.client().hkeys(keys.queues[11]) == []
 

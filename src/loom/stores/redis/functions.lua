@@ -3,10 +3,11 @@
 --[[ What has to happen at once, inside the server: everything that decides about a run, and everything of the queue.
 
 Keys of a run, in this order (p: the prefix; the run in braces, so that a cluster keeps them together):
-  1 p:{RUN}         hash    its head: meta input keep epochs epoch first tail size (bytes of the outbox) ended state error
-                            started ended_at beat inbox_epoch inbox_tail inbox_bytes marked
-                            repeats (of what was written already)
-  2 p:{RUN}:out     stream  its outbox: an entry a batch, <epoch>-<last seq>, f the first seq, p the lines
+  1 p:{RUN}         hash    its head: meta input keep epochs epoch first tail ended state error started ended_at beat
+                            written (bytes of the outbox) forgotten (of them, those that were trimmed)
+                            inbox_epoch inbox_tail inbox_bytes marked repeats (of what was written already)
+  2 p:{RUN}:out     stream  its outbox: an entry a batch, <epoch>-<last seq>, f the first seq, b the bytes written before
+                            it, p the lines; what ends before the head's first is forgotten, and cleared bit by bit
   3 p:{RUN}:in      stream  its inbox: an entry a message, <epoch>-<seq>, p the line
   4 p:{RUN}:sent    hash    sender NUL id of each message, to its seq
   5 p:{RUN}:marks   hash    reader, to "<seq> <beat>"
@@ -27,7 +28,9 @@ Keys of the queue, all in one slot, in this order:
   10 {p}:queue:later   zset  run that is not to start yet, by the time from which it may
   11 {p}:queue:all     zset  run, by its entry's number
   12 {p}:queue:told    hash  worker, to the claim that it was given last, and the call that asked for it
-  13 {p}:workers       hash  worker, to what it said of itself, and when
+  13 {p}:workers       zset  worker, by the server's time when it last attended
+  14 {p}:workers:info  hash  worker, to when it started, a space, and what it said of itself
+  15 {p}:workers:asked hash  worker that was asked to drain, to when the one that was asked had started
   and apart {p}:runs, {p}:open  zset  run, by when it was created: all, and those not known to have ended
             {p}:sweeper         string  the process that sweeps for all, and when it said so
 
@@ -71,7 +74,7 @@ end
 
 local function newest_batch(out)
   local entry = redis.call('XREVRANGE', out, '+', '-', 'COUNT', 1)[1]
-  if entry then return entry[1], entry[2][2], entry[2][4] end
+  if entry then return entry[1], entry[2][2], entry[2][6] end
 end
 
 -- An ended run is kept for long at first, so that whoever claims it from the queue still sees that it has ended;
@@ -101,8 +104,8 @@ local function create(keys, args)
   local head = keys[1]
   if redis.call('EXISTS', head) == 0 then
     redis.call('HSET', head, 'meta', args[1], 'input', args[2], 'inbox_epoch', args[3], 'keep', args[4],
-      'epochs', '', 'epoch', '-1', 'first', '1', 'tail', '0', 'size', '0', 'ended', '0', 'state', 'queued',
-      'inbox_tail', '0', 'inbox_bytes', '0', 'beat', '0', 'marked', '0')
+      'epochs', '', 'epoch', '-1', 'first', '1', 'tail', '0', 'written', '0', 'forgotten', '0', 'ended', '0',
+      'state', 'queued', 'inbox_tail', '0', 'inbox_bytes', '0', 'beat', '0', 'marked', '0')
     publish(head, '')
   else
     redis.call('HINCRBY', head, 'repeats', 1)
@@ -115,8 +118,10 @@ end
 local function fence(keys, args)
   local head, tokens = keys[1], keys[6]
   local token, digits, now = args[1], args[2], args[3]
-  local epoch, epochs, tail, ended, size = unpack(redis.call('HMGET', head, 'epoch', 'epochs', 'tail', 'ended', 'size'))
+  local epoch, epochs, tail, ended, written, forgotten =
+    unpack(redis.call('HMGET', head, 'epoch', 'epochs', 'tail', 'ended', 'written', 'forgotten'))
   if not epoch then return refuse('GONE') end
+  local size = whole(tonumber(written) - tonumber(forgotten))
   local drawn = redis.call('HGET', tokens, token)
   if drawn and drawn ~= epoch then return refuse('FENCED', epoch) end
   if drawn or ended == '1' then return {epoch, tail, ended, size} end
@@ -145,7 +150,7 @@ end
 
 local function append(keys, args)
   local head, out = keys[1], keys[2]
-  local epoch, tail, ended = unpack(redis.call('HMGET', head, 'epoch', 'tail', 'ended'))
+  local epoch, tail, ended, written = unpack(redis.call('HMGET', head, 'epoch', 'tail', 'ended', 'written'))
   if not epoch then
     publish(head, '') -- nobody has told the viewers, if all was flushed
     return refuse('GONE')
@@ -153,9 +158,8 @@ local function append(keys, args)
   if args[1] ~= epoch or ended == '1' or tonumber(args[2]) ~= tonumber(tail) + 1 then
     return repeated(head, out, epoch, tail, ended, args)
   end
-  redis.call('XADD', out, epoch .. '-' .. args[3], 'f', args[2], 'p', args[4])
-  redis.call('HSET', head, 'tail', args[3])
-  redis.call('HINCRBY', head, 'size', #args[4])
+  redis.call('XADD', out, epoch .. '-' .. args[3], 'f', args[2], 'b', written, 'p', args[4])
+  redis.call('HSET', head, 'tail', args[3], 'written', whole(tonumber(written) + #args[4]))
   if args[5] then close(keys, args, 5) end
   tell(head, epoch, args[2], args[3], args[5] and '1' or '0', args[4])
   return 1
@@ -172,8 +176,8 @@ local function end_unstarted(keys, args)
     return (ended == '1' and tonumber(epoch) < 1e8) and 1 or 0
   end
   epoch = args[1]
-  redis.call('HSET', head, 'epoch', epoch, 'epochs', epoch .. ':1', 'tail', '1', 'size', #args[2])
-  redis.call('XADD', out, epoch .. '-1', 'f', '1', 'p', args[2])
+  redis.call('HSET', head, 'epoch', epoch, 'epochs', epoch .. ':1', 'tail', '1', 'written', #args[2])
+  redis.call('XADD', out, epoch .. '-1', 'f', '1', 'b', '0', 'p', args[2])
   close(keys, args, 3)
   tell(head, epoch, '1', '1', '1', args[2])
   return 1
@@ -225,17 +229,8 @@ local function read(keys, args)
   return {facts, entries}
 end
 
--- of the entries before `id`, so many at a time that few of them are in Lua's memory at once
-
-local function bytes_before(out, id)
-  local bytes, from = 0, '-'
-  repeat
-    local some = redis.call('XRANGE', out, from, '(' .. id, 'COUNT', 16)
-    for _, entry in ipairs(some) do bytes = bytes + #entry[2][4] end
-    if #some > 0 then from = '(' .. some[#some][1] end
-  until #some < 16
-  return bytes
-end
+-- seq; the first seq that is kept, and how many entries were cleared away. What is forgotten is not read, and cleared so
+-- many entries a call, by whole nodes of the stream: what is left of it is the next call's, and nobody reads it
 
 local function trim(keys, args)
   local head, out = keys[1], keys[2]
@@ -245,15 +240,16 @@ local function trim(keys, args)
   local from = epoch_of(epochs, before) .. '-' .. whole(math.max(before, 0))
   local entry = redis.call('XRANGE', out, from, '+', 'COUNT', 1)[1]
   entry = entry or redis.call('XREVRANGE', out, '+', '-', 'COUNT', 1)[1]
-  if not entry or tonumber(entry[2][2]) <= tonumber(first) then return first end
-  redis.call('HINCRBY', head, 'size', whole(-bytes_before(out, entry[1])))
-  redis.call('XTRIM', out, 'MINID', '=', entry[1])
-  redis.call('HSET', head, 'first', entry[2][2])
-  return entry[2][2]
+  if entry and tonumber(entry[2][2]) > tonumber(first) then
+    first = entry[2][2]
+    redis.call('HSET', head, 'first', first, 'forgotten', entry[2][4])
+  end
+  local kept = epoch_of(epochs, tonumber(first)) .. '-' .. first
+  return {first, redis.call('XTRIM', out, 'MINID', '~', kept, 'LIMIT', LIMIT_CLEARED)}
 end
 
 local function drop(keys)
-  redis.call('DEL', unpack(keys))
+  redis.call('UNLINK', unpack(keys))
   publish(keys[1], '')
   publish(keys[3], '')
   return 1
@@ -304,7 +300,7 @@ end
 -- claim on it: c number, w worker, l lease (of a pause: its length), h number of its kind
 
 local COUNTERS, ENTRIES, METAS, INPUTS, READY, ACTORS, LINES = 1, 2, 3, 4, 5, 6, 7
-local STANDING, KINDS, LATER, ALL, TOLD, WORKERS = 8, 9, 10, 11, 12, 13
+local STANDING, KINDS, LATER, ALL, TOLD, WORKERS, INFO, ASKED = 8, 9, 10, 11, 12, 13, 14, 15
 
 local function unpacked(packed)
   local fine, value = pcall(cmsgpack.unpack, packed)
@@ -750,49 +746,41 @@ local function entries(keys, args)
   return {found, #runs}
 end
 
--- name, what it says of itself, when it was started, seconds until it is forgotten; whether it was asked to drain
+local function forget_workers(keys, names)
+  redis.call('ZREM', keys[WORKERS], unpack(names))
+  for _, hash in ipairs({INFO, ASKED, TOLD}) do redis.call('HDEL', keys[hash], unpack(names)) end
+end
+
+-- name, what it says of itself, when it was started, seconds until it is forgotten; whether it was asked to drain. No
+-- other worker is looked at, however many there are, but for some of those that fell silent
 
 local function attend(keys, args)
-  local now, asked = seconds(), false
-  local known = redis.call('HGET', keys[WORKERS], args[1])
-  known = known and unpacked(known)
-  if known then asked = known[2] == args[3] and known[4] end
-  redis.call('HSET', keys[WORKERS], args[1], cmsgpack.pack({args[2], args[3], now, asked}))
-  local all = redis.call('HGETALL', keys[WORKERS])
-  for i = 1, #all, 2 do
-    local said = unpacked(all[i + 1])
-    if not said or said[3] < now - tonumber(args[4]) then
-      redis.call('HDEL', keys[WORKERS], all[i])
-      redis.call('HDEL', keys[TOLD], all[i])
-    end
-  end
-  return asked and 1 or 0
+  local now, name, started = seconds(), args[1], args[3]
+  redis.call('ZADD', keys[WORKERS], string.format('%.6f', now), name)
+  redis.call('HSET', keys[INFO], name, started .. ' ' .. args[2])
+  local before = string.format('(%.6f', now - tonumber(args[4]))
+  local silent = redis.call('ZRANGEBYSCORE', keys[WORKERS], '-inf', before, 'LIMIT', 0, LIMIT_SILENT_WORKERS)
+  if #silent > 0 then forget_workers(keys, silent) end
+  local asked = redis.call('HGET', keys[ASKED], name)
+  if asked and asked ~= started then redis.call('HDEL', keys[ASKED], name) end
+  return asked == started and 1 or 0
 end
 
 local function dismiss(keys, args)
-  redis.call('HDEL', keys[WORKERS], args[1])
-  redis.call('HDEL', keys[TOLD], args[1])
+  forget_workers(keys, args)
   return 1
 end
 
+-- seconds until a worker is forgotten; those that are there, and when they were seen
+
 local function workers(keys, args)
-  local found, now = {}, seconds()
-  local all = redis.call('HGETALL', keys[WORKERS])
-  for i = 1, #all, 2 do
-    local said = unpacked(all[i + 1])
-    if said and said[3] >= now - tonumber(args[1]) then
-      found[#found + 1] = {said[1], string.format('%.3f', said[3]), said[4] and 1 or 0}
-    end
-  end
-  return found
+  return redis.call('ZRANGEBYSCORE', keys[WORKERS], seconds() - tonumber(args[1]), '+inf', 'WITHSCORES')
 end
 
 local function ask_to_drain(keys, args)
-  local known = redis.call('HGET', keys[WORKERS], args[1])
-  local said = known and unpacked(known)
-  if not said or said[3] < seconds() - tonumber(args[2]) then return 0 end
-  said[4] = true
-  redis.call('HSET', keys[WORKERS], args[1], cmsgpack.pack(said))
+  local seen, info = redis.call('ZSCORE', keys[WORKERS], args[1]), redis.call('HGET', keys[INFO], args[1])
+  if not seen or not info or tonumber(seen) < seconds() - tonumber(args[2]) then return 0 end
+  redis.call('HSET', keys[ASKED], args[1], string.match(info, '^[^ ]*'))
   return 1
 end
 

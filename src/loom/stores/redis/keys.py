@@ -23,7 +23,9 @@ class Keys:
         self.runs, self.open, self.workers, self.sweeper = (
             f"{{{prefix}}}:{name}" for name in ("runs", "open", "workers", "sweeper")
         )
-        self.queues = (self.queue, *(f"{self.queue}:{part}" for part in _PARTS), self.workers)
+        self.register = (f"{self.workers}:info", f"{self.workers}:asked")
+        """What each worker said of itself, and which were asked to drain."""
+        self.queues = (self.queue, *(f"{self.queue}:{part}" for part in _PARTS), self.workers, *self.register)
         """The queue's keys, in their order."""
 
     def _of(self, run: str) -> tuple[str, str, str, str, str, str]:

@@ -17,7 +17,7 @@ from loom.model.errors import Conflict, Damaged, Fenced, UsageError
 from loom.model.ports import Unwatch
 from loom.model.priority import PRIORITIES, rank
 from loom.model.run import Claim, Entry, Meta, Place, WorkerInfo
-from loom.stores.stored import join, split
+from loom.stores.stored import FAULTS, join, split
 from loom.stores.watchers import pause
 from loom.wire.json import encode
 
@@ -128,8 +128,16 @@ class Queue:
         await self._call("dismiss", worker)
 
     async def workers(self) -> list[WorkerInfo]:
-        rows = await self._call("workers", repr(limits.WORKER_SEEN))
-        return sorted((_worker(*row) for row in rows), key=lambda info: info.name)
+        flat = await self._call("workers", repr(limits.WORKER_SEEN))
+        found: list[WorkerInfo | None] = []
+        for start in range(0, len(flat), 2 * limits.LIST_LIMIT):
+            some = flat[start : start + 2 * limits.LIST_LIMIT]
+            names, seen = some[::2], some[1::2]
+            stored, asked = await asyncio.gather(
+                *(self._servers.ask(key, "HMGET", key, *names) for key in self._keys.register)
+            )
+            found += map(_worker, stored, seen, asked)
+        return sorted((info for info in found if info is not None), key=lambda info: info.name)
 
     async def ask_to_drain(self, worker: str) -> None:
         if not await self._call("ask_to_drain", worker, repr(limits.WORKER_SEEN)):
@@ -233,6 +241,11 @@ def _entry(
     )
 
 
-def _worker(said: bytes, seen: bytes, asked: int) -> WorkerInfo:
-    info = _info.decode(said)
-    return msgspec.structs.replace(info, seen=float(seen), draining=info.draining or bool(asked))
+def _worker(stored: bytes | None, seen: bytes, asked: bytes | None) -> WorkerInfo | None:
+    """None if it cannot be read: it is written anew at the worker's next beat."""
+    started, _, said = (stored or b"").partition(b" ")
+    try:
+        info = _info.decode(said)
+    except FAULTS:
+        return None
+    return msgspec.structs.replace(info, seen=float(seen), draining=info.draining or asked == started)

@@ -78,8 +78,8 @@ def check_whole(run: str, batches: Sequence[Batch], start: int, tail: int) -> No
 def _batch(id: bytes, fields: list[bytes], *, inbox: bool) -> Batch:
     epoch, _, last = id.partition(b"-")
     if inbox:
-        return Batch(int(epoch), int(last), int(last), fields[1])
-    return Batch(int(epoch), int(fields[1]), int(last), fields[3])
+        return Batch(int(epoch), int(last), int(last), fields[-1])
+    return Batch(int(epoch), int(fields[1]), int(last), fields[-1])
 
 
 def _time(text: bytes | None) -> float | None:
