@@ -8,6 +8,8 @@ from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
+from msgspec import UNSET, UnsetType
+
 from loom.engine.attempt import Resources
 from loom.engine.context import Context
 from loom.engine.options import Options, Retry, check_retention
@@ -90,7 +92,7 @@ class App:
         ahead: int | None = None,
         priority: Priority | None = None,
         concurrency: int | None = None,
-        retention: float | timedelta | None = None,
+        retention: float | timedelta | UnsetType | None = UNSET,
         keep: Keep | None = None,
         requires: Sequence[str] = (),
     ) -> ActorDecorator: ...
@@ -107,7 +109,7 @@ class App:
         ahead: int | None = None,
         priority: Priority | None = None,
         concurrency: int | None = None,
-        retention: float | timedelta | None = None,
+        retention: float | timedelta | UnsetType | None = UNSET,
         keep: Keep | None = None,
         requires: Sequence[str] = (),
     ) -> Any:
@@ -116,7 +118,7 @@ class App:
         `retry`: what follows an error or a lost worker. `max_crashes`: lost workers that a run survives. `queue`,
         `timeout`, `idle_timeout` (seconds), `ahead`, `priority`: defaults of its runs. `concurrency`: how many of its
         runs each worker drives at a time, at most; two workers drive twice as many. `retention`: seconds that its runs
-        are kept for after their end (default: the app's, else the store's). `keep`: how much of a log is kept while its
+        are kept after their end (default: the app's; None: the store's). `keep`: how much of a log is kept while its
         run goes on (default: all, up to `limits.LOG_BYTES`). `requires`: names that the lifespan must provide;
         "ctx.ai" is the model. Raises `UsageError` for a signature that cannot be called by name, and for a name that is
         taken.
@@ -127,7 +129,7 @@ class App:
             idle_timeout=idle_timeout,
             ahead=ahead,
             priority=priority,
-            retention=self.retention if retention is None else retention,
+            retention=self.retention if retention is UNSET else retention,
         )
         given = name if isinstance(name, str) else None
         decorate = decorator(

@@ -71,6 +71,20 @@ async def test_of_an_actor_only_so_many_at_a_time(connected: Connected) -> None:
         assert busy.came == ["a", "free", "b", "c"]
 
 
+async def test_what_is_given_wins_over_what_is_declared_and_none_lifts_it(connected: Connected) -> None:
+    app = loom.App()
+
+    @app.actor(priority="low", timeout=60, idle_timeout=60, ahead=9, retention=60)
+    async def careful() -> None: ...
+
+    async with connected(app) as client:
+        lifted: dict[str, Any] = {"priority": "normal", "timeout": None, "ahead": None, "retention": None}
+        for run in (await client.start(careful, **lifted), await client.start("careful", **lifted)):
+            meta = (await run.status()).meta
+            assert (meta.priority, meta.timeout, meta.ahead, meta.retention) == ("normal", None, None, None)
+            assert (meta.idle_timeout, meta.assumed) == (60.0, ())
+
+
 async def test_priorities_are_the_starts_or_the_actors(connected: Connected) -> None:
     busy = Busy()
     async with connected(busy.app) as client:

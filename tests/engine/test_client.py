@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import loom
 from loom.engine.client import Client, new_id
+from loom.engine.producer import Producer
 from loom.engine.transport import StoreTransport
 from loom.model.errors import (
     Conflict,
@@ -21,7 +22,7 @@ from loom.model.errors import (
     UnknownProducer,
     UsageError,
 )
-from loom.model.run import Head
+from loom.model.run import DECLARABLE, Head, Meta
 from loom.stores.memory import MemoryStore
 from loom.tasks import cancel_and_wait, spawn
 from loom.wire.json import decode
@@ -104,6 +105,91 @@ async def test_options_of_the_call_go_before_the_bound_and_the_declared(place: P
     assert (meta.queue, meta.key, meta.timeout, meta.ahead) == ("bound", "k", 20.0, 1)
     meta = (await place.started(bound, 1, queue="call", idle_timeout=3)).meta
     assert (meta.queue, meta.key, meta.timeout, meta.idle_timeout) == ("call", "k", 20.0, 3)
+
+
+DEFAULTS: dict[str, Any] = {
+    "queue": "default", "priority": "normal", "timeout": None, "idle_timeout": None, "ahead": None, "retention": None,
+}  # fmt: skip
+
+
+def declaring(app: loom.App) -> Producer[[int], Coroutine[Any, Any, int]]:
+    """An actor of which every option is declared."""
+
+    @app.actor("work", queue="jobs", priority="low", timeout=10, idle_timeout=5, ahead=3, retention=60)
+    async def work(n: int) -> int:
+        return n
+
+    return work
+
+
+def options_of(meta: Meta) -> dict[str, Any]:
+    return {name: getattr(meta, name) for name in DECLARABLE}
+
+
+@pytest.mark.parametrize("option", DECLARABLE)
+@pytest.mark.parametrize("how", ["function", "using", "name"])
+async def test_an_option_that_is_given_wins_also_with_its_default(place: Place, how: str, option: str) -> None:
+    work = declaring(place.app)
+    declared = options_of((await place.started(work, 1)).meta)
+    assert declared == {
+        "queue": "jobs", "priority": "low", "timeout": 10.0, "idle_timeout": 5.0, "ahead": 3, "retention": 60.0,
+    }  # fmt: skip
+    given = {option: DEFAULTS[option]}
+    calls = {"function": (work, given), "using": (work.using(**given), {}), "name": ("work", given)}
+    producer, kwargs = calls[how]
+    head = await place.started(producer, 1, **kwargs)
+    assert options_of(head.meta) == {**declared, **given}
+    assert head.meta.assumed == ()
+
+
+@pytest.mark.parametrize("option", ["id", "key", "delay"])
+async def test_none_lifts_what_was_bound(place: Place, option: str) -> None:
+    work = declaring(place.app)
+    bound = work.using(**{option: {"id": "taken", "key": "k", "delay": 9}[option]})  # type: ignore[arg-type]
+    meta = (await place.started(bound, 1, **{option: None})).meta
+    assert (meta.run != "taken", meta.key, meta.not_before) == (True, None, None)
+
+
+@pytest.mark.parametrize("option", ["queue", "priority"])
+async def test_a_run_without_a_queue_or_a_priority_there_is_none(place: Place, option: str) -> None:
+    work = declaring(place.app)
+    meta = (await place.started(work, 1, **{option: None})).meta
+    assert (meta.queue, meta.priority) == ("jobs", "low")
+
+
+async def test_an_actor_lifts_its_app_s_retention(place: Place) -> None:
+    app = loom.App(retention=60)
+    client = Client(StoreTransport(place.store, app.registry))
+
+    @app.actor
+    async def brief() -> None: ...
+
+    @app.actor(retention=None)
+    async def usual() -> None: ...
+
+    kept = [(await (await client.start(actor)).status()).meta.retention for actor in (brief, usual)]
+    assert kept == [60.0, None]
+
+
+async def test_a_client_without_an_app_knows_a_function_and_what_it_declares(place: Place) -> None:
+    work = declaring(loom.App())
+    client = Client(StoreTransport(place.store))
+    for wrong in ((), ("x",), (1, 2)):
+        with pytest.raises(InvalidInput):
+            await client.start(cast(Any, work), *wrong)
+    assert await client.runs() == []
+    meta = (await (await client.start(work.using(queue="default", timeout=None), 1)).status()).meta
+    assert options_of(meta) == {
+        "queue": "default", "priority": "low", "timeout": None, "idle_timeout": 5.0, "ahead": 3, "retention": 60.0,
+    }  # fmt: skip
+    assert meta.assumed == ()
+
+
+async def test_a_client_without_an_app_says_what_it_assumed_of_a_name(place: Place) -> None:
+    client = Client(StoreTransport(place.store))
+    meta = (await (await client.start("work", 1, queue="jobs", timeout=None)).status()).meta
+    assert options_of(meta) == {**DEFAULTS, "queue": "jobs"}
+    assert meta.assumed == ("idle_timeout", "ahead", "priority", "retention")
 
 
 async def test_a_parameter_that_is_named_like_an_option_is_the_parameter(place: Place) -> None:

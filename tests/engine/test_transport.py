@@ -26,7 +26,7 @@ from loom.model.errors import (
     Unavailable,
     UnknownProducer,
 )
-from loom.model.run import Meta, inbox_of
+from loom.model.run import DECLARABLE, PRIVATE, Meta, inbox_of
 from loom.stores.memory import MemoryStore
 from loom.testing.author import Author, read_all
 from loom.wire.json import decode_message
@@ -85,6 +85,7 @@ SLOW = Options(queue="slow", timeout=timedelta(minutes=1), idle_timeout=5, ahead
     [
         ({}, ("slow", 60.0, 5, 3)),
         ({"queue": "other", "timeout": 2.0, "idle_timeout": 1.0, "ahead": 9}, ("other", 2.0, 1.0, 9)),
+        ({"queue": "default", "timeout": None, "idle_timeout": None, "ahead": None}, ("default", None, None, None)),
     ],
 )
 async def test_what_a_start_leaves_open_is_as_the_producer_declares_it(
@@ -92,8 +93,25 @@ async def test_what_a_start_leaves_open_is_as_the_producer_declares_it(
 ) -> None:
     registry = Registry()
     registry.add(make_producer("double", double, options=SLOW))
-    started = (await StoreTransport(store, registry).start(meta(**given))).meta
+    open = tuple(name for name in DECLARABLE if name not in given)
+    started = (await StoreTransport(store, registry).start(meta(assumed=open, **given))).meta
     assert (started.queue, started.timeout, started.idle_timeout, started.ahead) == expected
+    assert started.assumed == ()
+
+
+async def test_a_retry_keeps_what_was_given_and_takes_what_was_assumed_as_declared(store: FaultStore) -> None:
+    registry = Registry()
+    registry.add(make_producer("double", double, options=SLOW))
+    unaware, aware = StoreTransport(store), StoreTransport(store, registry)
+    await unaware.start(meta(timeout=None, queue="default", assumed=("idle_timeout", "ahead")))
+    await unaware.start(meta("private", queue=f"{PRIVATE}x"))
+    for run in ("run", "private"):
+        await unaware.cancel(run)
+    kept = (await unaware.retry("run", id="again")).meta
+    assert kept.assumed == ("idle_timeout", "ahead")
+    known = (await aware.retry("run", id="once-more")).meta
+    assert (known.queue, known.timeout, known.idle_timeout, known.ahead, known.assumed) == ("default", None, 5, 3, ())
+    assert (await aware.retry("private", id="public")).meta.queue == "slow"
 
 
 async def test_starting_again_the_same_is_starting_once(store: FaultStore, transport: StoreTransport) -> None:

@@ -12,6 +12,7 @@ from loom.engine.context import Context
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import StoreFull
+from loom.model.run import DECLARABLE
 
 from .harness import Rig, ask_raw, rig
 
@@ -69,6 +70,36 @@ async def test_options_are_kept() -> None:
         reply = await r.ask("POST", "/runs", {"actor": "add", "input": {"a": 1}, **options})
         assert {name: reply.json[name] for name in options} == options
         assert reply.header("location") == "/runs/mine"
+
+
+async def test_what_is_left_out_is_as_declared_and_null_lifts_it() -> None:
+    declared: dict[str, Any] = {
+        "queue": "jobs",
+        "priority": "low",
+        "timeout": 60,
+        "idle_timeout": 5,
+        "ahead": 3,
+        "retention": 9,
+    }
+    app = App()
+
+    @app.actor("careful", **declared)
+    async def careful() -> None: ...
+
+    lifted = {"queue": "default", "priority": "normal", "timeout": None, "idle_timeout": None, "ahead": None}
+    async with rig(app.registry) as r:
+        told = (await r.ask("POST", "/runs", {"actor": "careful"})).json
+        assert {name: told[name] for name in DECLARABLE} == declared
+        told = (await r.ask("POST", "/runs", {"actor": "careful", **lifted})).json
+        assert {name: told[name] for name in DECLARABLE if name in told} | {"queue": "default"} == {
+            "queue": "default", "retention": 9,
+        }  # fmt: skip
+        async with r.viewer("/actors/careful/stream?detach=1", method="POST", body=lifted) as viewer:
+            run = (viewer.reply.header("location") or "").rpartition("/")[2]
+        assert (await r.store.head(run)).meta.timeout is None
+    async with rig() as r:
+        told = (await r.ask("POST", "/runs", {"actor": "careful", "queue": "jobs", "timeout": None})).json
+        assert told["assumed"] == ["idle_timeout", "ahead", "priority", "retention"]
 
 
 async def test_the_same_id_with_the_same_request_is_the_same_run() -> None:

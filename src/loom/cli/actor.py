@@ -13,7 +13,6 @@ from cyclopts import Parameter
 from msgspec import Raw
 from msgspec.structs import replace
 
-from loom.app import App
 from loom.connect import connect, default_ai, open_store
 from loom.engine.client import Client
 from loom.engine.options import Options
@@ -120,15 +119,11 @@ def run(
 async def _run(request: _Request, place: Place, signals: Signals, origin: Origin) -> int:
     tally = Tally(time.monotonic())
     show = make_show(request.output, tally, stream=request.stream)
-    async with watching(show, tally, signals) as watch, _opened(place, watch) as (client, app, queue):
+    async with watching(show, tally, signals) as watch, _opened(place, watch) as (client, queue):
         actor = next((info for info in await client.actors() if info.name == request.name), None)
         value = read_input(actor, request.text, request.json, request.piped)
-        options = request.options
-        if app is not None:
-            own = app.registry.get(request.name).options
-            priority = options.priority or own.priority
-            options = replace(own, id=options.id, key=options.key, queue=queue, priority=priority, delay=options.delay)
-        async with client.stream(request.name, value, **_given(options)) as run:
+        options = request.options if queue is None else replace(request.options, queue=queue)
+        async with client.stream(request.name, value, **options.given()) as run:
             origin.run = run.id
             try:
                 await _follow(run, watch)
@@ -139,16 +134,12 @@ async def _run(request: _Request, place: Place, signals: Signals, origin: Origin
     return _verdict(watch, show, signals, origin)
 
 
-def _given(options: Options) -> dict[str, Any]:
-    return {name: value for name in options.__struct_fields__ if (value := getattr(options, name)) is not None}
-
-
 @asynccontextmanager
-async def _opened(place: Place, watch: Watch) -> AsyncIterator[tuple[Client, App | None, str | None]]:
-    """A client; with a store also the app, and the private queue that a worker of ours serves."""
+async def _opened(place: Place, watch: Watch) -> AsyncIterator[tuple[Client, str | None]]:
+    """A client; with a store also the private queue that a worker of ours serves."""
     async with AsyncExitStack() as stack:
         if place.app is None:
-            yield await stack.enter_async_context(watch.connected(place.url)), None, None
+            yield await stack.enter_async_context(watch.connected(place.url)), None
             return
         app = load_app(place.app)
         store = await stack.enter_async_context(open_store(place.url))
@@ -157,7 +148,7 @@ async def _opened(place: Place, watch: Watch) -> AsyncIterator[tuple[Client, App
         resources = await stack.enter_async_context(app.resources(default_ai))
         worker = Worker(store, app.registry, queues=own.served, resources=resources, drain=limits.ABANDON_AFTER)
         await stack.enter_async_context(worker)
-        yield await stack.enter_async_context(Client(StoreTransport(store, app.registry))), app, own.queue
+        yield await stack.enter_async_context(Client(StoreTransport(store, app.registry))), own.queue
 
 
 async def _follow(run: Run[Any, Any], watch: Watch) -> None:

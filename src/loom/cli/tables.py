@@ -112,6 +112,7 @@ def run_text(view: RunView, output: str) -> str:
         "key": view.key,
         "queue": view.queue,
         "priority": None if view.priority == "normal" else view.priority,
+        "assumed": ", ".join(view.assumed),
         "retry of": view.retry_of,
         "attempt": str(view.attempt),
         "chunks": str(view.chunks),

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from datetime import timedelta
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
+import msgspec
 from msgspec.structs import replace
 
 from loom.model import limits
@@ -15,7 +16,7 @@ from loom.model.errors import InvalidInput, UsageError, closed
 from loom.model.keep import Keep
 from loom.model.ports import Transport
 from loom.model.priority import check_priority
-from loom.model.run import PUBLISHED, ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
+from loom.model.run import DECLARABLE, PUBLISHED, ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
 
 from .consumer import Consumer
 from .inputs import encode_input
@@ -37,9 +38,12 @@ _OPTIONS = frozenset(Options.__struct_fields__)
 class Client:
     """Starts, follows, feeds and cancels runs. Made by `loom.connect`; usable until that block is left.
 
-    A producer is given as the registered function (typed through, its arguments checked before anything is sent) or
-    by name (then one argument is the input, keywords are its fields; `id key queue timeout idle_timeout ahead
-    priority delay retention` are options). Every method may raise `Unavailable`; starting raises `UnknownProducer`,
+    A producer is given as the registered function (typed through; its arguments are checked and its declared options
+    known, with or without an `app`) or by name (then one argument is the input, keywords are its fields). Keywords `id
+    key queue timeout idle_timeout ahead priority delay retention` are options: they win over what the actor declares,
+    also with its default as value, and None lifts a declared one. By name, what neither says is the server's or the
+    app's to fill in; a store's client without an `app` takes the defaults, and the run's `Meta.assumed` names them.
+    Every method may raise `Unavailable`; starting raises `UnknownProducer`,
     `InvalidInput` (naming the field; nothing ran), and `Conflict` when `id` is taken by another request.
     """
 
@@ -265,55 +269,49 @@ class _Request:
             self.name = producer
             self.input = _plain_input(args, kwargs)
             self.options = given
+            self.assumed = tuple(name for name in DECLARABLE if name not in given.given())
         else:
             self.producer = producer
             self.name = producer.name
             self.input = producer.inputs.bind(args, kwargs)
-            self.options = _merged([producer.options, bound, given])
+            self.options = given.over(bound).over(producer.options)
+            self.assumed = ()
 
     def meta(self) -> Meta:
-        options = self.options
+        options = self.options.given()
+        id = options.get("id")
+        check_priority(options.get("priority", "normal"))
         return Meta(
-            run=check_id(options.id) if options.id is not None else new_id(),
+            run=new_id() if id is None else check_id(id),
             actor=check_id(self.name, "actor"),
-            input=encode_input(self.input),
-            queue=options.queue or "default",
-            key=options.key,
-            timeout=seconds(options.timeout),
-            idle_timeout=seconds(options.idle_timeout),
-            ahead=options.ahead,
-            priority="normal" if options.priority is None else check_priority(options.priority),
-            not_before=_not_before(options.delay),
-            retention=seconds(options.retention),
+            input=self._encoded(),
+            key=options.get("key"),
+            not_before=_not_before(options.get("delay")),
+            assumed=self.assumed,
+            **self.options.of_run(),
         )
 
+    def _encoded(self) -> msgspec.Raw:
+        """Checked here where the function is known: the transport may know neither it nor its server's."""
+        encoded = encode_input(self.input)
+        return encoded if self.producer is None else self.producer.inputs.settled(encoded)
 
-def _not_before(delay: float | timedelta | None) -> float | None:
+
+def _not_before(delay: float | None) -> float | None:
     """Raises `InvalidInput` for what is no time to wait."""
-    left = seconds(delay)
-    if not left:
+    if not delay:
         return None
-    if not is_number(left) or not 0 < left <= limits.DELAY:
+    if not is_number(delay) or not 0 < delay <= limits.DELAY:
         raise InvalidInput(
             f"delay: {delay!r} is no number of seconds from 0 to {limits.DELAY:.0f}", details={"field": "delay"}
         )
-    return time.time() + left
+    return time.time() + delay
 
 
 def _plain_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if len(args) > 1 or (args and kwargs):
         raise UsageError("by name, give the input as one argument, or its fields as keywords")
     return args[0] if args else kwargs or None
-
-
-def _merged(layers: list[Options]) -> Options:
-    values: dict[str, Any] = {}
-    for layer in layers:
-        for name in _OPTIONS:
-            value = getattr(layer, name)
-            if value is not None:
-                values[name] = value
-    return Options(**values)
 
 
 def new_id() -> str:

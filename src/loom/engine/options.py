@@ -9,12 +9,13 @@ from math import inf
 from typing import Any, Literal, TypeGuard
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from loom.model import limits
 from loom.model.errors import UsageError
 from loom.model.keep import Keep
 from loom.model.priority import PRIORITIES, Priority
-from loom.model.run import PUBLISHED, check_id
+from loom.model.run import DECLARABLE, PRIVATE, PUBLISHED, check_id
 
 __all__ = [
     "Options",
@@ -52,17 +53,39 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How one run is started; what is None is the producer's own default."""
+    """How one run is started. UNSET: not given, so what was declared before counts. None is a value: no key, no
+    time-out, no bound, the store's own retention; only for a queue and a priority, of which each run has one, it is
+    the same as UNSET."""
 
-    id: str | None = None
-    key: str | None = None
-    queue: str | None = None
-    timeout: float | timedelta | None = None
-    idle_timeout: float | timedelta | None = None
-    ahead: int | None = None
-    priority: Priority | None = None
-    delay: float | timedelta | None = None
-    retention: float | timedelta | None = None
+    id: str | UnsetType | None = UNSET
+    key: str | UnsetType | None = UNSET
+    queue: str | UnsetType | None = UNSET
+    timeout: float | timedelta | UnsetType | None = UNSET
+    idle_timeout: float | timedelta | UnsetType | None = UNSET
+    ahead: int | UnsetType | None = UNSET
+    priority: Priority | UnsetType | None = UNSET
+    delay: float | timedelta | UnsetType | None = UNSET
+    retention: float | timedelta | UnsetType | None = UNSET
+
+    def given(self) -> dict[str, Any]:
+        """The options that were given, by name; durations in seconds."""
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        return {
+            name: seconds(value)
+            for name, value in values.items()
+            if value is not UNSET and not (value is None and name in _NEVER_NONE)
+        }
+
+    def of_run(self) -> dict[str, Any]:
+        """Those of them that are fields of `Meta`, where an actor may declare them."""
+        return {name: value for name, value in self.given().items() if name in DECLARABLE}
+
+    def over(self, declared: Options) -> Options:
+        """These options; what is not given, as `declared`."""
+        return Options(**{**declared.given(), **self.given()})
+
+
+_NEVER_NONE = ("queue", "priority")
 
 
 def check_declared(name: str, retry: Any, max_crashes: Any, concurrency: Any, keep: Any, options: Options) -> None:
@@ -74,19 +97,25 @@ def check_declared(name: str, retry: Any, max_crashes: Any, concurrency: Any, ke
     if concurrency is not None and not (isinstance(concurrency, int) and concurrency > 0):
         raise UsageError(f"{name}: concurrency={concurrency!r}: a whole number of runs, more than 0")
     check_keep(keep, f"{name}: ")
-    if options.priority is not None and options.priority not in PRIORITIES:
+    given = options.given()
+    if "priority" in given and options.priority not in PRIORITIES:
         raise UsageError(f"{name}: priority={options.priority!r}: one of {', '.join(PRIORITIES)}")
     for field in ("timeout", "idle_timeout"):
-        value = getattr(options, field)
-        if value is not None and not (is_number(seconds(value)) and (seconds(value) or 0) > 0):
+        value = given.get(field)
+        if value is not None and not (is_number(value) and value > 0):
             raise UsageError(f"{name}: {field}={value!r}: seconds or a timedelta, more than 0")
-    check_retention(options.retention, f"{name}: ")
-    if options.ahead is not None and not (
-        isinstance(options.ahead, int) and is_number(options.ahead) and options.ahead > 0
-    ):
-        raise UsageError(f"{name}: ahead={options.ahead!r}: a whole number of chunks, more than 0")
-    if options.queue is not None:
-        check_id(options.queue, "queue")
+    check_retention(given.get("retention"), f"{name}: ")
+    ahead = given.get("ahead")
+    if ahead is not None and not (isinstance(ahead, int) and is_number(ahead) and ahead > 0):
+        raise UsageError(f"{name}: ahead={ahead!r}: a whole number of chunks, more than 0")
+    if "queue" in given:
+        _check_queue(name, given["queue"])
+
+
+def _check_queue(name: str, queue: Any) -> None:
+    """Raise `UsageError` or `InvalidInput` for a queue that no app's worker can serve."""
+    if check_id(queue, "queue") == PUBLISHED or queue.startswith(PRIVATE):
+        raise UsageError(f"{name}: queue={queue!r}: {PUBLISHED!r}, and names that begin with {PRIVATE!r}, are reserved")
 
 
 def check_retention(value: Any, where: str = "") -> None:

@@ -13,6 +13,8 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
+from msgspec import UNSET, UnsetType
+
 from loom.model.keep import Keep
 from loom.model.priority import Priority
 from loom.model.run import ActorInfo, check_id
@@ -77,17 +79,19 @@ class Producer(Generic[P, Out]):
     def using(
         self,
         *,
-        id: str | None = None,
-        key: str | None = None,
-        queue: str | None = None,
-        timeout: float | timedelta | None = None,
-        idle_timeout: float | timedelta | None = None,
-        ahead: int | None = None,
-        priority: Priority | None = None,
-        delay: float | timedelta | None = None,
-        retention: float | timedelta | None = None,
+        id: str | UnsetType | None = UNSET,
+        key: str | UnsetType | None = UNSET,
+        queue: str | UnsetType | None = UNSET,
+        timeout: float | timedelta | UnsetType | None = UNSET,
+        idle_timeout: float | timedelta | UnsetType | None = UNSET,
+        ahead: int | UnsetType | None = UNSET,
+        priority: Priority | UnsetType | None = UNSET,
+        delay: float | timedelta | UnsetType | None = UNSET,
+        retention: float | timedelta | UnsetType | None = UNSET,
     ) -> Bound[P, Out]:
-        """This producer with options for the run to start, as ``client.start(chat.using(key="u1"), "hi")``."""
+        """This producer with options for the run to start, as ``client.start(chat.using(key="u1"), "hi")``.
+
+        What is given wins over what is declared; None: no key, no time-out, no bound, the store's own retention."""
         options = Options(
             id=id,
             key=key,

@@ -34,7 +34,7 @@ from loom.wire.json import check_depth, check_size, encode, sound
 
 from .ending import error_chunk
 from .hub import Hub
-from .options import is_number, seconds
+from .options import is_number
 from .producer import Producer
 from .registry import Registry
 from .watchman import Watchman
@@ -102,10 +102,12 @@ class StoreTransport:
         if not ended.ended:
             raise Conflict(f"run {run!r} has not ended: cancel it first", details={"run": run})
         old = ended.meta
+        private = old.queue.startswith(PRIVATE)
         again = replace(
             old,
             run=check_id(id),
-            queue="default" if old.queue.startswith(PRIVATE) else old.queue,
+            queue="default" if private else old.queue,
+            assumed=(*old.assumed, "queue") if private else old.assumed,
             created=time.time(),
             not_before=None,
             owner_lease=None,
@@ -127,18 +129,10 @@ class StoreTransport:
     def _with_defaults(meta: Meta, producer: Producer[..., Any] | None) -> Meta:
         """What the start leaves open, as the producer declares it; a server's callers start by name."""
         meta = replace(meta, created=meta.created or time.time())
-        if producer is None:
+        if producer is None or not meta.assumed:
             return meta
-        declared = producer.options
-        return replace(
-            meta,
-            queue=declared.queue or meta.queue if meta.queue == "default" else meta.queue,
-            timeout=seconds(declared.timeout) if meta.timeout is None else meta.timeout,
-            idle_timeout=seconds(declared.idle_timeout) if meta.idle_timeout is None else meta.idle_timeout,
-            ahead=declared.ahead if meta.ahead is None else meta.ahead,
-            priority=declared.priority or meta.priority if meta.priority == "normal" else meta.priority,
-            retention=seconds(declared.retention) if meta.retention is None else meta.retention,
-        )
+        declared = producer.options.of_run()
+        return replace(meta, assumed=(), **{name: declared[name] for name in meta.assumed if name in declared})
 
     @staticmethod
     def _settled(meta: Meta, producer: Producer[..., Any] | None) -> Meta:

@@ -13,6 +13,7 @@ from .errors import DEAD, ErrorInfo, InvalidInput
 from .priority import Priority
 
 __all__ = [
+    "DECLARABLE",
     "ID_PATTERN",
     "NO_INPUT",
     "PRIVATE",
@@ -48,6 +49,9 @@ PRIVATE = "cli."
 PUBLISHED = "loom.published"
 """The queue of runs that no worker drives: a publisher holds its own entry there, and an entry that lapsed is a
 publisher that died. Whoever claims one ends its run."""
+
+DECLARABLE = ("queue", "timeout", "idle_timeout", "ahead", "priority", "retention")
+"""Fields of `Meta` that an actor may declare for its runs, and a start may override."""
 
 _ID = re.compile(ID_PATTERN, re.ASCII)
 _INBOX = "/in"
@@ -107,6 +111,9 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
     """In Unix seconds: no worker gets the run before, by the store's clock."""
     retry_of: str | None = None
     """The ended run that this one was started from anew."""
+    assumed: tuple[str, ...] = ()
+    """Those of `DECLARABLE` that the start left open. Where the actor is known, its declaration replaces them, and this
+    is empty; else they keep the defaults above."""
 
     @property
     def published(self) -> bool:

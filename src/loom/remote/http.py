@@ -16,7 +16,7 @@ from loom.model.chunk import Message, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import InvalidInput, LogNotFound, OutcomeUnknown, Unavailable, UsageError
 from loom.model.ports import Take
-from loom.model.run import ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
+from loom.model.run import DECLARABLE, ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
 from loom.wire.json import check_depth, check_size, encode
 from loom.wire.views import (
     ActorList,
@@ -82,14 +82,9 @@ class HttpTransport:
             input=meta.input,
             id=meta.run,
             key=meta.key,
-            queue=meta.queue,
-            timeout=meta.timeout,
-            idle_timeout=meta.idle_timeout,
-            ahead=meta.ahead,
-            retention=meta.retention,
             owner_lease=meta.owner_lease,
-            priority=meta.priority,
             delay=_left(meta.not_before),
+            **{name: getattr(meta, name) for name in DECLARABLE if name not in meta.assumed},
         )
         return head_of(self._read_as(await self._call("POST", "/runs", body=body), RunView))
 

@@ -18,7 +18,7 @@ from loom.engine.inputs import encode_input
 from loom.model import limits
 from loom.model.chunk import Page
 from loom.model.errors import LoomError, Unavailable, UnknownProducer, revive
-from loom.model.run import ActorInfo, Meta
+from loom.model.run import DECLARABLE, ActorInfo, Meta
 from loom.tasks import cancel_and_wait, spawn, wait_out
 from loom.wire.dialects.openai import (
     ApiErrorBody,
@@ -111,6 +111,7 @@ class Completions:
             actor=actor.name,
             input=encode_input(asked.input_for(actor.name, actor.input_schema)),
             owner_lease=self._streams.times.leave_grace,
+            assumed=DECLARABLE,
         )
         head = await self._transport.start(meta)
         told = (meta.run, asked.body.model or name, head.meta.created)

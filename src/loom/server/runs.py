@@ -14,7 +14,7 @@ from loom.engine.client import new_id
 from loom.model import limits
 from loom.model.chunk import Message, Page
 from loom.model.errors import InvalidInput, UsageError
-from loom.model.run import PRIVATE, Meta, RunState, check_id
+from loom.model.run import DECLARABLE, PRIVATE, Meta, RunState, check_id
 from loom.wire.json import check_size, decode
 from loom.wire.views import (
     Accepted,
@@ -228,26 +228,23 @@ def meta_of(request: Request, actor: str, body: StartBody | StreamBody, *, owner
     """What is asked for. Raises `InvalidInput` naming the field, `LimitExceeded`, `RemoteProtocolError`."""
     check_size(bytes(body.input), limits.INPUT_BYTES, "an input")
     run = idempotent_id(request, body.id)
+    given = {name: value for name in DECLARABLE if (value := getattr(body, name)) is not msgspec.UNSET}
+    _check_queue(given.get("queue", "default"))
     return Meta(
         run=new_id() if run is None else check_id(run),
         actor=actor,
         input=canonical_json(body.input),
-        queue=_checked_queue(body.queue),
         key=None if body.key is None else check_id(body.key, "key"),
-        timeout=body.timeout,
-        idle_timeout=body.idle_timeout,
-        ahead=body.ahead,
-        priority=body.priority,
         not_before=time.time() + body.delay if isinstance(body, StartBody) and body.delay else None,
-        retention=body.retention,
         owner_lease=owner_lease,
+        assumed=tuple(name for name in DECLARABLE if name not in given),
+        **given,
     )
 
 
-def _checked_queue(name: str) -> str:
-    if name.startswith(PRIVATE):
+def _check_queue(name: str) -> None:
+    if check_id(name, "queue").startswith(PRIVATE):
         raise InvalidInput(f"queue: names that begin with {PRIVATE!r} are private", details={"field": "queue"})
-    return check_id(name, "queue")
 
 
 def location_of(request: Request, run: str) -> str:

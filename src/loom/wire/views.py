@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from loom.model import limits
 from loom.model.errors import ErrorInfo
@@ -59,20 +60,21 @@ def error_body(error: ErrorInfo) -> bytes:
 
 
 class StartBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The body of ``POST /runs``. Times in seconds."""
+    """The body of ``POST /runs``. Times in seconds. What the actor may declare (`DECLARABLE`) counts as it declares it
+    when it is left out; null is no time-out, no bound, the store's own retention."""
 
     actor: Id
     input: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
     id: Id | None = None
     key: Id | None = None
-    queue: Id = "default"
-    timeout: Seconds | None = None
-    idle_timeout: Seconds | None = None
-    ahead: Count | None = None
-    priority: Priority = "normal"
+    queue: Id | UnsetType = UNSET
+    timeout: Seconds | UnsetType | None = UNSET
+    idle_timeout: Seconds | UnsetType | None = UNSET
+    ahead: Count | UnsetType | None = UNSET
+    priority: Priority | UnsetType = UNSET
     delay: Delay | None = None
     """No worker gets the run before so many seconds have passed."""
-    retention: Kept | None = None
+    retention: Kept | UnsetType | None = UNSET
     owner_lease: Seconds | None = None
     """Owned: cancelled unless ``POST /runs/{id}/renew`` comes at least this often."""
 
@@ -83,12 +85,12 @@ class StreamBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     input: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
     id: Id | None = None
     key: Id | None = None
-    queue: Id = "default"
-    timeout: Seconds | None = None
-    idle_timeout: Seconds | None = None
-    ahead: Count | None = None
-    priority: Priority = "normal"
-    retention: Kept | None = None
+    queue: Id | UnsetType = UNSET
+    timeout: Seconds | UnsetType | None = UNSET
+    idle_timeout: Seconds | UnsetType | None = UNSET
+    ahead: Count | UnsetType | None = UNSET
+    priority: Priority | UnsetType = UNSET
+    retention: Kept | UnsetType | None = UNSET
 
 
 class RetryBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -149,7 +151,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     actor: str
     state: RunState
     attempt: int
-    input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # with None, Raw would not be decoded
+    input: msgspec.Raw | UnsetType = UNSET  # with None, Raw would not be decoded
     key: str | None = None
     queue: str = "default"
     created: float
@@ -164,7 +166,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where a reader of only what comes next begins (absent: at the beginning)."""
     epochs: list[tuple[int, int]] = []
     error: ErrorInfo | None = None
-    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    result: msgspec.Raw | UnsetType = UNSET
     timeout: float | None = None
     idle_timeout: float | None = None
     ahead: int | None = None
@@ -174,6 +176,8 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     not_before: float | None = None
     retry_of: str | None = None
     """The run that this one was started from anew."""
+    assumed: list[str] = []
+    """Options that were left to the actor's declaration by who did not know it: they have their defaults."""
 
 
 class RunList(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -207,7 +211,7 @@ def view_of(head: Head, *, full: bool = True) -> RunView:
         actor=meta.actor,
         state=head.state,
         attempt=head.attempt,
-        input=meta.input if full else msgspec.UNSET,
+        input=meta.input if full else UNSET,
         key=meta.key,
         queue=meta.queue,
         created=meta.created,
@@ -219,7 +223,7 @@ def view_of(head: Head, *, full: bool = True) -> RunView:
         latest=_text(head.latest),
         epochs=list(head.epochs),
         error=head.error,
-        result=head.result if full and head.result is not None else msgspec.UNSET,
+        result=head.result if full and head.result is not None else UNSET,
         timeout=meta.timeout,
         idle_timeout=meta.idle_timeout,
         ahead=meta.ahead,
@@ -228,6 +232,7 @@ def view_of(head: Head, *, full: bool = True) -> RunView:
         priority=meta.priority,
         not_before=meta.not_before,
         retry_of=meta.retry_of,
+        assumed=list(meta.assumed),
     )
 
 
@@ -236,7 +241,7 @@ def head_of(view: RunView) -> Head:
     meta = Meta(
         run=view.id,
         actor=view.actor,
-        input=msgspec.Raw(b"null") if view.input is msgspec.UNSET else view.input,
+        input=msgspec.Raw(b"null") if view.input is UNSET else view.input,
         queue=view.queue,
         key=view.key,
         created=view.created,
@@ -248,6 +253,7 @@ def head_of(view: RunView) -> Head:
         not_before=view.not_before,
         retry_of=view.retry_of,
         retention=view.retention,
+        assumed=tuple(view.assumed),
     )
     return Head(
         meta=meta,
@@ -257,7 +263,7 @@ def head_of(view: RunView) -> Head:
         ended=view.state not in ("queued", "running"),
         state=view.state,
         error=view.error,
-        result=None if view.result is msgspec.UNSET else view.result,
+        result=None if view.result is UNSET else view.result,
         started=view.started,
         ended_at=view.ended,
     )
