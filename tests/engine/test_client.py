@@ -42,7 +42,7 @@ class Place:
         self.client = Client(StoreTransport(self.store, self.app.registry))
 
     async def started(self, producer: Any, *args: Any, **kwargs: Any) -> Head:
-        return await (await self.client.start(producer, *args, **kwargs)).status()
+        return await (await self.client.start(producer, *args, **kwargs)).status(full=True)
 
 
 @pytest.fixture
