@@ -432,6 +432,28 @@ async def test_wrong_requests() -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/runs", rb'{"actor": "add", "input": {"a": "\uD800"}}'),
+        ("/runs", rb'{"actor": "\uD800"}'),
+        ("/runs", rb'{"actor": "add", "input": {"a": 1}, "key": "\uD800"}'),
+        ("/runs/r/inbox", rb'{"type": "x", "data": ["\uD800"]}'),
+        ("/actors/add/stream", rb'{"input": {"a": "\uD800"}}'),
+        ("/v1/chat/completions", rb'{"model": "add", "messages": [{"role": "user", "content": "\uD800"}]}'),
+        ("/api/any/chat", rb'{"messages": [{"role": "user", "content": "\uD800"}]}'),
+        ("/actors/add/stream?input=%22%5CuD800%22", None),
+    ],
+)
+async def test_half_a_character_is_named_and_where_it_stands(path: str, body: bytes | None) -> None:
+    async with rig(told().registry) as r:
+        await r.begin()
+        reply = await r.ask("GET" if body is None else "POST", path, body)
+        place = 1 if body is None else body.index(b"\\u")
+        assert reply.status == 400
+        assert rf"a lone surrogate in JSON: \uD800 at byte {place}" in reply.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
     ("body", "field"),
     [
         ({"actor": 1}, "actor"),

@@ -32,6 +32,7 @@ from loom.wire.json import (
     encode,
     ending_of,
     make_batch,
+    mended,
     type_of,
 )
 
@@ -425,3 +426,33 @@ def test_decode_as_names_the_field_also_one_that_is_missing(data: bytes, field: 
     with pytest.raises(InvalidInput) as caught:
         decode_as(data, _Envelope)
     assert caught.value.details["field"] == field
+
+
+HALVES = [rb"\uD800", rb"\udc00", rb"\ud83d\u0041", rb"\ud83d\ud83d\ude00", rb"\ude00\ud83d", rb"x\ud83d"]
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_a_lone_surrogate_is_named_and_where_it_stands(half: bytes) -> None:
+    data = b'{"a\\\\\\n": "' + half + b'"}'
+    place = data.index(half) + half.index(b"\\")
+    for read in (
+        decode,
+        lambda data: decode_as(data, dict[str, str]),
+        lambda data: decode_as(data, dict[str, msgspec.Raw]),
+    ):
+        with pytest.raises(
+            RemoteProtocolError, match=f"lone surrogate in JSON: .*at byte {place} is half of a character"
+        ):
+            read(data)
+
+
+@pytest.mark.parametrize("data", [rb'"\ud83d\ude00"', rb'"\\ud83d"', rb'"\\\\ud83d\\"'])
+def test_a_pair_and_a_backslash_before_a_u_are_none(data: bytes) -> None:
+    assert decode(mended(data)) == decode(data)
+    assert mended(data) == data
+
+
+def test_bytes_that_are_no_utf_8_are_named_and_where_they_stand() -> None:
+    for read in (decode, lambda data: decode_as(data, dict[str, str])):
+        with pytest.raises(RemoteProtocolError, match="no UTF-8: invalid start byte at byte 10"):
+            read(b'{"key": "x\xff"}')

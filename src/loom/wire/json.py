@@ -25,6 +25,7 @@ __all__ = [
     "encode",
     "ending_of",
     "make_batch",
+    "mended",
     "sound",
     "type_of",
 ]
@@ -123,13 +124,45 @@ def sound(data: bytes) -> bytes:
     return data if b"\n" not in data and b"\r" not in data else encode(_any.decode(data))
 
 
+# A pair of surrogates, one half alone (the group), or another escape (RFC 8259, section 7).
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+
+
+def mended(data: bytes) -> bytes:
+    """The same JSON with U+FFFD for each half of a surrogate pair that stands alone, and for bytes that are no UTF-8.
+
+    For documents of others' making: RFC 8259, section 8.2, allows such halves, and no decoder of ours takes them.
+    """
+    if not data.isascii():
+        data = data.decode("utf-8", "replace").encode()
+    return _ESCAPE.sub(lambda match: b"\\ufffd" if match[1] else match[0], data)
+
+
+def _no_json(data: bytes, error: Exception) -> RemoteProtocolError:
+    """The decoder's error; where a half of a surrogate pair or a byte that is no UTF-8 is the reason, its place in the
+    whole document."""
+    try:
+        bytes(data).decode()
+    except UnicodeDecodeError as fault:
+        return RemoteProtocolError(f"JSON that is no UTF-8: {fault.reason} at byte {fault.start}")
+    for match in _ESCAPE.finditer(data):
+        if match[1]:
+            half = f"\\{match[1].decode()} at byte {match.start()}"
+            return RemoteProtocolError(
+                f"a lone surrogate in JSON: {half} is half of a character (RFC 8259, section 8.2)"
+            )
+    return RemoteProtocolError(f"not JSON: {error}")
+
+
 def decode(data: bytes) -> Any:
     """The JSON value. Raises `RemoteProtocolError` when it is none, or nests too deeply."""
     check_depth(data)
     try:
         return _any.decode(data)
     except _FAULTS as error:
-        raise RemoteProtocolError(f"not JSON: {error}") from None
+        raise _no_json(data, error) from None
 
 
 def decode_as(data: bytes, type: type[T]) -> T:
@@ -144,7 +177,7 @@ def decode_as(data: bytes, type: type[T]) -> T:
         field = ".".join(filter(None, (place, missing[1]))) if missing else place
         raise InvalidInput(f"{place}: {message}" if place else message, details={"field": field}) from None
     except _FAULTS as error:
-        raise RemoteProtocolError(f"not JSON: {error}") from None
+        raise _no_json(data, error) from None
 
 
 def convert(value: Any, type: Any, *, field: str = "") -> Any:

@@ -73,7 +73,6 @@ def test_nothing_counts_behind_done() -> None:
         b'{"choices":[{"delta":{"content":1.50}}]}',
         b'{"choices":[{"delta":{"content":true}}]}',
         b'{"choices":[{"delta":{"content":["x"]}}]}',
-        b'{"choices":[{"delta":{"content":"\xff"}}]}',
         b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
     ],
 )

@@ -9,6 +9,9 @@ import msgspec
 from loom.model import limits
 from loom.model.errors import LimitExceeded
 from loom.model.parts import ToolCallPart
+from loom.wire import json
+
+from .surrogates import sound_text
 
 __all__ = ["CUT_SHORT", "Call", "Calls"]
 
@@ -26,7 +29,8 @@ class Call:
 
     @property
     def arguments(self) -> str:
-        return "".join(self._pieces)
+        """The JSON as it has come, with U+FFFD for halves of characters."""
+        return json.mended(sound_text("".join(self._pieces)).encode()).decode()
 
     @property
     def is_complete(self) -> bool:

@@ -19,6 +19,7 @@ from .ask import NO_JSON, Ask
 from .calls import Call, Calls
 from .refusals import Refusals, fault_of, refusal
 from .schemas import strict_schema
+from .surrogates import PartJoiner, decode_cut
 
 __all__ = ["OPENAI", "Answer", "Prefix", "request_body"]
 
@@ -148,6 +149,7 @@ class Answer:
         self._usage: dict[str, Any] | None = None
         self._counted = False
         self._calls = Calls()
+        self._joined = PartJoiner()
 
     @property
     def finished(self) -> bool:
@@ -179,7 +181,7 @@ class Answer:
         if not self.finished:
             raise Unavailable("the provider's answer broke off before it was finished")
         reason = self._reason or "unknown"
-        parts: list[Part] = list(self._calls.take(reason))
+        parts: list[Part] = [*self._joined.end(), *self._calls.take(reason)]
         parts.append(FinishReasonPart(reason))
         # Some send a running count in every event: only the one that comes alone, or before [DONE], is the last.
         if self._usage and (self._counted or self.done):
@@ -189,12 +191,13 @@ class Answer:
     def _read(self, data: bytes, *, is_error: bool = False) -> list[Part]:
         event = _decode(data)
         if event.error or event.errors or is_error or event.object == "error":
-            fault = fault_of(json.decode(data), OPENAI)
+            fault = fault_of(json.decode(json.mended(data)), OPENAI)
             raise refusal(fault.status or 500, fault, OPENAI, secret=self._secret)
         if event.usage:
             self._usage, self._counted = event.usage, not event.choices
         # One answer was asked for; whatever else comes is not it.
-        return [part for choice in event.choices or () if not choice.index for part in self._choice(choice)]
+        said = [part for choice in event.choices or () if not choice.index for part in self._choice(choice)]
+        return [part for cut in said for part in self._joined.feed(cut)]
 
     def _choice(self, choice: _Choice) -> Iterator[Part]:
         if choice.finish_reason is not msgspec.UNSET:
@@ -231,7 +234,7 @@ class Answer:
 def _decode(data: bytes) -> _Event:
     json.check_depth(data)
     try:
-        return _event.decode(data)
+        return decode_cut(data, _event)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RemoteProtocolError(f"the provider sent what is no chat completion: {error}") from None
 

@@ -273,7 +273,7 @@ class HttpModel(Model):
         if response.is_redirect:
             return RemoteProtocolError(f"{self._place} redirects elsewhere: give the base URL that it redirects to")
         try:
-            fault = fault_of(json.decode(await self._body(response, limits.AI_ERROR_BYTES)), self.refusals)
+            fault = fault_of(json.decode(json.mended(await self._body(response, limits.AI_ERROR_BYTES))), self.refusals)
         except LoomError:  # the status says enough
             fault = Fault()
         if response.status_code == 404 and not fault.message:

@@ -19,6 +19,7 @@ from loom.wire import json
 from .ask import NO_JSON, Ask
 from .calls import Calls
 from .refusals import Refusals, fault_of, refusal
+from .surrogates import PartJoiner, decode_cut
 
 __all__ = ["ANTHROPIC", "FORMAT_REFUSED", "MessageAnswer", "message_body"]
 
@@ -255,6 +256,7 @@ class MessageAnswer:
         self._usage: dict[str, Any] = {}
         self._told = False
         self._calls = Calls()
+        self._joined = PartJoiner()
 
     @property
     def finished(self) -> bool:
@@ -266,9 +268,11 @@ class MessageAnswer:
             return []
         event = _decode(_event, data)
         if event.type == "error" or type == "error":
-            fault = fault_of(json.decode(data), ANTHROPIC)
+            fault = fault_of(json.decode(json.mended(data)), ANTHROPIC)
             raise refusal(fault.status or 500, fault, ANTHROPIC, secret=self._secret)
-        parts = list(self._event(event))
+        parts = [part for cut in self._event(event) for part in self._joined.feed(cut)]
+        if event.type == "content_block_stop":
+            parts += self._joined.end()
         if parts and not self._told and self._usage:
             self._told = True
             parts.append(self._usage_part())
@@ -277,11 +281,13 @@ class MessageAnswer:
     def whole(self, body: bytes) -> list[Part]:
         message = _decode(_message, body)
         if message.type == "error":
-            fault = fault_of(json.decode(body), ANTHROPIC)
+            fault = fault_of(json.decode(json.mended(body)), ANTHROPIC)
             raise refusal(fault.status or 500, fault, ANTHROPIC, secret=self._secret)
         if message.type != "message":
             raise RemoteProtocolError("the provider's answer is JSON, but no message")
-        parts = [part for at, block in enumerate(message.content or ()) for part in self._block(at, block)]
+        parts: list[Part] = []
+        for at, block in enumerate(message.content or ()):
+            parts += [part for cut in self._block(at, block) for part in self._joined.feed(cut)] + self._joined.end()
         self._close(message.stop_reason, message.usage)
         self.done = True
         return parts
@@ -292,7 +298,7 @@ class MessageAnswer:
         reason = _REASONS.get(self._reason, self._reason)
         if self._by_tool and reason == "tool_calls":
             reason = "stop"
-        parts: list[Part] = list(self._calls.take(reason))
+        parts: list[Part] = [*self._joined.end(), *self._calls.take(reason)]
         parts.append(FinishReasonPart(reason))
         if self._usage:
             parts.append(self._usage_part())
@@ -361,6 +367,6 @@ def _count(value: Any) -> int:
 def _decode(decoder: Any, data: bytes) -> Any:
     json.check_depth(data)
     try:
-        return decoder.decode(data)
+        return decode_cut(data, decoder)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RemoteProtocolError(f"the provider sent what is no message: {error}") from None

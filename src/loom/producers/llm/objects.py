@@ -14,6 +14,7 @@ from loom.wire import json
 from loom.wire.partial import UNKNOWN, PartialJson
 
 from .schemas import object_schema
+from .surrogates import sound_text
 
 __all__ = ["Form", "read_object"]
 
@@ -38,11 +39,11 @@ class Form(Generic[T]):
     def final(self, text: str) -> T:
         """The whole answer. Raises `RemoteProtocolError` naming the field that does not fit."""
         try:
-            value = self.partial(json.decode(text.encode()))
+            value = self.partial(json.decode(json.mended(sound_text(text).encode())))
             if value is UNKNOWN:
                 raise InvalidInput(f"{self._field}: missing", details={"field": self._field})
             return cast(T, json.convert(value, self._type))
-        except (InvalidInput, RemoteProtocolError, UnicodeEncodeError) as error:
+        except (InvalidInput, RemoteProtocolError) as error:
             said = text[: limits.AI_ERROR_CHARACTERS]
             details = {**getattr(error, "details", {}), "answer": said}
             raise RemoteProtocolError(f"the model's answer is no {self.name}: {error}", details=details) from None

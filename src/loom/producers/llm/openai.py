@@ -104,7 +104,7 @@ class OpenAICompatible(HttpModel):
 
     async def _list(self) -> Any:
         async with self._call("GET", self.models_path) as response:
-            return json.decode(await self._body(response, limits.AI_BODY_BYTES))["data"]
+            return json.decode(json.mended(await self._body(response, limits.AI_BODY_BYTES)))["data"]
 
 
 def _limit_field(host: str) -> str:
