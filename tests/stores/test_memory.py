@@ -52,6 +52,14 @@ async def ended(store: MemoryStore, run: str, *said: str | Chunk[Any]) -> None:
     await (await Author.start(store, run)).say(*said, "complete")
 
 
+async def put_and_acknowledged(store: MemoryStore, run: str) -> None:
+    """As by a start that is repeated, and the worker that finds the run ended."""
+    await store.put(Meta(run=run, actor="actor"))
+    claim = await store.claim(["default"], "w", lease=10.0, wait=0.0)
+    assert claim is not None
+    await store.ack(claim)
+
+
 # --- no call suspends ------------------------------------------------------------------------------------------------
 
 
@@ -227,8 +235,11 @@ async def test_what_was_dropped_before_its_time_is_forgotten() -> None:
     store = MemoryStore(max_bytes=50_000)
     for number in range(3 * limits.SWEEP_RUNS):
         await ended(store, f"run-{number}", LARGE)
-    assert len(store._due) <= 2 * len(store._ended) + limits.SWEEP_RUNS
-    assert {due[1] for due in store._due} >= set(store._ended)
+    for _ in range(3 * limits.SWEEP_RUNS):
+        await put_and_acknowledged(store, f"run-{3 * limits.SWEEP_RUNS - 1}")
+    assert len(store._due) <= 2 * len(store._spent) + limits.SWEEP_RUNS
+    assert {run.meta.run for *_, run in store._due} >= set(store._spent)
+    assert len(store._by_age._numbers) <= 2 * len(store._runs) + limits.SWEEP_RUNS
 
 
 async def test_a_run_whose_claim_is_not_acknowledged_is_kept() -> None:
@@ -243,6 +254,53 @@ async def test_a_run_whose_claim_is_not_acknowledged_is_kept() -> None:
     assert (await store.sweep()).dropped == 1
     await store.ack(claim)
     assert (await store.sweep()).dropped == 1
+
+
+async def test_an_ended_run_that_is_put_again_is_kept_until_it_is_acknowledged() -> None:
+    """Its worker would find none, and begin it anew."""
+    clock = ManualClock()
+    store = MemoryStore(retention=100.0, max_bytes=50_000, clock=clock)
+    await ended(store, "again")
+    await store.put(Meta(run="again", actor="actor"))
+    for number in range(20):
+        await ended(store, f"run-{number}", LARGE)
+    clock.advance(101.0)
+    await store.sweep()
+    assert [head.meta.run for head in await store.heads()] == ["again"]
+    await put_and_acknowledged(store, "again")
+    assert (await store.sweep()).dropped == 1
+
+
+async def test_at_its_bound_an_append_looks_at_the_oldest_ended_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither at all that have ended, nor at those that are still queued."""
+    store = MemoryStore(max_bytes=1_000_000)
+    for number in range(200):
+        await store.put(Meta(run=f"queued-{number}", actor="actor"))
+        await ended(store, f"queued-{number}")
+    for number in range(200):
+        await ended(store, f"run-{number}")
+    author = await Author.start(store, "open")
+    looked = Looked(store._spent)
+    monkeypatch.setattr(store, "_spent", looked)
+    while not looked.count:
+        await author.say(LARGE)
+    before = looked.count
+    for _ in range(20):
+        await author.say(LARGE)
+    dropped = 400 + 1 - len(await store.heads(limit=1000))
+    assert dropped > 20
+    assert looked.count - before <= dropped
+
+
+class Looked(dict[str, Any]):
+    """Counts the values that are looked at."""
+
+    count = 0
+
+    def values(self) -> Any:
+        for value in super().values():
+            self.count += 1
+            yield value
 
 
 async def test_a_run_that_came_again_is_kept_from_its_own_end() -> None:

@@ -43,7 +43,7 @@ class Feed:
         self._newest: Page | None = None  # the last batch, as nearly every viewer is given it
         self._before: Cursor | None = None  # what it continues
         self._version = 0
-        self._waiting: list[Viewer] = []
+        self._waiting: dict[Viewer, None] = {}
         self._reads: dict[Cursor | None, asyncio.Task[Page]] = {}
         self._tasks = TaskSet()
         self._unwatch = logs.watch(run, self._notice)
@@ -71,16 +71,16 @@ class Feed:
         return self._search(after) if after.seq >= self._batches[0].first - 1 else ()
 
     def _search(self, after: Cursor) -> tuple[Batch, ...]:
-        for index, batch in enumerate(self._batches):
-            if batch.first == after.seq + 1:
-                return tuple(list(self._batches)[index:]) if self._precedes(after, index) else ()
-        return ()
-
-    def _precedes(self, after: Cursor, index: int) -> bool:
-        """Whether `after` is of the history that the batch at `index` continues (an epoch is a history)."""
-        if index > 0:
-            return self._batches[index - 1].epoch == after.epoch
-        return self._batches[0].epoch == after.epoch
+        """From the newest on, for most are nearly there."""
+        behind: list[Batch] = []
+        before = self._batches[0]
+        for batch in reversed(self._batches):
+            if batch.first <= after.seq:
+                before = batch
+                break
+            behind.append(batch)
+        fits = before.last == after.seq or before.first == after.seq + 1
+        return tuple(reversed(behind)) if fits and before.epoch == after.epoch else ()  # an epoch is a history
 
     def at_tail(self, after: Cursor | None) -> bool:
         """Whether a viewer at `after` has all there is; then `wait` tells of more."""
@@ -89,12 +89,11 @@ class Feed:
     async def wait(self, viewer: Viewer) -> None:
         """Until something may have changed that `viewer` did not take."""
         woken = viewer.woken = self._loop.create_future()
-        self._waiting.append(viewer)
+        self._waiting[viewer] = None
         try:
             await woken
         except asyncio.CancelledError:
-            if viewer in self._waiting:
-                self._waiting.remove(viewer)
+            self._waiting.pop(viewer, None)
             raise
 
     async def read(self, after: Cursor | None) -> Page:
@@ -184,19 +183,19 @@ class Feed:
     def _offer(self, page: Page) -> None:
         """Give `page` to whoever takes it here and now, and wake the others."""
         before, tail = self._before, self._tail
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, {}
         for viewer in waiting:
             if viewer.woken.done():
                 continue
             if viewer.take is not None and viewer.cursor == before and viewer.take(page):
                 viewer.cursor = tail
                 if not page.ended:
-                    self._waiting.append(viewer)
+                    self._waiting[viewer] = None
                     continue
             viewer.woken.set_result(None)
 
     def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, {}
         for viewer in waiting:
             if not viewer.woken.done():
                 viewer.woken.set_result(None)

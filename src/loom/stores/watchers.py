@@ -10,33 +10,27 @@ from loom.model.ports import Notice, Notify, Unwatch
 __all__ = ["Watchers", "pause"]
 
 
-class Watchers(dict[str, tuple[Notify, ...]]):
-    """By topic, whom to tell. Whoever is being told may watch and unwatch: tuples are replaced as a whole."""
+class Watchers(dict[str, dict[object, Notify]]):
+    """By topic, whom to tell. Watching and unwatching cost the same however many watch; both are allowed to whoever is
+    being told."""
 
     def add(self, topic: str, notify: Notify) -> Unwatch:
         """Tell `notify` too, until the function that this returns is called; calling it again does nothing."""
-        self[topic] = (*self.get(topic, ()), notify)
-        watching = True
+        mark = object()
+        self.setdefault(topic, {})[mark] = notify
 
         def unwatch() -> None:
-            nonlocal watching
-            if watching:
-                watching = False
-                self._remove(topic, notify)
+            watching = self.get(topic, {})
+            if watching.pop(mark, None) is not None and not watching:
+                del self[topic]
 
         return unwatch
 
-    def _remove(self, topic: str, notify: Notify) -> None:
-        others = list(self[topic])
-        others.remove(notify)
-        if others:
-            self[topic] = tuple(others)
-        else:
-            del self[topic]
-
     def tell(self, topic: str, notice: Notice) -> None:
-        for notify in self.get(topic, ()):
-            notify(notice)
+        watching = self.get(topic)
+        if watching is not None:
+            for notify in list(watching.values()):
+                notify(notice)
 
     def tell_all(self, notice: Notice) -> None:
         for topic in list(self):

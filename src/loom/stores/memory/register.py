@@ -18,12 +18,12 @@ class Register:
 
     def __init__(self, wall: Callable[[], float]) -> None:
         self._wall = wall
-        self._there: dict[str, WorkerInfo] = {}
+        self._there: dict[str, WorkerInfo] = {}  # whoever told last stands last
         self._asked: set[str] = set()
 
     def attend(self, info: WorkerInfo) -> bool:
         """As `ports.Queue.attend`; so are the others of these names."""
-        before = self._there.get(info.name)
+        before = self._there.pop(info.name, None)
         if before is not None and before.started != info.started:
             self._asked.discard(info.name)
         self._there[info.name] = replace(info, seen=self._wall())
@@ -48,5 +48,5 @@ class Register:
 
     def _forget(self) -> None:
         before = self._wall() - limits.WORKER_SEEN
-        for name in [name for name, info in self._there.items() if info.seen < before]:
-            self.dismiss(name)
+        while self._there and (oldest := next(iter(self._there.values()))).seen < before:
+            self.dismiss(oldest.name)

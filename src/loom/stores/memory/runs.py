@@ -5,10 +5,13 @@ from __future__ import annotations
 import secrets
 import time
 from bisect import bisect_left
+from collections.abc import Iterator
+from math import inf
 from operator import attrgetter
 
 from msgspec.structs import replace
 
+from loom.model import limits
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import EPOCH_DIGITS, Cursor, make_epoch
 from loom.model.errors import ErrorInfo
@@ -16,7 +19,7 @@ from loom.model.history import add_epoch, newest, page_of, start_after
 from loom.model.run import NO_INPUT, Head, Mark, Meta, RunState, state_of
 from loom.wire.json import ending_of
 
-__all__ = ["BATCH_BYTES", "RUN_BYTES", "Log", "Run", "size_of"]
+__all__ = ["BATCH_BYTES", "RUN_BYTES", "ByAge", "Log", "Run", "size_of"]
 
 RUN_BYTES = 2048
 BATCH_BYTES = 160
@@ -71,7 +74,7 @@ class Run:
     """One run's two logs, and what its head tells besides."""
 
     __slots__ = (
-        "beat", "ended_at", "error", "inbox", "marks", "meta", "number", "outbox", "sent", "started",
+        "beat", "ended_at", "error", "expires", "inbox", "marks", "meta", "number", "outbox", "sent", "started",
         "tokens",
     )  # fmt: skip
 
@@ -87,6 +90,8 @@ class Run:
         self.beat = 0
         self.started: float | None = None
         self.ended_at: float | None = None
+        self.expires = inf
+        """When it was kept for long enough, by the store's clock."""
         self.error: ErrorInfo | None = None
 
     @property
@@ -121,6 +126,30 @@ class Run:
             ended_at=self.ended_at,
             beat=self.beat,
         )
+
+
+class ByAge:
+    """Runs in the order in which they were created. Adding and removing cost the same however many there are."""
+
+    def __init__(self) -> None:
+        self._runs: dict[int, Run] = {}
+        self._numbers: list[int] = []  # rising; of some that were removed, too
+
+    def add(self, run: Run) -> None:
+        """The newest of all."""
+        self._runs[run.number] = run
+        self._numbers.append(run.number)
+
+    def remove(self, run: Run) -> None:
+        del self._runs[run.number]
+        if len(self._numbers) > 2 * len(self._runs) + limits.SWEEP_RUNS:
+            self._numbers = list(self._runs)
+
+    def newest_first(self, before: Run | None = None) -> Iterator[Run]:
+        """All, or those older than `before`."""
+        end = len(self._numbers) if before is None else bisect_left(self._numbers, before.number)
+        numbers = (self._numbers[place] for place in range(end - 1, -1, -1))
+        return (self._runs[number] for number in numbers if number in self._runs)
 
 
 def size_of(batch: Batch) -> int:

@@ -10,11 +10,8 @@ import heapq
 import itertools
 import secrets
 import time
-from bisect import bisect_left
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from math import inf
-from operator import attrgetter
 from typing import Self
 
 from loom.model import limits
@@ -30,11 +27,9 @@ from loom.stores.watchers import Watchers
 
 from .queue import Queue
 from .register import Register
-from .runs import BATCH_BYTES, RUN_BYTES, Log, Run, size_of
+from .runs import BATCH_BYTES, RUN_BYTES, ByAge, Log, Run, size_of
 
 __all__ = ["MemoryStore"]
-
-_number = attrgetter("number")
 
 
 class MemoryStore:
@@ -63,9 +58,9 @@ class MemoryStore:
         self._runs: dict[str, Run] = {}
         self._outboxes: dict[str, Log] = {}
         self._inboxes: dict[str, Log] = {}
-        self._by_age: list[Run] = []
-        self._ended: OrderedDict[str, Run] = OrderedDict()
-        self._due: list[tuple[float, str, int]] = []  # a heap: when an ended run's retention is over, its name, number
+        self._by_age = ByAge()
+        self._spent: dict[str, Run] = {}  # ended, and no longer in the queue; the oldest first
+        self._due: list[tuple[float, int, Run]] = []  # a heap: when a spent run's retention is over, its number
         self._unqueued: dict[str, Meta] = {}
         self._watchers = Watchers()
         self._queue = Queue(clock, wall)
@@ -88,7 +83,7 @@ class MemoryStore:
             self._runs[meta.run] = run
             self._outboxes[meta.run] = run.outbox
             self._inboxes[inbox_of(meta.run)] = run.inbox
-            self._by_age.append(run)
+            self._by_age.add(run)
             if meta.run not in self._queue:
                 self._unqueued[meta.run] = meta
             self._watchers.tell(meta.run, Notice())
@@ -100,10 +95,9 @@ class MemoryStore:
     async def heads(
         self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
     ) -> list[Head]:
-        end = len(self._by_age) if before is None else self._place(self._run(before))
         wanted = (
             run
-            for run in map(self._by_age.__getitem__, range(end - 1, -1, -1))
+            for run in self._by_age.newest_first(None if before is None else self._run(before))
             if (state is None or run.state == state) and (actor is None or run.meta.actor == actor)
         )
         return [run.head(full=False) for run in itertools.islice(wanted, min(max(limit, 1), limits.LIST_LIMIT))]
@@ -129,6 +123,7 @@ class MemoryStore:
         log.begin(epoch)
         await self.append(run, Batch(epoch, 1, 1, line + b"\n"), end=True)
         self._queue.drop_later(run)
+        self._left_queue(known)
         return True
 
     async def touch(self, run: str) -> None:
@@ -159,21 +154,13 @@ class MemoryStore:
         return True
 
     def _drop_aged(self) -> int:
-        """Drop ended runs whose retention has passed; returns how many. One whose claim was not acknowledged yet comes
-        again."""
+        """Drop ended runs whose retention has passed; returns how many."""
         now, dropped = self._clock(), 0
-        kept = []
         while self._due and self._due[0][0] <= now and dropped < limits.SWEEP_RUNS:
-            due = heapq.heappop(self._due)
-            run = self._ended.get(due[1])
-            if run is None or run.number != due[2]:
-                continue  # it was dropped before its time
-            if self._expire(run):
+            run = heapq.heappop(self._due)[-1]
+            if self._spent.get(run.meta.run) is run:  # else it was dropped before its time, or is queued again
+                self._forget(run)
                 dropped += 1
-            else:
-                kept.append(due)
-        for due in kept:
-            heapq.heappush(self._due, due)
         return dropped
 
     # --- logs --------------------------------------------------------------------------------------------------------
@@ -199,10 +186,10 @@ class MemoryStore:
         log.tail = batch.last
         if end:
             self._end(self._runs[run], batch)
-        watchers = self._watchers.get(run)
-        if watchers is not None:
+        watching = self._watchers.get(run)
+        if watching is not None:
             notice = Notice(batch, end)
-            for notify in watchers:
+            for notify in list(watching.values()):
                 notify(notice)
         return True
 
@@ -266,7 +253,7 @@ class MemoryStore:
     # --- the queue ---------------------------------------------------------------------------------------------------
 
     async def put(self, meta: Meta) -> None:
-        self._unqueued.pop(meta.run, None)
+        self._entered_queue(meta.run)
         self._queue.put(meta)
 
     async def claim(
@@ -276,7 +263,7 @@ class MemoryStore:
 
     async def seize(self, meta: Meta, worker: str, *, lease: float) -> Claim:
         claim = self._queue.seize(meta, worker, lease)
-        self._unqueued.pop(meta.run, None)
+        self._entered_queue(meta.run)
         return claim
 
     async def renew(self, claim: Claim) -> None:
@@ -288,7 +275,11 @@ class MemoryStore:
     async def ack(self, claim: Claim) -> None:
         self._queue.ack(claim)
         run = self._runs.get(claim.run)
-        if run is not None and not run.outbox.ended and claim.run not in self._queue:
+        if run is None:
+            return
+        if run.outbox.ended:
+            self._left_queue(run)
+        elif claim.run not in self._queue:
             self._unqueued[claim.run] = run.meta
 
     async def release(self, claim: Claim, *, delay: float = 0.0) -> None:
@@ -319,9 +310,6 @@ class MemoryStore:
             raise _no_run(run)
         return known
 
-    def _place(self, run: Run) -> int:
-        return bisect_left(self._by_age, run.number, key=_number)
-
     def _page(self, name: str, after: Cursor | None, limit: int) -> Page:
         log = self._outboxes.get(name) or self._inboxes.get(name)
         if log is None:
@@ -330,12 +318,31 @@ class MemoryStore:
 
     def _end(self, run: Run, batch: Batch) -> None:
         run.end(batch)
-        self._ended[run.meta.run] = run
-        retention = self._retention if run.meta.retention is None else run.meta.retention
-        if retention < inf:
-            heapq.heappush(self._due, (self._clock() + retention, run.meta.run, run.number))
+        run.expires = self._clock() + (self._retention if run.meta.retention is None else run.meta.retention)
+        self._left_queue(run)
         self._unqueued.pop(run.meta.run, None)
         self._watchers.tell(inbox_of(run.meta.run), Notice(ended=True))
+
+    def _entered_queue(self, name: str) -> None:
+        """What is queued is not dropped: a claim of it would begin it anew."""
+        self._unqueued.pop(name, None)
+        self._spent.pop(name, None)
+
+    def _left_queue(self, run: Run) -> None:
+        """It has ended, and may be dropped unless it is queued still."""
+        name = run.meta.run
+        if name in self._queue or name in self._spent:
+            return
+        self._spent[name] = run
+        if run.expires < inf:
+            heapq.heappush(self._due, (run.expires, run.number, run))
+            self._tidy_due()
+
+    def _tidy_due(self) -> None:
+        """Of those that are dropped before their time nothing stays."""
+        if len(self._due) > 2 * len(self._spent) + limits.SWEEP_RUNS:
+            self._due = [(run.expires, run.number, run) for run in self._spent.values() if run.expires < inf]
+            heapq.heapify(self._due)
 
     def _add(self, log: Log, batch: Batch) -> None:
         size = size_of(batch)
@@ -351,27 +358,18 @@ class MemoryStore:
 
     def _make_room(self, size: int) -> None:
         """Drop ended runs, the oldest first, until `size` more bytes fit. Raises `StoreFull`."""
-        for run in list(self._ended.values()):
-            self._expire(run)
-            if self._bytes + size <= self._max_bytes:
-                return
-        raise StoreFull(f"{self._bytes} of {self._max_bytes} bytes are held by runs that have not ended")
-
-    def _expire(self, run: Run) -> bool:
-        """Drop an ended run, unless its claim was not acknowledged yet."""
-        if run.meta.run in self._queue:
-            return False
-        self._forget(run)
-        return True
+        while self._bytes + size > self._max_bytes:
+            oldest = next(iter(self._spent.values()), None)
+            if oldest is None:
+                raise StoreFull(f"{self._bytes} of {self._max_bytes} bytes are held by runs that have not ended")
+            self._forget(oldest)
 
     def _forget(self, run: Run) -> None:
         name = run.meta.run
         del self._runs[name], self._outboxes[name], self._inboxes[inbox_of(name)]
-        del self._by_age[self._place(run)]
-        if self._ended.pop(name, None) is not None and len(self._due) > 2 * len(self._ended) + limits.SWEEP_RUNS:
-            there = {run.number for run in self._ended.values()}
-            self._due = [due for due in self._due if due[2] in there]
-            heapq.heapify(self._due)
+        self._by_age.remove(run)
+        if self._spent.pop(name, None) is not None:
+            self._tidy_due()
         self._unqueued.pop(name, None)
         self._bytes -= run.size
         self._watchers.tell(name, Notice())

@@ -19,9 +19,8 @@ _info = msgspec.json.Decoder(WorkerInfo)
 
 
 def attend(session: Session, info: WorkerInfo, now: float) -> bool:
-    asked = session.value(sql.ATTEND, info.name, info.started, now, encode(info))
-    session.run(sql.FORGET_WORKERS, now - limits.WORKER_SEEN)
-    return bool(asked)
+    """Those that fell silent are forgotten by a sweep: nobody's beat looks at the others."""
+    return bool(session.value(sql.ATTEND, info.name, info.started, now, encode(info)))
 
 
 def dismiss(session: Session, worker: str) -> None:

@@ -136,7 +136,7 @@ class SqliteStore:
             if not expired:
                 break
         dropped += await self._clear()
-        await self._write(upkeep.tidy)
+        await self._write(partial(upkeep.tidy, now=self._wall()))
         return Swept(requeued=requeued, dropped=dropped, ended=ended)
 
     async def _clear(self) -> int:

@@ -67,9 +67,11 @@ def make_room(session: Session, retention: Retention) -> bool:
     return bool(session.run(sql.DROP_OLDEST, 1))
 
 
-def tidy(session: Session) -> None:
-    """Forget changes that everybody has seen, and give room back while much of the file is free."""
+def tidy(session: Session, now: float) -> None:
+    """Forget changes that everybody has seen and workers that fell silent, and give room back while much of the file is
+    free."""
     session.run(sql.FORGET_CHANGES, limits.LOOK_ROWS)
+    session.run(sql.FORGET_WORKERS, now - limits.WORKER_SEEN)
     pages, free, _ = _pages(session)
     if free * limits.FREE_FRACTION > pages:
         _shrink(session.db)
