@@ -1,12 +1,15 @@
 """The app: what users declare. Producers, what they share, and defaults; it runs nothing by itself."""
 
+# mypy: disable-error-code="overload-overlap"
+# Overloads are tried in order, and the first that fits is meant.
+
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Never, ParamSpec, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
 
@@ -20,7 +23,27 @@ from loom.model.ai import AI, NO_MODEL
 from loom.model.errors import UsageError
 from loom.model.keep import Keep
 from loom.model.priority import Priority
-from loom.producers.actor import A1, A2, A3, A4, A5, ActorDecorator, decorator
+from loom.producers.actor import (
+    A1,
+    A2,
+    A3,
+    A4,
+    A5,
+    ActorDecorator,
+    ContextAfter1,
+    ContextAfter2,
+    ContextAfter3,
+    ContextAfter4,
+    ContextAfter5,
+    ContextAfterMore,
+    ContextByName,
+    ContextByName1,
+    ContextByName2,
+    ContextWithin,
+    Rest,
+    Unannotated,
+    decorator,
+)
 
 __all__ = ["App", "Lifespan"]
 
@@ -65,17 +88,41 @@ class App:
     @overload
     def actor(self, target: type[Any], /) -> Producer[..., Any]: ...
     @overload
-    def actor(self, target: Callable[[A1, Context], Out], /) -> Producer[[A1], Out]: ...
-    @overload
-    def actor(self, target: Callable[[A1, A2, Context], Out], /) -> Producer[[A1, A2], Out]: ...
-    @overload
-    def actor(self, target: Callable[[A1, A2, A3, Context], Out], /) -> Producer[[A1, A2, A3], Out]: ...
-    @overload
-    def actor(self, target: Callable[[A1, A2, A3, A4, Context], Out], /) -> Producer[[A1, A2, A3, A4], Out]: ...
-    @overload
-    def actor(self, target: Callable[[A1, A2, A3, A4, A5, Context], Out], /) -> Producer[[A1, A2, A3, A4, A5], Out]: ...
+    def actor(self, target: Callable[Concatenate[Unannotated, P], Out], /) -> Producer[..., Out]: ...
     @overload
     def actor(self, target: Callable[Concatenate[Context, P], Out], /) -> Producer[P, Out]: ...
+    @overload
+    def actor(self, target: Callable[[A1, Context, Never], Out], /) -> ContextWithin[A1, Out]: ...
+    @overload
+    def actor(self, target: Callable[[A1, A2, Context, Never], Out], /) -> ContextWithin[A1, Out]: ...
+    @overload
+    def actor(self, target: Callable[[A1, A2, A3, Context, Never], Out], /) -> ContextWithin[A1, Out]: ...
+    @overload
+    def actor(self, target: Callable[[A1, Context], Out], /) -> ContextAfter1[A1, Out]: ...
+    @overload
+    def actor(self, target: Callable[[A1, A2, Context], Out], /) -> ContextAfter2[A1, A2, Out]: ...
+    @overload
+    def actor(self, target: Callable[[A1, A2, A3, Context], Out], /) -> ContextAfter3[A1, A2, A3, Out]: ...
+    @overload
+    def actor(self, target: Callable[[A1, A2, A3, A4, Context], Out], /) -> ContextAfter4[A1, A2, A3, A4, Out]: ...
+    @overload
+    def actor(
+        self, target: Callable[[A1, A2, A3, A4, A5, Context], Out], /
+    ) -> ContextAfter5[A1, A2, A3, A4, A5, Out]: ...
+    @overload
+    def actor(
+        self, target: Callable[[A1, A2, A3, A4, A5, *Rest, Context], Out], /
+    ) -> ContextAfterMore[A1, A2, A3, A4, A5, Out]: ...
+    @overload
+    def actor(self, target: Callable[Concatenate[A1, Context, ...], Out], /) -> ContextWithin[A1, Out]: ...
+    @overload
+    def actor(self, target: Callable[Concatenate[A1, A2, Context, ...], Out], /) -> ContextWithin[A1, Out]: ...
+    @overload
+    def actor(self, target: ContextByName[Out], /) -> Producer[..., Out]: ...
+    @overload
+    def actor(self, target: ContextByName1[A1, Out], /) -> ContextWithin[A1, Out]: ...
+    @overload
+    def actor(self, target: ContextByName2[A1, Out], /) -> ContextWithin[A1, Out]: ...
     @overload
     def actor(self, target: Callable[P, Out], /) -> Producer[P, Out]: ...
     @overload

@@ -12,7 +12,7 @@ from loom.connect import connect
 from loom.engine.client import Client
 from loom.engine.consumer import Consumer
 from loom.engine.context import Previous
-from loom.engine.producer import Bound, Producer
+from loom.engine.producer import Startable
 from loom.engine.publisher import Publisher
 from loom.engine.run import OwnedRun, Run
 from loom.model import limits
@@ -184,22 +184,18 @@ class SyncClient:
         self._client = client
 
     @overload
-    def start(
-        self, producer: Producer[P, AsyncIterator[T]] | Bound[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> SyncRun[T, Any]: ...
+    def start(self, producer: Startable[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs) -> SyncRun[T, Any]: ...
     @overload
     def start(
         self,
-        producer: Producer[P, Coroutine[Any, Any, R]] | Bound[P, Coroutine[Any, Any, R]],
+        producer: Startable[P, Coroutine[Any, Any, R]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> SyncRun[Any, R]: ...
     @overload
-    def start(
-        self, producer: Producer[P, Iterator[T]] | Bound[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> SyncRun[T, Any]: ...
+    def start(self, producer: Startable[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs) -> SyncRun[T, Any]: ...
     @overload
-    def start(self, producer: Producer[P, R] | Bound[P, R], *args: P.args, **kwargs: P.kwargs) -> SyncRun[Any, R]: ...
+    def start(self, producer: Startable[P, R], *args: P.args, **kwargs: P.kwargs) -> SyncRun[Any, R]: ...
     @overload
     def start(self, producer: str | type[Any], *args: Any, **kwargs: Any) -> SyncRun[Any, Any]: ...
     def start(self, producer: Any, *args: Any, **kwargs: Any) -> SyncRun[Any, Any]:
@@ -207,23 +203,21 @@ class SyncClient:
 
     @overload
     def stream(
-        self, producer: Producer[P, AsyncIterator[T]] | Bound[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs
+        self, producer: Startable[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs
     ) -> SyncOwnedRun[T, Any]: ...
     @overload
     def stream(
         self,
-        producer: Producer[P, Coroutine[Any, Any, R]] | Bound[P, Coroutine[Any, Any, R]],
+        producer: Startable[P, Coroutine[Any, Any, R]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> SyncOwnedRun[Any, R]: ...
     @overload
     def stream(
-        self, producer: Producer[P, Iterator[T]] | Bound[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs
+        self, producer: Startable[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs
     ) -> SyncOwnedRun[T, Any]: ...
     @overload
-    def stream(
-        self, producer: Producer[P, R] | Bound[P, R], *args: P.args, **kwargs: P.kwargs
-    ) -> SyncOwnedRun[Any, R]: ...
+    def stream(self, producer: Startable[P, R], *args: P.args, **kwargs: P.kwargs) -> SyncOwnedRun[Any, R]: ...
     @overload
     def stream(self, producer: str | type[Any], *args: Any, **kwargs: Any) -> SyncOwnedRun[Any, Any]: ...
     def stream(self, producer: Any, *args: Any, **kwargs: Any) -> SyncOwnedRun[Any, Any]:
@@ -232,27 +226,23 @@ class SyncClient:
     @overload
     def execute(
         self,
-        producer: Producer[P, AsyncIterator[str]] | Bound[P, AsyncIterator[str]],
+        producer: Startable[P, AsyncIterator[str]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> str: ...
     @overload
-    def execute(
-        self, producer: Producer[P, AsyncIterator[T]] | Bound[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> Any: ...
+    def execute(self, producer: Startable[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs) -> Any: ...
     @overload
     def execute(
         self,
-        producer: Producer[P, Coroutine[Any, Any, R]] | Bound[P, Coroutine[Any, Any, R]],
+        producer: Startable[P, Coroutine[Any, Any, R]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> R: ...
     @overload
-    def execute(
-        self, producer: Producer[P, Iterator[T]] | Bound[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> Any: ...
+    def execute(self, producer: Startable[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs) -> Any: ...
     @overload
-    def execute(self, producer: Producer[P, R] | Bound[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def execute(self, producer: Startable[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     def execute(self, producer: str | type[Any], *args: Any, **kwargs: Any) -> Any: ...
     def execute(self, producer: Any, *args: Any, **kwargs: Any) -> Any:

@@ -164,6 +164,27 @@ def test_a_signature_that_cannot_be_called_by_name_is_refused(target: Any, named
         producer(target)
 
 
+def untyped_ctx(n: int, ctx): ...  # type: ignore[no-untyped-def]
+def untyped_ctx_first(ctx, n: int): ...  # type: ignore[no-untyped-def]
+def untyped_ctx_by_name(n: int, *, ctx=None): ...  # type: ignore[no-untyped-def]
+
+
+class Untyped:
+    def stream(self, n: int, ctx): ...  # type: ignore[no-untyped-def]
+
+
+@pytest.mark.parametrize("target", [untyped_ctx, untyped_ctx_first, untyped_ctx_by_name, Untyped])
+def test_a_ctx_without_annotation_is_refused_with_the_line_to_write(target: Any) -> None:
+    with pytest.raises(UsageError, match=r"write ctx: loom\.Context$"):
+        producer(target)
+
+
+def test_a_ctx_of_ones_own_type_is_input() -> None:
+    def mine(ctx: dict[str, int]) -> None: ...
+
+    assert [parameter.name for parameter in producer(mine).inputs.parameters] == ["ctx"]
+
+
 @pytest.mark.parametrize("name", ["", "a b", "x" * 200, "ü", "-a", "a/b"])
 def test_a_name_that_cannot_stand_in_a_url_is_refused(name: str) -> None:
     with pytest.raises(InvalidInput):

@@ -46,6 +46,41 @@ async def context_last(a: int, b: str, c: float, d: bytes, e: bool, ctx: loom.Co
 
 
 @app.actor
+async def context_within(n: int, ctx: loom.Context, word: str = "x", *, loud: bool = False) -> AsyncIterator[str]:
+    yield word * n
+
+
+@app.actor("behind-ctx")
+async def needed_behind_context(a: int, ctx: loom.Context, *, b: str) -> str:
+    return b * a
+
+
+@app.actor
+async def context_after_many(a: int, b: int, c: int, d: int, e: int, f: int, g: int, ctx: loom.Context) -> int:
+    return a
+
+
+@app.actor(timeout=60)
+async def context_by_name(a: int, *, b: int = 3, ctx: loom.Context) -> int:
+    return a * b
+
+
+@app.actor
+async def context_or_none(a: int, b: str = "", ctx: loom.Context | None = None) -> int:
+    return a + len(b)
+
+
+@app.actor
+async def context_alone(ctx: loom.Context) -> int:
+    return ctx.attempt
+
+
+@app.actor
+def takes_anything(value: object, ctx: loom.Context) -> str:
+    return repr(value)
+
+
+@app.actor
 async def without_context(a: int, b: str = "") -> AsyncIterator[bytes]:
     yield b.encode() * a
 
@@ -131,9 +166,34 @@ async def every_kind(client: loom.Client) -> None:
     await client.start(Shouter, "hey")
 
 
+async def by_keyword(client: loom.Client) -> None:
+    """All that runs is accepted, wherever the Context is."""
+    assert_type(await client.start(chat, prompt="hi"), loom.Run[str, Any])
+    assert_type(await client.start(chat, "hi", id="once", key="u1"), loom.Run[str, Any])
+    assert_type(await client.start(context_first, a=1, b="x"), loom.Run[int, Any])
+    assert_type(await client.start(without_context, a=1), loom.Run[bytes, Any])
+    assert_type(await client.start(context_last, 1, "b", 2.0, d=b"", e=True), loom.Run[Answer, Any])
+    assert_type(await client.start(context_last, a=1, b="b", c=2.0, d=b"", e=True), loom.Run[Answer, Any])
+    assert_type(await client.start(context_within, 1), loom.Run[str, Any])
+    assert_type(await client.start(context_within, 1, "y", loud=True), loom.Run[str, Any])
+    assert_type(await client.start(context_within, n=1, word="y"), loom.Run[str, Any])
+    assert_type(await client.execute(needed_behind_context, 1, b="y"), str)
+    assert_type(await client.execute(context_after_many, 1, 2, 3, 4, 5, 6, 7), int)
+    assert_type(await client.execute(context_after_many, 1, 2, 3, 4, 5, f=6, g=7), int)
+    assert_type(await client.execute(context_by_name, 1), int)
+    assert_type(await client.execute(context_by_name, 1, b=4), int)
+    assert_type(await client.execute(context_by_name, a=1, b=4), int)
+    assert_type(await client.execute(context_or_none, 1), int)
+    assert_type(await client.execute(context_or_none, 1, "b"), int)
+    assert_type(await client.execute(context_alone), int)
+    assert_type(await client.execute(takes_anything, [1]), str)
+
+
 async def with_options(client: loom.Client) -> None:
     bound = chat.using(key="u1", queue="slow", timeout=30, ahead=8)
     assert_type(await client.start(bound, "hi"), loom.Run[str, Any])
+    assert_type(await client.start(bound, prompt="hi"), loom.Run[str, Any])
+    assert_type(await client.start(context_first.using(id="once"), a=1), loom.Run[int, Any])
     assert_type(await client.execute(double.using(id="once"), 3), int)
 
 
@@ -203,3 +263,5 @@ def blocking(url: str) -> None:
         assert_type(client.execute(chat, "hi"), str)
         assert_type(client.execute(square, 3), int)
         assert_type(client.start(words, "a b"), SyncRun[str, Any])
+        assert_type(client.start(chat, prompt="hi"), SyncRun[str, Any])
+        assert_type(client.execute(context_by_name, a=1, b=4), int)

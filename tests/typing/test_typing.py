@@ -16,13 +16,26 @@ EXAMPLES = Path(__file__).parent / "examples.py"
 
 REFUSED = [
     "client.stream(chat, 3)",
-    "client.stream(chat)",
+    "client.stream(context_first)",
+    "client.stream(without_context)",
     "client.stream(chat, 'a', 'b')",
-    "client.stream(chat, prompt=3)",
+    "client.stream(context_first, a='x')",
+    "client.stream(without_context, b='x')",
+    "client.stream(without_context, a=1, b=2)",
+    "client.stream(without_context.using(key='u1'), a='x')",
     "client.stream(chat.using(key='u1'), 3)",
     "client.stream(chat.using(key=1), 'a')",
     "client.stream(context_first, 1, c='x')",
     "client.stream(context_last, 1, 'b', 2.0, b'', 'no bool')",
+    "client.stream(context_last, 1, 'b', 2.0, b'', True, 'more')",
+    "client.stream(context_within, 'x')",
+    "await client.execute(needed_behind_context, 'x', b='y')",
+    "await client.execute(context_after_many, 1, 2, 3, 4, 'five', 6, 7)",
+    "await client.execute(context_by_name, 'x')",
+    "await client.execute(context_or_none, 'x')",
+    "await client.execute(context_or_none, 1, 'b', 3)",
+    "await client.execute(context_alone, 1)",
+    "x: str = await client.execute(context_after_many, 1, 2, 3, 4, 5, 6, 7)",
     "client.stream(print, 'hi')",
     "await client.start(chat, 3)",
     "await client.execute(double, 'three')",
@@ -45,7 +58,7 @@ TEMPLATE = """
 import loom
 from starlette.requests import Request
 from typing import cast
-from tests.typing.examples import chat, context_first, context_last, double, square
+from tests.typing.examples import *
 
 async def wrong(client: loom.Client, ai: loom.AI) -> None:
     {line}

@@ -21,7 +21,7 @@ from loom.model.run import DECLARABLE, PUBLISHED, ActorInfo, Entry, Head, Meta, 
 from .consumer import Consumer
 from .inputs import encode_input
 from .options import Options, check_keep, check_lease, check_retention, is_number, seconds
-from .producer import Bound, Producer
+from .producer import Bound, Producer, Startable
 from .publisher import Publisher
 from .run import OwnedRun, Run
 from .transport import StoreTransport
@@ -61,21 +61,19 @@ class Client:
 
     @overload
     async def start(
-        self, producer: Producer[P, AsyncIterator[T]] | Bound[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs
+        self, producer: Startable[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs
     ) -> Run[T, Any]: ...
     @overload
     async def start(
         self,
-        producer: Producer[P, Coroutine[Any, Any, R]] | Bound[P, Coroutine[Any, Any, R]],
+        producer: Startable[P, Coroutine[Any, Any, R]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Run[Any, R]: ...
     @overload
-    async def start(
-        self, producer: Producer[P, Iterator[T]] | Bound[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> Run[T, Any]: ...
+    async def start(self, producer: Startable[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs) -> Run[T, Any]: ...
     @overload
-    async def start(self, producer: Producer[P, R] | Bound[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[Any, R]: ...
+    async def start(self, producer: Startable[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[Any, R]: ...
     @overload
     async def start(self, producer: str | type[Any], *args: Any, **kwargs: Any) -> Run[Any, Any]: ...
     async def start(self, producer: Any, *args: Any, **kwargs: Any) -> Run[Any, Any]:
@@ -88,21 +86,19 @@ class Client:
 
     @overload
     def stream(
-        self, producer: Producer[P, AsyncIterator[T]] | Bound[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs
+        self, producer: Startable[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs
     ) -> OwnedRun[T, Any]: ...
     @overload
     def stream(
         self,
-        producer: Producer[P, Coroutine[Any, Any, R]] | Bound[P, Coroutine[Any, Any, R]],
+        producer: Startable[P, Coroutine[Any, Any, R]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> OwnedRun[Any, R]: ...
     @overload
-    def stream(
-        self, producer: Producer[P, Iterator[T]] | Bound[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> OwnedRun[T, Any]: ...
+    def stream(self, producer: Startable[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs) -> OwnedRun[T, Any]: ...
     @overload
-    def stream(self, producer: Producer[P, R] | Bound[P, R], *args: P.args, **kwargs: P.kwargs) -> OwnedRun[Any, R]: ...
+    def stream(self, producer: Startable[P, R], *args: P.args, **kwargs: P.kwargs) -> OwnedRun[Any, R]: ...
     @overload
     def stream(self, producer: str | type[Any], *args: Any, **kwargs: Any) -> OwnedRun[Any, Any]: ...
     def stream(self, producer: Any, *args: Any, **kwargs: Any) -> OwnedRun[Any, Any]:
@@ -117,27 +113,23 @@ class Client:
     @overload
     async def execute(
         self,
-        producer: Producer[P, AsyncIterator[str]] | Bound[P, AsyncIterator[str]],
+        producer: Startable[P, AsyncIterator[str]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> str: ...
     @overload
-    async def execute(
-        self, producer: Producer[P, AsyncIterator[T]] | Bound[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> Any: ...
+    async def execute(self, producer: Startable[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs) -> Any: ...
     @overload
     async def execute(
         self,
-        producer: Producer[P, Coroutine[Any, Any, R]] | Bound[P, Coroutine[Any, Any, R]],
+        producer: Startable[P, Coroutine[Any, Any, R]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> R: ...
     @overload
-    async def execute(
-        self, producer: Producer[P, Iterator[T]] | Bound[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> Any: ...
+    async def execute(self, producer: Startable[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs) -> Any: ...
     @overload
-    async def execute(self, producer: Producer[P, R] | Bound[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+    async def execute(self, producer: Startable[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     async def execute(self, producer: str | type[Any], *args: Any, **kwargs: Any) -> Any: ...
     async def execute(self, producer: Any, *args: Any, **kwargs: Any) -> Any:

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Generic, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar
 
 from msgspec import UNSET, UnsetType
 
@@ -22,13 +22,21 @@ from loom.model.run import ActorInfo, check_id
 from .inputs import Inputs
 from .options import Options, Retry
 
-__all__ = ["Bound", "Kind", "Producer"]
+__all__ = ["Bound", "Kind", "Producer", "Startable"]
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 Out = TypeVar("Out", covariant=True)
+Given = TypeVar("Given")
 
 Kind = Literal["async-generator", "coroutine", "generator", "function"]
 """How a producer is driven; the last two in threads."""
+
+
+class Startable(Protocol[P, Out]):
+    """To type checkers: what runs of a producer are started with, and what the function behind it returns."""
+
+    def _started_with(self, *args: P.args, **kwargs: P.kwargs) -> Out: ...
 
 
 class Producer(Generic[P, Out]):
@@ -68,6 +76,10 @@ class Producer(Generic[P, Out]):
         """How much of its runs' logs is kept while they go on."""
         self.__doc__ = target.__doc__
 
+    if TYPE_CHECKING:
+
+        def _started_with(self, *args: P.args, **kwargs: P.kwargs) -> Out: ...
+
     def __call__(self, *args: Any, **kwargs: Any) -> Out:
         """The function itself, as it was written: for tests and for calls from other producers."""
         result: Out = self.target(*args, **kwargs)
@@ -77,7 +89,7 @@ class Producer(Generic[P, Out]):
         return f"<Producer {self.name!r}: {self.kind}>"
 
     def using(
-        self,
+        self: Startable[Q, Given],
         *,
         id: str | UnsetType | None = UNSET,
         key: str | UnsetType | None = UNSET,
@@ -88,7 +100,7 @@ class Producer(Generic[P, Out]):
         priority: Priority | UnsetType | None = UNSET,
         delay: float | timedelta | UnsetType | None = UNSET,
         retention: float | timedelta | UnsetType | None = UNSET,
-    ) -> Bound[P, Out]:
+    ) -> Bound[Q, Given]:
         """This producer with options for the run to start, as ``client.start(chat.using(key="u1"), "hi")``.
 
         What is given wins over what is declared; None: no key, no time-out, no bound, the store's own retention."""
@@ -103,6 +115,7 @@ class Producer(Generic[P, Out]):
             delay=delay,
             retention=retention,
         )
+        assert isinstance(self, Producer)
         return Bound(self, options)
 
     def renamed(self, name: str) -> Producer[P, Out]:
@@ -138,3 +151,7 @@ class Bound(Generic[P, Out]):
     def __init__(self, producer: Producer[P, Out], options: Options) -> None:
         self.producer = producer
         self.options = options
+
+    if TYPE_CHECKING:
+
+        def _started_with(self, *args: P.args, **kwargs: P.kwargs) -> Out: ...

@@ -84,6 +84,8 @@ def _parameters(
                 raise UsageError(f"{name}: both {context!r} and {parameter.name!r} are a Context")
             context = parameter.name
             continue
+        if parameter.name == "ctx" and parameter.name not in hints:  # by far the likeliest meaning, and a silent input
+            raise UsageError(f"{name}: parameter 'ctx' has no annotation: write ctx: loom.Context")
         _check_readable(name, parameter.name, hint)
         required = parameter.default is parameter.empty
         found.append(Parameter(parameter.name, hint, required, parameter.kind is parameter.KEYWORD_ONLY))
