@@ -406,7 +406,7 @@ async def test_a_connection_that_cannot_even_be_cut_is_given_up(monkeypatch: pyt
     scope = {
         "type": "http", "method": "GET", "path": "/runs/r/events", "query_string": b"",
         "headers": [(b"host", b"localhost")],
-        "extensions": {CONNECTION: {"write": lambda data: False, "abort": cut.set}},
+        "extensions": {CONNECTION: {"write": lambda data: False, "abort": cut.set, "hold": lambda: None}},
     }  # fmt: skip
     async with rig(times=Times(stalled=0.05)) as r:
         await r.begin()

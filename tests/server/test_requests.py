@@ -12,6 +12,7 @@ from loom.model import limits
 from loom.model.cursor import Cursor
 from loom.model.errors import InvalidInput, LogNotFound, RemoteProtocolError, UsageError
 from loom.server.requests import (
+    CALLER,
     check_accepts_events,
     idempotent_id,
     query_cursor,
@@ -60,6 +61,17 @@ def test_a_key_stands_for_one_id_in_either_way_of_writing_it() -> None:
     assert idempotent_id(request(), None) is None
 
 
+def test_a_key_stands_for_another_id_with_another_caller() -> None:
+    def id_for(caller: bytes) -> str | None:
+        asked = request(idempotency_key="a key")
+        asked.scope[CALLER] = caller
+        return idempotent_id(asked, None)
+
+    assert len({idempotent_id(request(idempotency_key="a key"), None), id_for(b"1" * 32), id_for(b"2" * 32)}) == 3
+    assert id_for(b"") == idempotent_id(request(idempotency_key="a key"), None)
+    assert idempotent_id(request(idempotency_key="a key\t "), None) == id_for(b"")
+
+
 @pytest.mark.parametrize("key", ["", " ", '""', "ü", "a\tb", "x" * (limits.IDEMPOTENCY_KEY_LENGTH + 1)])
 def test_a_key_that_is_none_is_refused(key: str) -> None:
     with pytest.raises(InvalidInput) as raised:
@@ -82,6 +94,13 @@ def test_where_a_reader_goes_on() -> None:
     for wrong in ("x", "other:1-3"):
         with pytest.raises(UsageError):
             resume_at(request(last_event_id=wrong), "r", None)
+
+
+def test_blanks_around_a_header_are_no_part_of_it() -> None:
+    """RFC 9110, section 5.5; not every server takes them off."""
+    check_accepts_events(request(accept=" \ttext/event-stream \t"))
+    assert resume_at(request(last_event_id="1-3 "), "r", None) == Cursor(1, 3)
+    assert resume_at(request(last_event_id=" \t "), "r", "1-2") == Cursor(1, 2)
 
 
 def test_a_run_in_the_path() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
+import msgspec
 import pytest
 
+from loom.app import App
 from loom.model.errors import UsageError
 from loom.server.security import ANY_HOST, LOOPBACK_HOSTS, Guard, hosts_for, is_loopback
 
-from .harness import Reply, Rig, ask_raw, rig
+from .harness import PATIENCE, Reply, Rig, ask_raw, connection, read_head, rig
 
 pytestmark = pytest.mark.anyio
 
@@ -313,6 +316,95 @@ async def test_two_authorizations_are_malformed() -> None:
     async with rig(keys=["k"]) as r:
         raw = b"GET /runs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + b"Authorization: Bearer k\r\n" * 2
         assert (await ask_raw(r.address, raw + b"\r\n")).status == 400
+
+
+STARTS = [
+    ("/runs", {"actor": "count", "input": 1}),
+    ("/runs/ended/retry", {}),
+    ("/actors/count/stream", {"input": 1}),
+    ("/v1/chat/completions", {"model": "chatty", "messages": [{"role": "user", "content": "hi"}]}),
+]
+
+
+def starting() -> App:
+    app = App()
+
+    @app.actor("count")
+    async def count(n: int) -> int:
+        return n
+
+    @app.actor("chatty")
+    async def chatty(prompt: str) -> str:
+        return prompt
+
+    return app
+
+
+@pytest.mark.parametrize(("path", "body"), STARTS)
+async def test_an_idempotency_key_is_the_callers_own(path: str, body: dict[str, Any]) -> None:
+    """Two that choose the same name get neither each other's run, nor a word of there being one."""
+
+    async def ask(key: str, name: str) -> tuple[int, str | None]:
+        headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": name}
+        reply = await r.ask("POST", path, body, headers=headers)
+        return reply.status, reply.header("location")
+
+    async with rig(starting().registry, worker=True, keys=["one", "other"]) as r:
+        await r.begin("ended", "count", input=msgspec.Raw(b'{"n":1}'))
+        await r.end("ended")
+        first = await ask("one", "order-1")
+        assert first[0] in (200, 201)
+        assert await ask("one", '"order-1"') == first
+        second = await ask("other", "order-1")
+        assert (second[0], second[1] != first[1]) == (first[0], True)
+        assert await ask("one", "order-2") not in (first, second)
+
+
+# --- blanks ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [b" ", b"\t", b" \t  "])
+async def test_blanks_around_a_header_are_no_part_of_it(after: bytes) -> None:
+    """RFC 9110, section 5.5: of each that is read."""
+    lines = [
+        b"Host: \t localhost:8700",
+        b"Origin: http://localhost:8700",
+        b"Sec-Fetch-Site: same-origin",
+        b"Authorization: Bearer k",
+        b"Content-Type: application/json",
+        b"Idempotency-Key: 1",
+        b"Accept: text/event-stream",
+        b"Expect: 100-continue",
+        b"Connection: close",
+        b"Content-Length: 14",
+    ]
+    async with rig(keys=["k"]) as r:
+        raw = b"POST /runs HTTP/1.1\r\n" + b"".join(line + after + b"\r\n" for line in lines) + b"\r\n"
+        async with connection(r.address) as (reader, writer):
+            writer.write(raw)
+            assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(b'{"actor": "a"}')
+            reply = await asyncio.wait_for(read_head(reader), PATIENCE)
+        plain = {"Authorization": "Bearer k", "Idempotency-Key": "1"}
+        assert reply.status == 201
+        assert reply.header("location") == (await r.ask("POST", "/runs", {"actor": "a"}, headers=plain)).header(
+            "location"
+        )
+        await r.begin()
+        last = await r.end()
+        raw = b"GET /runs/r/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer k\r\nConnection: close\r\n"
+        assert (
+            await ask_raw(r.address, raw + b"Last-Event-ID: %b%b\r\n\r\n" % (str(last).encode(), after))
+        ).status == 204
+
+
+async def test_blanks_on_a_server_that_keeps_them() -> None:
+    """In another app's server the guard sees what that server made of the line."""
+    guard = Guard(keys=["k"], allowed_origins=["https://app.example.com"])
+    headers = [(b"host", b"localhost "), (b"origin", b"https://app.example.com\t"), (b"authorization", b" Bearer k ")]
+    admission = guard.admit({"type": "http", "method": "GET", "headers": headers}, "/runs")
+    assert admission.refusal is None
+    assert admission.headers[0] == (b"access-control-allow-origin", b"https://app.example.com")
 
 
 @pytest.mark.parametrize(

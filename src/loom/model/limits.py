@@ -205,7 +205,8 @@ DISCARD_BYTES = 16 << 20
 """What is read of a body that is too large, so that its sender gets to read the answer."""
 
 BODY_TIME = 30.0
-"""A request's body must have come within this time: nobody holds a handler by sending it slowly."""
+"""A request's body must have come within this time, or, if it is answered before, within this time of its answer:
+sending it slowly holds neither a handler nor a connection."""
 
 HEAD_BYTES = 64 << 10
 """A request's line and headers: beyond what browsers and proxies send."""
@@ -232,7 +233,14 @@ SHUTDOWN = 5.0
 """Requests under way may take this long to finish when the server stops; event streams end at once."""
 
 CONNECTIONS = 10_000
-"""Concurrent connections of one server."""
+"""Concurrent connections of one server. At this bound a new one evicts one without an admitted request."""
+
+DESCRIPTOR_SHARE = 0.75
+"""Of the descriptors that the process may open (`ulimit -n`), the share that connections may take: the rest is for the
+store, its producers and their models."""
+
+NETWORK_IDLE = 1000
+"""Idle connections of one address after an answer: more than a proxy keeps open."""
 
 LIST_LIMIT = 1000
 """Runs in one page of a list."""

@@ -17,7 +17,7 @@ from .answers import json_answer
 from .events import BEGINNING, EventStream, Viewing, open_events, parting
 from .operations import Answer, Operation, Parameter
 from .parameters import EVENTS, FLAG, ID, IDEMPOTENCY_KEY, LAST_EVENT_ID, NAMED
-from .requests import check_accepts_events, query_flag, query_name, read_body
+from .requests import check_accepts_events, header, query_flag, query_name, read_body
 from .runs import location_of, meta_of
 from .streams import Streams
 
@@ -67,7 +67,7 @@ class Actors:
         query_flag(request, "named", True)  # refused, if it is wrong, before anything is started
         if (end := parting(self._streams, request.method, Viewing())) is not None:
             return end  # nothing was started
-        last = request.headers.get("last-event-id")
+        last = header(request, "last-event-id")
         if last:
             return await self._resume(request, last, owned)
         if request.method == "HEAD":

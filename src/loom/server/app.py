@@ -14,10 +14,11 @@ from loom.model.ports import Transport
 from .actors import Actors
 from .answers import empty, error_answer
 from .completions import Completions
+from .connection import hold
 from .operations import Operation, endpoints_of, fit
 from .probes import Probes
 from .queue import Work
-from .requests import ClientGone
+from .requests import CALLER, ClientGone
 from .runs import Runs
 from .security import LOOPBACK_HOSTS, Admission, Guard
 from .streams import Streams, Times
@@ -149,6 +150,9 @@ class Gateway:
             if parameters is not None:
                 if admission.refusal is not None:
                     return endpoint.refuse(admission.refusal)
+                if admission.caller is not None:
+                    hold(scope)
+                    scope[CALLER] = admission.caller
                 scope["path_params"] = parameters
                 return await endpoint.answer(scope, receive)
         return error_answer(

@@ -9,18 +9,25 @@ from starlette.types import Receive, Scope
 
 from loom.model import limits
 
-__all__ = ["CONNECTION", "cut", "wait_gone"]
+__all__ = ["CONNECTION", "cut", "hold", "wait_gone"]
 
 CONNECTION = "loom.connection"
 """The ASGI extension that our own server offers, which has nothing between the app and the connection. `write(chunk)`:
 write an HTTP chunk now, or return False, having written nothing, while the connection is slow or gone. `abort()`: cut
-the connection, whose buffer will never be taken. Without `write` (HTTP/1.0) there are no chunks."""
+the connection, whose buffer will never be taken. `hold()`: do not evict the connection before the answer has ended.
+Without `write` (HTTP/1.0) there are no chunks."""
 
 
 async def wait_gone(receive: Receive) -> None:
     """Until the client has left, or was sent all."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def hold(scope: Scope) -> None:
+    """Protects the connection of an admitted request from eviction until it is answered."""
+    if (connection := scope.get("extensions", {}).get(CONNECTION)) is not None:
+        connection["hold"]()
 
 
 async def cut(scope: Scope, receive: Receive) -> None:

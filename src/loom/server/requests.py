@@ -21,12 +21,15 @@ from loom.model.errors import (
 )
 from loom.model.run import check_id
 from loom.wire.duration import parse_duration
+from loom.wire.headers import OWS
 from loom.wire.json import canonical, decode, decode_as
 
 __all__ = [
+    "CALLER",
     "ClientGone",
     "canonical_json",
     "check_accepts_events",
+    "header",
     "idempotent_id",
     "query_cursor",
     "query_duration",
@@ -41,9 +44,13 @@ __all__ = [
 
 T = TypeVar("T")
 
+CALLER = "loom.caller"
+"""Scope entry of an admitted request: the digest of its API key; empty where no key is needed."""
+
 _JSON = re.compile(r'application/(?:[\w.+-]+\+)?json\s*(?:;\s*charset="?utf-8"?\s*)?', re.IGNORECASE | re.ASCII)
 _SF_STRING = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 _PLAIN_KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_BLANKS = OWS.decode()
 _TRUE, _FALSE = ("", "1", "true"), ("0", "false")
 
 
@@ -66,7 +73,7 @@ async def read_body(request: Request, type: type[T]) -> T:
 async def read_json(request: Request) -> bytes:
     """The body, said to be JSON but not looked at; ``{}`` when there is none. Raises as `read_body`."""
     data = await _read(request)
-    if data or request.headers.get("content-type"):
+    if data or header(request, "content-type"):
         _check_type(request)
     return data or b"{}"
 
@@ -108,7 +115,7 @@ def _too_large() -> LimitExceeded:
 
 def _check_type(request: Request) -> None:
     """Only what says so is read as JSON: other types can be sent by any page without the browser asking first."""
-    given = request.headers.get("content-type", "")
+    given = header(request, "content-type")
     if _JSON.fullmatch(given) is None:
         raise RemoteProtocolError(
             f"Content-Type: application/json is needed, not {given[:80]!r}", code="unsupported_media_type"
@@ -123,9 +130,14 @@ def canonical_json(data: msgspec.Raw) -> msgspec.Raw:
 # --- headers and paths -----------------------------------------------------------------------------------------------
 
 
+def header(request: Request, name: str) -> str:
+    """A header's value without surrounding blanks; empty if absent."""
+    return request.headers.get(name, "").strip(_BLANKS)
+
+
 def check_accepts_events(request: Request) -> None:
     """Raise `RemoteProtocolError` (406) when the client says that it takes no event stream."""
-    accept = request.headers.get("accept")
+    accept = header(request, "accept")
     if not accept:
         return
     for part in accept.split(","):
@@ -148,8 +160,9 @@ def idempotent_id(request: Request, id: str | None) -> str | None:
         raise InvalidInput(
             "one name for one run: either an id or one Idempotency-Key", details={"field": "Idempotency-Key"}
         )
-    key = _plain_key(given[0])
-    return "k-" + hashlib.blake2b(key.encode(), digest_size=20).hexdigest()
+    key = _plain_key(given[0].strip(_BLANKS))
+    caller: bytes = request.scope.get(CALLER, b"")  # callers that choose the same key get runs of their own
+    return "k-" + hashlib.blake2b(key.encode(), key=caller, digest_size=20).hexdigest()
 
 
 def _plain_key(text: str) -> str:
@@ -228,7 +241,7 @@ def resume_at(request: Request, run: str, after: str | None) -> Cursor | None:
     The header wins: an EventSource repeats its URL, with `after` as it was, and tells there what it has seen since. Ids
     that name the run (``<run>:<cursor>``) are understood, too.
     """
-    if last := request.headers.get("last-event-id"):
+    if last := header(request, "last-event-id"):
         cursor = last.removeprefix(f"{run}:")
         return Cursor.parse(cursor, "Last-Event-ID") if cursor else None
     return Cursor.parse(after) if after else None

@@ -24,7 +24,7 @@ from .answers import empty, error_answer
 from .events import BEGINNING, EVENT_HEADERS, EventStream, Viewing, open_events, parting
 from .hosts import told_to_stop
 from .operations import answer_of, fit
-from .requests import check_accepts_events, resume_at
+from .requests import check_accepts_events, header, resume_at
 from .streams import Streams, Times
 
 __all__ = ["EventSourceResponse", "error_response"]
@@ -94,7 +94,7 @@ class EventSourceResponse(Response):
             return await open_events(streams, self._run.id, after, self._viewing())
 
     async def _begin(self, owned: OwnedRun[Any, Any], streams: Streams, owning: AsyncExitStack) -> ASGIApp:
-        if self._request.headers.get("last-event-id"):
+        if header(self._request, "last-event-id"):
             return empty()
         if self._request.method == "HEAD":  # safe: it starts nothing
             return EventStream(streams, "-", BEGINNING, self._viewing())

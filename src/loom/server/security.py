@@ -16,6 +16,7 @@ from typing import NamedTuple
 from starlette.types import Scope
 
 from loom.model.errors import LoomError, RemoteProtocolError, Unauthorized, UsageError
+from loom.wire.headers import OWS
 
 __all__ = ["ANY_HOST", "LOOPBACK_HOSTS", "Admission", "Guard", "hosts_for", "is_loopback"]
 
@@ -63,6 +64,8 @@ class Admission(NamedTuple):
     refusal: LoomError | None = None
     preflight: bool = False
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    caller: bytes | None = None
+    """The digest of the request's key, empty where none is needed. None: it was refused, or its path is public."""
 
 
 class Guard:
@@ -101,11 +104,10 @@ class Guard:
             cors = self._cors(headers)
             if cors and scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                 return Admission(preflight=True, headers=cors + _PREFLIGHT)  # browsers ask it without a key
-            if self._digests and path not in self._public:
-                self._check_key(headers)
+            caller = None if self._digests and path in self._public else self._caller(headers)
         except LoomError as refusal:
             return Admission(refusal, headers=cors)
-        return Admission(headers=cors)
+        return Admission(headers=cors, caller=caller)
 
     def _check_source(self, headers: Headers, path: str) -> None:
         host = self._check_host(headers)
@@ -129,8 +131,11 @@ class Guard:
         if origin not in self._origins and origin.partition("://")[2].lower() != host:
             raise _forbidden(f"Origin {origin[:80]!r} is not allowed (--allow-origin, allowed_origins)")
 
-    def _check_key(self, headers: Headers) -> None:
-        """Compares digests, so that neither the key's content nor its length shows in the time it takes."""
+    def _caller(self, headers: Headers) -> bytes:
+        """The digest of the request's key; digests are compared, so that neither a key's content nor its length shows
+        in the time that it takes."""
+        if not self._digests:
+            return b""
         match = _BEARER.fullmatch(headers.get(b"authorization", b""))
         if match is None:
             raise Unauthorized("a key is needed: Authorization: Bearer <key>")
@@ -138,6 +143,7 @@ class Guard:
         matches = [compare_digest(given, digest) for digest in self._digests]  # all of them, whichever fits
         if not any(matches):
             raise Unauthorized("the key is not valid")
+        return given
 
     def _cors(self, headers: Headers) -> tuple[tuple[bytes, bytes], ...]:
         """What lets the page of a configured origin read the answer (Fetch, section 3.2)."""
@@ -160,7 +166,7 @@ def _collect(scope: Scope) -> Headers:
         if name in _READ:
             if name in found:
                 raise RemoteProtocolError(f"{name.decode()} is given twice")
-            found[name] = value
+            found[name] = value.strip(OWS)
     return found
 
 

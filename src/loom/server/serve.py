@@ -16,7 +16,8 @@ from loom.tasks import cancel_and_wait, spawn, wait_out
 
 from .address import Address, adopt, listen
 from .app import Gateway
-from .protocol import BoundedProtocol, Connections
+from .connections import Connections
+from .protocol import BoundedProtocol
 
 __all__ = ["serving"]
 

@@ -6,10 +6,13 @@ import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
-__all__ = ["AHEAD", "retry_after"]
+__all__ = ["AHEAD", "OWS", "retry_after"]
 
 AHEAD = "loom-ahead"
 """In the answer to a reader that says itself how far it has read: the run is kept so many chunks ahead of it."""
+
+OWS = b" \t"
+"""Blanks around a field's value are no part of it (RFC 9110, section 5.5); not every server takes them off."""
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
