@@ -126,7 +126,7 @@ async def test_reserved_types_are_refused_naming_the_right_form(
         (Chunk("x", progress=0.5), LocalProtocolError),  # type: ignore[arg-type]
         (Chunk("x", source=7), LocalProtocolError),  # type: ignore[arg-type]
         (Chunk("x", error="bad"), LocalProtocolError),  # type: ignore[arg-type]
-        (Chunk("x", error=ErrorInfo("x", object())), LocalProtocolError),  # type: ignore[arg-type]
+        (Chunk("x", error=ErrorInfo("x", object())), RunFailed),  # type: ignore[arg-type]
     ],
     ids=range(11),
 )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from loom.engine.history import History, plan
 from loom.engine.options import Retry
 from loom.model.chunk import Batch, Chunk, Page
-from loom.model.errors import ErrorInfo
+from loom.model.errors import Damaged, ErrorInfo
 from loom.model.grammar import fold
 from loom.model.parts import Usage
 from loom.wire.json import decode_batch, make_batch
@@ -64,7 +64,6 @@ LOG = [
 def test_what_stands_does_not_depend_on_how_it_was_written_together(cuts: Sequence[int]) -> None:
     history = folded(LOG, cuts)
     assert standing(history.standing) == [(2, "a"), (5, "c"), (7, "d")]
-    assert history.failures == 1
     assert history.said
 
 
@@ -76,14 +75,14 @@ def test_a_start_without_kept_through_takes_everything_back() -> None:
 
 def test_without_keep_only_the_facts_are_kept() -> None:
     history = folded(LOG, (3,), keep=False)
-    assert (history.standing, history.failures, history.said) == ([], 1, True)
+    assert (history.standing, history.said) == ([], True)
 
 
-def test_starting_over_is_no_failure_and_the_last_usage_counts() -> None:
+def test_the_last_usage_counts() -> None:
     one, two = Usage(1, 2, 3), Usage(4, 5, 6)
     over: Chunk[Any] = Chunk("start", {}, error=ErrorInfo("start_over", ""), usage=one)
     history = folded([start(1), over, Chunk("start", {}, usage=two), start(4)])
-    assert (history.failures, history.usage) == (0, two)
+    assert history.usage == two
     assert folded(LOG).usage is None
 
 
@@ -96,6 +95,14 @@ def test_a_trimmed_log_is_folded_from_where_it_begins() -> None:
     batch = make_batch(1, 11, [Chunk("data", "k"), start(2, kept=11), Chunk("data", "m")])
     history.add(Page((batch,), batch.cursor, True, False))
     assert standing(history.standing) == [(11, "k"), (13, "m")]
+
+
+@pytest.mark.parametrize("line", [b"not json", b'{"type":"start","data":', b'{"typ":1}', b"\xff", b""])
+def test_a_line_that_cannot_be_read_is_damage(line: bytes) -> None:
+    batch = Batch(1, 4, 5, b'{"type":"data","data":1}\n' + line + b"\n")
+    with pytest.raises(Damaged) as raised:
+        History(keep=True).add(Page((batch,), batch.cursor, True, False))
+    assert raised.value.details == {"seq": 4}
 
 
 @st.composite
@@ -129,14 +136,10 @@ def test_it_is_the_fold_that_readers_make(chunks: list[Chunk[Any]], cuts: list[i
         ({"tail": 5, "said": True, "retry": CONTINUE}, "go", 5),
         ({"tail": 5, "said": False, "retry": CONTINUE}, "go", 5),
         ({"tail": 5, "said": True, "retry": CONTINUE, "failed": True, "starts_over": True}, "go", 0),
-        ({"crashes": 5}, "go", 0),
-        ({"crashes": 6}, "lost", 0),
-        ({"tail": 5, "said": True, "retry": CONTINUE, "crashes": 6}, "lost", 0),
-        ({"tail": 5, "said": True, "retry": RESTART, "failed": True, "crashes": 6}, "lost", 0),
     ],
 )
 def test_what_follows(facts: dict[str, Any], act: str, kept: int) -> None:
-    given_facts = {"tail": 0, "said": False, "failed": False, "crashes": 0, "max_crashes": 5, "retry": None, **facts}
+    given_facts = {"tail": 0, "said": False, "failed": False, "retry": None, **facts}
     verdict = plan(**given_facts)
     assert (verdict.act, verdict.kept_through) == (act, kept)
     assert bool(verdict.reason) is (act == "lost")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,6 @@ import pytest
 
 import loom
 from loom.connect import connect
-from loom.engine.options import seconds
 from loom.model.run import PUBLISHED
 
 
@@ -22,8 +22,25 @@ from loom.model.run import PUBLISHED
         ({"timeout": "2s"}, "timeout='2s'"),
         ({"timeout": 0}, "timeout=0"),
         ({"idle_timeout": -1.0}, "idle_timeout=-1.0"),
+        ({"max_crashes": True}, "max_crashes=True"),
+        ({"concurrency": True}, "concurrency=True"),
+        ({"concurrency": 0}, "concurrency=0"),
+        ({"timeout": float("inf")}, "timeout=inf"),
+        ({"timeout": 10**400}, "timeout="),
+        ({"idle_timeout": float("nan")}, "idle_timeout=nan"),
+        ({"idle_timeout": True}, "idle_timeout=True"),
+        ({"idle_timeout": timedelta(0)}, "idle_timeout="),
+        ({"retention": -1}, "retention=-1"),
+        ({"retention": 1e300}, r"retention=1e\+300"),
         ({"ahead": 0}, "ahead=0"),
+        ({"ahead": 2.0}, r"ahead=2\.0"),
+        ({"ahead": 10**400}, "ahead="),
+        ({"keep": 10}, "keep=10"),
         ({"queue": "no name"}, "queue"),
+        ({"queue": 3}, "queue"),
+        ({"priority": "urgent"}, "priority='urgent'"),
+        ({"priority": []}, r"priority=\[\]"),
+        ({"requires": "db"}, "requires='db'"),
     ],
 )
 def test_an_option_that_does_not_fit_is_named(declared: dict[str, Any], named: str) -> None:
@@ -36,7 +53,27 @@ def test_an_option_that_does_not_fit_is_named(declared: dict[str, Any], named: s
 
 
 @pytest.mark.parametrize(
-    "given", [{"attempts": 0}, {"attempts": 1.5}, {"on": ValueError}, {"on": ("x",)}, {"mode": "x"}]
+    "given",
+    [
+        {"attempts": 0},
+        {"attempts": 1.5},
+        {"attempts": True},
+        {"on": ValueError},
+        {"on": ("x",)},
+        {"on": (int,)},
+        {"on": (asyncio.CancelledError,)},
+        {"mode": "x"},
+        {"mode": []},
+        {"backoff": 1.0},
+        {"backoff": None},
+        {"backoff": (1.0,)},
+        {"backoff": (1.0, "2")},
+        {"backoff": (2.0, 1.0)},
+        {"backoff": (-1.0, 1.0)},
+        {"backoff": (0.1, float("inf"))},
+        {"backoff": (float("nan"), 1.0)},
+        {"backoff": (True, 1.0)},
+    ],
 )
 def test_a_retry_that_does_not_fit_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(loom.UsageError, match=rf"Retry\({next(iter(given))}="):
@@ -58,6 +95,8 @@ def test_memory_without_a_worker_would_wait_for_ever() -> None:
         {"concurrency": 0},
         {"concurrency": 1.5},
         {"concurrency": True},
+        {"lease": float("inf")},
+        {"lease": 10**400},
         {"lease": 0},
         {"lease": 0.01},
         {"lease": float("nan")},
@@ -69,9 +108,3 @@ def test_memory_without_a_worker_would_wait_for_ever() -> None:
 def test_a_worker_that_would_never_work_is_refused_at_once(wrong: dict[str, Any]) -> None:
     with pytest.raises(loom.UsageError, match=next(iter(wrong)).removesuffix("s")):
         connect("memory://", app=loom.App(), worker=True, **wrong)
-
-
-def test_a_duration_is_float_seconds() -> None:
-    assert seconds(timedelta(minutes=1)) == 60.0
-    assert seconds(0.5) == 0.5
-    assert seconds(None) is None

@@ -171,8 +171,8 @@ class FaultStore:
     ) -> list[Head]:
         return await self._do("heads", lambda: self.store.heads(limit=limit, before=before, state=state, actor=actor))
 
-    async def fence(self, run: str, token: str) -> Fence:
-        return await self._do("fence", lambda: self.store.fence(run, token))
+    async def fence(self, run: str, token: str, *, failures: int = 0) -> Fence:
+        return await self._do("fence", lambda: self.store.fence(run, token, failures=failures))
 
     async def append(self, run: str, batch: Batch, *, end: bool = False) -> Cursor:
         self.appended.append((batch, end))

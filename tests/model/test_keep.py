@@ -13,7 +13,21 @@ from loom.model.keep import Keep, Ledger
 
 
 @pytest.mark.parametrize(
-    "wrong", [{}, {"chunks": 0}, {"chunks": 1.5}, {"bytes": -1}, {"age": 0}, {"age": timedelta(0)}, {"age": "1h"}]
+    "wrong",
+    [
+        {},
+        {"chunks": 0},
+        {"chunks": 1.5},
+        {"chunks": True},
+        {"bytes": -1},
+        {"bytes": 10**400},
+        {"age": 0},
+        {"age": timedelta(0)},
+        {"age": "1h"},
+        {"age": True},
+        {"age": float("inf")},
+        {"age": float("nan")},
+    ],
 )
 def test_bounds_that_are_none(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"Keep\("):

@@ -38,7 +38,7 @@ from .inbox import Inbox
 from .producer import Producer
 from .readers import Readers
 from .usage import Meter, metered
-from .writer import Writer
+from .writer import InvalidOutput, Writer
 
 __all__ = ["Attempt", "Ending", "Job", "Resources", "Stop"]
 
@@ -99,6 +99,12 @@ class Job:
         if not self.stopped.done():
             self.stopped.set_result(why)
 
+    def fail(self, error: Exception) -> None:
+        """End the attempt with `error`, as if it had raised that itself."""
+        if not self.stopped.done():
+            self.stopped.set_exception(error)
+            self.stopped.exception()  # seen: whoever asks why it stopped gets it
+
 
 class Attempt:
     """One attempt: start chunk, producer, and the end or the reason for another attempt (`failure`)."""
@@ -114,18 +120,13 @@ class Attempt:
 
     async def run(self, arguments: dict[str, Any]) -> Ending | None:
         """The claim's ending, or None for another attempt."""
-        if self._fence.tail and not self._crashed_too_often:
+        if self._fence.tail:
             await self._read_history()
         writer = Writer(self._job.store, self._job.meta.run, self._fence, keep=self._producer.keep)
         try:
             return await self._run(writer, arguments)
         finally:
             await writer.aclose()
-
-    @property
-    def _crashed_too_often(self) -> bool:
-        """Then the run ends whatever its log says: it may be the log that workers crash on."""
-        return self._job.claim.crashes > self._producer.max_crashes
 
     async def _read_history(self) -> None:
         while not await self._read_kept():
@@ -155,9 +156,7 @@ class Attempt:
             return await self._stopped(writer, stop.result(), spoke=False)
         verdict = self._plan()
         if verdict.act == "lost":
-            details = {DEAD: True} if verdict.dead else {}
-            info = ErrorInfo("run_lost", f"the run was lost: {verdict.reason}", details=details)
-            return await self._end(writer, error_chunk(info))
+            return await self._end(writer, error_chunk(ErrorInfo("run_lost", f"the run was lost: {verdict.reason}")))
         writer.put(self._start(verdict))
         self._kept = verdict.kept_through
         readers = self._readers()
@@ -179,8 +178,6 @@ class Attempt:
             tail=self._fence.tail,
             said=self._history.said,
             failed=self._cause is not None,
-            crashes=self._job.claim.crashes,
-            max_crashes=self._producer.max_crashes,
             retry=self._producer.retry,
             starts_over=_starts_over(self._cause),
         )
@@ -192,6 +189,11 @@ class Attempt:
             "kept_through": verdict.kept_through,
         }
         return Chunk("start", data, None, self._cause, None, time.time(), usage=self._used)
+
+    @property
+    def failures(self) -> int:
+        """How many attempts have failed, this one included if it has."""
+        return self._fence.failures + (self.failure is not None and not _starts_over(self.failure))
 
     @property
     def _used(self) -> Usage | None:
@@ -286,8 +288,8 @@ class Attempt:
             return await self._failed(writer, error)
         try:
             return await self._end(writer, Chunk("complete", task.result(), None, None, None, time.time()))
-        except RunFailed as reason:
-            return await self._failed(writer, RunFailed(f"its result: {reason}", code=reason.code))
+        except InvalidOutput as reason:
+            return await self._failed(writer, type(reason)(f"its result: {reason}", details=reason.details))
 
     async def _failed(self, writer: Writer, error: BaseException) -> Ending | None:
         info = info_of(error)
@@ -304,18 +306,15 @@ class Attempt:
     def _tried_in_vain(self, error: BaseException) -> bool:
         """Whether another attempt would have followed, had there not been enough: then the run is a dead letter."""
         retry = self._producer.retry
-        return retry is not None and retry.attempts > 1 and is_of(error, retry.on)
+        return retry is not None and retry.attempts > 1 and is_of(error, retry.on) and not _is_final(error)
 
     def _may_retry(self, error: BaseException) -> bool:
         retry = self._producer.retry
         if isinstance(error, StartOver) and self._kept:
             return True
-        if isinstance(error, RunFailed) and error.code == "log_full":
-            return False  # the next attempt would find no more room
-        if retry is None or not is_of(error, retry.on):
+        if _is_final(error) or retry is None or not is_of(error, retry.on):
             return False
-        failures = self._history.failures + (self._cause is not None and not _starts_over(self._cause))
-        return failures + 1 < retry.attempts
+        return self._fence.failures + 1 < retry.attempts
 
     async def _stopped(self, writer: Writer, why: Stop, *, spoke: bool, abandoned: bool = False) -> Ending | None:
         details = {"abandoned": True} if abandoned else {}
@@ -343,6 +342,11 @@ class Attempt:
     async def _end(self, writer: Writer, chunk: Chunk[Any]) -> Ending:
         await writer.end(replace(chunk, usage=self._used))
         return Ending.ENDED
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether the next attempt would fail in the same way: a full log, a value without a JSON form."""
+    return isinstance(error, InvalidOutput) or (isinstance(error, RunFailed) and error.code == "log_full")
 
 
 def _starts_over(cause: ErrorInfo | None) -> bool:

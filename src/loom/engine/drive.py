@@ -18,7 +18,7 @@ from loom.model.chunk import Chunk, Progress, Result
 from loom.model.errors import LocalProtocolError, RemoteProtocolError, RunFailed
 from loom.model.grammar import RESERVED
 from loom.tasks import wait_out
-from loom.wire.json import decode_chunk, encode
+from loom.wire.json import decode_chunk
 
 from .failure import info_of
 from .producer import Producer
@@ -138,9 +138,10 @@ class Voice:
 
 def _check_parts(chunk: Chunk[Any]) -> None:
     """Whoever reads the log must be able to read a chunk's parts, whatever the author put there."""
+    parts = encode_chunk(Chunk(chunk.type, None, chunk.progress, chunk.error, chunk.source))
     try:
-        decode_chunk(encode(Chunk(chunk.type, None, chunk.progress, chunk.error, chunk.source)))
-    except (RemoteProtocolError, TypeError, ValueError) as error:
+        decode_chunk(parts)
+    except RemoteProtocolError as error:
         raise LocalProtocolError(f"a {chunk.type!r} chunk that nobody could read: {error}") from None
 
 

@@ -10,7 +10,7 @@ from loom.model.errors import ErrorInfo, LocalProtocolError, LoomError, RunFaile
 from loom.model.grammar import check_type
 from loom.wire.json import check_depth, encode
 
-__all__ = ["bounded", "info_of", "is_of"]
+__all__ = ["bounded", "info_of", "is_of", "line_of"]
 
 _TOLD = 10
 """Members of an exception group that are told."""
@@ -19,15 +19,23 @@ _TOLD = 10
 def info_of(error: BaseException) -> ErrorInfo:
     """What a run's readers are told of it. A `RunFailed` keeps its own code; another Loom error that the producer met
     is told in details, for it is not the reader's own."""
+    try:
+        return _info_of(error)
+    except Exception as broken:  # user code: an error's own attributes, which may be missing, or raise
+        why = f"it cannot be described: {type(broken).__name__}"
+        return ErrorInfo("run_failed", _text(f"{type(error).__qualname__} ({why})"))
+
+
+def _info_of(error: BaseException) -> ErrorInfo:
     if isinstance(error, RunFailed):
         return bounded(error.info)
     if isinstance(error, LoomError):
         details = {"type": type(error).__name__, "code": _code(error.code)}
-        return ErrorInfo("run_failed", _line(error), bool(error.retryable), {**_sendable(error.details), **details})
+        return ErrorInfo("run_failed", line_of(error), bool(error.retryable), {**_sendable(error.details), **details})
     named: dict[str, Any] = {"type": type(error).__qualname__}
     if isinstance(error, BaseExceptionGroup):
-        named["errors"] = [_line(leaf) for _, leaf in zip(range(_TOLD), _leaves(error), strict=False)]
-    return ErrorInfo("run_failed", _line(error), False, named)
+        named["errors"] = [line_of(leaf) for _, leaf in zip(range(_TOLD), _leaves(error), strict=False)]
+    return ErrorInfo("run_failed", line_of(error), False, named)
 
 
 def bounded(info: ErrorInfo) -> ErrorInfo:
@@ -37,20 +45,23 @@ def bounded(info: ErrorInfo) -> ErrorInfo:
 
 def is_of(error: BaseException, types: type[Exception] | tuple[type[Exception], ...]) -> bool:
     """Whether `error` is of one of `types`; of a group, whether each of its members is."""
-    if isinstance(error, types):
-        return True
-    return isinstance(error, BaseExceptionGroup) and all(isinstance(leaf, types) for leaf in _leaves(error))
+    try:
+        return all(isinstance(one, types) for one in _leaves(error)) or isinstance(error, types)
+    except Exception:  # user code: a metaclass may decide what is of a type
+        return False
 
 
-def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors that a group holds; of any other itself."""
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _leaves(member)
+    else:
+        yield error
 
 
-def _line(error: BaseException) -> str:
+def line_of(error: BaseException) -> str:
+    """Type and text of an error, within the bound of messages."""
     name = type(error).__qualname__
     try:
         text = str(error)

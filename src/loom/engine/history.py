@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from loom.model.chunk import Batch, Chunk, Page
-from loom.model.errors import StartOver
+from loom.model.errors import Damaged, RemoteProtocolError
 from loom.model.grammar import is_output, kept_through
 from loom.model.parts import Usage
 from loom.wire.json import decode_chunk, type_of
@@ -23,33 +23,36 @@ class History:
     def __init__(self, *, keep: bool) -> None:
         self._keep = keep
         self.standing: list[Batch] = []
-        self.failures = 0
-        """Attempts that ended by the producer's own error."""
         self.usage: Usage | None = None
         """What the attempts up to the last start had used, as far as it was told."""
         self.said = False
         """Whether any output was ever said."""
 
     def add(self, page: Page) -> None:
-        """Fold the page that follows."""
+        """Fold the page that follows. Raises `Damaged`."""
         for batch in page.batches:
-            first = batch.first
-            for seq, line in enumerate(batch.lines(), batch.first):
-                type = type_of(line)
-                if type == "start":
-                    self._stand(batch, first, seq - 1)
-                    self._restart(decode_chunk(line))
-                    first = seq + 1
-                elif is_output(type):
-                    self.said = True
-            self._stand(batch, first, batch.last)
+            try:
+                self._add(batch)
+            except (RemoteProtocolError, ValueError, AssertionError) as error:
+                raise Damaged(f"the log cannot be read: {error}", details={"seq": batch.first}) from None
+
+    def _add(self, batch: Batch) -> None:
+        first = batch.first
+        for seq, line in enumerate(batch.lines(), batch.first):
+            type = type_of(line)
+            if type == "start":
+                self._stand(batch, first, seq - 1)
+                self._restart(decode_chunk(line))
+                first = seq + 1
+            elif is_output(type):
+                self.said = True
+        self._stand(batch, first, batch.last)
 
     def _stand(self, batch: Batch, first: int, last: int) -> None:
         if self._keep and first <= last:
             self.standing.append(batch.slice(first, last))
 
     def _restart(self, chunk: Chunk[Any]) -> None:
-        self.failures += chunk.error is not None and chunk.error.code != StartOver.default_code
         self.usage = chunk.usage or self.usage
         kept = kept_through(chunk) or 0
         while self.standing and self.standing[-1].last > kept:
@@ -64,8 +67,6 @@ class Plan(msgspec.Struct, frozen=True):
     act: Literal["go", "lost"]
     kept_through: int = 0
     reason: str = ""
-    dead: bool = False
-    """It was tried as often as it may be."""
 
 
 def plan(
@@ -73,15 +74,11 @@ def plan(
     tail: int,
     said: bool,
     failed: bool,
-    crashes: int,
-    max_crashes: int,
     retry: Retry | None,
     starts_over: bool = False,
 ) -> Plan:
-    """Too many crashes end a run; one that has said nothing is simply tried again; after output it is the author's
-    choice. `failed`: the attempt before ended by an error that may be retried; `starts_over`: by `StartOver`."""
-    if crashes > max_crashes:
-        return Plan("lost", reason=f"its worker was lost {crashes} times (max_crashes={max_crashes})", dead=True)
+    """A run that has said nothing is simply tried again; after output it is the author's choice. `failed`: the attempt
+    before ended by an error that may be retried; `starts_over`: by `StartOver`."""
     if retry is not None and retry.mode == "continue" and not starts_over:
         return Plan("go", kept_through=tail)
     if retry is not None or failed or not said:

@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from loom.model.chunk import CANCEL, Message
+from loom.model.chunk import CANCEL, Message, Page
 from loom.model.cursor import Cursor
+from loom.model.errors import Damaged, RemoteProtocolError
 from loom.model.ports import Logs, Notice
 from loom.model.run import inbox_of
 from loom.wire.json import decode_message
@@ -44,11 +45,11 @@ class Inbox:
             unwatch()
 
     async def read(self) -> bool:
-        """Take one page; whether it reached the end of what is there."""
+        """Take one page; whether it reached the end of what is there. Raises `Damaged`."""
         page = await self._logs.read(self._log, self._after)
+        messages = _decoded(page)
         self._after = page.cursor
-        for _, line in page.lines():
-            message = decode_message(line)
+        for message in messages:
             if message.type == CANCEL:
                 self._on_cancel()
             else:
@@ -79,3 +80,13 @@ class Inbox:
 
     def _notice(self, notice: Notice) -> None:
         self._news.set()
+
+
+def _decoded(page: Page) -> list[Message[Any]]:
+    messages = []
+    for cursor, line in page.lines():
+        try:
+            messages.append(decode_message(line))
+        except RemoteProtocolError as error:
+            raise Damaged(f"the inbox cannot be read: {error}", details={"seq": cursor.seq}) from None
+    return messages

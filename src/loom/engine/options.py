@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from datetime import timedelta
-from math import inf
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -14,6 +12,7 @@ from msgspec import UNSET, UnsetType
 from loom.model import limits
 from loom.model.errors import UsageError
 from loom.model.keep import Keep
+from loom.model.numbers import is_duration, is_number, is_whole, seconds
 from loom.model.priority import PRIORITIES, Priority
 from loom.model.run import DECLARABLE, PRIVATE, PUBLISHED, check_id
 
@@ -25,7 +24,9 @@ __all__ = [
     "check_lease",
     "check_retention",
     "check_worker",
+    "is_duration",
     "is_number",
+    "is_whole",
     "seconds",
 ]
 
@@ -44,12 +45,28 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     backoff: tuple[float, float] = limits.RETRY_BACKOFF
 
     def __post_init__(self) -> None:
-        if not isinstance(self.attempts, int) or self.attempts < 1:
+        if not is_whole(self.attempts):
             raise UsageError(f"Retry(attempts={self.attempts!r}): a whole number, at least 1")
-        if not isinstance(self.on, tuple) or not all(inspect.isclass(kind) for kind in self.on):
+        if not isinstance(self.on, tuple) or not all(map(_is_exception, self.on)):
             raise UsageError(f"Retry(on={self.on!r}): a tuple of exception types, as (IOError,)")
         if self.mode not in ("restart", "continue"):
             raise UsageError(f"Retry(mode={self.mode!r}): 'restart' or 'continue'")
+        if not _is_backoff(self.backoff):
+            raise UsageError(
+                f"Retry(backoff={self.backoff!r}): the first and the longest pause in seconds, as (0.1, 30.0)"
+            )
+
+
+def _is_exception(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Exception)
+
+
+def _is_backoff(value: Any) -> bool:
+    """Two pauses, the first no longer than the longest."""
+    if not isinstance(value, tuple) or len(value) != 2 or not all(map(is_number, value)):
+        return False
+    first, longest = value
+    return bool(0 <= first <= longest <= limits.LONGEST)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,9 +109,9 @@ def check_declared(name: str, retry: Any, max_crashes: Any, concurrency: Any, ke
     """Raise `UsageError` for what makes no sense: it is wrong where it stands, not when a run meets it."""
     if retry is not None and not isinstance(retry, Retry):
         raise UsageError(f"{name}: retry={retry!r}: a loom.Retry, as loom.Retry(attempts=3)")
-    if not isinstance(max_crashes, int) or max_crashes < 0:
+    if not is_whole(max_crashes, 0):
         raise UsageError(f"{name}: max_crashes={max_crashes!r}: a whole number, 0 or more")
-    if concurrency is not None and not (isinstance(concurrency, int) and concurrency > 0):
+    if concurrency is not None and not is_whole(concurrency):
         raise UsageError(f"{name}: concurrency={concurrency!r}: a whole number of runs, more than 0")
     check_keep(keep, f"{name}: ")
     given = options.given()
@@ -102,11 +119,11 @@ def check_declared(name: str, retry: Any, max_crashes: Any, concurrency: Any, ke
         raise UsageError(f"{name}: priority={options.priority!r}: one of {', '.join(PRIORITIES)}")
     for field in ("timeout", "idle_timeout"):
         value = given.get(field)
-        if value is not None and not (is_number(value) and value > 0):
+        if value is not None and not is_duration(value):
             raise UsageError(f"{name}: {field}={value!r}: seconds or a timedelta, more than 0")
     check_retention(given.get("retention"), f"{name}: ")
     ahead = given.get("ahead")
-    if ahead is not None and not (isinstance(ahead, int) and is_number(ahead) and ahead > 0):
+    if ahead is not None and not is_whole(ahead):
         raise UsageError(f"{name}: ahead={ahead!r}: a whole number of chunks, more than 0")
     if "queue" in given:
         _check_queue(name, given["queue"])
@@ -120,7 +137,7 @@ def _check_queue(name: str, queue: Any) -> None:
 
 def check_retention(value: Any, where: str = "") -> None:
     """Raise `UsageError` unless it is None or a time of 0 or more; 0: until the next sweep."""
-    if value is not None and not (is_number(seconds(value)) and 0 <= (seconds(value) or 0) < inf):
+    if value is not None and not is_duration(value, zero=True):
         raise UsageError(f"{where}retention={value!r}: seconds or a timedelta, 0 or more")
 
 
@@ -132,7 +149,7 @@ def check_keep(value: Any, where: str = "") -> None:
 
 def check_lease(value: Any) -> None:
     """Raise `UsageError` unless it is a number of seconds that a lease may have."""
-    if not (is_number(value) and limits.LEAST_LEASE <= value < inf):
+    if not (is_number(value) and limits.LEAST_LEASE <= value <= limits.LONGEST):
         raise UsageError(f"lease={value!r}: a number of seconds, at least {limits.LEAST_LEASE}")
 
 
@@ -144,18 +161,8 @@ def check_worker(queues: Sequence[str], concurrency: Any, lease: Any, drain: Any
         check_id(name, "queue")
         if name == PUBLISHED:
             raise UsageError(f"queues={queues!r}: {PUBLISHED!r} is where publishers are, and no worker's")
-    if not (isinstance(concurrency, int) and is_number(concurrency) and concurrency > 0):
+    if not is_whole(concurrency):
         raise UsageError(f"concurrency={concurrency!r}: a whole number of runs, more than 0")
     check_lease(lease)
-    if not (is_number(drain) and 0 <= drain < inf):
+    if not (is_number(drain) and 0 <= drain <= limits.LONGEST):
         raise UsageError(f"drain={drain!r}: seconds, 0 or more")
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether it counts something: True and False, which Python takes for numbers, do not."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def seconds(value: float | timedelta | None) -> float | None:
-    """A duration as float seconds."""
-    return value.total_seconds() if isinstance(value, timedelta) else value

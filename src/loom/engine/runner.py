@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from typing import Any
 
 from loom.model import limits
 from loom.model.errors import (
+    DEAD,
     Conflict,
+    Damaged,
     ErrorInfo,
     Fenced,
     LogEnded,
@@ -23,6 +26,7 @@ from loom.tasks import TaskSet, cancel_and_wait, spawn
 from .attempt import Attempt, Ending, Job, Resources, Stop
 from .backoff import REPEATABLE, Backoff
 from .ending import end_run
+from .failure import info_of
 from .producer import Producer
 from .registry import Registry
 
@@ -61,15 +65,19 @@ class Runner:
         """Ask for an orderly end; the first reason counts."""
         self._job.stop(why)
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether more workers were lost with the run than it may survive."""
+        return self._job.claim.crashes > self._max_crashes
+
+    @property
+    def _max_crashes(self) -> int:
+        return limits.CRASHES if self._producer is None else self._producer.max_crashes
+
     async def run(self) -> Ending:
-        """Drive the run until the claim is settled."""
+        """Drive the run until the claim is settled. Whatever else it raises counts as a lost worker."""
         try:
-            head = await self._job.backoff.attempt(lambda: self._job.store.create(self._job.meta))
-            if head.ended:
-                return Ending.ENDED
-            if _misplaced(self._job.claim.meta, head.meta):
-                return await self._put_right(head.meta)
-            return await self._settle(head)
+            return await (self._bury() if self.exhausted else self._open())
         except LogNotFound:
             return Ending.ENDED  # dropped under us: there is nothing left to do
         except LogEnded:
@@ -77,6 +85,32 @@ class Runner:
         except (Fenced, Conflict) as error:
             _log.warning("run %s: stopped writing: %s", self._job.meta.run, error)
             return Ending.GIVEN_UP
+
+    async def _bury(self) -> Ending:
+        """End the run as a dead letter. First of all, and reading nothing: it may be what it holds that workers are
+        lost by."""
+        try:
+            await self._create()
+        except Exception:  # a log that is there may still be ended
+            _log.exception("run %s: it is ended unread", self._job.meta.run)
+        crashes = self._job.claim.crashes
+        reason = f"the run was lost: its worker was lost {crashes} times (max_crashes={self._max_crashes})"
+        return await self._refuse(ErrorInfo("run_lost", reason, details={DEAD: True}))
+
+    async def _open(self) -> Ending:
+        try:
+            head = await self._create()
+            if head.ended:
+                return Ending.ENDED
+            if _misplaced(self._job.claim.meta, head.meta):
+                return await self._put_right(head.meta)
+            return await self._settle(head)
+        except Damaged as damage:
+            _log.error("run %s: it cannot be read: %s", self._job.meta.run, damage)
+            return await self._refuse(damage.info)
+
+    async def _create(self) -> Head:
+        return await self._job.backoff.attempt(lambda: self._job.store.create(self._job.meta))
 
     async def _put_right(self, meta: Meta) -> Ending:
         """Two starts of one id, unlike in what the queue goes by, at once: the entry is the loser's, the log the
@@ -94,6 +128,8 @@ class Runner:
             arguments = producer.inputs.decode(bytes(self._job.meta.input))
         except LoomError as error:
             return await self._refuse(error.info)
+        except (Exception, SystemExit) as error:  # user code: a model's validators
+            return await self._refuse(info_of(error))
         await self._job.backoff.attempt(self._job.inbox.read)
         self._job.following = spawn(self._job.inbox.follow(), f"loom-inbox {self._job.meta.run}")
         try:
@@ -104,19 +140,26 @@ class Runner:
             await cancel_and_wait(self._job.following)
 
     async def _refuse(self, error: ErrorInfo) -> Ending:
-        """End the run before the producer is touched."""
-        await end_run(self._job.store, self._job.meta.run, await self._fence(0), error)
+        """End the run with `error`, no producer being touched."""
+        await end_run(self._job.store, self._job.meta.run, await self._fence("end"), error)
         return Ending.ENDED
 
     def _watch(self, tasks: TaskSet, head: Head) -> None:
         """Arm what may stop the run from outside."""
         meta = self._job.meta
         if meta.owner_lease is not None:
-            tasks.spawn(self._watch_owner(meta.owner_lease), f"loom-owner {meta.run}")
+            tasks.spawn(self._guard(self._watch_owner(meta.owner_lease)), f"loom-owner {meta.run}")
         if meta.timeout is not None:
             # Wall-clock time bridges workers; a jump of the clock can shorten the wait, never stretch it.
             used = max(0.0, time.time() - head.started) if head.started is not None else 0.0
             tasks.spawn(self._watch_deadline(max(0.0, meta.timeout - used)), f"loom-deadline {meta.run}")
+
+    async def _guard(self, watch: Coroutine[Any, Any, None]) -> None:
+        """What a watch fails with ends the attempt: a run that nobody watches might never end."""
+        try:
+            await watch
+        except Exception as error:  # a store's own fault
+            self._job.fail(error)
 
     async def _watch_deadline(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -149,9 +192,9 @@ class Runner:
     async def _attempts(self, producer: Producer[..., Any], arguments: dict[str, Any]) -> Ending:
         failure: ErrorInfo | None = None
         pauses = Backoff(*(producer.retry.backoff if producer.retry else limits.RETRY_BACKOFF))
-        number = 0
+        number = failures = 0
         while True:
-            fence = await self._fence(number)
+            fence = await self._fence(str(number), failures)
             if fence.ended:
                 return Ending.ENDED
             self._job.inbox.rewind()
@@ -159,12 +202,12 @@ class Runner:
             ending = await attempt.run(arguments)
             if ending is not None:
                 return ending
-            failure, number = attempt.failure, number + 1
+            failure, failures, number = attempt.failure, attempt.failures, number + 1
             await asyncio.wait({self._job.stopped}, timeout=pauses.draw())
 
-    async def _fence(self, number: int) -> Fence:
-        token = f"{self._job.claim.worker}:{self._job.claim.number}:{number}"
-        return await self._job.backoff.attempt(lambda: self._job.store.fence(self._job.meta.run, token))
+    async def _fence(self, part: str, failures: int = 0) -> Fence:
+        run, token = self._job.meta.run, f"{self._job.claim.worker}:{self._job.claim.number}:{part}"
+        return await self._job.backoff.attempt(lambda: self._job.store.fence(run, token, failures=failures))
 
 
 def _misplaced(entry: Meta, log: Meta) -> bool:

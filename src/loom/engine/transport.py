@@ -34,7 +34,7 @@ from loom.wire.json import check_depth, check_size, encode, sound
 
 from .ending import error_chunk
 from .hub import Hub
-from .options import is_number
+from .options import is_duration, is_whole
 from .producer import Producer
 from .registry import Registry
 from .watchman import Watchman
@@ -142,17 +142,19 @@ class StoreTransport:
         check_priority(meta.priority)
         if meta.key is not None:
             check_id(meta.key, "key")
-        for field in ("timeout", "idle_timeout", "owner_lease", "ahead"):
+        for field in ("timeout", "idle_timeout", "owner_lease"):
             value = getattr(meta, field)
-            if value is not None and not (is_number(value) and value > 0):
+            if value is not None and not is_duration(value):
                 raise InvalidInput(f"{field}: must be a number, more than 0, not {value!r}", details={"field": field})
-        if not isinstance(meta.ahead, (int, type(None))):
-            raise InvalidInput(f"ahead: must be a whole number, not {meta.ahead!r}", details={"field": "ahead"})
+        if meta.ahead is not None and not is_whole(meta.ahead):
+            raise InvalidInput(
+                f"ahead: must be a whole number, more than 0, not {meta.ahead!r}", details={"field": "ahead"}
+            )
         if meta.not_before is not None and not -inf < meta.not_before <= time.time() + limits.DELAY:
             raise InvalidInput(f"not_before: no such time: {meta.not_before!r}", details={"field": "not_before"})
         if meta.published:
             raise InvalidInput(f"queue: {PUBLISHED!r} is reserved for publishers", details={"field": "queue"})
-        if meta.retention is not None and not (is_number(meta.retention) and 0 <= meta.retention < inf):
+        if meta.retention is not None and not is_duration(meta.retention, zero=True):
             raise InvalidInput(
                 f"retention: must be seconds, 0 or more, not {meta.retention!r}", details={"field": "retention"}
             )

@@ -287,7 +287,8 @@ class Worker:
     async def _drive(self, claim: Claim, runner: Runner) -> Ending:
         ending = Ending.GIVEN_UP
         try:
-            ending = Ending.RELEASED if await self._strangers.leaves(claim) else await runner.run()
+            leaves = not runner.exhausted and await self._strangers.leaves(claim)
+            ending = Ending.RELEASED if leaves else await runner.run()
         except Exception:  # a fault of ours or of the store's: the claim lapses, and whoever takes over counts a crash
             _log.exception("run %s: given up", claim.run)
         finally:
@@ -328,6 +329,8 @@ class Worker:
         except (LoomError, TimeoutError):
             # Somebody else holds the claim, or will when the lease lapses; a claim of an ended run is dropped.
             _log.info("run %s: its claim was not settled here", claim.run)
+        except Exception:  # a store's own fault: the claim lapses all the same
+            _log.exception("run %s: its claim was not settled here", claim.run)
 
     async def _renew_loop(self) -> None:
         """Many by one call, for that is cheap; all of them within each third of a lease, evenly spread, so that no

@@ -18,11 +18,13 @@ from loom.model.keep import Keep
 from loom.model.ports import Fence, Logs
 from loom.tasks import cancel_and_wait, spawn
 from loom.wire.json import check_depth, encode, sound
+from loom.wire.locate import locate
 
 from .backoff import REPEATABLE, Backoff
+from .failure import line_of
 from .trim import Trimmer
 
-__all__ = ["OutputTooLarge", "Writer", "encode_chunk"]
+__all__ = ["InvalidOutput", "OutputTooLarge", "Writer", "encode_chunk"]
 
 _OPEN, _ENDED = State.OPEN, State.ENDED  # looked at once a chunk
 
@@ -33,7 +35,13 @@ _SMALL = 2 * limits.JSON_DEPTH
 """JSON of this many bytes cannot nest too deeply: each level takes two."""
 
 
-class OutputTooLarge(RunFailed, LimitExceeded):
+class InvalidOutput(RunFailed):
+    """A value has no JSON form. Saying it again would fail again: no attempt follows."""
+
+    default_code = "invalid_output"
+
+
+class OutputTooLarge(InvalidOutput, LimitExceeded):
     """A chunk that is larger than any may be. Not caught by its producer it is the run's end, under its own code."""
 
     default_code = "too_large"
@@ -293,23 +301,36 @@ def encode_chunk(chunk: Chunk[Any]) -> bytes:
         data = encode(chunk)
         if type(chunk.data) not in _SCALARS:
             data = sound(data)
-        if len(data) > _SMALL:
-            _check(data)
-    except Exception as error:
-        raise _refusal(chunk, error) from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # user code: a value's JSON form may raise anything
+        raise _refusal(chunk, error) from error
+    if len(data) > _SMALL:
+        _check(data)
     return data
 
 
-def _refusal(chunk: Chunk[Any], error: BaseException) -> BaseException:
-    """What a chunk's author is told: by what he did, not by what the encoder ran into."""
-    if isinstance(error, RecursionError):
+def _refusal(chunk: Chunk[Any], error: BaseException) -> LoomError:
+    """The error for a chunk's author: by its cause, not by where the encoder met it."""
+    if isinstance(error, RecursionError) and _is_the_encoder_s(error):
         return OutputTooLarge("a chunk's JSON is nested too deeply")
-    if isinstance(error, (TypeError, ValueError)):  # no JSON form; a lone surrogate, which UTF-8 has not
-        return RunFailed(f"cannot send a {chunk.type!r} chunk: {error}", code="invalid_output")
-    return error
+    path, kind = locate(chunk)
+    return InvalidOutput(
+        f"cannot send a {chunk.type!r} chunk: {path} ({kind}): {line_of(error)}",
+        details={"type": type(error).__qualname__, "path": path},
+    )
+
+
+def _is_the_encoder_s(error: BaseException) -> bool:
+    """Whether the encoder raised it itself, not what it called."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is None or trace.tb_frame.f_globals.get("__name__") in (__name__, encode.__module__)
 
 
 def _check(data: bytes) -> None:
+    """Raises `OutputTooLarge` for JSON that is too large, or nested too deeply."""
     if len(data) > limits.CHUNK_BYTES:
         raise OutputTooLarge(
             f"a chunk of {len(data)} bytes is larger than {limits.CHUNK_BYTES}: write it to a file or an object store,"

@@ -9,6 +9,7 @@ import msgspec
 
 from . import limits
 from .errors import UsageError
+from .numbers import is_duration, is_whole, seconds
 
 __all__ = ["Keep", "Ledger"]
 
@@ -31,15 +32,15 @@ class Keep(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError("Keep(): say how much, as Keep(chunks=10_000), Keep(bytes=1 << 20) or Keep(age=3600)")
         for name in ("chunks", "bytes"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and value > 0):
+            if value is not None and not is_whole(value):
                 raise UsageError(f"Keep({name}={value!r}): a whole number, more than 0")
-        if self.age is not None and not (isinstance(self.age, (int, float, timedelta)) and self.seconds > 0):
+        if self.age is not None and not is_duration(self.age):
             raise UsageError(f"Keep(age={self.age!r}): seconds or a timedelta, more than 0")
 
     @property
     def seconds(self) -> float:
         """`age` in seconds; 0 without one."""
-        return self.age.total_seconds() if isinstance(self.age, timedelta) else self.age or 0.0
+        return seconds(self.age) or 0.0
 
 
 class _Part:

@@ -139,6 +139,14 @@ CLAIM_WAIT = 5.0
 SWEEP_EVERY = 10.0
 """How often a worker looks for lapsed leases' leftovers and expired runs."""
 
+LONGEST = 100 * 365 * 86400.0
+"""Seconds that any time-out, retention, lease or pause may have: more is a mistake of units, and some timers and stores
+cannot count so far."""
+
+WHOLE = 2**53 - 1
+"""The largest count that an option may have: the largest whole number that every reader of JSON takes for itself (RFC
+8259, section 6)."""
+
 DELAY = 10 * 365 * 86400.0
 """A start can be delayed so far: farther is a mistake of units."""
 

@@ -60,12 +60,14 @@ Take = Callable[[Page], bool]
 class Fence(msgspec.Struct, frozen=True):
     """What a new writer is told: its epoch, the log's tail, and whether the log has ended (then it may not write).
 
-    `size`: the payload bytes, line ends included, that the log keeps."""
+    `size`: the payload bytes, line ends included, that the log keeps. `failures`: attempts that have failed, as far as
+    those knew who fenced."""
 
     epoch: int
     tail: int
     ended: bool
     size: int = 0
+    failures: int = 0
 
 
 class Swept(msgspec.Struct, frozen=True):
@@ -99,9 +101,11 @@ class Logs(Protocol):
         """
         ...
 
-    async def fence(self, run: str, token: str) -> Fence:
+    async def fence(self, run: str, token: str, *, failures: int = 0) -> Fence:
         """Take the sole right to append: a new epoch, whose attempt is higher than every earlier one's. Idempotent by
-        `token` while no newer fence was drawn (then `Fenced`). An ended log gets no new epoch."""
+        `token` while no newer fence was drawn (then `Fenced`). An ended log gets no new epoch.
+
+        `failures` attempts have failed by now: the largest such number is kept with the run, trimmed or not."""
         ...
 
     async def append(self, run: str, batch: Batch, *, end: bool = False) -> Cursor:
@@ -160,7 +164,8 @@ class Logs(Protocol):
         ...
 
     async def touch(self, run: str) -> None:
-        """The owner is alive: count `Head.beat` up. Nothing happens to an ended log. Raises `LogNotFound`."""
+        """The owner is alive: count `Head.beat` up, and note when, by the store's wall clock, in `Head.heard`. Nothing
+        happens to an ended log. Raises `LogNotFound`."""
         ...
 
     async def mark(self, run: str, reader: str, seq: int | None) -> None:

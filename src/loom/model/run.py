@@ -146,6 +146,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_o
     ended_at: float | None = None
     beat: int = 0
     """The owner's heartbeat: a counter."""
+    heard: float | None = None
+    """When the owner was last heard of, by the store's wall clock; None: not since the start, or lists leave it out."""
 
     @property
     def attempt(self) -> int:

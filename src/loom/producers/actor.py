@@ -200,6 +200,8 @@ def decorator(
     depth: int = 2,
 ) -> ActorDecorator:
     """The decorator that makes a producer and hands it to `add`."""
+    if isinstance(requires, str):  # a sequence of strings, too
+        raise UsageError(f"requires={requires!r}: a list of names, as [{requires!r}]")
     namespace = dict(sys._getframe(depth).f_locals)  # names local to where it stands resolve in annotations too
 
     def decorate(target: Callable[..., Any]) -> Producer[..., Any]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+import loom
+from loom.engine.worker import Worker
+from loom.model import limits
 from loom.model.errors import Damaged, LogNotFound
 from loom.model.ports import Notice
 from loom.model.run import Claim, Meta, WorkerInfo, inbox_of
@@ -224,3 +227,23 @@ async def test_all_is_flushed_under_runs_and_workers(servers: Servers) -> None:
             for _ in range(5):
                 assert await claim(store) is None, "what is claimed anew has not lapsed"
             await store.renew(found)
+
+
+async def test_a_run_whose_log_or_inbox_is_damaged_is_ended(store: RedisStore, url: str, valkey: Server) -> None:
+    app = loom.App()
+
+    @app.actor
+    async def work() -> None: ...
+
+    keys = Keys(parse_url(url).prefix)
+    for run in ("log", "inbox"):
+        await store.put(Meta(run=run, actor="work"))
+        await store.create(Meta(run=run, actor="work"))
+        await store.send(run, b'{"type":"word"}', sender="x", id="1")
+        await (await Author.take(store, run)).say("start")
+    valkey.client().delete(keys.of("log")[1], keys.of("inbox")[2])
+    async with Worker(store, app.registry, lease=limits.LEAST_LEASE, drain=0), loom.connect(url) as client:
+        for run in ("log", "inbox"):
+            head = await client.run(run).wait(timeout=10)
+            assert head.error is not None
+            assert (head.state, head.error.code) == ("failed", "damaged")

@@ -81,6 +81,24 @@ async def test_everything_is_where_it_was(path: Path, tmp_path: Path) -> None:
     assert ("version", str(VERSION)) in layout(path)
 
 
+async def test_format_3_learns_when_owners_were_heard_and_how_many_attempts_failed(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    db = apsw.Connection(str(path))
+    db.execute("PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL")
+    db.execute((Path(__file__).parent / "format_3.sql").read_text())
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 3")
+    db.execute(CREATE, ("open", "queued", None, encode(Meta(run="open", actor="actor", created=1.0))))
+    db.close()
+    async with SqliteStore(path) as store:
+        assert (await store.fence("open", "token", failures=2)).failures == 2
+        assert (await store.head("open")).heard is None
+        await store.touch("open")
+        assert (await store.head("open")).heard is not None
+    async with SqliteStore(tmp_path / "new.db"):
+        pass
+    assert layout(path) == layout(tmp_path / "new.db")
+
+
 async def test_runs_are_what_they_were_and_have_a_retention_of_their_own_from_now_on(path: Path) -> None:
     now = 100.0
     store = SqliteStore(path, retention=Retention(age=1000.0), wall=lambda: now)

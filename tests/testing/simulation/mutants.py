@@ -128,12 +128,12 @@ class EndLost(MemoryStore):
 class ForgetsTheLast(MemoryStore):
     """A new fence throws away what was acknowledged just before."""
 
-    async def fence(self, run: str, token: str) -> Fence:
+    async def fence(self, run: str, token: str, *, failures: int = 0) -> Fence:
         log = self._outboxes.get(run)
         if log is not None and not log.ended and len(log.batches) > 1:
             log.batches.pop()
             log.tail = log.batches[-1].last
-        return await super().fence(run, token)
+        return await super().fence(run, token, failures=failures)
 
 
 STORES: list[type[MemoryStore]] = [

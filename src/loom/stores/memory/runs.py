@@ -74,8 +74,8 @@ class Run:
     """One run's two logs, and what its head tells besides."""
 
     __slots__ = (
-        "beat", "ended_at", "error", "expires", "inbox", "marks", "meta", "number", "outbox", "sent", "started",
-        "tokens",
+        "beat", "ended_at", "error", "expires", "failures", "heard", "inbox", "marks", "meta", "number", "outbox",
+        "sent", "started", "tokens",
     )  # fmt: skip
 
     def __init__(self, meta: Meta, number: int) -> None:
@@ -88,6 +88,8 @@ class Run:
         self.sent: dict[tuple[str, str], Cursor] = {}
         self.marks: dict[str, Mark] = {}
         self.beat = 0
+        self.heard: float | None = None
+        self.failures = 0
         self.started: float | None = None
         self.ended_at: float | None = None
         self.expires = inf
@@ -125,6 +127,7 @@ class Run:
             started=self.started,
             ended_at=self.ended_at,
             beat=self.beat,
+            heard=self.heard,
         )
 
 

@@ -102,7 +102,7 @@ class MemoryStore:
         )
         return [run.head(full=False) for run in itertools.islice(wanted, min(max(limit, 1), limits.LIST_LIMIT))]
 
-    async def fence(self, run: str, token: str) -> Fence:
+    async def fence(self, run: str, token: str, *, failures: int = 0) -> Fence:
         known = self._run(run)
         log = known.outbox
         drawn = known.tokens.get(token)
@@ -112,7 +112,9 @@ class MemoryStore:
             log.begin(next_epoch(log.epochs, secrets.randbelow(EPOCH_DIGITS)))
             known.tokens[token] = log.epoch
             known.started = known.started or time.time()
-        return Fence(log.epoch, log.tail, log.ended, log.size - len(log.batches) * BATCH_BYTES)
+        known.failures = max(known.failures, failures)
+        size = log.size - len(log.batches) * BATCH_BYTES
+        return Fence(log.epoch, log.tail, log.ended, size, known.failures)
 
     async def end_unstarted(self, run: str, line: bytes) -> bool:
         known = self._run(run)
@@ -130,6 +132,7 @@ class MemoryStore:
         known = self._run(run)
         if not known.outbox.ended:
             known.beat += 1
+            known.heard = self._wall()
 
     async def drop(self, run: str) -> None:
         self._queue.drop(run)

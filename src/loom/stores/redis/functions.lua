@@ -113,24 +113,26 @@ local function create(keys, args)
   return head_of(keys)
 end
 
--- token, digits, now
+-- token, digits, now, failed attempts
 
 local function fence(keys, args)
   local head, tokens = keys[1], keys[6]
   local token, digits, now = args[1], args[2], args[3]
-  local epoch, epochs, tail, ended, written, forgotten =
-    unpack(redis.call('HMGET', head, 'epoch', 'epochs', 'tail', 'ended', 'written', 'forgotten'))
+  local epoch, epochs, tail, ended, written, forgotten, known =
+    unpack(redis.call('HMGET', head, 'epoch', 'epochs', 'tail', 'ended', 'written', 'forgotten', 'failures'))
   if not epoch then return refuse('GONE') end
   local size = whole(tonumber(written) - tonumber(forgotten))
   local drawn = redis.call('HGET', tokens, token)
   if drawn and drawn ~= epoch then return refuse('FENCED', epoch) end
-  if drawn or ended == '1' then return {epoch, tail, ended, size} end
+  local failures = whole(math.max(tonumber(known or '0'), tonumber(args[4])))
+  if failures ~= (known or '0') then redis.call('HSET', head, 'failures', failures) end
+  if drawn or ended == '1' then return {epoch, tail, ended, size, failures} end
   local attempt = math.max(math.floor(tonumber(epoch) / 1e8), 0) + 1
   epoch = whole(attempt * 1e8 + tonumber(digits))
   redis.call('HSET', head, 'epoch', epoch, 'epochs', add_epoch(epochs, epoch, tonumber(tail)), 'state', 'running')
   redis.call('HSETNX', head, 'started', now)
   redis.call('HSET', tokens, token, epoch)
-  return {epoch, tail, '0', size}
+  return {epoch, tail, '0', size, failures}
 end
 
 -- Sent again is success. It is written all the same: WAIT after a call that wrote nothing waits for nothing.
@@ -264,10 +266,15 @@ local function settle(keys)
   return 1
 end
 
-local function touch(keys)
+-- now
+
+local function touch(keys, args)
   local ended = redis.call('HGET', keys[1], 'ended')
   if not ended then return refuse('GONE') end
-  if ended == '0' then redis.call('HINCRBY', keys[1], 'beat', 1) end
+  if ended == '0' then
+    redis.call('HINCRBY', keys[1], 'beat', 1)
+    redis.call('HSET', keys[1], 'heard', args[1])
+  end
   return 1
 end
 

@@ -91,9 +91,10 @@ class Logs:
         there = await asyncio.gather(*(self._servers.ask(head, "EXISTS", head) for head in heads))
         return {run for run, exists in zip(runs, there, strict=True) if not exists}
 
-    async def fence(self, run: str, token: str) -> Fence:
-        epoch, tail, ended, size = await self._call("fence", run, token, _digits(), repr(self._wall()))
-        return Fence(int(epoch), int(tail), ended == b"1", int(size))
+    async def fence(self, run: str, token: str, failures: int = 0) -> Fence:
+        drawn = await self._call("fence", run, token, _digits(), repr(self._wall()), failures)
+        epoch, tail, ended, size, failed = drawn
+        return Fence(int(epoch), int(tail), ended == b"1", int(size), int(failed))
 
     async def end_unstarted(self, run: str, line: bytes) -> bool:
         error, _ = ending_of(Batch(0, 1, 1, line + b"\n"))
@@ -117,7 +118,7 @@ class Logs:
         return True
 
     async def touch(self, run: str) -> None:
-        await self._call("touch", run)
+        await self._call("touch", run, repr(self._wall()))
 
     async def drop(self, run: str) -> None:
         await self._call("drop", run)
@@ -217,7 +218,7 @@ def _pairs(flat: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
 
 def _head(run: str, reply: Reply) -> Head:
     flat, last = reply
-    fields: dict[bytes, bytes | None] = dict.fromkeys((b"error", b"started", b"ended_at"))
+    fields: dict[bytes, bytes | None] = dict.fromkeys((b"error", b"started", b"ended_at", b"heard"))
     return head_of(run, fields | dict(_pairs(flat)), last)
 
 

@@ -49,6 +49,7 @@ def head_of(run: str, fields: dict[bytes, bytes | None], last: bytes | None = No
             started=_time(fields[b"started"]),
             ended_at=_time(fields[b"ended_at"]),
             beat=int(fields[b"beat"] or 0),
+            heard=_time(fields.get(b"heard")),
         )
     except (RemoteProtocolError, ValueError) as error:
         raise damaged(run, "of its head", error) from None

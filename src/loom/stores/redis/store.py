@@ -138,9 +138,9 @@ class RedisStore:
             raise LogNotFound(f"there is no run {run!r}")
         return f"({place!r}"
 
-    async def fence(self, run: str, token: str) -> Fence:
+    async def fence(self, run: str, token: str, *, failures: int = 0) -> Fence:
         self._check()
-        return await self._logs.fence(run, token)
+        return await self._logs.fence(run, token, failures)
 
     async def end_unstarted(self, run: str, line: bytes) -> bool:
         self._check()

@@ -15,7 +15,7 @@ from loom.model.errors import Damaged, LoomError, StoreFull, Unavailable, UsageE
 from loom.model.ports import Durability
 
 from . import sql
-from .schema import APPLICATION_ID, OLDEST, SCHEMA, UPGRADE, VERSION
+from .schema import APPLICATION_ID, OLDEST, SCHEMA, UPGRADES, VERSION
 
 __all__ = ["fault_of", "open_for_reading", "open_for_writing", "transaction"]
 
@@ -166,8 +166,9 @@ def _make(db: apsw.Connection, path: str, busy: float) -> None:
 def _upgrade(db: apsw.Connection, path: str) -> None:
     """Bring an older format to ours, all at once. Others may be doing the same; who has the file open goes on."""
     with transaction(db):
-        if _check(db, path) < VERSION:
-            db.execute(UPGRADE)
+        version = _check(db, path)
+        if version < VERSION:
+            db.execute(UPGRADES[version])
 
 
 def _set_up(db: apsw.Connection, path: str, durability: Durability) -> None:

@@ -78,19 +78,28 @@ def heads(session: Session, limit: int, before: str | None, state: RunState | No
     return [_head(row) for row in session.all(statement, place, state, actor, limit)]
 
 
-def fence(session: Session, run: str, token: str, now: float) -> Fence:
+def fence(session: Session, run: str, token: str, failures: int, now: float) -> Fence:
     state = _state(session, run)
     drawn = session.value(sql.EPOCH_OF_TOKEN, state.id, token)
     if drawn is not None and drawn != state.epoch:
         raise Fenced("a newer writer has taken over")
     size = session.value(sql.SIZE, state.id) or 0
+    failures = _counted(session, state.id, failures)
     if drawn is not None or state.ended:
-        return Fence(state.epoch, state.tail, state.ended, size)
+        return Fence(state.epoch, state.tail, state.ended, size, failures)
     epoch = next_epoch(state.epochs, _digits())
     session.run(sql.ADD_TOKEN, state.id, token, epoch)
     _begin(session, state, epoch)
     session.run(sql.BEGIN_ATTEMPT, state.id, now)
-    return Fence(epoch, state.tail, ended=False, size=size)
+    return Fence(epoch, state.tail, ended=False, size=size, failures=failures)
+
+
+def _counted(session: Session, number: int, failures: int) -> int:
+    """How many attempts have failed, which is at least `failures`."""
+    known = session.value(sql.FAILURES, number) or 0
+    if failures > known:
+        session.run(sql.COUNT_FAILURES, number, failures)
+    return max(known, failures)
 
 
 def end_unstarted(session: Session, run: str, line: bytes, now: float) -> bool:
@@ -120,9 +129,10 @@ def end_idle(session: Session, run: str, now: float) -> bool:
     return True
 
 
-def touch(session: Session, run: str) -> None:
+def touch(session: Session, run: str, now: float) -> None:
     if not session.run(sql.TOUCH, run):
         raise _no_run(run)
+    session.run(sql.HEAR, run, now)
 
 
 def drop(session: Session, run: str) -> None:
@@ -234,7 +244,7 @@ def _state(session: Session, run: str) -> _State:
 
 
 def _head(row: tuple[Any, ...]) -> Head:
-    run, meta, epochs, first, tail, state, error, started, ended, beat, input, ending = row
+    run, meta, epochs, first, tail, state, error, started, ended, beat, heard, input, ending = row
     return Head(
         meta=join(run, meta, input),
         epochs=epochs_of(run, epochs),
@@ -247,6 +257,7 @@ def _head(row: tuple[Any, ...]) -> Head:
         started=started,
         ended_at=ended,
         beat=beat,
+        heard=heard,
     )
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from loom.model.run import inbox_of
 
-__all__ = ["APPLICATION_ID", "LOOK", "MARKS", "OLDEST", "QUEUE", "SCHEMA", "UPGRADE", "VERSION"]
+__all__ = ["APPLICATION_ID", "LOOK", "MARKS", "OLDEST", "QUEUE", "SCHEMA", "UPGRADES", "VERSION"]
 
 APPLICATION_ID = 0x4C4F4F4D  # "LOOM"
-VERSION = 3
+VERSION = 4
 """The file's format, as its `user_version` tells it."""
 
 OLDEST = 2
@@ -86,11 +86,29 @@ CREATE TABLE worker (
 ) STRICT, WITHOUT ROWID;
 """
 
+# Tables of their own: a row of `run` ends with its input, which each change of it writes anew; and a process that knows
+# only format 3 goes on with the others.
+_FACTS = """
+-- When an owner was last heard of.
+CREATE TABLE owner (
+    run   INTEGER PRIMARY KEY,
+    heard REAL NOT NULL                     -- Unix seconds
+) STRICT;
+
+-- How many attempts have failed.
+CREATE TABLE failure (
+    run   INTEGER PRIMARY KEY,
+    count INTEGER NOT NULL
+) STRICT;
+"""
+
 _RUN_TRIGGER = f"""
 CREATE TRIGGER run_gone AFTER DELETE ON run BEGIN
     DELETE FROM fence WHERE run = OLD.id;
     DELETE FROM sent WHERE run = OLD.id;
     DELETE FROM mark WHERE run = OLD.id;
+    DELETE FROM owner WHERE run = OLD.id;
+    DELETE FROM failure WHERE run = OLD.id;
     INSERT OR REPLACE INTO debris VALUES (2 * OLD.id, {2**63 - 1}), (2 * OLD.id + 1, {2**63 - 1});
     INSERT INTO change(kind, topic) VALUES ({LOOK}, OLD.name), ({LOOK}, OLD.name || '{inbox_of("")}');
 END;
@@ -147,7 +165,7 @@ CREATE TABLE mark (
     PRIMARY KEY (run, reader)
 ) STRICT, WITHOUT ROWID;
 
-{_QUEUE}
+{_FACTS}{_QUEUE}
 -- What changed besides batches, for who watches in this process and in others. Only the newest rows are kept.
 CREATE TABLE change (
     id    INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -164,9 +182,9 @@ CREATE TABLE debris (
 {_RUN_TRIGGER}{_QUEUE_TRIGGERS}"""
 
 # Ids, and how far they were drawn, stay: claims' numbers only grow.
-UPGRADE = f"""
+_FROM_2 = f"""
 DROP TRIGGER run_gone;
-DROP INDEX run_state;
+{_FACTS}DROP INDEX run_state;
 DROP INDEX run_actor;
 DROP INDEX run_ended;
 ALTER TABLE run RENAME TO run_2;
@@ -194,5 +212,14 @@ DROP TABLE queue_2;
 {_QUEUE_TRIGGERS}
 PRAGMA user_version = {VERSION};
 """
-"""From format 2, which had no priorities, no delayed starts, no register of workers and no retention of a run's own, to
-this one."""
+
+_FROM_3 = f"""
+DROP TRIGGER run_gone;
+{_FACTS}{_RUN_TRIGGER}
+PRAGMA user_version = {VERSION};
+"""
+
+UPGRADES = {2: _FROM_2, 3: _FROM_3}
+"""By format, what brings it to this one. Format 2 had no priorities, no delayed starts, no register of workers and no
+retention of a run's own; format 3 counted failed attempts by what the log held, and did not know when an owner was last
+heard of."""

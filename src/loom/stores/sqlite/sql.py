@@ -27,7 +27,7 @@ VALUES (?1, ?2, ?3, ?4, 'queued', -1, x'5b5d', ?5, 1, 0, ?6, ?7) ON CONFLICT(nam
 
 _HEAD = """
 SELECT name, meta, epochs, first, (SELECT max(last) FROM batch WHERE log = 2 * run.id), state, error, started, ended,
-    beat
+    beat, (SELECT heard FROM owner WHERE owner.run = run.id)
 """
 
 HEAD = f"""
@@ -54,6 +54,8 @@ WHERE name = ?1
 
 EPOCH_OF_TOKEN = "SELECT epoch FROM fence WHERE run = ?1 AND token = ?2"
 ADD_TOKEN = "INSERT INTO fence VALUES (?1, ?2, ?3)"
+FAILURES = "SELECT count FROM failure WHERE run = ?1"
+COUNT_FAILURES = "INSERT OR REPLACE INTO failure VALUES (?1, ?2)"
 BEGIN_EPOCH = "UPDATE run SET epoch = ?2, epochs = ?3 WHERE id = ?1"
 BEGIN_ATTEMPT = "UPDATE run SET state = 'running', started = coalesce(started, ?2) WHERE id = ?1"
 END = """
@@ -62,6 +64,7 @@ UPDATE run SET state = ?2, error = ?3, ended = ?4,
 WHERE id = ?1
 """
 TOUCH = "UPDATE run SET beat = beat + (ended IS NULL) WHERE name = ?1"
+HEAR = "INSERT OR REPLACE INTO owner SELECT id, ?2 FROM run WHERE name = ?1 AND ended IS NULL"
 DROP = "DELETE FROM run WHERE name = ?1"
 
 # --- logs ------------------------------------------------------------------------------------------------------------

@@ -114,14 +114,14 @@ class SqliteStore:
         limit = min(max(limit, 1), limits.LIST_LIMIT)
         return await self._read(partial(runs.heads, limit=limit, before=before, state=state, actor=actor))
 
-    async def fence(self, run: str, token: str) -> Fence:
-        return await self._write(partial(runs.fence, run=run, token=token, now=self._wall()))
+    async def fence(self, run: str, token: str, *, failures: int = 0) -> Fence:
+        return await self._write(partial(runs.fence, run=run, token=token, failures=failures, now=self._wall()))
 
     async def end_unstarted(self, run: str, line: bytes) -> bool:
         return await self._write(partial(runs.end_unstarted, run=run, line=line, now=self._wall()))
 
     async def touch(self, run: str) -> None:
-        await self._write(partial(runs.touch, run=run))
+        await self._write(partial(runs.touch, run=run, now=self._wall()))
 
     async def drop(self, run: str) -> None:
         await self._write(partial(runs.drop, run=run))

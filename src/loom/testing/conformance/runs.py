@@ -256,10 +256,16 @@ class RunConformance(Suite):
         """Up, and not after the end."""
         author = await Author.start(store)
         beats = [(await store.head("run")).beat]
+        assert (await store.head("run")).heard is None
         for _ in range(3):
             await store.touch("run")
             beats.append((await store.head("run")).beat)
         assert beats == sorted(set(beats))
+        heard = (await store.head("run")).heard
+        assert heard is not None
+        await store.touch("run")
+        assert heard <= ((await store.head("run")).heard or 0) < heard + WAIT
+        beats.append((await store.head("run")).beat)
         await author.say("complete")
         await store.touch("run")
         assert (await store.head("run")).beat == beats[-1]

@@ -220,6 +220,21 @@ class WritingConformance(Suite):
             await store.fence("run", "token")
         assert (await store.head("run")).attempt == 2
 
+    async def test_g2_a_fence_tells_how_many_attempts_have_failed(self, store: Store) -> None:
+        """The most that it was told, also after everything that they said was forgotten."""
+        author = await Author.start(store)
+        await author.say(*["data"] * 20)
+        assert (await store.fence("run", "token-2", failures=1)).failures == 1
+        author = await Author.take(store, "run", "token-3")
+        await author.say("start", *["data"] * 20)
+        await store.trim("run", 40)
+        assert (await store.fence("run", "token-3")).failures == 1
+        assert (await store.fence("run", "token-4", failures=2)).failures == 2
+        assert (await store.fence("run", "token-5", failures=1)).failures == 2
+        await store.drop("run")
+        await store.create(meta())
+        assert (await store.fence("run", "token-6")).failures == 0, "another run of that id"
+
     @staticmethod
     async def _epoch(store: Store, token: str) -> int:
         return (await store.fence("run", token)).epoch

@@ -1,0 +1,347 @@
+"""Whatever an attempt meets, its run ends: what its author returns, what its store holds or raises, where it is broken.
+
+What fails the same way each time ends the run at once, and is not tried again; all else counts as a lost worker, of
+which a run survives `max_crashes`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pydantic
+import pytest
+
+import loom
+import loom.engine
+from loom.engine.attempt import Ending
+from loom.engine.worker import Worker
+from loom.model import limits
+from loom.model.chunk import Batch, Chunk, Progress, Result
+from loom.model.errors import DEAD, Fenced
+from loom.model.run import Meta
+from loom.stores.sqlite import SqliteStore
+from loom.wire.json import make_batch
+from tests.virtual import Clock, VirtualLoop
+
+from .kit import until
+from .rig import Rig
+
+VIRTUAL = pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": VirtualLoop})])
+
+
+@pytest.fixture
+def rig(virtual_time: Clock) -> Rig:
+    return Rig(virtual_time)
+
+
+# --- what has no JSON form -------------------------------------------------------------------------------------------
+
+
+class Deep(BaseException):
+    """Nothing that anybody expects."""
+
+
+def _deeper() -> Any:
+    return _deeper()
+
+
+def raises(error: Callable[[], Any]) -> Any:
+    """A value whose JSON form does that."""
+
+    class Broken(pydantic.BaseModel):
+        total: int = 1
+
+        @pydantic.computed_field  # type: ignore[prop-decorator]
+        @property
+        def mean(self) -> float:
+            raise error()
+
+    return Broken()
+
+
+class Proxy:
+    """Asked for anything, it raises, as one whose object is gone."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ReferenceError(name)
+
+
+@dataclasses.dataclass
+class Pair:
+    left: Any
+    right: Any
+
+
+VALUES: dict[str, Any] = {
+    "an arithmetic error": raises(ZeroDivisionError),
+    "no memory": raises(MemoryError),
+    "a lookup": raises(lambda: KeyError("x")),
+    "a typed error": raises(lambda: Fenced("not the store's")),
+    "an outage": raises(lambda: loom.Unavailable("not the store's")),
+    "a recursion of its own": raises(_deeper),
+    "an exit": raises(SystemExit),
+    "a cancel": raises(asyncio.CancelledError),
+    "what is no Exception": raises(Deep),
+    "a proxy": Proxy(),
+    "a key that is no text": {1j: 2},
+    "no form at all": object(),
+}
+
+
+def producers(value: Any, begin: Callable[[], None]) -> dict[str, Callable[..., Any]]:
+    """Every way to say `value`, or to return it, by name. Each calls `begin` first."""
+
+    async def coroutine() -> Any:
+        begin()
+        return value
+
+    def function() -> Any:
+        begin()
+        return value
+
+    def thread_s_generator() -> Generator[Any, None, Any]:
+        begin()
+        yield "a"
+        return value
+
+    async def result() -> AsyncIterator[Any]:
+        begin()
+        yield Result(value)
+
+    def result_in_a_thread() -> Iterator[Any]:
+        begin()
+        yield Result(value)
+
+    async def data() -> AsyncIterator[Any]:
+        begin()
+        yield value
+
+    def data_in_a_thread() -> Iterator[Any]:
+        begin()
+        yield value
+
+    async def part_of_data() -> AsyncIterator[Any]:
+        begin()
+        yield {"list": [1, Pair(0, value)]}
+
+    async def chunk() -> AsyncIterator[Any]:
+        begin()
+        yield Chunk("stdout", value)
+
+    async def progress() -> AsyncIterator[Any]:
+        begin()
+        yield Progress(1, 2, value)
+
+    async def emitted(ctx: loom.Context) -> None:
+        begin()
+        await ctx.emit(value)
+
+    def emitted_in_a_thread(ctx: loom.Context) -> None:
+        begin()
+        ctx.emit_sync(value)
+
+    ways = (
+        coroutine, function, thread_s_generator, result, result_in_a_thread, data, data_in_a_thread, part_of_data,
+        chunk, progress, emitted, emitted_in_a_thread,
+    )  # fmt: skip
+    return {way.__name__: way for way in ways}
+
+
+WAYS = list(producers(None, lambda: None))
+
+
+@VIRTUAL
+@pytest.mark.anyio
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
+async def test_a_value_without_a_json_form_fails_the_run_at_once(rig: Rig, way: str, value: Any) -> None:
+    begun: list[int] = []
+    target = producers(value, lambda: begun.append(1))[way]
+    rig.actor(target, retry=loom.Retry(attempts=3), max_crashes=3)
+    await rig.start()
+    assert await rig.go() is Ending.ENDED
+    error = (await rig.log())[-1].error
+    assert error is not None
+    assert (error.code, begun) == ("invalid_output", [1])
+    assert not error.details.get(DEAD), "it was tried once"
+
+
+@VIRTUAL
+@pytest.mark.anyio
+async def test_what_has_no_json_form_is_named(rig: Rig) -> None:
+    value = {"items": [1, Pair(0, raises(ZeroDivisionError))]}
+
+    async def work() -> Any:
+        return value
+
+    rig.actor(work)
+    await rig.start()
+    await rig.go()
+    error = (await rig.log())[-1].error
+    assert error is not None
+    assert error.details == {"type": "ZeroDivisionError", "path": "data.items[1].right.mean"}
+    assert "Broken" in error.message
+    assert "data.items[1].right.mean" in error.message
+    assert "ZeroDivisionError" in error.message
+
+
+# --- inputs that a model's own code refuses --------------------------------------------------------------------------
+
+
+@VIRTUAL
+@pytest.mark.anyio
+@pytest.mark.parametrize("error", [ZeroDivisionError, MemoryError, SystemExit, lambda: Fenced("not the store's")])
+async def test_an_input_whose_validators_raise_fails_the_run_at_once(rig: Rig, error: Callable[[], Any]) -> None:
+    """Started by name from where the actor is not known, nobody has looked at it before."""
+    begun: list[int] = []
+
+    class Model(pydantic.BaseModel):
+        size: int
+
+        @pydantic.field_validator("size")
+        @classmethod
+        def check(cls, size: int) -> int:
+            raise error()
+
+    async def work(model: Model) -> None:
+        begun.append(1)
+
+    rig.actor(work, namespace={"Model": Model})
+    await rig.start({"size": 1})
+    assert await rig.go() is Ending.ENDED
+    assert (await rig.log())[-1].error is not None
+    assert begun == []
+
+
+# --- what is stored and cannot be read -------------------------------------------------------------------------------
+
+
+async def goes_on(ctx: loom.Context) -> AsyncIterator[int]:
+    """Fails once, and then goes on as far as what it said can be read."""
+    if ctx.attempt == 1:
+        yield 1
+        raise OSError("once")
+    yield 2
+
+
+async def told(ctx: loom.Context) -> AsyncIterator[Any]:
+    """Says what it is told."""
+    yield "ready"
+    yield (await ctx.receive("word")).data
+
+
+CONTINUE = loom.Retry(mode="continue", backoff=(0.0, 0.0))
+
+
+@VIRTUAL
+@pytest.mark.anyio
+@pytest.mark.parametrize("line", [b"no json", b'{"type":1}', b'{"type":"word"', b"\xff"])
+async def test_a_damaged_inbox_ends_the_run(rig: Rig, line: bytes) -> None:
+    rig.actor(told)
+    await rig.start()
+    await rig.store.send("run", line, sender="x", id="1")
+    assert await rig.go() is Ending.ENDED
+    assert await rig.story() == [("error", "damaged")]
+
+
+@VIRTUAL
+@pytest.mark.anyio
+async def test_an_inbox_damaged_while_the_run_goes_on_ends_it(rig: Rig) -> None:
+    rig.actor(told)
+    await rig.start()
+    driving = await rig.drive()
+    await rig.said("ready")
+    await rig.store.send("run", b"no json", sender="x", id="1")
+    assert await driving() is Ending.ENDED
+    assert await rig.story() == [("start", 1, 0), "ready", ("error", "damaged")]
+
+
+@VIRTUAL
+@pytest.mark.anyio
+@pytest.mark.parametrize("line", [b"no json", b'{"type":"start"'])
+async def test_a_damaged_log_ends_the_run(rig: Rig, line: bytes) -> None:
+    rig.actor(goes_on, retry=CONTINUE)
+    await rig.start()
+    fence = await rig.store.fence("run", "lost")
+    start = b'{"type":"start","data":{"attempt":1,"kept_through":0}}\n'
+    await rig.store.append("run", Batch(fence.epoch, 1, 2, start + line + b"\n"))
+    assert await rig.go() is Ending.ENDED
+    error = (await rig.store.head("run")).error
+    assert error is not None
+    assert (error.code, error.details["seq"]) == ("damaged", 1)
+
+
+DAMAGES = {
+    "a line of the log": "UPDATE batch SET payload = x'7b0a' WHERE NOT log & 1",
+    "the whole log": "UPDATE batch SET payload = x'00' WHERE NOT log & 1",
+    "a message": "UPDATE batch SET payload = x'7b0a' WHERE log & 1",
+    "what is known of its start": "UPDATE run SET meta = x'7b'",
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+async def test_what_is_damaged_in_a_file_ends_the_run(tmp_path: Path, damage: str) -> None:
+    app = loom.App()
+    begun: list[int] = []
+
+    @app.actor(retry=CONTINUE)
+    async def work(ctx: loom.Context) -> AsyncIterator[Any]:
+        begun.append(1)
+        yield 1
+
+    path = tmp_path / "runs.db"
+    async with SqliteStore(path) as store:
+        await store.put(Meta(run="run", actor="work", created=1.0))
+        await store.create(Meta(run="run", actor="work", created=1.0))
+        await store.send("run", b'{"type":"word"}', sender="x", id="1")
+        fence = await store.fence("run", "lost")
+        await store.append("run", make_batch(fence.epoch, 1, [Chunk("start", {"attempt": 1}), Chunk("data", 1)]))
+        with contextlib.closing(apsw.Connection(str(path))) as connection:
+            connection.execute(damage)
+        async with Worker(store, app.registry, lease=limits.LEAST_LEASE, drain=0):
+            await until(lambda: _ended(path))
+        assert begun == []
+        assert await store.claim(["default"], "another", lease=1.0, wait=0) is None
+
+
+def _ended(path: Path) -> bool:
+    with contextlib.closing(apsw.Connection(str(path))) as connection:
+        return bool(connection.execute("SELECT 1 FROM run WHERE state = 'failed'").fetchall())
+
+
+# --- attempts are counted, whatever is forgotten ---------------------------------------------------------------------
+
+
+@VIRTUAL
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", ["restart", "continue"])
+async def test_trimming_forgets_no_failure(rig: Rig, mode: Any) -> None:
+    """Also over workers that are lost in between: their attempts do not count, the failed ones do."""
+    begun: list[int] = []
+
+    async def work(ctx: loom.Context) -> AsyncIterator[int]:
+        begun.append(ctx.attempt)
+        for n in range(200):
+            yield n
+            await asyncio.sleep(0.001)
+        if ctx.attempt == 2:
+            await asyncio.sleep(1000)
+        raise OSError("again")
+
+    retry = loom.Retry(attempts=3, mode=mode, backoff=(0.0, 0.0))
+    rig.actor(work, retry=retry, keep=loom.Keep(chunks=8))
+    await rig.start()
+    driving = await rig.drive()
+    await asyncio.sleep(500)
+    assert (await rig.store.head("run")).first > 200
+    await driving.lose()
+    assert await rig.go("another") is Ending.ENDED
+    head = await rig.store.head("run")
+    assert (head.state, begun) == ("dead", [1, 2, 3, 4])
