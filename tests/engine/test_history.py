@@ -97,7 +97,9 @@ def test_a_trimmed_log_is_folded_from_where_it_begins() -> None:
     assert standing(history.standing) == [(11, "k"), (13, "m")]
 
 
-@pytest.mark.parametrize("line", [b"not json", b'{"type":"start","data":', b'{"typ":1}', b"\xff", b""])
+@pytest.mark.parametrize(
+    "line", [b"not json", b'{"type":"start","data":', b'{"typ":1}', b"\xff", b"", b'{"type":"data"}\n{"type":"data"}']
+)
 def test_a_line_that_cannot_be_read_is_damage(line: bytes) -> None:
     batch = Batch(1, 4, 5, b'{"type":"data","data":1}\n' + line + b"\n")
     with pytest.raises(Damaged) as raised:

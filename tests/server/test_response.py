@@ -487,6 +487,14 @@ async def test_what_a_route_raises_is_answered_with_its_status() -> None:
             assert (reply.status, reply.error["code"]) == (404, "unknown_producer")
 
 
+async def test_what_is_no_error_of_ours_is_not_answered() -> None:
+    """A handler that was registered for more is told so, with what it was given."""
+    fault = ZeroDivisionError("a secret")
+    with pytest.raises(loom.UsageError, match="not ZeroDivisionError") as caught:
+        await loom.error_response(Request({"type": "http"}), fault)
+    assert caught.value.__cause__ is fault
+
+
 async def test_a_fault_of_ours_is_told_without_its_details(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

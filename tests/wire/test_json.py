@@ -291,8 +291,15 @@ def test_type_of_needs_no_decoding() -> None:
     assert type_of(encode(Chunk("text-delta", {"type": "other"}))) == "text-delta"
     assert type_of(encode(Chunk("data"))) == "data"
     assert type_of(encode(Message("approve", 1))) == "approve"
-    with pytest.raises(AssertionError):
-        type_of(b'{"data":1,"type":"data"}')
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b'{"data":1,"type":"data"}', b"", b'{"type":"da', b'{"type":"d\xc3\xa4ta"}', b'{"type":1}', b'{"type":"a\\nb"}'],
+)
+def test_a_line_that_does_not_begin_with_its_type_is_refused(line: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        type_of(line)
 
 
 def test_ending_of_a_complete_run_is_its_result() -> None:

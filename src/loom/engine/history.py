@@ -33,12 +33,14 @@ class History:
         for batch in page.batches:
             try:
                 self._add(batch)
-            except (RemoteProtocolError, ValueError, AssertionError) as error:
+            except (RemoteProtocolError, ValueError) as error:
                 raise Damaged(f"the log cannot be read: {error}", details={"seq": batch.first}) from None
 
     def _add(self, batch: Batch) -> None:
-        first = batch.first
-        for seq, line in enumerate(batch.lines(), batch.first):
+        first, lines = batch.first, batch.lines()
+        if len(lines) != len(batch):
+            raise RemoteProtocolError(f"a batch of {len(batch)} chunks holds {len(lines)}")
+        for seq, line in enumerate(lines, batch.first):
             type = type_of(line)
             if type == "start":
                 self._stand(batch, first, seq - 1)

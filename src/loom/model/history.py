@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from . import limits
 from .chunk import Batch, Page
 from .cursor import Cursor, attempt_of, cursor_at, make_epoch
-from .errors import Conflict, CursorExpired, Fenced, LogEnded
+from .errors import Conflict, CursorExpired, Damaged, Fenced, LogEnded
 
 __all__ = [
     "Epochs",
@@ -122,12 +122,14 @@ def page_of(batches: Iterable[Batch], start: int, *, after: Cursor | None, tail:
 def cut(batches: Iterable[Batch], start: int, limit: int, most_bytes: int = limits.PAGE_BYTES) -> list[Batch]:
     """What of `batches` fits into one page from chunk `start` on.
 
-    At most `limit` chunks (1 to `limits.READ_LIMIT`) and `most_bytes`, but one chunk always fits.
+    At most `limit` chunks (1 to `limits.READ_LIMIT`) and `most_bytes`, but one chunk always fits. Raises `Damaged`
+    where they do not continue each other.
     """
     taken: list[Batch] = []
     end = start + min(max(limit, 1), limits.READ_LIMIT)
     for batch in batches:
-        assert batch.first <= start <= batch.last, "a gap is never passed over"
+        if not batch.first <= start <= batch.last:  # a gap is never passed over
+            raise Damaged(f"the log is damaged: chunk {start} is missing", details={"seq": start})
         part = batch if batch.first == start and batch.last < end else batch.slice(start, min(batch.last, end - 1))
         size = len(part.payload)
         if size > most_bytes:

@@ -117,7 +117,10 @@ class EventSourceResponse(Response):
 async def error_response(request: Request, error: Exception) -> Response:
     """For ``api.add_exception_handler(loom.LoomError, loom.error_response)``: what a route's own calls raise becomes
     the JSON answer, with the status, that our own server gives."""
-    assert isinstance(error, LoomError)
+    if not isinstance(error, LoomError):
+        raise UsageError(
+            f"error_response answers loom.LoomError, not {type(error).__name__}: register it for loom.LoomError"
+        ) from error
     return error_answer(_blamed(error))
 
 

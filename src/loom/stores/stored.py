@@ -5,16 +5,18 @@ The input of a run stands apart from what else is known of its start, so that li
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
+from loom.model.chunk import Batch
 from loom.model.errors import Damaged, ErrorInfo
 from loom.model.run import NO_INPUT, Meta
 from loom.wire.json import encode
 
-__all__ = ["FAULTS", "damaged", "error_of", "join", "read", "split"]
+__all__ = ["FAULTS", "check_whole", "damaged", "error_of", "has_its_lines", "join", "read", "split"]
 
 T = TypeVar("T")
 
@@ -47,6 +49,24 @@ def read(decoder: msgspec.json.Decoder[T], data: bytes | None, run: str, what: s
         return decoder.decode(data or b"")
     except FAULTS as error:
         raise damaged(run, f"of its {what}", error) from None
+
+
+def check_whole(run: str, batches: Sequence[Batch], start: int, tail: int) -> None:
+    """Raises `Damaged` when one is missing from `start` on: a server that evicts keys may have taken it."""
+    due = start
+    for batch in batches:
+        if not batch.first <= due <= batch.last:
+            break
+        due = batch.last + 1
+    else:
+        if batches or tail < start:
+            return
+    raise damaged(run, "of its log", f"chunk {due} is missing")
+
+
+def has_its_lines(batch: Batch) -> bool:
+    """Whether it holds as many whole lines as chunks: those behind it would be read under other numbers."""
+    return batch.payload.count(b"\n") == len(batch) > 0 and batch.payload.endswith(b"\n")
 
 
 def damaged(run: str, which: str, why: object, **details: object) -> Damaged:

@@ -56,7 +56,8 @@ class FakeAI(Model):
         if self._one_for_all:
             return self._script
         number = len(self.calls)
-        assert number <= len(self._script), f"call {number} of a FakeAI whose script has {len(self._script)}"
+        if number > len(self._script):
+            raise AssertionError(f"call {number} of a FakeAI whose script has {len(self._script)}")
         lines: Sequence[Line] = self._script[number - 1]
         return lines
 

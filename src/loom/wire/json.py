@@ -52,6 +52,7 @@ _chunk: msgspec.json.Decoder[Chunk[Any]] = msgspec.json.Decoder(Chunk)
 _message: msgspec.json.Decoder[Message[Any]] = msgspec.json.Decoder(Message)
 _place = msgspec.structs.force_setattr
 _MISSING = re.compile(r"Object missing required field `(.+)`")
+_TYPE = re.compile(rb'\{"type":"([!#-\[\]-~]*)"')
 _FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _LINE_ENDS = {end: (end.encode(), b"\\u%04x" % ord(end)) for end in "\u2028\u2029\x85"}
@@ -253,9 +254,12 @@ def make_batch(epoch: int, first: int, chunks: Iterable[Chunk[Any] | Message[Any
 
 
 def type_of(line: bytes) -> str:
-    """A stored line's type, without decoding the line: it is always the first key and a plain word."""
-    assert line.startswith(b'{"type":"'), line[:40]
-    return line[9 : line.index(b'"', 9)].decode("ascii")
+    """A stored line's type, without decoding the line: it is always the first key and a plain word. Raises
+    `RemoteProtocolError` where it is not."""
+    match = _TYPE.match(line)
+    if match is None:
+        raise RemoteProtocolError(f"a line begins with {line[:40]!r}, not with its type")
+    return match[1].decode()
 
 
 def ending_of(batch: Batch) -> tuple[ErrorInfo | None, msgspec.Raw | None]:

@@ -189,6 +189,29 @@ async def test_what_a_server_has_evicted_of_a_log_is_told(store: RedisStore, key
     assert [line for _, line in await read_all(store, "run", cursor)] != []
 
 
+@pytest.mark.parametrize("payload", ["", '{"type":"data"}', '{"type":"data"}\n', '{"type":"data"}\n' * 3])
+async def test_a_batch_of_more_or_fewer_lines_than_chunks_is_told(
+    store: RedisStore, keys: Keys, valkey: Server, payload: str
+) -> None:
+    """Those behind it would be read under other numbers. As a notice it makes watchers look."""
+    author = await Author.start(store)
+    told = Told(store, "run")
+    await told.next()
+    _, out, inbox, *_ = keys.of("run")
+    raw = valkey.client()
+    raw.hset(keys.of("run")[0], "tail", "3")
+    raw.xadd(out, {"f": "2", "b": "0", "p": payload}, id=f"{author.epoch}-3")
+    with pytest.raises(Damaged):
+        await read_all(store, "run")
+    valkey.ask("SPUBLISH", keys.channel("run"), f"{author.epoch} 2 3 0\n{payload}")
+    assert {notice.batch for notice in await told.next()} == {None}
+    raw.hset(keys.of("run")[0], "inbox_tail", "1")
+    raw.xadd(inbox, {"p": payload * 2}, id=f"{raw.hget(keys.of('run')[0], 'inbox_epoch')!s}-1")
+    with pytest.raises(Damaged):
+        await store.read(inbox_of("run"))
+    told.unwatch()
+
+
 async def test_strange_words_on_a_channel_make_watchers_look(store: RedisStore, keys: Keys, valkey: Server) -> None:
     """The connection stays."""
     author = await Author.start(store)

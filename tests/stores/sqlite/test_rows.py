@@ -177,6 +177,21 @@ async def test_a_chunk_that_is_missing_is_told(store: SqliteStore, path: Path) -
     assert isinstance(outcome, Damaged)
 
 
+async def test_a_batch_that_is_gone_is_told(store: SqliteStore, path: Path) -> None:
+    """No gap is passed over, wherever reading begins, and nobody reads in vain."""
+    author = await Author.start(store)
+    first, second, third = [(await store.read("run")).cursor, await author.say("data"), await author.say("data")]
+    damage(path, "DELETE FROM batch WHERE first = 2")
+    for after in (None, first):
+        outcome = await outcome_of(read_all(store, "run", after))
+        assert isinstance(outcome, Damaged)
+    assert len(await read_all(store, "run", second)) == 1
+    damage(path, "UPDATE batch SET first = 2 WHERE first = 3")
+    outcome = await outcome_of(store.read("run", first))
+    assert isinstance(outcome, Damaged)
+    assert (await store.read("run", third)).caught_up
+
+
 async def test_a_message_that_cannot_be_read_is_told(store: SqliteStore, path: Path) -> None:
     await Author.start(store)
     for number in range(3):

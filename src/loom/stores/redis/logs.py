@@ -19,13 +19,13 @@ from loom.model.ports import Fence
 from loom.model.run import Head, Mark, Meta, RunState, run_of, state_of
 from loom.stores.inbox import check_room
 from loom.stores.orphans import ending_batch, is_idle
-from loom.stores.stored import split
+from loom.stores.stored import check_whole, split
 from loom.wire.json import check_size, encode, ending_of
 
 from .keys import Keys
 from .link import Reply
 from .replies import Refused
-from .rows import LISTED, batches_of, check_whole, epochs_of, head_of, number_of
+from .rows import LISTED, batches_of, epochs_of, head_of, number_of
 from .servers import Servers
 
 __all__ = ["Logs"]

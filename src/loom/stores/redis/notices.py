@@ -16,6 +16,7 @@ from loom.model.chunk import Batch
 from loom.model.errors import LoomError
 from loom.model.ports import Notice, Notify, Unwatch
 from loom.model.run import run_of
+from loom.stores.stored import has_its_lines
 from loom.stores.watchers import Watchers
 from loom.tasks import TaskSet
 
@@ -189,7 +190,10 @@ def _notice(text: bytes) -> Notice:
         epoch, first, last = (int(number) for number in facts[:-2].split())
     except ValueError:  # somebody else speaks here
         return Notice()
-    return Notice(Batch(epoch, first, last, payload) if line else None, facts.endswith(b" 1"))
+    batch = Batch(epoch, first, last, payload) if line else None
+    if batch is not None and not has_its_lines(batch):
+        return Notice()
+    return Notice(batch, facts.endswith(b" 1"))
 
 
 def _slices(items: list[str], size: int) -> Iterable[list[str]]:

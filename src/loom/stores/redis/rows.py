@@ -8,10 +8,10 @@ from typing import Any
 from loom.model.chunk import Batch
 from loom.model.errors import RemoteProtocolError
 from loom.model.run import Head
-from loom.stores.stored import damaged, error_of, join
+from loom.stores.stored import damaged, error_of, has_its_lines, join
 from loom.wire.json import ending_of
 
-__all__ = ["LISTED", "batches_of", "check_whole", "epochs_of", "head_of", "number_of"]
+__all__ = ["LISTED", "batches_of", "epochs_of", "head_of", "number_of"]
 
 LISTED = ("meta", "epochs", "first", "tail", "ended", "state", "error", "started", "ended_at", "beat")
 """What a list shows of a head: neither its input nor its result."""
@@ -63,24 +63,12 @@ def batches_of(run: str, entries: Iterable[Any], *, inbox: bool) -> Sequence[Bat
         raise damaged(run, "of its log", error) from None
 
 
-def check_whole(run: str, batches: Sequence[Batch], start: int, tail: int) -> None:
-    """Raises `Damaged` when one is missing from `start` on: a server that evicts keys may have taken them."""
-    due = start
-    for batch in batches:
-        if not batch.first <= due <= batch.last:
-            break
-        due = batch.last + 1
-    else:
-        if batches or tail < start:
-            return
-    raise damaged(run, "of its log", f"chunk {due} is missing")
-
-
 def _batch(id: bytes, fields: list[bytes], *, inbox: bool) -> Batch:
     epoch, _, last = id.partition(b"-")
-    if inbox:
-        return Batch(int(epoch), int(last), int(last), fields[-1])
-    return Batch(int(epoch), int(fields[1]), int(last), fields[-1])
+    batch = Batch(int(epoch), int(last if inbox else fields[1]), int(last), fields[-1])
+    if not has_its_lines(batch):
+        raise ValueError(f"other lines than of {batch.first} to {batch.last}")
+    return batch
 
 
 def _time(text: bytes | None) -> float | None:

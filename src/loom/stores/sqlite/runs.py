@@ -14,7 +14,7 @@ from loom.model.ports import Fence, Notice
 from loom.model.run import Head, Mark, Meta, RunState, inbox_of, run_of, state_of
 from loom.stores.inbox import check_room
 from loom.stores.orphans import ending_batch, is_idle
-from loom.stores.stored import error_of, join, split
+from loom.stores.stored import check_whole, error_of, join, split
 from loom.wire.json import encode, ending_of
 
 from . import schema, sql
@@ -185,6 +185,7 @@ def read(session: Session, log: str, after: Cursor | None, limit: int) -> Page:
     tail = tail or 0
     start = start_after(after, epochs=known, first=1 if inbox else first, tail=tail)
     batches = () if stored is None else (batch_of(run, epoch, edge, stored, inbox=inbox),)
+    check_whole(run, batches, start, tail)
     return page_of(batches, start, after=after, tail=tail, ended=bool(ended), limit=limit)
 
 
