@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from loom.engine import context as context_module
 from loom.engine.context import Context, Previous
+from loom.engine.standing import Room, Standing
 from loom.model.chunk import Batch, Chunk, Message, Progress
 from loom.model.errors import InvalidInput, RemoteProtocolError, StartOver, UsageError
 from loom.model.parts import (
@@ -26,7 +28,7 @@ from loom.model.parts import (
 from loom.tasks import spawn
 from loom.testing import context
 from loom.testing.fake_ai import FakeAI
-from loom.wire.json import convert, make_batch
+from loom.wire.json import convert, decode_batch, make_batch
 
 from .kit import turns, until
 
@@ -88,12 +90,19 @@ async def in_thread(work: Callable[[], Any]) -> Any:
 # --- previous --------------------------------------------------------------------------------------------------------
 
 
+def standing(*batches: Batch, room: int = 0) -> Standing:
+    found = Standing(Room(room))
+    for batch in batches:
+        found.append(batch)
+    return found
+
+
 def previous() -> Previous:
     return Previous(
-        [
+        standing(
             make_batch(1, 2, [Chunk("data", "a"), Chunk("progress", progress=Progress(1))]),
-            make_batch(2, 4, [Chunk("start", {"attempt": 2}), Chunk("data", "b")]),
-        ]
+            make_batch(2, 5, [Chunk("data", "b")]),
+        )
     )
 
 
@@ -110,12 +119,28 @@ def test_previous_is_a_sequence_of_the_output_with_its_positions() -> None:
     assert not Previous()
 
 
-def test_previous_is_decoded_when_it_is_looked_at_and_once() -> None:
-    broken = Previous([Batch(1, 1, 1, b"no JSON")])
+def test_previous_is_decoded_when_it_is_looked_at_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Previous(standing(Batch(1, 1, 1, b"no JSON\n"), room=100))
+    assert len(broken) == 1
     with pytest.raises(RemoteProtocolError):
-        len(broken)
+        broken[0]
+    decoded: list[int] = []
+
+    def counted(batch: Batch) -> list[Chunk[Any]]:
+        decoded.append(batch.first)
+        return decode_batch(batch)
+
+    monkeypatch.setattr(context_module, "decode_batch", counted)
     found = previous()
-    assert found[0] is found[0]
+    assert next(iter(found)).data == "a"
+    assert decoded == [2]
+    assert [found[place].seq for place in (0, 1, 0, 2, -1)] == [2, 3, 2, 5, 5]
+    assert decoded == [2, 2, 5]
+    for place in (3, -4):
+        with pytest.raises(IndexError):
+            found[place]
+    assert [chunk.seq for chunk in found[1:]] == [3, 5]
+    assert found[-1] in found
 
 
 def test_said_is_the_text_that_stands() -> None:
@@ -132,7 +157,7 @@ def test_said_is_the_text_that_stands() -> None:
 
 def parts_said(*parts: Part) -> str:
     """As they come from the log."""
-    stored = Previous([make_batch(1, 1, [Chunk("data", part) for part in parts])])
+    stored = Previous(standing(make_batch(1, 1, [Chunk("data", part) for part in parts])))
     return context(previous=stored).said()
 
 

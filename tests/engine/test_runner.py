@@ -28,12 +28,14 @@ from loom.model.errors import (
 )
 from loom.model.parts import FinishReasonPart, ToolCallPart, Usage, UsagePart
 from loom.model.ports import Notice
+from loom.model.run import Meta
+from loom.tasks import cancel_and_wait
 from loom.testing.author import Author
 from loom.testing.fake_ai import FakeAI
 from tests.virtual import VirtualLoop
 
 from .kit import data_in, turns, types_in, until
-from .rig import Rig
+from .rig import LEASE, Rig
 
 pytestmark = pytest.mark.anyio
 
@@ -1384,3 +1386,58 @@ async def test_it_is_summed_over_attempts_and_told_at_each_start(rig: Rig) -> No
     log = await rig.log()
     assert [chunk.usage for chunk in log if chunk.type == "start"] == [None, Usage(10, 2, 1), Usage(10, 2, 1)]
     assert log[-1].usage == Usage(20, 4, calls=2), "what the lost worker's attempt used is not known"
+
+
+# --- what attempts hold of what was said before them -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+async def test_attempts_that_continue_at_once_share_a_bounded_room(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, in_file: bool
+) -> None:
+    """Beyond it what they find lies in a file; they find all the same."""
+    monkeypatch.setattr(limits, "HISTORY_BYTES", 0 if in_file else 10_000)
+    rig.resources = Resources()
+    room, seen, go = rig.resources.room, list[tuple[int, int]](), asyncio.Event()
+
+    async def work(ctx: Context) -> AsyncIterator[str]:
+        if ctx.attempt == 1:
+            for number in range(50):
+                yield f"{number:02}" * 20
+            await asyncio.sleep(1000)
+        seen.append((room.left, sum(chunk.data == f"{place:02}" * 20 for place, chunk in enumerate(ctx.previous))))
+        await go.wait()
+
+    rig.actor(work, retry=CONTINUE)
+    runs = [f"run-{number}" for number in range(8)]
+    for run in runs:
+        await rig.store.put(Meta(run=run, actor="actor"))
+    first = [await rig.drive() for _ in runs]
+    await asyncio.sleep(1)
+    assert [(await rig.store.head(run)).tail for run in runs] == [51] * len(runs)
+    await cancel_and_wait(*(one.task for one in first))
+    await asyncio.sleep(LEASE + 1)
+    again = [await rig.drive() for _ in runs]
+    await asyncio.sleep(1)
+    assert [found for _, found in seen] == [50] * len(runs)
+    assert 0 <= room.left < 5000
+    go.set()
+    assert [await one() for one in again] == [Ending.ENDED] * len(runs)
+    assert room.left == limits.HISTORY_BYTES
+
+
+async def test_what_was_said_is_not_held_for_who_cannot_look_at_it(rig: Rig) -> None:
+    left: list[int] = []
+
+    async def work() -> AsyncIterator[str]:
+        left.append(rig.resources.room.left)
+        yield "a"
+        await asyncio.sleep(5)
+
+    rig.actor(work, retry=CONTINUE)
+    await rig.start()
+    driving = await rig.drive()
+    await rig.said("a")
+    await driving.lose()
+    assert await rig.go() is Ending.ENDED
+    assert left == [limits.HISTORY_BYTES] * 2

@@ -37,6 +37,7 @@ from .history import History, Plan, plan
 from .inbox import Inbox
 from .producer import Producer
 from .readers import Readers
+from .standing import Room
 from .usage import Meter, metered
 from .writer import InvalidOutput, Writer
 
@@ -70,6 +71,8 @@ class Resources:
     def __init__(
         self, values: Mapping[str, Any] | None = None, ais: Mapping[str, Callable[[], AI] | None] | None = None
     ) -> None:
+        self.room = Room()
+        """What the attempts hold of what was said before them."""
         self.values = values or {}
         self.ais = ais or {}
 
@@ -115,22 +118,34 @@ class Attempt:
         self._fence = fence
         self._cause = failure
         self._kept = 0
-        self._history = History(keep=producer.continues)
+        self._history = self._new_history()
         self.failure: ErrorInfo | None = None
 
     async def run(self, arguments: dict[str, Any]) -> Ending | None:
         """The claim's ending, or None for another attempt."""
-        if self._fence.tail:
-            await self._read_history()
+        try:
+            if self._fence.tail:
+                await self._read_history()
+            return await self._write(arguments)
+        finally:
+            self._history.standing.leave()
+
+    async def _write(self, arguments: dict[str, Any]) -> Ending | None:
         writer = Writer(self._job.store, self._job.meta.run, self._fence, keep=self._producer.keep)
         try:
             return await self._run(writer, arguments)
         finally:
             await writer.aclose()
 
+    def _new_history(self) -> History:
+        """Who is handed no context cannot look back: for it nothing is kept."""
+        producer = self._producer
+        return History(keep=producer.continues and producer.context is not None, room=self._job.resources.room)
+
     async def _read_history(self) -> None:
         while not await self._read_kept():
-            self._history = History(keep=self._producer.continues)
+            self._history.standing.leave()
+            self._history = self._new_history()
         if self._cause is None and self._history.usage is not None:  # another worker's attempts
             self._job.meter.add(self._history.usage)
 
@@ -208,13 +223,13 @@ class Attempt:
     def _context(self, voice: Voice, verdict: Plan) -> Context:
         meta = self._job.meta
         resources = self._job.resources
-        standing = [batch for batch in self._history.standing if batch.first <= verdict.kept_through]
+        self._history.standing.keep_through(verdict.kept_through)
         return Context(
             run_id=meta.run,
             actor=self._producer.name,
             attempt=attempt_of(self._fence.epoch),
             key=meta.key,
-            previous=Previous(standing),
+            previous=Previous(self._history.standing),
             resources=resources.values.get(self._producer.name),
             ai=resources.ais.get(self._producer.name),
             emit=voice.emit,

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError as ThreadCancelled
 from concurrent.futures import Future as ThreadFuture
+from itertools import accumulate, chain
 from typing import Any, TypeVar, overload
 
 import msgspec
 
 from loom.model.ai import AI, NO_MODEL
-from loom.model.chunk import Batch, Chunk, Message, Progress
+from loom.model.chunk import Chunk, Message, Progress
 from loom.model.errors import StartOver, UsageError
-from loom.model.grammar import is_output
 from loom.model.parts import Part, ReasoningPart, TextPart, UsagePart
 from loom.wire.json import decode_batch
+
+from .standing import Room, Standing
 
 __all__ = ["Context", "Previous"]
 
@@ -35,30 +38,37 @@ def _said(data: Any) -> str | Part | None:
 
 
 class Previous(Sequence[Chunk[Any]]):
-    """The output of earlier attempts that still stands, in order. Kept encoded, decoded as it is looked at."""
+    """The output of earlier attempts that still stands, in order. Kept encoded, and decoded a batch at a time as it is
+    looked at: of a long one take what you need in one pass. Raises `RemoteProtocolError` where it cannot be read."""
 
-    def __init__(self, batches: Sequence[Batch] = ()) -> None:
-        self._batches = tuple(batches)
-        self._cache: list[Chunk[Any]] | None = None
+    def __init__(self, standing: Standing | None = None) -> None:
+        self._standing = standing or Standing(Room(0))
+        self._ends = list(accumulate(self._standing.counts))
+        self._decoded: tuple[int, list[Chunk[Any]]] = (-1, [])
 
-    def _chunks(self) -> list[Chunk[Any]]:
-        if self._cache is None:
-            chunks = (chunk for batch in self._batches for chunk in decode_batch(batch))
-            self._cache = [chunk for chunk in chunks if is_output(chunk.type)]
-        return self._cache
+    def _chunks(self, index: int) -> list[Chunk[Any]]:
+        """Those of the batch at `index`, the last one that was looked at being kept."""
+        if self._decoded[0] != index:
+            self._decoded = (index, decode_batch(self._standing[index]))
+        return self._decoded[1]
 
     def __iter__(self) -> Iterator[Chunk[Any]]:
-        return iter(self._chunks())
+        return chain.from_iterable(map(decode_batch, self._standing))
 
     def __len__(self) -> int:
-        return len(self._chunks())
+        return self._ends[-1] if self._ends else 0
 
     @overload
     def __getitem__(self, index: int) -> Chunk[Any]: ...
     @overload
     def __getitem__(self, index: slice) -> Sequence[Chunk[Any]]: ...
     def __getitem__(self, index: int | slice) -> Chunk[Any] | Sequence[Chunk[Any]]:
-        return self._chunks()[index]
+        places = range(len(self))[index]
+        return [self._at(place) for place in places] if isinstance(places, range) else self._at(places)
+
+    def _at(self, place: int) -> Chunk[Any]:
+        batch = bisect_right(self._ends, place)
+        return self._chunks(batch)[place - self._ends[batch]]  # counted from the batch's end
 
 
 class Context:

@@ -13,6 +13,7 @@ from loom.model.parts import Usage
 from loom.wire.json import decode_chunk, type_of
 
 from .options import Retry
+from .standing import Room, Standing
 
 __all__ = ["History", "Plan", "plan"]
 
@@ -20,9 +21,9 @@ __all__ = ["History", "Plan", "plan"]
 class History:
     """Folds the pages of earlier attempts: what still stands (kept encoded), and how they ended."""
 
-    def __init__(self, *, keep: bool) -> None:
+    def __init__(self, *, keep: bool, room: Room) -> None:
         self._keep = keep
-        self.standing: list[Batch] = []
+        self.standing = Standing(room)
         self.usage: Usage | None = None
         """What the attempts up to the last start had used, as far as it was told."""
         self.said = False
@@ -56,11 +57,7 @@ class History:
 
     def _restart(self, chunk: Chunk[Any]) -> None:
         self.usage = chunk.usage or self.usage
-        kept = kept_through(chunk) or 0
-        while self.standing and self.standing[-1].last > kept:
-            batch = self.standing.pop()
-            if batch.first <= kept:
-                self.standing.append(batch.slice(batch.first, kept))
+        self.standing.keep_through(kept_through(chunk) or 0)
 
 
 class Plan(msgspec.Struct, frozen=True):

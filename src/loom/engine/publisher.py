@@ -45,6 +45,7 @@ from .ending import error_chunk
 from .failure import bounded, info_of
 from .history import History
 from .inbox import Inbox
+from .standing import Room
 from .writer import Writer
 
 __all__ = ["Publisher"]
@@ -238,11 +239,12 @@ class _Opened:
     async def previous(self) -> Previous:
         while (history := await self._history()) is None:
             continue
-        return Previous([batch for batch in history.standing if batch.first <= self.kept])
+        history.standing.keep_through(self.kept)
+        return Previous(history.standing)
 
     async def _history(self) -> History | None:
         """What stood before us, as far as it is kept; None if it was trimmed meanwhile."""
-        history = History(keep=True)
+        history = History(keep=True, room=Room())
         after = (await self._store.head(self._claim.run, full=False)).earliest
         while (after.seq if after else 0) < self.kept:
             left = self.kept - (after.seq if after else 0)

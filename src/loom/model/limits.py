@@ -25,6 +25,10 @@ LOG_BYTES = 256 << 20
 """What one run may have said and kept: an actor that floods ends here, and not with a full disk. A million tokens are
 a fifth of it. Whoever means to say more says how much is kept (`Keep(bytes=...)`)."""
 
+HISTORY_BYTES = 64 << 20
+"""What the attempts of one worker hold in memory of what was said before them; the rest lies in temporary files. A
+hundred that continue at once may find 25 GB; but most find a few kB."""
+
 TRIM_PARTS = 8
 """A log with `keep` is trimmed by about an eighth of its bounds at a time: seldom, and never much beyond them."""
 
