@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from loom.tasks import TaskSet, cancel_and_wait, spawn, wait_out
+from loom.tasks import TaskSet, abandon, cancel_and_wait, spawn, wait_out, wind_up
 
 from .waits import turns, until
 
@@ -118,3 +118,44 @@ async def test_wait_all_lets_them_end_and_is_bounded() -> None:
         await tasks.wait_all()
         assert task.result() is True
         await tasks.wait_all()
+
+
+def test_winding_up_ends_what_ends_and_leaves_the_rest_behind() -> None:
+    ended, deaf = [], []
+
+    async def ends() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append(1)
+
+    async def never_ends() -> None:
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                deaf.append(1)
+
+    async def main() -> list[asyncio.Task[None]]:
+        tasks = [spawn(ends(), "ends"), spawn(never_ends(), "deaf")]
+        await turns(1)
+        return tasks
+
+    with asyncio.Runner() as runner:
+        tasks = runner.run(main())
+        runner.run(wind_up(0.01))
+        assert [task.done() for task in tasks] == [True, False]
+    assert (ended, deaf) == ([1], [1])
+
+
+def test_a_loop_is_closed_without_what_was_abandoned() -> None:
+    async def main() -> None:
+        cleaner = Cleaner()
+        await turns(1)
+        cleaner.task.cancel()
+        await turns(1)
+        abandon(cleaner.task)
+        assert cleaner.task not in asyncio.all_tasks()
+
+    asyncio.run(main())

@@ -68,7 +68,13 @@ class connect:
                 raise UsageError("a worker needs a store; a server's runs are driven by the server's workers")
             check_worker(queues, concurrency, lease, drain)
             self._worker = {"queues": queues, "concurrency": concurrency, "lease": lease, "drain": drain}
+        self._driving: Worker | None = None
         self._stack = AsyncExitStack()
+
+    @property
+    def drives(self) -> bool:
+        """Whether its own worker takes runs, once it is entered. Without a worker it is True: others drive."""
+        return self._driving is None or not self._driving.draining
 
     async def __aenter__(self) -> Client:
         async with AsyncExitStack() as stack:
@@ -93,8 +99,8 @@ class connect:
         if self._worker is not None:
             assert self._app is not None
             resources = await stack.enter_async_context(self._app.resources(default_ai))
-            worker = Worker(store, self._app.registry, resources=resources, **self._worker)
-            await stack.enter_async_context(worker)
+            self._driving = Worker(store, self._app.registry, resources=resources, **self._worker)
+            await stack.enter_async_context(self._driving)
         return StoreTransport(store, registry)
 
 

@@ -76,11 +76,13 @@ class asgi:
             raise UsageError("this Loom app is open already: one lifespan at a time")
         self._entered = True  # before anything is waited for: another may be entered meanwhile
         try:
-            async with connect(self._url, **self._options) as client:
+            connecting = connect(self._url, **self._options)
+            async with connecting as client:
                 gateway = self._gateway = create_app(
                     client.transport,
                     times=self._times,
                     stops=told_to_stop,
+                    drives=lambda: connecting.drives,
                     default_actor=self._default,
                     **self._guarded,
                 )

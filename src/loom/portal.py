@@ -13,8 +13,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, Self, TypeVar, cast
 
+from loom.model import limits
 from loom.model.errors import HandleClosed, UsageError, closed
-from loom.tasks import TaskSet, spawn
+from loom.tasks import TaskSet, spawn, wind_up
 
 __all__ = ["Portal"]
 
@@ -42,6 +43,7 @@ class Portal:
         with asyncio.Runner() as runner:
             ready.set_result(runner.get_loop())
             runner.run(self._stopped())
+            runner.run(wind_up(limits.WIND_UP))
 
     async def _stopped(self) -> None:
         await self._stop.wait()

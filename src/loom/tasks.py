@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
-__all__ = ["TaskSet", "cancel_and_wait", "spawn", "wait_out"]
+__all__ = ["TaskSet", "abandon", "cancel_and_wait", "spawn", "wait_out", "wind_up"]
 
 T = TypeVar("T")
 
@@ -45,6 +46,36 @@ async def wait_out(*tasks: asyncio.Future[Any], timeout: float | None = None) ->
             interrupted = error
     if interrupted is not None:
         raise interrupted
+
+
+def abandon(task: asyncio.Task[Any]) -> None:
+    """Leave a task that does not stop to itself: closing its loop, as `asyncio.run` does, no longer waits for it.
+
+    Source: "Extending asyncio", task lifetime support.
+    """
+    asyncio.tasks._unregister_task(task)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is told as abandoned already
+
+
+async def wind_up(within: float) -> None:
+    """At the end of a loop of ours: end what still runs there, as `asyncio.run` does, but wait no longer than `within`
+    seconds for tasks, and as long for asynchronous generators. What does not end is abandoned."""
+    loop, own = asyncio.get_running_loop(), asyncio.current_task()
+    for task in asyncio.all_tasks() - {own}:
+        task.cancel()
+    await _wait_others(own, within)
+    spawn(loop.shutdown_asyncgens(), "loom-asyncgens")
+    await _wait_others(own, within)
+    for task in asyncio.all_tasks() - {own}:
+        abandon(task)
+    # Closing the loop waits for its executor's threads: of a new one there are none.
+    loop.set_default_executor(ThreadPoolExecutor(1))
+
+
+async def _wait_others(own: asyncio.Task[Any] | None, within: float) -> None:
+    others = asyncio.all_tasks() - {own}
+    if others:
+        await asyncio.wait(others, timeout=within)
 
 
 class TaskSet:

@@ -675,6 +675,63 @@ async def test_a_thread_that_does_not_stop_is_abandoned_and_told(rig: Rig) -> No
     await asyncio.wait({driving.runner.abandoned})
 
 
+@pytest.mark.parametrize("option", ["timeout", "idle_timeout"])
+async def test_a_time_out_waits_for_no_thread(rig: Rig, virtual_time: Callable[[], float], option: str) -> None:
+    """Nothing can interrupt it; it is told as abandoned, and what it says later is not heard."""
+    go = threading.Event()
+
+    def deaf() -> Iterator[int]:
+        go.wait()
+        yield 1
+
+    rig.actor(deaf)
+    await rig.start(**{option: 1.0})
+    began = virtual_time()
+    driving = await rig.drive()
+    assert await driving() is Ending.ENDED
+    assert virtual_time() - began < 2.0
+    error = (await rig.log())[-1].error
+    assert error is not None
+    assert error.code == {"timeout": "deadline_exceeded", "idle_timeout": "idle_timeout"}[option]
+    assert error.details == {"abandoned": True}
+    go.set()
+    assert driving.runner.abandoned is not None
+    await asyncio.wait({driving.runner.abandoned})
+    assert len(await rig.log()) == 2
+
+
+async def test_a_thread_that_stops_at_its_time_out_is_not_abandoned(rig: Rig) -> None:
+    def patient(ctx: Context) -> Iterator[int]:
+        ctx.receive_sync("never")
+        yield 1
+
+    rig.actor(patient)
+    await rig.start(timeout=1.0)
+    driving = await rig.drive()
+    assert await driving() is Ending.ENDED
+    error = (await rig.log())[-1].error
+    assert error is not None
+    assert (error.code, error.details) == ("deadline_exceeded", {})
+
+
+async def test_a_time_out_leaves_a_coroutine_its_time_to_clean_up(rig: Rig, virtual_time: Callable[[], float]) -> None:
+    cleaned = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            await asyncio.sleep(limits.ABANDON_AFTER - 1)
+            cleaned.append(1)
+
+    rig.actor(work)
+    await rig.start(timeout=1.0)
+    assert await rig.go() is Ending.ENDED
+    error = (await rig.log())[-1].error
+    assert error is not None
+    assert (error.code, error.details, cleaned) == ("deadline_exceeded", {}, [1])
+
+
 async def test_a_second_cancel_of_the_runner_does_not_leave_the_producer_alone(rig: Rig) -> None:
     cleaning, cleaned = asyncio.Event(), asyncio.Event()
 

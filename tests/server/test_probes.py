@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from loom.model import limits
+from loom.model.run import WorkerInfo
 
 from .harness import rig
 
@@ -27,6 +28,21 @@ async def test_a_store_that_does_not_answer_is_not_ready_and_the_server_is_alive
         assert (reply.status, reply.error["code"], reply.error["retryable"]) == (503, "unavailable", True)
         assert reply.header("retry-after") == "1"
         assert (await r.ask("GET", "/healthz")).json == {"status": "ok"}
+
+
+async def test_a_server_whose_worker_drains_is_ready_only_while_another_works() -> None:
+    drives = True
+    async with rig(drives=lambda: drives) as r:
+        assert (await r.ask("GET", "/readyz")).status == 200
+        drives = False
+        reply = await r.ask("GET", "/readyz")
+        assert (reply.status, reply.error["code"]) == (503, "unavailable")
+        await r.store.attend(WorkerInfo(name="draining", draining=True))
+        assert (await r.ask("GET", "/readyz")).status == 503
+        await r.store.attend(WorkerInfo(name="another"))
+        assert (await r.ask("GET", "/readyz")).json == {"status": "ready"}
+        await r.store.ask_to_drain("another")
+        assert (await r.ask("GET", "/readyz")).status == 503
 
 
 async def test_the_index_leads_to_what_answers() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,11 +22,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns its exit code, which is of the one table (`loom.model.errors.CODES`), or of `blame`."""
     from .standard import finish, prepare
 
+    before = frozenset(threading.enumerate())
     prepare()
     try:
-        return _run(arguments)
+        code = _run(arguments)
     finally:
         finish()
+    _leave_behind(before, code)
+    return code
+
+
+def _leave_behind(before: frozenset[threading.Thread], code: int) -> None:
+    """Exit at once if threads go on that the interpreter would wait for: an actor began them, and they hang."""
+    from loom.model import limits
+
+    threads = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
+    if not threads:
+        return
+    end = time.monotonic() + limits.WIND_UP
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    if any(thread.is_alive() for thread in threads):
+        logging.shutdown()
+        os._exit(code)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -72,7 +72,12 @@ async def _demo(url: str, port: int | None, browse: bool, drives: bool, signals:
     driver = Driver(app, ("default",), limits.CONCURRENCY, limits.DEMO_LEASE, limits.DRAIN)
     async with open_store(url) as store, aclosing(StoreTransport(store, app.registry)) as transport:
         facts = Facts(loom.__version__, os.getpid(), writer)
-        gateway = create_app(transport, pages=pages(facts), default_actor=app.default_actor)
+        gateway = create_app(
+            transport,
+            pages=pages(facts),
+            drives=(lambda: driver.drives) if drives else None,
+            default_actor=app.default_actor,
+        )
         listener = first_free(_PORTS) if port is None else None
         async with (
             serving(gateway, host=_HOST, port=port or 0, sock=listener) as address,

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from loom.engine.loop import loop_runner
+from loom.model import limits
+from loom.tasks import wind_up
 
 __all__ = ["Interrupted", "Signals", "run"]
 
@@ -86,7 +88,10 @@ def run(main: Callable[[Signals], Awaitable[T]]) -> T:
             return None, signals.number
 
     with loop_runner() as runner:
-        result, number = runner.run(with_signals())
+        try:
+            result, number = runner.run(with_signals())
+        finally:
+            runner.run(wind_up(limits.WIND_UP))
     if number:
         raise Interrupted(number)
     return result  # type: ignore[return-value]  # a result is None only if `main` gave None

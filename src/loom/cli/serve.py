@@ -127,6 +127,12 @@ class Driver:
         self._concurrency = concurrency
         self._lease = lease
         self._drain = drain
+        self._worker: Worker | None = None
+
+    @property
+    def drives(self) -> bool:
+        """Whether its worker takes runs, or is about to."""
+        return self._worker is None or not self._worker.draining
 
     @property
     def words(self) -> str:
@@ -148,6 +154,7 @@ class Driver:
                 resources=resources,
             ) as worker,
         ):
+            self._worker = worker
             yield worker
             tell(_plan_of(worker.running, self._drain))
             tell(_account_of(await worker.drain()))
@@ -167,6 +174,7 @@ async def _serve(
             keys=listening.keys,
             allowed_hosts=(*hosts_for(listening.host), *listening.hosts),
             allowed_origins=listening.origins,
+            drives=None if driver is None else lambda: driver.drives,
             default_actor=app.default_actor,
         )
         async with (

@@ -25,7 +25,7 @@ from loom.model.errors import (
 from loom.model.parts import Usage
 from loom.model.ports import Fence, Store
 from loom.model.run import Claim
-from loom.tasks import TaskSet, spawn, wait_out
+from loom.tasks import TaskSet, abandon, spawn, wait_out
 from loom.wire.json import convert
 
 from .backoff import Backoff
@@ -269,16 +269,26 @@ class Attempt:
         """Cancel the producer and wait until it is really gone, or is abandoned."""
         voice.close()
         task.cancel()
+        patience = self._patience
         try:
-            await wait_out(task, timeout=limits.ABANDON_AFTER)
+            await wait_out(task, timeout=patience)
         finally:
-            self._halted(task)
+            self._halted(task, patience)
 
-    def _halted(self, task: asyncio.Task[Any]) -> None:
+    @property
+    def _patience(self) -> float:
+        """How long the producer may take to stop. A time-out ends the run when it passes; what a coroutine does then is
+        cleaning up, what a thread does is going on, as nothing can interrupt it."""
+        stopped = self._job.stopped
+        timed_out = stopped.done() and stopped.exception() is None and stopped.result() in (Stop.DEADLINE, Stop.IDLE)
+        return limits.STOP_AT_ONCE if timed_out and self._producer.threaded else limits.ABANDON_AFTER
+
+    def _halted(self, task: asyncio.Task[Any], patience: float) -> None:
         run = self._job.meta.run
         if not task.done():
             self._job.abandoned = task
-            _log.warning("run %s: its producer did not stop within %s s", run, limits.ABANDON_AFTER)
+            abandon(task)
+            _log.warning("run %s: its producer did not stop within %s s", run, patience)
         elif not task.cancelled() and (error := task.exception()) is not None:
             _log.warning("run %s: its producer failed while it was stopped", run, exc_info=error)
 

@@ -154,6 +154,11 @@ class Worker:
         await self._asked.wait()
 
     @property
+    def draining(self) -> bool:
+        """Whether it takes nothing new any more."""
+        return self._draining
+
+    @property
     def running(self) -> dict[str, bool]:
         """The runs that it drives now, by id: whether each can be handed over without losing anything."""
         return {one.claim.run: one.runner.continues for one in self._held.values()}

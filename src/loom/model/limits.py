@@ -115,6 +115,13 @@ LEAVE = 1.0
 ABANDON_AFTER = 10.0
 """What does not stop within this time after a cancel is told as abandoned; its slot stays counted."""
 
+STOP_AT_ONCE = 0.1
+"""A sync producer whose time is over may stop by itself within this time, at its next yield. Nothing can interrupt it:
+what goes on is told as abandoned, and its slot stays counted."""
+
+WIND_UP = 1.0
+"""At the end of a process or thread of ours, what is left of its loop gets this long, and then it is left behind."""
+
 DRAIN = 20.0
 """On SIGTERM running producers may finish for this long."""
 

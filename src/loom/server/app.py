@@ -39,6 +39,7 @@ def create_app(
     lifespan: Lifespan | None = None,
     times: Times | None = None,
     stops: Callable[[], bool] | None = None,
+    drives: Callable[[], bool] | None = None,
     default_actor: str | None = None,
 ) -> Gateway:
     """The ASGI app. It may be mounted in another one, which then closes `transport` and opens what `lifespan` would.
@@ -47,8 +48,9 @@ def create_app(
     server, at any port unless one is given (default: this machine's own; ``*``: any). `allowed_origins`: pages of
     these exact origins may use it from a browser. `pages`: served besides, and instead of what else has their path and
     method; behind the same guard, and not in the description. `stops`: asked now and then by event streams, which end
-    in order when it says so; where the server cannot call `end_streams`. `default_actor`: who answers OpenAI's clients
-    for models that no actor is called. Raises `UsageError` for what is none of these.
+    in order when it says so; where the server cannot call `end_streams`. `drives`: whether the worker in this process
+    still takes runs; without one the server is ready as long as its store answers. `default_actor`: who answers
+    OpenAI's clients for models that no actor is called. Raises `UsageError` for what is none of these.
     """
     return Gateway(
         transport,
@@ -59,6 +61,7 @@ def create_app(
         lifespan=lifespan,
         times=times or Times(),
         stops=stops,
+        drives=drives,
         default_actor=default_actor,
     )
 
@@ -77,6 +80,7 @@ class Gateway:
         lifespan: Lifespan | None,
         times: Times,
         stops: Callable[[], bool] | None,
+        drives: Callable[[], bool] | None,
         default_actor: str | None,
     ) -> None:
         self._streams = Streams(transport, times, stops)
@@ -87,7 +91,7 @@ class Gateway:
             Completions(self._streams, default_actor),
         )
         native = tuple(operation for room in rooms for operation in room.operations())
-        own = (*native, *Probes(self._streams, native).operations())
+        own = (*native, *Probes(self._streams, native, drives).operations())
         self.operations: tuple[Operation, ...] = (*own, *pages)  # of two with one path and method, the later answers
         public = [operation.path for operation in self.operations if operation.public]
         self._guard = Guard(keys=keys, allowed_hosts=allowed_hosts, allowed_origins=allowed_origins, public=public)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -23,15 +23,16 @@ __all__ = ["Probes"]
 
 
 class Probes:
-    """`others`: all further operations, which the description tells of."""
+    """`others`: all further operations, which the description tells of; `drives`: see `create_app`."""
 
-    def __init__(self, streams: Streams, others: Sequence[Operation]) -> None:
+    def __init__(self, streams: Streams, others: Sequence[Operation], drives: Callable[[], bool] | None = None) -> None:
         self._streams = streams
         self._others = others
+        self._drives = drives or (lambda: True)
 
     def operations(self) -> tuple[Operation, ...]:
         alive = {200: Answer("It runs.", Status)}
-        ready = {200: Answer("Its store answers.", Status)}
+        ready = {200: Answer("Its store answers, and some worker takes runs, if it began with one of its own.", Status)}
         document = {200: Answer("This document.", dict)}
         index = {200: Answer("Where to go on.", dict)}
         return (
@@ -54,9 +55,16 @@ class Probes:
         try:
             async with asyncio.timeout(limits.READY_WITHIN):
                 await self._streams.transport.heads(limit=1)
+                await self._check_driven()
         except TimeoutError:
             raise Unavailable(f"the store did not answer within {limits.READY_WITHIN:g} s") from None
         return json_answer(Status("ready"))
+
+    async def _check_driven(self) -> None:
+        if self._drives():
+            return
+        if all(worker.draining for worker in await self._streams.transport.workers()):
+            raise Unavailable("this server's worker drains, or has, and there is no other")
 
     async def openapi(self, request: Request) -> ASGIApp:
         """Paths are relative to where the app is mounted, which is told as the server (OpenAPI 3.2, section 4.5)."""
