@@ -28,7 +28,8 @@ from loom.model.parts import (
 from loom.tasks import spawn
 from loom.testing import context
 from loom.testing.fake_ai import FakeAI
-from loom.wire.json import convert, decode_batch, make_batch
+from loom.wire.codec import convert
+from loom.wire.json import decode_batch, make_batch
 
 from .kit import turns, until
 

@@ -64,7 +64,7 @@ def stream_sync(items: list[Any]) -> Iterator[Any]:
     yield from items
 
 
-async def emitting(items: list[Any], voice: Voice) -> None:
+async def emitting(items: list[Any], voice: Any) -> None:
     for item in items:
         await voice.emit(item)
 
@@ -214,20 +214,20 @@ async def test_a_function_that_returns_an_async_iterator_is_iterated(stage: Stag
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
-async def failing_stream(error: BaseException) -> AsyncIterator[Any]:
+async def failing_stream(error: Any) -> AsyncIterator[Any]:
     yield "before"
     raise error
 
 
-async def failing(error: BaseException) -> None:
+async def failing(error: Any) -> None:
     raise error
 
 
-def failing_function(error: BaseException) -> None:
+def failing_function(error: Any) -> None:
     raise error
 
 
-def failing_generator(error: BaseException) -> Iterator[Any]:
+def failing_generator(error: Any) -> Iterator[Any]:
     yield "before"
     raise error
 

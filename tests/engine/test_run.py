@@ -35,6 +35,7 @@ from loom.model.run import Meta, inbox_of
 from loom.stores.memory import MemoryStore
 from loom.tasks import cancel_and_wait, spawn
 from loom.testing.author import Author, read_all
+from loom.wire.codec import codec_of
 from loom.wire.json import decode_message
 from tests.faults.store import FaultStore
 from tests.virtual import VirtualLoop
@@ -57,7 +58,7 @@ class Place:
         self.transport = StoreTransport(store)
 
     def run(self, yields: Any = Any, returns: Any = Any) -> Run[Any, Any]:
-        return Run(self.transport, "run", yields=yields, returns=returns)
+        return Run(self.transport, "run", yields=codec_of(yields), returns=codec_of(returns))
 
     async def restart(self, kept: int) -> None:
         self.author = await Author.take(self.store, "run", f"t{kept}")

@@ -83,7 +83,7 @@ def test_types_local_to_where_it_stands_are_found(actor: Actor) -> None:
 
     for producer in (coroutine, function):
         assert producer.inputs.parameters[0].type is Order
-        assert producer.returns is Order
+        assert producer.returns.hint is Order
 
 
 def test_what_has_no_name_must_be_given_one(actor: Actor, added: list[Producer[..., Any]]) -> None:

@@ -26,11 +26,11 @@ from loom.model.parts import Usage
 from loom.model.ports import Fence, Store
 from loom.model.run import Claim
 from loom.tasks import TaskSet, abandon, spawn, wait_out
-from loom.wire.json import convert
+from loom.wire.codec import convert
 
 from .backoff import Backoff
 from .context import Context, Previous
-from .drive import Voice, drive
+from .drive import Voice, check_output, drive
 from .ending import error_chunk
 from .failure import info_of, is_of
 from .history import History, Plan, plan
@@ -175,7 +175,7 @@ class Attempt:
         writer.put(self._start(verdict))
         self._kept = verdict.kept_through
         readers = self._readers()
-        voice = Voice(writer, readers)
+        voice = Voice(writer, readers, self._producer.yields)
         context = self._context(voice, verdict)
         if self._producer.context is not None:
             arguments = {**arguments, self._producer.context: context}
@@ -312,6 +312,7 @@ class Attempt:
         if error is not None:
             return await self._failed(writer, error)
         try:
+            check_output(self._producer.returns, task.result(), "cannot send it")
             return await self._end(writer, Chunk("complete", task.result(), None, None, None, time.time()))
         except InvalidOutput as reason:
             return await self._failed(writer, type(reason)(f"its result: {reason}", details=reason.details))

@@ -18,14 +18,15 @@ from loom.model.chunk import Chunk, Progress, Result
 from loom.model.errors import LocalProtocolError, RemoteProtocolError, RunFailed
 from loom.model.grammar import RESERVED
 from loom.tasks import wait_out
+from loom.wire.codec import ANY, Codec
 from loom.wire.json import decode_chunk
 
 from .failure import info_of
 from .producer import Producer
 from .readers import Readers
-from .writer import Writer, encode_chunk
+from .writer import InvalidOutput, Writer, encode_chunk
 
-__all__ = ["Voice", "drive"]
+__all__ = ["Voice", "check_output", "drive"]
 
 _FORMS = {
     "start": "the runner opens attempts; use retry=Retry(...)",
@@ -51,14 +52,15 @@ def _line_of(chunk: Chunk[Any]) -> _Line:
 class Voice:
     """What a producer says, on its way to the writer."""
 
-    def __init__(self, writer: Writer, readers: Readers | None = None) -> None:
+    def __init__(self, writer: Writer, readers: Readers | None = None, yields: Codec = ANY) -> None:
         self._writer = writer
+        self._yields = yields
         self._put_line = writer.put_line
         self._readers = readers
         self._paced = readers is not None
         self._closed = False
         self._finished = False
-        self._barred = False
+        self._barred = yields.ambiguous  # whether each item is looked at
         self._thread: _Thread | None = None
         self.result: Any = None
 
@@ -93,6 +95,8 @@ class Voice:
             if item.type in RESERVED:
                 raise LocalProtocolError(f"a producer does not say {item.type!r} itself: {_FORMS[item.type]}")
             _check_parts(item)
+            if item.type == "data":
+                check_output(self._yields, item.data, "cannot send a 'data' chunk")
             return Chunk(item.type, item.data, item.progress, item.error, item.source, time.time())
         if kind is Progress:
             chunk = Chunk("progress", None, item, None, None, time.time())
@@ -102,6 +106,7 @@ class Voice:
             self._finished = self._barred = True
             self.result = item.value
             return None
+        check_output(self._yields, item, "cannot send a 'data' chunk")
         return Chunk("data", item, None, None, None, time.time())
 
     async def room(self) -> None:
@@ -134,6 +139,18 @@ class Voice:
 
     def _attach(self, thread: _Thread) -> None:
         self._thread = thread
+
+
+def check_output(codec: Codec, value: Any, what: str) -> None:
+    """Raise `InvalidOutput` for a value that its readers would get as another one."""
+    try:
+        fault = codec.fault(value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # user code: a value's JSON form may raise anything, which its encoding tells
+        return
+    if fault is not None:
+        raise InvalidOutput(f"{what}: {fault}", details={"type": type(value).__qualname__})
 
 
 def _check_parts(chunk: Chunk[Any]) -> None:

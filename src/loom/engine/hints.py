@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from loom.wire.json import convert
+from loom.wire.codec import convert
 
 __all__ = ["bare", "is_model", "is_union", "takes_null", "takes_object"]
 

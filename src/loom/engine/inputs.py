@@ -10,7 +10,9 @@ import msgspec
 
 from loom.model import limits
 from loom.model.errors import InvalidInput, LoomError, RemoteProtocolError, UsageError
-from loom.wire.json import canonical, check_depth, check_size, convert, decode, sound
+from loom.wire.codec import Codec
+from loom.wire.data import canonical
+from loom.wire.json import check_depth, check_size, decode
 
 from .hints import is_model, takes_null, takes_object
 from .schemas import fields_schema, schema_of
@@ -22,9 +24,14 @@ class Parameter(msgspec.Struct, frozen=True):
     """One input parameter of a producer."""
 
     name: str
-    type: Any
+    codec: Codec
     required: bool
     keyword: bool  # keyword-only
+
+    @property
+    def type(self) -> Any:
+        """Its type hint."""
+        return self.codec.hint
 
 
 class Inputs:
@@ -63,7 +70,13 @@ class Inputs:
                 raise InvalidInput(f"{name}: given twice", details={"field": name})
             values[name] = value
         self._check_names(values)
+        self._check_values(values)
         return self._input_of(values)
+
+    def _check_values(self, values: Mapping[str, Any]) -> None:
+        for parameter in self.parameters:
+            if parameter.name in values and (fault := _fault(parameter.codec, values[parameter.name])):
+                raise InvalidInput(f"{parameter.name}: {fault}", details={"field": parameter.name})
 
     def _input_of(self, values: dict[str, Any]) -> Any:
         if self.takes_model:
@@ -79,8 +92,8 @@ class Inputs:
 
     def _typed(self, values: dict[str, Any]) -> dict[str, Any]:
         self._check_names(values)
-        types = {parameter.name: parameter.type for parameter in self.parameters}
-        return {name: _converted(name, value, types[name]) for name, value in values.items()}
+        codecs = {parameter.name: parameter.codec for parameter in self.parameters}
+        return {name: _read(name, value, codecs[name]) for name, value in values.items()}
 
     def settled(self, input: msgspec.Raw) -> msgspec.Raw:
         """The input, checked, in the one form that `bind` gives: whoever starts by name may write it in several.
@@ -130,14 +143,21 @@ class Inputs:
 
 def _schema_of(parameter: Parameter) -> dict[str, Any]:
     try:
-        return schema_of(parameter.type)
+        return schema_of(parameter.codec.type)
     except UsageError:
         return {}
 
 
-def _converted(name: str, value: Any, type: Any) -> Any:
+def _fault(codec: Codec, value: Any) -> str | None:
     try:
-        return convert(value, type, field=name)
+        return codec.fault(value)
+    except Exception:  # user code: a value's JSON form, which `encode_input` tells
+        return None
+
+
+def _read(name: str, value: Any, codec: Codec) -> Any:
+    try:
+        return codec.read(value, field=name)
     except LoomError:
         raise
     except Exception as error:  # user code: what a model's own validator runs into is the input's fault
@@ -147,7 +167,7 @@ def _converted(name: str, value: Any, type: Any) -> Any:
 def encode_input(value: Any) -> msgspec.Raw:
     """The input's canonical JSON. Raises `InvalidInput` (no JSON, too deep), `LimitExceeded` (too large)."""
     try:
-        data = sound(canonical(value))
+        data = canonical(value)
         check_depth(data)
     except (TypeError, ValueError, RecursionError, RemoteProtocolError) as error:
         raise InvalidInput(f"input: {error}", details={"field": "input"}) from None

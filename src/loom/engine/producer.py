@@ -18,6 +18,7 @@ from msgspec import UNSET, UnsetType
 from loom.model.keep import Keep
 from loom.model.priority import Priority
 from loom.model.run import ActorInfo, check_id
+from loom.wire.codec import Codec
 
 from .inputs import Inputs
 from .options import Options, Retry
@@ -50,8 +51,8 @@ class Producer(Generic[P, Out]):
         kind: Kind,
         context: str | None,
         inputs: Inputs,
-        yields: Any,
-        returns: Any,
+        yields: Codec,
+        returns: Codec,
         retry: Retry | None,
         max_crashes: int,
         options: Options,

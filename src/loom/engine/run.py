@@ -28,7 +28,8 @@ from loom.model.parts import Usage
 from loom.model.ports import Transport
 from loom.model.run import Head
 from loom.tasks import cancel_and_wait, spawn, wait_out
-from loom.wire.json import convert, decode, decode_batch
+from loom.wire.codec import ANY, Codec
+from loom.wire.json import decode, decode_batch
 
 from .options import seconds
 
@@ -38,8 +39,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _OPEN = State.OPEN
-_PLAIN = (Any, object, str, int, float, bool, None, type(None), dict, list)
-"""Types whose values JSON gives as they are, when they came from a producer of that type."""
 
 
 class Run(Generic[T, R]):
@@ -48,7 +47,7 @@ class Run(Generic[T, R]):
     `T` is the type of its data, `R` of its result, by the producer's type hints; of a run by name both are Any.
     """
 
-    def __init__(self, transport: Transport, id: str, *, yields: Any = Any, returns: Any = Any) -> None:
+    def __init__(self, transport: Transport, id: str, *, yields: Codec = ANY, returns: Codec = ANY) -> None:
         self.id = id
         self._transport = transport
         self._yields = yields
@@ -81,7 +80,7 @@ class Run(Generic[T, R]):
         cursor = Cursor.parse(after) if isinstance(after, str) else after
         last = cursor
         state = State.NEW if cursor is None else State.OPEN
-        typed = self._yields not in _PLAIN
+        typed = not self._yields.plain
         async with aclosing(cast(Any, self._transport.follow(self.id, cursor))) as pages:
             async for page in pages:
                 for batch in page.batches:
@@ -99,7 +98,7 @@ class Run(Generic[T, R]):
             raise RemoteProtocolError("the run's chunks stopped before one that ends it")
 
     def _typed(self, chunk: Chunk[Any]) -> Chunk[Any]:
-        data = _converted(chunk.data, self._yields, "data")
+        data = _read(self._yields, chunk.data, "data")
         return Chunk(chunk.type, data, chunk.progress, chunk.error, chunk.source, chunk.time, chunk.seq, chunk.epoch)
 
     async def values(self, after: Cursor | str | None = None) -> AsyncIterator[T]:
@@ -152,9 +151,7 @@ class Run(Generic[T, R]):
             value = decode(bytes(head.result)) if head.result is not None else None
             if value is None:
                 value = _collected([data for _, data in await self._standing()])
-        return cast(
-            R, value if value is None or self._returns in _PLAIN else _converted(value, self._returns, "result")
-        )
+        return cast(R, value if value is None or self._returns.plain else _read(self._returns, value, "result"))
 
     async def usage(self) -> Usage | None:
         """What the models that the run asked have used, once it has ended, however it ended; None if it asked none.
@@ -276,12 +273,15 @@ class OwnedRun(Generic[T, R]):
             return  # out of reach, or gone: the lapsing lease cancels it
 
 
-def _converted(value: Any, type: Any, field: str) -> Any:
+def _read(codec: Codec, value: Any, field: str) -> Any:
     """As the producer's hints say. If it is not, the fault is not the reader's."""
     try:
-        return convert(value, type, field=field)
+        return codec.read(value, field=field)
     except InvalidInput as error:
         raise RemoteProtocolError(f"not what the producer's type hints say: {error}", details=error.details) from None
+    except Exception as error:  # user code: a class's own validator refuses it in whatever way
+        message = f"not what the producer's type hints say: {field}: {error!r}"
+        raise RemoteProtocolError(message, details={"field": field}) from error
 
 
 def _raised(info: ErrorInfo | None, chunk: Chunk[Any] | None = None) -> RunError:

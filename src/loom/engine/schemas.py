@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from loom.model.errors import UsageError
+from loom.wire.custom import schema_of_custom
 
 __all__ = ["fields_schema", "schema_of"]
 
@@ -19,7 +20,7 @@ def schema_of(type: Any) -> dict[str, Any]:
     """The schema of a type that JSON can hold (msgspec, pydantic, dataclass, TypedDict, builtins, unions of them), its
     definitions at its root and the root itself never a reference. Raises `UsageError` for what has none."""
     try:
-        schema, definitions = _hoist(msgspec.json.schema(type, schema_hook=_hook))
+        schema, definitions = _hoist(_part(type))
     except TypeError as error:
         raise UsageError(f"{type!r} has no JSON Schema: {error}") from None
     return _with_definitions(_resolve(schema, definitions), definitions)
@@ -32,10 +33,17 @@ def fields_schema(fields: Mapping[str, Any], *, required: list[str]) -> dict[str
 
 
 def _hook(type: Any) -> dict[str, Any]:
+    if (known := schema_of_custom(type, _part)) is not None:
+        return known
     make = getattr(type, "model_json_schema", None)  # pydantic
     if not callable(make):
         raise TypeError(f"{type!r} says none")
     schema: dict[str, Any] = make()
+    return schema
+
+
+def _part(type: Any) -> dict[str, Any]:
+    schema: dict[str, Any] = msgspec.json.schema(type, schema_hook=_hook)
     return schema
 
 

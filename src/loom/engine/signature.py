@@ -11,13 +11,12 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
-
 from loom.model import limits
 from loom.model.chunk import Chunk, Progress, Result
 from loom.model.errors import UsageError
 from loom.model.keep import Keep
 from loom.model.run import check_id
+from loom.wire.codec import Codec, codec_of
 
 from .context import Context
 from .hints import bare, is_union
@@ -58,8 +57,8 @@ def make_producer(
         kind=kind,
         context=context,
         inputs=Inputs(name, parameters),
-        yields=yields,
-        returns=returns,
+        yields=_codec(f"{name}: what it yields", yields),
+        returns=_codec(f"{name}: its result", returns),
         retry=retry,
         max_crashes=max_crashes,
         options=options,
@@ -86,9 +85,9 @@ def _parameters(
             continue
         if parameter.name == "ctx" and parameter.name not in hints:  # by far the likeliest meaning, and a silent input
             raise UsageError(f"{name}: parameter 'ctx' has no annotation: write ctx: loom.Context")
-        _check_readable(name, parameter.name, hint)
+        codec = _codec(f"{name}: parameter {parameter.name!r}", hint)
         required = parameter.default is parameter.empty
-        found.append(Parameter(parameter.name, hint, required, parameter.kind is parameter.KEYWORD_ONLY))
+        found.append(Parameter(parameter.name, codec, required, parameter.kind is parameter.KEYWORD_ONLY))
     return context, tuple(found)
 
 
@@ -141,11 +140,11 @@ def _is_context(hint: Any) -> bool:
     return plain is Context or (is_union(plain) and Context in typing.get_args(plain))
 
 
-def _check_readable(name: str, parameter: str, hint: Any) -> None:
+def _codec(what: str, hint: Any) -> Codec:
     try:
-        msgspec.json.Decoder(hint, dec_hook=lambda type, value: value)
-    except TypeError as error:
-        raise UsageError(f"{name}: parameter {parameter!r} cannot be read from JSON: {error}") from None
+        return codec_of(hint)
+    except UsageError as error:
+        raise UsageError(f"{what}: {error}") from None
 
 
 _KINDS: tuple[tuple[Kind, tuple[type, ...]], ...] = (

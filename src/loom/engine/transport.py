@@ -30,7 +30,8 @@ from loom.model.ports import Store, Take
 from loom.model.priority import check_priority
 from loom.model.run import PRIVATE, PUBLISHED, ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
 from loom.tasks import cancel_and_wait, spawn
-from loom.wire.json import check_depth, check_size, encode, sound
+from loom.wire.data import encode_data
+from loom.wire.json import check_depth, check_size, encode
 
 from .ending import error_chunk
 from .hub import Hub
@@ -208,7 +209,7 @@ class StoreTransport:
             raise InvalidInput(f"sender: {CANCEL!r} is reserved", details={"field": "sender"})
         stored = Message(message.type, message.data, message.sender, message.id, message.time or time.time())
         try:
-            data = sound(encode(stored))
+            data = encode_data(stored)
             check_depth(data)
         except (TypeError, ValueError, RecursionError, RemoteProtocolError) as error:
             raise InvalidInput(f"data: {error}", details={"field": "data"}) from None

@@ -17,7 +17,8 @@ from loom.model.grammar import State, advance, check_type, is_output
 from loom.model.keep import Keep
 from loom.model.ports import Fence, Logs
 from loom.tasks import cancel_and_wait, spawn
-from loom.wire.json import check_depth, encode, sound
+from loom.wire.data import encode_data
+from loom.wire.json import check_depth
 from loom.wire.locate import locate
 
 from .backoff import REPEATABLE, Backoff
@@ -28,8 +29,8 @@ __all__ = ["InvalidOutput", "OutputTooLarge", "Writer", "encode_chunk"]
 
 _OPEN, _ENDED = State.OPEN, State.ENDED  # looked at once a chunk
 
-_SCALARS = frozenset({str, int, float, bool, type(None)})
-"""Data that holds nothing else: no `msgspec.Raw` either."""
+_OURS = (__name__, encode_data.__module__, check_depth.__module__)
+"""The modules that encode a chunk."""
 
 _SMALL = 2 * limits.JSON_DEPTH
 """JSON of this many bytes cannot nest too deeply: each level takes two."""
@@ -298,9 +299,7 @@ class Writer:
 def encode_chunk(chunk: Chunk[Any]) -> bytes:
     """The chunk's JSON; raises as `Writer.put` does for what cannot be said."""
     try:
-        data = encode(chunk)
-        if type(chunk.data) not in _SCALARS:
-            data = sound(data)
+        data = encode_data(chunk)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # user code: a value's JSON form may raise anything
@@ -326,7 +325,11 @@ def _is_the_encoder_s(error: BaseException) -> bool:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return trace is None or trace.tb_frame.f_globals.get("__name__") in (__name__, encode.__module__)
+    return trace is None or trace.tb_frame.f_globals.get("__name__") in (
+        __name__,
+        encode_data.__module__,
+        check_depth.__module__,
+    )
 
 
 def _check(data: bytes) -> None:

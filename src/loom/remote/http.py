@@ -17,6 +17,7 @@ from loom.model.cursor import Cursor
 from loom.model.errors import InvalidInput, LogNotFound, OutcomeUnknown, Unavailable, UsageError
 from loom.model.ports import Take
 from loom.model.run import DECLARABLE, ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
+from loom.wire.data import encode_value
 from loom.wire.json import check_depth, check_size, encode
 from loom.wire.views import (
     ActorList,
@@ -156,7 +157,7 @@ class HttpTransport:
 
     async def send(self, run: str, message: Message[Any]) -> None:
         try:
-            data = encode(message.data)
+            data = encode_value(message.data)
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInput(f"data: {error}", details={"field": "data"}) from None
         check_size(data, limits.MESSAGE_BYTES, "a message")

@@ -20,9 +20,10 @@ from loom.model.errors import (
     UsageError,
 )
 from loom.model.run import check_id
+from loom.wire.data import canonical
 from loom.wire.duration import parse_duration
 from loom.wire.headers import OWS
-from loom.wire.json import canonical, decode, decode_as
+from loom.wire.json import decode, decode_as
 
 __all__ = [
     "CALLER",

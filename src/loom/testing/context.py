@@ -12,7 +12,8 @@ from loom.model.ai import AI
 from loom.model.chunk import Chunk, Message, Progress
 from loom.model.errors import LocalProtocolError
 from loom.model.grammar import RESERVED
-from loom.wire.json import convert, decode_chunk
+from loom.wire.codec import convert
+from loom.wire.json import decode_chunk
 
 __all__ = ["FakeContext", "context"]
 

@@ -12,11 +12,11 @@ from loom.model import limits
 from loom.model.chunk import Batch, Chunk, Message
 from loom.model.errors import ErrorInfo, InvalidInput, LimitExceeded, RemoteProtocolError
 
+from .values import written
+
 __all__ = [
-    "canonical",
     "check_depth",
     "check_size",
-    "convert",
     "decode",
     "decode_as",
     "decode_batch",
@@ -24,6 +24,7 @@ __all__ = [
     "decode_message",
     "encode",
     "ending_of",
+    "escaped",
     "make_batch",
     "mended",
     "sound",
@@ -33,19 +34,7 @@ __all__ = [
 T = TypeVar("T")
 
 
-def _enc_hook(value: Any) -> Any:
-    """What msgspec does not know by itself: pydantic models, by their own JSON form, and anything that offers it."""
-    dump = getattr(value, "model_dump", None)
-    if callable(dump):
-        return dump(mode="json")
-    tolist = getattr(value, "tolist", None)  # numpy scalars and arrays
-    if callable(tolist):
-        return tolist()
-    raise TypeError(f"cannot be sent as JSON: {type(value).__module__}.{type(value).__qualname__}")
-
-
-_encode = msgspec.json.Encoder(enc_hook=_enc_hook).encode
-_sorted = msgspec.json.Encoder(enc_hook=_enc_hook, order="sorted")
+_encode = msgspec.json.Encoder(enc_hook=written).encode
 _any = msgspec.json.Decoder()
 _skip = msgspec.json.Decoder(msgspec.Raw)
 _chunk: msgspec.json.Decoder[Chunk[Any]] = msgspec.json.Decoder(Chunk)
@@ -61,13 +50,13 @@ readers of httpx and requests, would cut an event in two there. As escapes they 
 
 
 def encode(value: Any) -> bytes:
-    """The value's JSON, on one line by any reader's count. Raises `TypeError` for what has none; NaN and infinities
-    become null (RFC 8259, section 6)."""
+    """The value's JSON, on one line by any reader's count; of a user's data see `data.encode_data`. Raises `TypeError`
+    for what has none."""
     data = _encode(value)
-    return data if data.isascii() else _escaped(data)
+    return data if data.isascii() else escaped(data)
 
 
-def _escaped(data: bytes) -> bytes:
+def escaped(data: bytes) -> bytes:
     """The same JSON with `_LINE_ENDS` as escapes."""
     # First by single bytes, some GB/s; then in the text, where a search takes a third of its time in bytes.
     if not ((0x80 in data and (0xA8 in data or 0xA9 in data)) or (0x85 in data and 0xC2 in data)):
@@ -77,15 +66,6 @@ def _escaped(data: bytes) -> bytes:
         if end in text:
             data = data.replace(raw, escape)
     return data
-
-
-def canonical(value: Any) -> bytes:
-    """The value's JSON with sorted keys: equal values have equal bytes. Raises as `encode`."""
-    try:
-        data = _sorted.encode(value)
-    except TypeError:  # of a dict whose keys are no strings as well; in JSON they are
-        data = _sorted.encode(_any.decode(encode(value)))
-    return data if data.isascii() else _escaped(data)
 
 
 # Possessive, and content with a string that never ends: each byte is looked at once, whatever an attacker sends.
@@ -179,40 +159,6 @@ def decode_as(data: bytes, type: type[T]) -> T:
         raise InvalidInput(f"{place}: {message}" if place else message, details={"field": field}) from None
     except _FAULTS as error:
         raise _no_json(data, error) from None
-
-
-def convert(value: Any, type: Any, *, field: str = "") -> Any:
-    """`value` as `type` (msgspec structs, dataclasses, TypedDicts, pydantic models, builtins, unions of them).
-
-    Raises `InvalidInput` naming the field that does not fit, as a path like ``input.items[2].name``.
-    """
-    try:
-        return msgspec.convert(value, type, dec_hook=_dec_hook, str_keys=True)
-    except msgspec.ValidationError as error:
-        message, *paths = str(error).split(" - at `$")  # a model within: its own path first, then where it stands
-        where = field + "".join(path.rstrip("`") for path in reversed(paths))
-        raise InvalidInput(f"{where or 'input'}: {message}", details={"field": where}) from None
-
-
-def _dec_hook(type: Any, value: Any) -> Any:
-    validate = getattr(type, "model_validate", None)  # pydantic
-    if callable(validate):
-        try:
-            return validate(value)
-        except ValueError as error:
-            raise ValueError(_pydantic_message(error)) from None  # msgspec adds where it stands
-    if isinstance(value, type):
-        return value
-    raise ValueError(f"Expected `{getattr(type, '__name__', type)}`")
-
-
-def _pydantic_message(error: ValueError) -> str:
-    """The first fault, in msgspec's own form, so that the field is named the same way."""
-    errors = getattr(error, "errors", None)
-    if not callable(errors) or not (faults := errors()):
-        return str(error)
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in faults[0]["loc"])
-    return f"{faults[0]['msg']} - at `${path}`"
 
 
 def decode_chunk(line: bytes) -> Chunk[Any]:

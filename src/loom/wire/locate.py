@@ -10,7 +10,7 @@ import msgspec
 
 from loom.model import limits
 
-from .json import encode
+from .data import encode_value as encode
 
 __all__ = ["Spot", "locate"]
 

@@ -11,6 +11,7 @@ from loom.model import limits
 from loom.model.errors import InvalidInput, LimitExceeded, RemoteProtocolError
 from loom.model.parts import FinishReasonPart, ObjectPart, Part, TextPart
 from loom.wire import json
+from loom.wire.codec import convert
 from loom.wire.partial import UNKNOWN, PartialJson
 
 from .schemas import object_schema
@@ -42,7 +43,7 @@ class Form(Generic[T]):
             value = self.partial(json.decode(json.mended(sound_text(text).encode())))
             if value is UNKNOWN:
                 raise InvalidInput(f"{self._field}: missing", details={"field": self._field})
-            return cast(T, json.convert(value, self._type))
+            return cast(T, convert(value, self._type))
         except (InvalidInput, RemoteProtocolError) as error:
             said = text[: limits.AI_ERROR_CHARACTERS]
             details = {**getattr(error, "details", {}), "answer": said}
