@@ -20,6 +20,7 @@ _MODULES = (
     "engine.runner",
     "engine.strangers",
     "engine.trim",
+    "engine.unserved",
     "engine.worker",
     "engine.writer",
     "stores.memory.store",

@@ -21,7 +21,7 @@ from loom.model.ports import Store, Transport
 if TYPE_CHECKING:
     from loom.app import App
 
-__all__ = ["connect", "default_ai", "open_store"]
+__all__ = ["connect", "default_ai", "is_alone", "open_store"]
 
 
 class connect:
@@ -31,8 +31,10 @@ class connect:
     ``redis://host``, ``rediss://``, ``redis+sentinel://host,host/service``, ``redis+cluster://host`` (or ``valkey``;
     options: docs/redis.md), or ``http://host:port``. `app` makes its producers known (their inputs are checked before
     anything is sent). `worker=True` runs a worker for `app` in this process for as long as the block lasts; leaving
-    drains it within `drain` seconds. For servers: `api_key` (default: ``LOOM_API_KEY``); `on_outage` is called with
-    True when the server is out of reach, and with False when it answers again, and must not raise or wait.
+    drains it within `drain` seconds. `queues`: those that it serves (default: ``default`` and those that the app's
+    actors declare); on ``memory://``, where no other worker can be, a start in any other is refused. For servers:
+    `api_key` (default: ``LOOM_API_KEY``); `on_outage` is called with True when the server is out of reach, and with
+    False when it answers again, and must not raise or wait.
 
     Raises `UsageError` at once for a URL that names no store; on entering `UsageError` for a file that can be none (no
     folder, no database, a newer format) and for a server that is too old or not as durable as was asked, `Unauthorized`
@@ -47,7 +49,7 @@ class connect:
         worker: bool = False,
         api_key: str | None = None,
         on_outage: Callable[[bool], object] | None = None,
-        queues: Sequence[str] = ("default",),
+        queues: Sequence[str] | None = None,
         concurrency: int = limits.CONCURRENCY,
         lease: float = limits.LEASE,
         drain: float = limits.DRAIN,
@@ -59,7 +61,7 @@ class connect:
         self._worker: dict[str, Any] | None = None
         if _scheme(url) not in ("http", "https"):
             open_store(url)  # no I/O yet: a URL that names none is told here, not when it is entered
-        if _scheme(url) == "memory" and not worker:
+        if is_alone(url) and not worker:
             raise UsageError("memory:// is this process's alone: without app= and worker=True nothing would ever run")
         if worker:
             if app is None:
@@ -96,12 +98,14 @@ class connect:
             return HttpTransport(self._url, api_key=api_key, told=self._on_outage)
         store = await stack.enter_async_context(open_store(self._url))
         registry = self._app.registry if self._app is not None else None
+        only: Worker | None = None
         if self._worker is not None:
             assert self._app is not None
             resources = await stack.enter_async_context(self._app.resources(default_ai))
-            self._driving = Worker(store, self._app.registry, resources=resources, **self._worker)
-            await stack.enter_async_context(self._driving)
-        return StoreTransport(store, registry)
+            worker = self._driving = Worker(store, self._app.registry, resources=resources, **self._worker)
+            await stack.enter_async_context(worker)
+            only = worker if is_alone(self._url) else None
+        return StoreTransport(store, registry, served=None if only is None else lambda: only.queues)
 
 
 def open_store(url: str) -> Store:
@@ -131,6 +135,11 @@ def _redis(url: str) -> Store:
         raise UsageError(f"{error.name} is not installed: pip install 'loom-streams[redis]'") from None
     address = parse_url(url)
     return RedisStore(address, retention=address.retention)
+
+
+def is_alone(url: str) -> bool:
+    """Whether no other process can reach the store that `url` names."""
+    return _scheme(url) == "memory"
 
 
 def default_ai() -> AI | None:

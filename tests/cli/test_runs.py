@@ -91,6 +91,19 @@ def test_tail_leaves_the_run_alone_and_says_how_to_read_on(loom_command: Loom, e
         assert loom_command(*resume[1].split()).stdout == "two\n"
 
 
+def test_show_and_tail_say_that_no_worker_serves_its_queue(loom_command: Loom, ended: str) -> None:
+    run = loom_command.begin("pieces", ["one"])
+    with loom_command.running("runs", "tail", run) as tail:
+        note = "no worker serves queue default"
+        assert f"state    queued: {note}" in loom_command("runs", "show", run).stdout.splitlines()
+        tail.until(f"note: {note}")
+        with loom_command.running("worker", "app:app") as worker:
+            worker.until("worker for")
+            tail.until("one")
+            loom_command("runs", "send", run, "go")
+            assert tail.wait() == 0
+
+
 def test_cancel_waits_until_the_run_is_gone(loom_command: Loom) -> None:
     with loom_command.running("worker", "app:app") as worker:
         worker.until("worker for")

@@ -225,6 +225,32 @@ def test_runs_of_another_queue_are_left_alone(loom_command: Loom, tmp_path: Path
         assert json.loads(request(port, "GET", "/runs/default")[1])["state"] == "queued"
 
 
+@pytest.mark.parametrize("command", [("serve", "queued:app", "--port", "0"), ("worker", "queued:app")])
+def test_declared_queues_are_served_and_named(loom_command: Loom, command: tuple[str, ...]) -> None:
+    with loom_command.running(*command) as running:
+        running.until("queues default, jobs, lease")
+    with loom_command.running(*command, "--queue", "default") as running:
+        running.until("queue default, lease")
+
+
+@pytest.mark.parametrize(
+    "command", [("worker", "app:app"), ("serve", "app:app", "--no-worker"), ("demo", "--no-worker")]
+)
+def test_a_memory_that_nobody_else_can_reach_is_refused(loom_command: Loom, command: tuple[str, ...]) -> None:
+    done = loom_command(*command, "--store", "memory://")
+    assert done.returncode == 64
+    assert done.stderr.startswith("error: --store memory://: memory is one process's alone")
+    assert done.stdout == ""
+
+
+def test_on_memory_a_start_in_an_unserved_queue_is_refused(loom_command: Loom) -> None:
+    with loom_command.running("serve", "queued:app", "--store", "memory://", "--port", "0") as server:
+        port = port_of(server)
+        assert request(port, "POST", "/runs", {"actor": "report", "input": 3})[0] == 201
+        status, body = request(port, "POST", "/runs", {"actor": "report", "input": 3, "queue": "other"})
+        assert (status, json.loads(body)["error"]["details"]) == (422, {"field": "queue"})
+
+
 def test_reload_starts_again_when_a_file_changes(loom_command: Loom, tmp_path: Path) -> None:
     pytest.importorskip("watchfiles")
     shutil.copy(APPS / "app.py", tmp_path)

@@ -134,7 +134,8 @@ async def test_cancelling_what_runs(connected: Connected) -> None:
 async def test_cancelling_what_is_queued(connected: Connected) -> None:
     app, listen = listening()
     async with connected(app) as client:
-        run = await client.start(listen, queue="nobody-serves-this")
+        await client.start(listen, key="k")
+        run = await client.start(listen, key="k")
         assert (await run.status()).state == "queued"
         await run.cancel(wait=True, timeout=20)
         (chunk,) = await all_of(run.chunks(raise_errors=False))

@@ -85,6 +85,27 @@ async def test_what_is_given_wins_over_what_is_declared_and_none_lifts_it(connec
             assert (meta.idle_timeout, meta.assumed) == (60.0, ())
 
 
+async def test_a_declared_queue_is_served_where_none_is_named(connected: Connected) -> None:
+    app = loom.App()
+
+    @app.actor(queue="jobs")
+    async def report(rows: int) -> int:
+        return rows
+
+    async with connected(app) as client, asyncio.timeout(20):
+        assert await client.execute(report, 3) == 3
+        assert await client.execute("report", 4) == 4
+        while not (workers := await client.workers()):  # noqa: ASYNC110  # wherever the register is
+            await asyncio.sleep(0.01)
+        assert workers[0].queues == ("default", "jobs")
+
+        @app.actor(queue="late")
+        async def late() -> str:
+            return "served"
+
+        assert await client.execute(late) == "served"
+
+
 async def test_priorities_are_the_starts_or_the_actors(connected: Connected) -> None:
     busy = Busy()
     async with connected(busy.app) as client:

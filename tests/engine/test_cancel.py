@@ -375,6 +375,13 @@ async def closer(client: Client, actor: Any) -> None:
         assert reading.cancelled() or isinstance(reading.exception(), loom.HandleClosed)
 
 
+async def asker(client: Client, actor: Any) -> None:
+    """Closes the client while that finds out whether a worker serves the queue of what it started."""
+    await client.start(actor.using(id="run"))
+    await asyncio.sleep(limits.UNSERVED_AFTER)
+    await client.aclose()
+
+
 async def low_caller(client: Client, actor: Any) -> None:
     """Cancels by a message, as a server's client does."""
     await client.start(actor.using(id="run"))
@@ -652,6 +659,8 @@ PLAYS = {
     ),
     "taken over": Play(starter, talk, ("loom-claimed", "loom-run"), ANY, theirs=taken_over),
     "leaves early": Play(glancer, chat, ("consumer",)),
+    "asks who serves": Play(late_owner, slow, ("loom-unserved",)),
+    "asks who serves, and closes": Play(asker, slow, ("consumer", "block")),
     "closes early": Play(closer, chat, ("consumer", "loom-feed-close")),
     "publisher": Play(publisher, None, PUBLISHER, ANY),
     "publisher, cancelled again": Play(publisher, None, ("consumer",), ANY, more=1),

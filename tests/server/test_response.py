@@ -282,7 +282,7 @@ async def test_an_owned_runs_reconnect_starts_nothing() -> None:
     async with loom.connect("memory://", app=echo.app, worker=True, drain=0) as client:
 
         def answer(request: Request) -> Response:
-            return loom.EventSourceResponse(client.stream(echo.actor, queue="nobody-serves-this"), request)
+            return loom.EventSourceResponse(client.stream(echo.actor.using(delay=1000)), request)
 
         async with serve(answer) as address:
             assert (await harness.ask(address, "HEAD", "/page")).status == 200

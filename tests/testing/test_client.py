@@ -50,6 +50,21 @@ async def test_input_is_checked_before_anything_is_sent() -> None:
         assert await client.runs() == []
 
 
+async def test_a_queue_that_nobody_could_ever_serve_is_refused() -> None:
+    async with loom.testing.client(app) as client:
+        with pytest.raises(loom.InvalidInput, match=r"no worker serves 'other', .*its worker serves default") as told:
+            await client.start("count", 1, queue="other")
+        assert told.value.details == {"field": "queue"}
+        with pytest.raises(loom.InvalidInput, match="no worker serves 'other'"):
+            await client.start(count.using(queue="other"), 1)
+        assert (await client.runs(), await client.entries()) == ([], [])
+        assert await client.execute(count, 1) == [0]
+    async with loom.connect("memory://", app=app, worker=True, queues=["other"], drain=0) as client:
+        assert await client.execute("count", 1, queue="other") == [0]
+        with pytest.raises(loom.InvalidInput, match="no worker serves 'default'"):
+            await client.start(count, 1)
+
+
 async def test_leaving_ends_what_still_runs() -> None:
     before = asyncio.all_tasks()
     async with asyncio.timeout(20), loom.testing.client(app) as client:

@@ -26,7 +26,7 @@ from .loops import Signals
 from .loops import run as run_loop
 from .options import flag
 from .places import shown, state_folder, store_url
-from .serve import Driver, block, log_to_stderr, tell
+from .serve import Driver, block, check_shared, log_to_stderr, tell
 from .target import BUILT_IN, load_app
 
 __all__ = ["demo", "first_free"]
@@ -57,8 +57,10 @@ def demo(
         raise UsageError(f"--port {port}: 0 to 65535")
     if no_worker and store is None:
         raise UsageError("--no-worker: name the --store that it shares with a loom worker")
-    log_to_stderr()
     url = store_url(store, {}) if store else "sqlite:///" + quote(str(state_folder(_ELSEWHERE) / "demo.db"))
+    if no_worker:
+        check_shared(url)
+    log_to_stderr()
     run_loop(lambda signals: _demo(url, port, not no_browser, not no_worker, signals))
 
 
@@ -69,7 +71,7 @@ async def _demo(url: str, port: int | None, browse: bool, drives: bool, signals:
 
     app = load_app(BUILT_IN)
     writer = await _writer()
-    driver = Driver(app, ("default",), limits.CONCURRENCY, limits.DEMO_LEASE, limits.DRAIN)
+    driver = Driver(app, None, limits.CONCURRENCY, limits.DEMO_LEASE, limits.DRAIN)
     async with open_store(url) as store, aclosing(StoreTransport(store, app.registry)) as transport:
         facts = Facts(loom.__version__, os.getpid(), writer)
         gateway = create_app(

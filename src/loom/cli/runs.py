@@ -14,6 +14,7 @@ from loom.connect import connect, open_store
 from loom.engine.client import Client
 from loom.engine.run import Run
 from loom.engine.transport import StoreTransport
+from loom.engine.unserved import unserved
 from loom.model import limits
 from loom.model.cursor import Cursor
 from loom.model.errors import LoomError, Unavailable, revive
@@ -66,10 +67,12 @@ def _row(head: Head) -> tuple[str, ...]:
 def show(run: RunId, /, *, where: Where | None = None, output: Listing = "table") -> None:
     """What is known of a run: state, input, times, result or error."""
 
-    async def ask(client: Client) -> Head:
-        return await client.run(run).status(full=True)
+    async def ask(client: Client) -> tuple[Head, str | None]:
+        head = await client.run(run).status(full=True)
+        return head, None if head.ended else unserved(head, await client.workers())
 
-    print(run_text(view_of(call(where, ask)), output))
+    head, note = call(where, ask)
+    print(run_text(view_of(head), output, waits=note))
 
 
 def tail(

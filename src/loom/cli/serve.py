@@ -15,7 +15,7 @@ from cyclopts import Parameter
 
 import loom
 from loom.app import App
-from loom.connect import default_ai, open_store
+from loom.connect import default_ai, is_alone, open_store
 from loom.engine.transport import StoreTransport
 from loom.engine.worker import Drained, Worker
 from loom.model import limits
@@ -31,7 +31,7 @@ from .places import shown, store_url
 from .samples import curl_line
 from .target import load_app, target_of
 
-__all__ = ["Driver", "block", "log_to_stderr", "serve", "tell", "worker"]
+__all__ = ["Driver", "block", "check_shared", "log_to_stderr", "serve", "tell", "worker"]
 
 StoreOption = Annotated[
     str | None,
@@ -39,7 +39,14 @@ StoreOption = Annotated[
         name="--store", help="As sqlite:///runs.db or redis://host (LOOM_STORE; default: SQLite in your state folder)."
     ),
 ]
-Queues = Annotated[list[str] | None, Parameter(name="--queue", negative="", help="A queue to serve; may be repeated.")]
+Queues = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--queue",
+        negative="",
+        help="A queue to serve; may be repeated (default: default, and those that the app's actors declare).",
+    ),
+]
 Concurrency = Annotated[int, Parameter(help="Runs that are driven at a time.")]
 Lease = Annotated[Seconds, Parameter(help="How long after this one is killed another worker takes over.")]
 Drain = Annotated[Seconds, Parameter(help="How long running producers may go on when we are told to stop.")]
@@ -74,10 +81,12 @@ def serve(
         return
     name = target_of(target, os.environ)
     app = load_app(name)
-    driver = None if no_worker else Driver(app, tuple(queue or ("default",)), concurrency, lease, drain)
+    driver = None if no_worker else Driver(app, queue, concurrency, lease, drain)
     keys = _keys(os.environ.get("LOOM_API_KEYS", ""))
     listening = _Listening(host, port, keys, tuple(allow_host or ()), tuple(allow_origin or ()))
     url = store_url(store, os.environ)
+    if no_worker:
+        check_shared(url)
     log_to_stderr()
     run_loop(lambda signals: _serve(name, app, url, listening, driver, signals))
 
@@ -95,8 +104,9 @@ def worker(
     """Drive the runs of a store."""
     name = target_of(target, os.environ)
     app = load_app(name)
-    driver = Driver(app, tuple(queue or ("default",)), concurrency, lease, drain)
+    driver = Driver(app, queue, concurrency, lease, drain)
     url = store_url(store, os.environ)
+    check_shared(url)
     log_to_stderr()
     run_loop(lambda signals: _work(name, app, url, driver, signals))
 
@@ -117,13 +127,13 @@ class _Listening:
 class Driver:
     """A worker to be, and how it stops."""
 
-    def __init__(self, app: App, queues: tuple[str, ...], concurrency: int, lease: float, drain: float) -> None:
+    def __init__(self, app: App, queues: Sequence[str] | None, concurrency: int, lease: float, drain: float) -> None:
         if concurrency < 1:
             raise UsageError(f"--concurrency {concurrency}: at least 1")
         if lease < limits.LEAST_LEASE:
             raise UsageError(f"--lease {lease:g}: at least 100ms")
         self._app = app
-        self._queues = queues
+        self.queues = tuple(queues or app.registry.queues)
         self._concurrency = concurrency
         self._lease = lease
         self._drain = drain
@@ -136,7 +146,7 @@ class Driver:
 
     @property
     def words(self) -> str:
-        queues = f"queue{'s' if len(self._queues) > 1 else ''} {', '.join(self._queues)}"
+        queues = f"queue{'s' if len(self.queues) > 1 else ''} {', '.join(self.queues)}"
         return f"{self._concurrency} runs at a time, {queues}, lease {self._lease:g} s"
 
     @asynccontextmanager
@@ -147,7 +157,7 @@ class Driver:
             Worker(
                 store,
                 self._app.registry,
-                queues=self._queues,
+                queues=self.queues,
                 concurrency=self._concurrency,
                 lease=self._lease,
                 drain=self._drain,
@@ -168,7 +178,8 @@ async def _serve(
     from loom.server.security import hosts_for
     from loom.server.serve import serving
 
-    async with open_store(url) as store, aclosing(StoreTransport(store, app.registry)) as transport:
+    served = (lambda: driver.queues) if driver is not None and is_alone(url) else None
+    async with open_store(url) as store, aclosing(StoreTransport(store, app.registry, served=served)) as transport:
         gateway = create_app(
             transport,
             keys=listening.keys,
@@ -233,6 +244,15 @@ def _account_of(drained: Drained) -> str:
         if runs
     ]
     return f"Stopped: {', '.join(told)}." if told else "Stopped."
+
+
+def check_shared(url: str) -> None:
+    """Raise `UsageError` for a store in which a process would find nothing but its own."""
+    if is_alone(url):
+        raise UsageError(
+            f"--store {shown(url)}: memory is one process's alone, so server and worker cannot share it",
+            details={"hint": "name a file (--store sqlite:///runs.db) or Redis, or let `loom serve` have its worker"},
+        )
 
 
 def tell(*lines: str) -> None:

@@ -98,8 +98,8 @@ def _room(width: int, header: Sequence[str], lines: Sequence[Sequence[Text]]) ->
     return width - sum(cells + _GAP for cells in taken) - _GAP
 
 
-def run_text(view: RunView, output: str) -> str:
-    """One run, whole."""
+def run_text(view: RunView, output: str, *, waits: str | None = None) -> str:
+    """One run, whole; `waits`: why it does not go on."""
     match output:
         case "json":
             return pretty(view)
@@ -108,7 +108,7 @@ def run_text(view: RunView, output: str) -> str:
     fields = {
         "run": view.id,
         "actor": view.actor,
-        "state": view.state,
+        "state": view.state if waits is None else f"{view.state}: {waits}",
         "key": view.key,
         "queue": view.queue,
         "priority": None if view.priority == "normal" else view.priority,

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from loom.connect import connect
 from loom.engine.run import Run
+from loom.engine.unserved import unserved_note
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.cursor import Cursor
@@ -56,6 +57,7 @@ class Watch:
         """
         told = asyncio.Event()
         reading = spawn(self._read(run, after), "loom-follow")
+        noting = spawn(self._note_unserved(run), "loom-unserved")
         leaving = spawn(told.wait(), "loom-leave")
         try:
             with self._signals.first(told.set):
@@ -64,7 +66,7 @@ class Watch:
                 self._pump.done.result()
             return reading.done() and reading.result() is None
         finally:
-            await cancel_and_wait(reading, leaving)
+            await cancel_and_wait(reading, leaving, noting)
 
     async def _read(self, run: Run[Any, Any], after: Cursor | None) -> None:
         async for chunk in run.chunks(after, raise_errors=False):
@@ -74,6 +76,15 @@ class Watch:
             self._pump.nudge()
             if len(self._show) > limits.SCREEN_CHARACTERS:
                 await self._pump.settle()
+
+    async def _note_unserved(self, run: Run[Any, Any]) -> None:
+        """Nothing comes: perhaps nobody is there from whom it could."""
+        await asyncio.sleep(limits.UNSERVED_AFTER)
+        seen = self.cursor
+        note = await unserved_note(run.transport, run.id)
+        if note is not None and self.cursor == seen:
+            self._show.aside(f"note: {note}\n")
+            self._pump.nudge()
 
     def note(self, text: str) -> None:
         """What a live line is to say from now on."""

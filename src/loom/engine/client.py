@@ -25,6 +25,7 @@ from .producer import Bound, Producer, Startable
 from .publisher import Publisher
 from .run import OwnedRun, Run
 from .transport import StoreTransport
+from .unserved import UnservedQueues
 
 __all__ = ["Client", "new_id"]
 
@@ -49,6 +50,7 @@ class Client:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        self._unserved = UnservedQueues(transport)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -225,6 +227,7 @@ class Client:
         self._check_open()
         meta = replace(request.meta(), owner_lease=owner_lease)
         await self._transport.start(meta)
+        self._unserved.started(meta)
         producer = request.producer
         if producer is None:
             return Run(self._transport, meta.run)
@@ -237,7 +240,10 @@ class Client:
     async def aclose(self) -> None:
         """Let go of the transport. Runs that are under way stay so."""
         self._closed = True
-        await self._transport.aclose()
+        try:
+            await self._unserved.aclose()
+        finally:
+            await self._transport.aclose()
 
     async def __aenter__(self) -> Self:
         return self

@@ -153,11 +153,11 @@ def check_lease(value: Any) -> None:
         raise UsageError(f"lease={value!r}: a number of seconds, at least {limits.LEAST_LEASE}")
 
 
-def check_worker(queues: Sequence[str], concurrency: Any, lease: Any, drain: Any) -> None:
+def check_worker(queues: Sequence[str] | None, concurrency: Any, lease: Any, drain: Any) -> None:
     """Raise `UsageError` for a worker that would take nothing, or never come to rest."""
-    if isinstance(queues, str) or not queues:
+    if isinstance(queues, str) or (queues is not None and not queues):
         raise UsageError(f"queues={queues!r}: a list of names, as ['default']")
-    for name in queues:
+    for name in queues or ():
         check_id(name, "queue")
         if name == PUBLISHED:
             raise UsageError(f"queues={queues!r}: {PUBLISHED!r} is where publishers are, and no worker's")

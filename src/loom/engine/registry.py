@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from loom.model.errors import UnknownProducer, UsageError
+from loom.model.run import DEFAULT_QUEUE
 
 from .producer import Producer
 
@@ -37,6 +38,12 @@ class Registry:
     def find(self, name: str) -> Producer[Any, Any] | None:
         """The producer of that name, if there is one."""
         return self._producers.get(name)
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The default queue and those that the producers declare: what a worker serves unless it is given others."""
+        declared = {producer.options.of_run().get("queue", DEFAULT_QUEUE) for producer in self}
+        return (DEFAULT_QUEUE, *sorted(declared - {DEFAULT_QUEUE}))
 
     def __iter__(self) -> Iterator[Producer[Any, Any]]:
         return iter(self._producers.values())

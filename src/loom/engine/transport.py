@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from math import inf
 from typing import Any
 
@@ -18,7 +18,6 @@ from loom.model.errors import (
     Conflict,
     ErrorInfo,
     InvalidInput,
-    LimitExceeded,
     LogEnded,
     LogNotFound,
     OutcomeUnknown,
@@ -44,12 +43,18 @@ __all__ = ["StoreTransport"]
 
 
 class StoreTransport:
-    """`Transport` over a store. With a `registry`, what is started is checked against it before anything is stored."""
+    """`Transport` over a store. With a `registry`, what is started is checked against it before anything is stored.
 
-    def __init__(self, store: Store, registry: Registry | None = None) -> None:
+    `served`: the queues of the only worker that can ever be on this store, if it is known that there can be no other;
+    starts in any other queue are refused then."""
+
+    def __init__(
+        self, store: Store, registry: Registry | None = None, *, served: Callable[[], Sequence[str]] | None = None
+    ) -> None:
         self._store = store
         self.hub = Hub(store)
         self._registry = registry
+        self._served = served
         self._closed = False
         self._watching: asyncio.Task[None] | None = None
 
@@ -70,6 +75,7 @@ class StoreTransport:
         return await self._started(meta, producer)
 
     async def _started(self, meta: Meta, producer: Producer[..., Any] | None) -> Head:
+        self._check_served(meta.queue)
         # An entry of a run that has ended is dropped by who claims it: nobody may for as long as its delay.
         head = None if meta.not_before is None else await self._find(meta.run)
         if head is None:
@@ -77,6 +83,15 @@ class StoreTransport:
         if not _same_request(head.meta, meta, producer):
             raise Conflict(f"run {meta.run!r} was started with another actor, key or input", details={"run": meta.run})
         return head
+
+    def _check_served(self, queue: str) -> None:
+        """Raises `InvalidInput` for a queue in which a run would wait for ever."""
+        if self._served is not None and queue not in (served := self._served()):
+            raise InvalidInput(
+                f"queue: no worker serves {queue!r}, and none can come: this store is one process's alone, and its"
+                f" worker serves {', '.join(served)}. Name the queue in that worker's queues",
+                details={"field": "queue"},
+            )
 
     async def _stored(self, meta: Meta) -> Head:
         try:
@@ -231,13 +246,8 @@ class StoreTransport:
     async def mark(self, run: str, reader: str, seq: int | None) -> None:
         check_id(reader, "reader")
         head = await self.store.head(run, full=False)
-        if head.meta.ahead is None or head.ended:
-            return
-        if seq is not None:
-            there = {mark.reader for mark in await self.store.marks(run)}
-            if len(there - {reader}) >= limits.READERS:
-                raise LimitExceeded(f"{limits.READERS} readers are attached to run {run!r}")
-        await self.store.mark(run, reader, seq)
+        if head.meta.ahead is not None and not head.ended:
+            await self.store.mark(run, reader, seq)
 
     async def aclose(self) -> None:
         self._closed = True

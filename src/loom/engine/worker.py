@@ -81,8 +81,8 @@ class Worker:
     """Drives up to `concurrency` runs at a time, and of each actor no more than that declares. An async context
     manager: entering starts it, leaving drains it. It also drains when its store says so (`Queue.ask_to_drain`).
 
-    `lease`: seconds after which another worker takes over when this one is killed. `drain`: seconds that running
-    producers get on shutdown.
+    `queues`: those that it serves (default: `Registry.queues`, as they are at each claim). `lease`: seconds after which
+    another worker takes over when this one is killed. `drain`: seconds that running producers get on shutdown.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Worker:
         registry: Registry,
         *,
         name: str | None = None,
-        queues: Sequence[str] = ("default",),
+        queues: Sequence[str] | None = None,
         concurrency: int = limits.CONCURRENCY,
         lease: float = limits.LEASE,
         drain: float = limits.DRAIN,
@@ -102,7 +102,7 @@ class Worker:
         self._store = store
         self._registry = registry
         self._strangers = Strangers(store, registry, self.name)
-        self._queues = tuple(queues)
+        self._given_queues = None if queues is None else tuple(queues)
         self._lease = lease
         self._drain_time = drain
         self._resources = resources or Resources()
@@ -148,6 +148,11 @@ class Worker:
                 await wait_out(self._drainer)
         finally:
             await self.drain()
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues that it serves."""
+        return self._registry.queues if self._given_queues is None else self._given_queues
 
     async def wait_asked(self) -> None:
         """Until somebody has asked it to drain, through the store. It has begun to."""
@@ -247,7 +252,7 @@ class Worker:
         claim: Claim | None = None
         try:
             claim = await self._store.claim(
-                self._queues,
+                self.queues,
                 self.name,
                 lease=self._lease,
                 wait=min(limits.CLAIM_WAIT, self._lease),
@@ -269,7 +274,7 @@ class Worker:
             name=self.name,
             host=socket.gethostname(),
             pid=os.getpid(),
-            queues=self._queues,
+            queues=self.queues,
             actors=tuple(sorted(producer.name for producer in self._registry)),
             concurrency=self._concurrency,
             running=len(self._held),

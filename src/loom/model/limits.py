@@ -107,7 +107,8 @@ READER_LEASE = 10.0
 """A reader of an `ahead` run that has not been heard of for this long no longer holds the producer."""
 
 READERS = 1000
-"""Readers that one `ahead` run may wait for: each has a mark, which the run looks at whenever one moves."""
+"""Readers that one `ahead` run may wait for: each has a mark, which the run looks at whenever one moves. Counts those
+that were heard of within `READER_LEASE`, whether they read in this process, through a server or by a store."""
 
 LEAVE = 1.0
 """How long a reader that leaves tries to say so; then its mark lapses by itself."""
@@ -169,6 +170,12 @@ SILENT_WORKERS = 100
 
 ATTEND_EVERY = 5.0
 """A worker tells of itself at least this often, and hears so soon that it was asked to drain."""
+
+UNSERVED_AFTER = 3.0
+"""A run that waits for so long is looked at: does any worker serve its queue? Workers that start register at once."""
+
+UNSERVED_PAUSE = 60.0
+"""A client warns of a queue that no worker serves this often at most, however many runs it starts in it."""
 
 STRANGER_WAIT = 60.0
 """For so long a worker leaves the runs of an actor that no worker knows: while a release is rolled out, gateways that
@@ -481,6 +488,10 @@ CACHE_BYTES = 8 << 20
 """Each connection's page cache: the indexes' hot pages of some thousand open runs."""
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
+
+LEAST_RETENTION = 60.0
+"""An ended run is kept at least this long, also with a retention of 0: those that wait for its result have to read it.
+A reader whose connection died unseen learns of it within `SILENCE`, and is back within `RECONNECT`'s longest pause."""
 
 REDIS_RETENTION = 3600.0
 """Ended runs are kept for this long in Redis, whose memory is dear, unless the run or the app says otherwise."""

@@ -169,11 +169,14 @@ class Logs(Protocol):
         ...
 
     async def mark(self, run: str, reader: str, seq: int | None) -> None:
-        """Reader `reader` has read through `seq` (its beat counts up); None: it has left. Idempotent."""
+        """Reader `reader` has read through `seq` (its beat changes); None: it has left. Idempotent.
+
+        A reader that has not marked for `limits.READER_LEASE`, by the store's clock, is forgotten, and counts no more.
+        Raises `LimitExceeded` for a new one beside `limits.READERS` others."""
         ...
 
     async def marks(self, run: str) -> list[Mark]:
-        """The attached readers' marks."""
+        """The attached readers' marks, without those that are forgotten."""
         ...
 
 

@@ -14,6 +14,7 @@ from .priority import Priority
 
 __all__ = [
     "DECLARABLE",
+    "DEFAULT_QUEUE",
     "ID_PATTERN",
     "NO_INPUT",
     "PRIVATE",
@@ -49,6 +50,9 @@ PRIVATE = "cli."
 PUBLISHED = "loom.published"
 """The queue of runs that no worker drives: a publisher holds its own entry there, and an entry that lapsed is a
 publisher that died. Whoever claims one ends its run."""
+
+DEFAULT_QUEUE = "default"
+"""The queue of runs for which nobody names one."""
 
 DECLARABLE = ("queue", "timeout", "idle_timeout", "ahead", "priority", "retention")
 """Fields of `Meta` that an actor may declare for its runs, and a start may override."""
@@ -92,12 +96,12 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
     run: str
     actor: str
     input: msgspec.Raw = NO_INPUT
-    queue: str = "default"
+    queue: str = DEFAULT_QUEUE
     key: str | None = None
     """Runs of one actor and key go one at a time, in the order they were started."""
     created: float = 0.0
     retention: float | None = None
-    """How long the run is kept after its end; None: the store's own time."""
+    """How long the run is kept after its end, as it was asked for; None: the store's own time. See `kept_for`."""
     owner_lease: float | None = None
     """An owned run is cancelled when its owner's heartbeat (`Logs.touch`) stands still for this long."""
     timeout: float | None = None
@@ -119,6 +123,12 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
     def published(self) -> bool:
         """Whether a publisher writes it, outside any producer."""
         return self.queue == PUBLISHED
+
+    def kept_for(self, default: float | None) -> float | None:
+        """Seconds that the run is kept after its end: its own retention, else the store's `default` (None: for ever);
+        never less than `limits.LEAST_RETENTION`."""
+        retention = default if self.retention is None else self.retention
+        return None if retention is None else max(retention, limits.LEAST_RETENTION)
 
     def same_request(self, other: Meta) -> bool:
         """Whether both ask for the same: actor, key and input (G: starting twice is starting once)."""
@@ -232,7 +242,8 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """How far an attached reader of an `ahead` run has read; `beat` is its heartbeat, a counter."""
+    """How far an attached reader of an `ahead` run has read; `beat` is its heartbeat: another number with each mark, in
+    milliseconds of the store's clock."""
 
     reader: str
     seq: int

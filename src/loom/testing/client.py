@@ -12,7 +12,8 @@ __all__ = ["client"]
 
 
 def client(app: App, *, drain: float = 0.0) -> AbstractAsyncContextManager[Client]:
-    """``async with loom.testing.client(app) as client``: runs start, stream and end for real, in memory.
+    """``async with loom.testing.client(app) as client``: runs start, stream and end for real, in memory, whichever
+    queues their actors declare.
 
     Leaving the block ends what still runs after `drain` seconds.
     """

@@ -123,6 +123,17 @@ def test_what_a_user_brings_is_simulated() -> None:
     assert max(told) > 1, "no attempt was lost"
 
 
+def test_a_declared_queue_is_served() -> None:
+    app = loom.App()
+
+    @app.actor(queue="jobs")
+    async def report(rows: int) -> int:
+        return rows
+
+    report_of = simulate(app, [("report", {"rows": 3})], faults=Faults.none(), seconds=1, cancels=0)
+    assert report_of.ok, report_of
+
+
 def test_what_cannot_be_simulated_is_refused() -> None:
     app = loom.App()
 
@@ -133,6 +144,8 @@ def test_what_cannot_be_simulated_is_refused() -> None:
     for runs in ([], [("threaded", None)], [("nobody", None)]):
         with pytest.raises(loom.UsageError):
             simulate(app, runs)
+    with pytest.raises(loom.UsageError, match="no worker serves queue 'other'"):
+        simulate(APP, [("tokens", {"n": 1}, {"queue": "other"})])
     with pytest.raises(loom.UsageError, match="lost_reply"):
         simulate(APP, RUNS, faults=Faults(lost_reply=1.5))
 

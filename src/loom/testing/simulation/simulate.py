@@ -84,6 +84,11 @@ def _check_runs(app: App, runs: Runs) -> None:
     for actor in {run[0] for run in runs}:
         if app.registry.get(actor).threaded:
             raise UsageError(f"actor {actor!r} runs in a thread, which has no virtual time")
+    for queue in {run[2].get("queue") for run in runs if len(run) > 2}:
+        if queue is not None and queue not in app.registry.queues:
+            raise UsageError(
+                f"no worker serves queue {queue!r}: those simulated serve {', '.join(app.registry.queues)}"
+            )
 
 
 class _Plan:
