@@ -230,6 +230,17 @@ async def test_a_run_is_kept_as_long_as_its_actor_says(place: Place) -> None:
         assert kept == {"plain": 3600, "by name": 3600, "brief": 60, "used": 5, "said": 0, "foreign": None}
 
 
+async def test_the_result_of_a_run_that_is_not_to_be_kept_is_read_all_the_same(place: Place) -> None:
+    app = loom.App(retention=0)
+
+    @app.actor
+    async def add(a: int, b: int) -> int:
+        return a + b
+
+    async with connected(*place)(app) as client:
+        assert await asyncio.gather(*(client.execute(add, n, 1) for n in range(20))) == list(range(1, 21))
+
+
 @pytest.mark.parametrize("retention", [-1, float("inf"), float("nan"), "1h"])
 def test_a_retention_that_is_none(retention: Any) -> None:
     with pytest.raises(loom.UsageError, match="retention"):

@@ -14,7 +14,7 @@ from loom.engine.hub import Feed, Hub
 from loom.model import limits
 from loom.model.chunk import Chunk, Page
 from loom.model.cursor import Cursor, make_epoch
-from loom.model.errors import CursorExpired, HandleClosed, LogNotFound, Unavailable
+from loom.model.errors import CursorExpired, HandleClosed, LimitExceeded, LogNotFound, Unavailable
 from loom.model.ports import Notice
 from loom.model.run import Meta
 from loom.stores.memory import MemoryStore
@@ -619,6 +619,24 @@ async def test_a_viewer_that_resumes_begins_where_it_is(store: FaultStore, hub: 
     await anext(viewer)
     assert [mark.seq for mark in await store.marks("run")] == [3]
     await viewer.aclose()
+
+
+async def test_viewers_of_a_run_with_ahead_are_bounded(
+    store: FaultStore, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "READERS", 1)
+    author = await Author.start(store, ahead=5)
+    first = Watcher(hub)
+    await first.saw(1)
+    with pytest.raises(LimitExceeded, match="1 readers are attached to run 'run'"):
+        await anext(hub.follow("run"))
+    assert [mark.seq for mark in await store.marks("run")] == [1]
+    await cancel_and_wait(first.task)
+    await first.viewer.aclose()
+    second = Watcher(hub)
+    await second.saw(1)
+    await author.say("complete")
+    await second.task
 
 
 @pytest.mark.parametrize(("ahead", "attach"), [(None, True), (5, False)])

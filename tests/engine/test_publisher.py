@@ -629,7 +629,10 @@ async def test_a_log_with_keep_goes_on(store: FaultStore, client: Client, monkey
     assert 15_000 <= len(text) <= 25_000
 
 
-async def test_it_is_kept_as_long_as_it_says(store: FaultStore, client: Client) -> None:
+async def test_it_is_kept_as_long_as_it_says(
+    store: FaultStore, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LEAST_RETENTION", 0.0)
     async with client.publisher("job", retention=0):
         pass
     await store.sweep()

@@ -9,6 +9,7 @@ import pytest
 
 from loom.engine.readers import Readers
 from loom.model import limits
+from loom.model.errors import LimitExceeded
 from loom.stores.memory import MemoryStore
 from loom.tasks import cancel_and_wait, spawn
 from tests.faults.store import FaultStore
@@ -97,6 +98,36 @@ async def test_a_reader_that_is_not_heard_of_lapses(
     await readers.room(50)
     waited = virtual_time() - before
     assert limits.READER_LEASE <= waited <= limits.READER_LEASE * (1 + 1 / limits.RENEW_FRACTION)
+
+
+@pytest.mark.parametrize("silent", [0.0, 2 * limits.READER_LEASE])
+async def test_a_reader_that_died_is_waited_for_once_by_all_attempts(
+    virtual_time: Callable[[], float], silent: float
+) -> None:
+    """And by none, if it died long before the first."""
+    store = MemoryStore(clock=virtual_time)
+    await open_log(store)
+    await store.mark("run", "gone", 0)
+    await asyncio.sleep(silent)
+    before = virtual_time()
+    for _ in range(3):
+        attempt = Readers(store, "run", AHEAD)
+        await attempt.room(50)
+        attempt.close()
+    waited = virtual_time() - before
+    assert waited < 0.1 if silent else waited < 1.5 * limits.READER_LEASE
+
+
+async def test_a_thousand_readers_that_died_shut_out_nobody(virtual_time: Callable[[], float]) -> None:
+    store = MemoryStore(clock=virtual_time)
+    await open_log(store)
+    for number in range(limits.READERS):
+        await store.mark("run", f"gone-{number}", 0)
+    with pytest.raises(LimitExceeded):
+        await store.mark("run", "new", 0)
+    await asyncio.sleep(limits.READER_LEASE + 1)
+    await store.mark("run", "new", 0)
+    assert [mark.reader for mark in await store.marks("run")] == ["new"]
 
 
 async def test_a_reader_that_is_slow_but_alive_is_waited_for(

@@ -52,9 +52,27 @@ async def test_marks() -> None:
         for _ in range(2):
             assert (await r.ask("POST", "/runs/r/readers/a", {"seq": None})).status == 204
         assert await marks(r) == {"b": 7}
-        for _ in range(2):
+        beats = set()
+        for _ in range(3):
             await r.ask("POST", "/runs/r/readers/b", {"seq": 7})
-        assert [mark.beat for mark in await r.store.marks("r")] == [3]
+            beats |= {mark.beat for mark in await r.store.marks("r")}
+        assert len(beats) == 3
+
+
+async def test_connections_are_bounded_with_the_other_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "READERS", 2)
+    async with rig() as r:
+        await r.begin(ahead=3)
+        assert (await r.ask("POST", "/runs/r/readers/a", {"seq": 0})).status == 204
+        async with r.viewer("/runs/r/events") as viewer:
+            assert (await viewer.event()).type == "start"
+            await r.say("r", Chunk("data", 1))
+            await viewer.event()
+            assert (await r.ask("POST", "/runs/r/readers/b", {"seq": 0})).status == 429
+            async with r.viewer("/runs/r/events?named=0") as other:
+                told = [event.data for event in await other.rest()]
+            assert b"limit_exceeded" in told[-1]
+        await r.end()
 
 
 async def test_where_nothing_waits_nothing_is_noted() -> None:

@@ -206,6 +206,17 @@ async def test_ended_runs_are_kept_for_the_retention() -> None:
     assert [head.meta.run for head in await store.heads()] == ["open"]
 
 
+async def test_a_retention_of_nothing_is_as_long_as_its_readers_need() -> None:
+    for default, own in ((0.0, None), (None, 0.0), (100.0, 1.0)):
+        clock = ManualClock()
+        store = MemoryStore(retention=default, clock=clock)
+        await (await Author.start(store, "run", retention=own)).say("complete")
+        clock.advance(limits.LEAST_RETENTION - 1)
+        assert (await store.sweep()).dropped == 0
+        clock.advance(2.0)
+        assert (await store.sweep()).dropped == 1
+
+
 async def test_without_retention_runs_are_kept() -> None:
     clock = ManualClock()
     store = MemoryStore(retention=None, clock=clock)
@@ -216,16 +227,16 @@ async def test_without_retention_runs_are_kept() -> None:
 
 async def test_a_runs_own_retention_comes_first() -> None:
     """Shorter or longer, also where the store drops nothing by itself."""
-    for default in (100.0, None):
+    for default in (1000.0, None):
         clock = ManualClock()
         store = MemoryStore(retention=default, clock=clock)
-        for run, retention in (("long", 1000.0), ("plain", None), ("brief", 10.0)):
+        for run, retention in (("long", 10000.0), ("plain", None), ("brief", 100.0)):
             await (await Author.start(store, run, retention=retention)).say("complete")
         kept = []
         for _ in range(4):
             await store.sweep()
             kept.append([head.meta.run for head in await store.heads()])
-            clock.advance(5.0 * 10 ** len(kept))
+            clock.advance(50.0 * 10 ** len(kept))
         plain = ["plain"] * (default is None)
         assert kept == [["brief", "plain", "long"], ["plain", "long"], [*plain, "long"], plain]
 
@@ -317,11 +328,11 @@ async def test_a_run_that_came_again_is_kept_from_its_own_end() -> None:
 async def test_a_sweep_does_a_bounded_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SWEEP_RUNS", 2)
     clock = ManualClock()
-    store = MemoryStore(retention=1.0, clock=clock)
+    store = MemoryStore(retention=100.0, clock=clock)
     for number in range(3):
         await ended(store, f"ended-{number}")
         await store.create(Meta(run=f"open-{number}", actor="actor"))
-    clock.advance(2.0)
+    clock.advance(101.0)
     sweeps = [await store.sweep() for _ in range(3)]
     assert [(swept.requeued, swept.dropped) for swept in sweeps] == [(2, 2), (1, 1), (0, 0)]
 

@@ -71,6 +71,18 @@ async def test_a_runs_own_retention_comes_first(store: SqliteStore, wall: Manual
         assert await names(store) == left
 
 
+@pytest.mark.parametrize("keep", [Retention(age=0.0), Retention(age=None)])
+async def test_a_retention_of_nothing_is_as_long_as_its_readers_need(
+    store: SqliteStore, wall: ManualClock, keep: Retention
+) -> None:
+    await (await Author.start(store, "own", retention=0.0)).say("complete")
+    await ended(store, "plain")
+    wall.advance(limits.LEAST_RETENTION - 1)
+    assert (await store.sweep()).dropped == 0
+    wall.advance(2)
+    assert (await store.sweep()).dropped == (1 if keep.age is None else 2)
+
+
 @pytest.mark.parametrize("keep", [Retention(age=None, max_runs=1)])
 async def test_a_bound_in_size_comes_before_a_runs_retention(store: SqliteStore) -> None:
     """The oldest goes, whatever it was to be kept for."""
@@ -160,7 +172,7 @@ async def test_a_sweep_is_bounded_and_the_next_goes_on(
         for _ in range(8):
             await author.say("data")
         await author.say("complete")
-    wall.advance(1)
+    wall.advance(limits.LEAST_RETENTION + 1)
     assert [(await store.sweep()).dropped for _ in range(3)] == [4, 2, 0]
     left = [rows(path, "batch")]
     while left[-1]:

@@ -23,6 +23,7 @@ from loom.model.ports import Durability, Fence, Notice, Notify, Swept, Unwatch
 from loom.model.run import Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo, inbox_of, run_of
 from loom.stores.inbox import check_room
 from loom.stores.orphans import ending_batch, is_idle
+from loom.stores.positions import beat_after, is_forgotten, too_many_readers
 from loom.stores.watchers import Watchers
 
 from .queue import Queue
@@ -50,7 +51,7 @@ class MemoryStore:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._retention = inf if retention is None else retention
+        self._retention = retention
         self._max_bytes = max_bytes
         self._bytes = 0
         self._clock = clock
@@ -246,12 +247,22 @@ class MemoryStore:
         if seq is None:
             marks.pop(reader, None)
         else:
-            before = marks.get(reader)
-            marks[reader] = Mark(reader, seq, before.beat + 1 if before else 1)
+            now, before = self._clock(), marks.get(reader)
+            if before is None:
+                self._admit_reader(run, now)
+            marks[reader] = Mark(reader, seq, beat_after(None if before is None else before.beat, now))
         self._watchers.tell(run, Notice(marks=True))
 
     async def marks(self, run: str) -> list[Mark]:
-        return list(self._run(run).marks.values())
+        now = self._clock()
+        return [mark for mark in self._run(run).marks.values() if not is_forgotten(mark.beat, now)]
+
+    def _admit_reader(self, run: str, now: float) -> None:
+        marks = self._run(run).marks
+        for silent in [mark.reader for mark in marks.values() if is_forgotten(mark.beat, now)]:
+            del marks[silent]
+        if len(marks) >= limits.READERS:
+            raise too_many_readers(run)
 
     # --- the queue ---------------------------------------------------------------------------------------------------
 
@@ -321,7 +332,8 @@ class MemoryStore:
 
     def _end(self, run: Run, batch: Batch) -> None:
         run.end(batch)
-        run.expires = self._clock() + (self._retention if run.meta.retention is None else run.meta.retention)
+        retention = run.meta.kept_for(self._retention)
+        run.expires = inf if retention is None else self._clock() + retention
         self._left_queue(run)
         self._unqueued.pop(run.meta.run, None)
         self._watchers.tell(inbox_of(run.meta.run), Notice(ended=True))

@@ -278,28 +278,60 @@ local function touch(keys, args)
   return 1
 end
 
--- reader, and the seq unless it has left
+-- Marks as `loom.stores.positions` has them: a beat is the server's time of the mark in milliseconds, and a reader that
+-- has been silent for `silence` of them is forgotten
+
+local function milliseconds()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+local function beat_of(mark) return tonumber(string.match(mark, ' (%d+)')) or 0 end
+
+local function live_marks(marks, silence)
+  local all, live, silent, now = redis.call('HGETALL', marks), {}, {}, milliseconds()
+  for i = 1, #all, 2 do
+    if math.abs(now - beat_of(all[i + 1])) > tonumber(silence) then
+      silent[#silent + 1] = all[i]
+    else
+      live[#live + 1] = all[i]
+      live[#live + 1] = all[i + 1]
+    end
+  end
+  return live, silent
+end
+
+-- reader, how long one may be silent, how many there may be, and the seq unless it has left
 
 local function mark(keys, args)
   local head, marks = keys[1], keys[5]
   if redis.call('EXISTS', head) == 0 then return refuse('GONE') end
-  if args[2] then
-    local before = redis.call('HGET', marks, args[1])
-    local beat = before and tonumber(string.match(before, ' (%d+)')) or 0
-    redis.call('HSET', marks, args[1], args[2] .. ' ' .. whole(beat + 1))
+  local reader, silence, most, seq = args[1], args[2], args[3], args[4]
+  if seq then
+    local before, beat = redis.call('HGET', marks, reader), milliseconds()
+    if before then
+      if math.abs(beat - beat_of(before)) <= tonumber(silence) then beat = math.max(beat, beat_of(before) + 1) end
+    else
+      local live, silent = live_marks(marks, silence)
+      for _, name in ipairs(silent) do redis.call('HDEL', marks, name) end
+      if #live / 2 >= tonumber(most) then return refuse('READERS') end
+    end
+    redis.call('HSET', marks, reader, seq .. ' ' .. whole(beat))
     local left = redis.call('PTTL', head)
     if left > 0 then redis.call('PEXPIRE', marks, left) end
   else
-    redis.call('HDEL', marks, args[1])
+    redis.call('HDEL', marks, reader)
   end
   redis.call('HINCRBY', head, 'marked', 1)
   publish(head, 'm')
   return 1
 end
 
-local function marks_of(keys)
+-- how long a reader may be silent
+
+local function marks_of(keys, args)
   if redis.call('EXISTS', keys[1]) == 0 then return refuse('GONE') end
-  return redis.call('HGETALL', keys[5])
+  return (live_marks(keys[5], args[1]))
 end
 
 -- --- the queue ------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from loom.model.ports import Fence
 from loom.model.run import Head, Mark, Meta, RunState, run_of, state_of
 from loom.stores.inbox import check_room
 from loom.stores.orphans import ending_batch, is_idle
+from loom.stores.positions import too_many_readers
 from loom.stores.stored import check_whole, split
 from loom.wire.json import check_size, encode, ending_of
 
@@ -54,7 +55,7 @@ class Logs:
 
     async def create(self, meta: Meta) -> Head:
         epoch = make_epoch(1, _digits())
-        keep = self._retention if meta.retention is None else meta.retention
+        keep = meta.kept_for(self._retention)
         args = (*split(meta), epoch, -1 if keep is None else _milliseconds(keep))
         return _head(meta.run, await self._servers.write("create", self._keys.of(meta.run), *args))
 
@@ -184,10 +185,11 @@ class Logs:
     # --- readers' marks ----------------------------------------------------------------------------------------------
 
     async def mark(self, run: str, reader: str, seq: int | None) -> None:
-        await self._call("mark", run, reader, *(() if seq is None else (seq,)))
+        silence = _milliseconds(limits.READER_LEASE)
+        await self._call("mark", run, reader, silence, limits.READERS, *(() if seq is None else (seq,)))
 
     async def marks(self, run: str) -> list[Mark]:
-        flat = await self._call("marks", run)
+        flat = await self._call("marks", run, _milliseconds(limits.READER_LEASE))
         return [_mark(reader, text) for reader, text in _pairs(flat)]
 
     # --- inside ------------------------------------------------------------------------------------------------------
@@ -237,6 +239,8 @@ def _refusal(refused: Refused, run: str) -> LoomError:
             return _no_run(run)
         case "FENCED":
             return Fenced(f"a newer writer has taken over run {run!r}")
+        case "READERS":
+            return too_many_readers(run)
         case "ENDED":
             return LogEnded(f"run {run!r} has ended")
         case "CONFLICT":

@@ -14,6 +14,7 @@ from loom.model.ports import Fence, Notice
 from loom.model.run import Head, Mark, Meta, RunState, inbox_of, run_of, state_of
 from loom.stores.inbox import check_room
 from loom.stores.orphans import ending_batch, is_idle
+from loom.stores.positions import beat_after, is_forgotten, too_many_readers
 from loom.stores.stored import check_whole, error_of, join, split
 from loom.wire.json import encode, ending_of
 
@@ -202,16 +203,32 @@ def trim(session: Session, run: str, before: int) -> int:
 # --- readers' marks --------------------------------------------------------------------------------------------------
 
 
-def mark(session: Session, run: str, reader: str, seq: int | None) -> None:
+def mark(session: Session, run: str, reader: str, seq: int | None, now: float) -> None:
     number = _id(session, run)
     if seq is None:
         session.run(sql.UNMARK, number, reader)
     else:
-        session.run(sql.MARK, number, reader, seq)
+        found = session.one(sql.BEAT_OF, number, reader)
+        if found is None:
+            _admit_reader(session, run, number, now)
+        session.run(sql.MARK, number, reader, seq, beat_after(None if found is None else found[0], now))
     session.run(sql.ADD_CHANGE, schema.MARKS, run)
 
 
-def marks(session: Session, run: str) -> list[Mark]:
+def marks(session: Session, run: str, now: float) -> list[Mark]:
+    return [mark for mark in _marks(session, run) if not is_forgotten(mark.beat, now)]
+
+
+def _admit_reader(session: Session, run: str, number: int, now: float) -> None:
+    there = _marks(session, run)
+    silent = [mark.reader for mark in there if is_forgotten(mark.beat, now)]
+    for reader in silent:
+        session.run(sql.UNMARK, number, reader)
+    if len(there) - len(silent) >= limits.READERS:
+        raise too_many_readers(run)
+
+
+def _marks(session: Session, run: str) -> list[Mark]:
     rows = session.all(sql.MARKS_OF, run)
     if not rows:
         raise _no_run(run)
@@ -277,5 +294,5 @@ def _add(session: Session, run: str, state: _State, batch: Batch, *, ended: bool
 
 def _end(session: Session, run: str, state: _State, error: ErrorInfo | None, now: float) -> None:
     name = state_of(attempted=True, error=error, ended=True)
-    session.run(sql.END, state.id, name, None if error is None else encode(error), now)
+    session.run(sql.END, state.id, name, None if error is None else encode(error), now, limits.LEAST_RETENTION)
     session.run(sql.ADD_CHANGE, schema.LOOK, inbox_of(run))

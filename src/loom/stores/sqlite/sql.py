@@ -60,7 +60,7 @@ BEGIN_EPOCH = "UPDATE run SET epoch = ?2, epochs = ?3 WHERE id = ?1"
 BEGIN_ATTEMPT = "UPDATE run SET state = 'running', started = coalesce(started, ?2) WHERE id = ?1"
 END = """
 UPDATE run SET state = ?2, error = ?3, ended = ?4,
-    expires = ?4 + iif(json_valid(CAST(meta AS TEXT)), CAST(meta AS TEXT) ->> '$.retention', NULL)
+    expires = ?4 + max(iif(json_valid(CAST(meta AS TEXT)), CAST(meta AS TEXT) ->> '$.retention', NULL), ?5)
 WHERE id = ?1
 """
 TOUCH = "UPDATE run SET beat = beat + (ended IS NULL) WHERE name = ?1"
@@ -138,9 +138,8 @@ ADD_DEBRIS = "INSERT OR REPLACE INTO debris VALUES (?1, ?2)"
 
 # --- readers' marks --------------------------------------------------------------------------------------------------
 
-MARK = """
-INSERT INTO mark VALUES (?1, ?2, ?3, 1) ON CONFLICT DO UPDATE SET seq = excluded.seq, beat = beat + 1
-"""
+MARK = "INSERT OR REPLACE INTO mark VALUES (?1, ?2, ?3, ?4)"
+BEAT_OF = "SELECT beat FROM mark WHERE run = ?1 AND reader = ?2"
 UNMARK = "DELETE FROM mark WHERE run = ?1 AND reader = ?2"
 MARKS_OF = "SELECT reader, seq, mark.beat FROM run LEFT JOIN mark ON mark.run = run.id WHERE name = ?1"
 

@@ -197,10 +197,10 @@ class SqliteStore:
     # --- readers' marks ----------------------------------------------------------------------------------------------
 
     async def mark(self, run: str, reader: str, seq: int | None) -> None:
-        await self._write(partial(runs.mark, run=run, reader=reader, seq=seq))
+        await self._write(partial(runs.mark, run=run, reader=reader, seq=seq, now=self._wall()))
 
     async def marks(self, run: str) -> list[Mark]:
-        return await self._read(partial(runs.marks, run=run))
+        return await self._read(partial(runs.marks, run=run, now=self._wall()))
 
     # --- the queue ---------------------------------------------------------------------------------------------------
 

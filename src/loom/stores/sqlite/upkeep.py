@@ -40,7 +40,8 @@ def expire(session: Session, retention: Retention, now: float) -> int:
     """Drop some of the runs that are too old, by their own retention or the store's, or too many. Returns how many."""
     dropped = session.run(sql.DROP_EXPIRED, now, limits.DROP_RUNS)
     if retention.age is not None:
-        dropped += session.run(sql.DROP_AGED, now - retention.age, limits.DROP_RUNS)
+        age = max(retention.age, limits.LEAST_RETENTION)
+        dropped += session.run(sql.DROP_AGED, now - age, limits.DROP_RUNS)
     if retention.max_runs is not None:
         surplus = session.value(sql.ENDED_RUNS) - retention.max_runs
         if surplus > 0:

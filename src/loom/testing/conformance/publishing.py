@@ -85,8 +85,11 @@ class PublishingConformance(Suite):
 
     # --- how long a run is kept --------------------------------------------------------------------------------------
 
-    async def test_an_ended_run_is_kept_for_its_own_retention(self, store: Store) -> None:
+    async def test_an_ended_run_is_kept_for_its_own_retention(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """What its start says comes before what the store does by default."""
+        monkeypatch.setattr(limits, "LEAST_RETENTION", 0.0)
         for run, retention in (("brief", 0.0), ("long", 1e9), ("plain", None)):
             await (await Author.start(store, run, retention=retention)).say("complete")
         await Author.start(store, "open", retention=0.0)
@@ -95,8 +98,23 @@ class PublishingConformance(Suite):
         with pytest.raises(LogNotFound):
             await store.head("brief")
 
-    async def test_retention_waits_for_the_acknowledgement(self, store: Store) -> None:
+    async def test_an_ended_run_is_kept_until_who_waited_for_it_has_read_it(self, store: Store) -> None:
+        """Whatever its retention: its result is of no use where nobody can read it."""
+        claims = []
+        for run, retention in (("none", 0.0), ("brief", limits.LEAST_RETENTION / 2)):
+            await store.put(meta(run, retention=retention))
+            claims.append(await must_claim(store))
+            await (await Author.start(store, run, retention=retention)).say("data", "complete")
+        for claimed in claims:
+            await store.ack(claimed)
+        await store.sweep()
+        for run in ("none", "brief"):
+            assert (await store.head(run)).state == "completed"
+            assert [decode_chunk(line).type for _, line in await read_all(store, run)] == ["start", "data", "complete"]
+
+    async def test_retention_waits_for_the_acknowledgement(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         """A run that its queue still holds is not dropped."""
+        monkeypatch.setattr(limits, "LEAST_RETENTION", 0.0)
         await store.put(meta(retention=0.0))
         claimed = await must_claim(store)
         await (await Author.start(store, retention=0.0)).say("complete")

@@ -270,6 +270,33 @@ class RunConformance(Suite):
         await store.touch("run")
         assert (await store.head("run")).beat == beats[-1]
 
+    async def test_readers_are_bounded(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Those that are there may go on, and one that leaves makes room."""
+        monkeypatch.setattr(limits, "READERS", 2)
+        await Author.start(store)
+        for reader in ("a", "b", "a"):
+            await store.mark("run", reader, 1)
+        for _ in range(2):
+            with pytest.raises(LimitExceeded):
+                await store.mark("run", "c", 1)
+        await store.mark("run", "a", None)
+        await store.mark("run", "c", 1)
+        assert sorted(mark.reader for mark in await store.marks("run")) == ["b", "c"]
+
+    async def test_a_reader_that_is_silent_is_forgotten(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It holds up nobody, and takes nobody's place."""
+        monkeypatch.setattr(limits, "READERS", 2)
+        await Author.start(store)
+        for reader in ("a", "b"):
+            await store.mark("run", reader, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(limits, "READER_LEASE", -1.0)  # as if every mark were older than a reader may be silent
+            assert await store.marks("run") == []
+            await store.mark("run", "c", 1)
+        assert [mark.reader for mark in await store.marks("run")] == ["c"]
+        await store.mark("run", "a", 2)  # it was alive after all
+        assert sorted((mark.reader, mark.seq) for mark in await store.marks("run")) == [("a", 2), ("c", 1)]
+
     async def test_marks_tell_how_far_readers_are(self, store: Store) -> None:
         """The newest seq of each attached reader, with a heartbeat that counts up; who left is gone."""
         await Author.start(store)

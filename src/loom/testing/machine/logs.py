@@ -38,6 +38,7 @@ class History:
         self.tokens: dict[str, int] = {}
         self.sent: dict[tuple[str, str], Cursor] = {}
         self.messages: list[bytes] = []
+        self.marks: dict[str, int] = {}
 
     @property
     def tail(self) -> int:
@@ -319,6 +320,30 @@ class LogMachine(Machine):
         else:
             history.sent[sender, id] = self.do(sending)
             history.messages.append(message)
+
+    # --- readers -----------------------------------------------------------------------------------------------------
+
+    @rule(run=RUNS, reader=st.sampled_from("xyz"), seq=st.none() | NUMBERS)
+    def mark(self, run: str, reader: str, seq: int | None) -> None:
+        history = self.runs.get(run)
+        marking = self.store.mark(run, reader, seq)
+        if history is None:
+            self.refused(marking, LogNotFound)
+            return
+        self.do(marking)
+        history.marks.pop(reader, None)
+        if seq is not None:
+            history.marks[reader] = seq
+
+    @rule(run=RUNS)
+    def marks(self, run: str) -> None:
+        """Where the machine is slow, readers may have been forgotten meanwhile."""
+        history = self.runs.get(run)
+        if history is None:
+            self.refused(self.store.marks(run), LogNotFound)
+            return
+        found = self.do(self.store.marks(run))
+        assert {mark.reader: mark.seq for mark in found}.items() <= history.marks.items()
 
     # --- always ------------------------------------------------------------------------------------------------------
 
