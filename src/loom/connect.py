@@ -72,6 +72,7 @@ class connect:
             self._worker = {"queues": queues, "concurrency": concurrency, "lease": lease, "drain": drain}
         self._driving: Worker | None = None
         self._stack = AsyncExitStack()
+        self._check_loop: Callable[[], None] | None = None
 
     @property
     def drives(self) -> bool:
@@ -83,11 +84,14 @@ class connect:
             transport = await self._transport(stack)
             client = await stack.enter_async_context(Client(transport))
             self._stack = stack.pop_all()
+            self._check_loop = transport.check_loop
         return client
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._check_loop is not None:
+            self._check_loop()  # before anything is let go of: the block can still be left where it was entered
         await self._stack.__aexit__(kind, error, trace)
 
     async def _transport(self, stack: AsyncExitStack) -> Transport:

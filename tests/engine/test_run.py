@@ -190,6 +190,8 @@ async def test_an_ungrammatical_log_is_the_peer_s_fault() -> None:
     class Wrong:
         """A transport whose log begins in the middle."""
 
+        def check_loop(self) -> None: ...
+
         def follow(self, run: str, after: Cursor | None = None) -> AsyncIterator[Any]:
             return self._pages()
 

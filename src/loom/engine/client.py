@@ -225,6 +225,7 @@ class Client:
 
     async def _begin(self, request: _Request, owner_lease: float | None) -> Run[Any, Any]:
         self._check_open()
+        self._transport.check_loop()
         meta = replace(request.meta(), owner_lease=owner_lease)
         await self._transport.start(meta)
         self._unserved.started(meta)
@@ -239,6 +240,7 @@ class Client:
 
     async def aclose(self) -> None:
         """Let go of the transport. Runs that are under way stay so."""
+        self._transport.check_loop()
         self._closed = True
         try:
             await self._unserved.aclose()
@@ -246,6 +248,7 @@ class Client:
             await self._transport.aclose()
 
     async def __aenter__(self) -> Self:
+        self._transport.check_loop()
         return self
 
     async def __aexit__(self, *exc: object) -> None:

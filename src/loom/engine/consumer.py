@@ -14,6 +14,7 @@ from loom.model.errors import LogNotFound
 from loom.model.ports import Transport
 from loom.model.run import check_id
 
+from .affinity import LoopBound
 from .backoff import Backoff
 from .options import seconds
 from .run import Run
@@ -28,7 +29,7 @@ class Consumer:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    async def read(
+    def read(
         self,
         id: str,
         after: Cursor | str | None = None,
@@ -38,6 +39,11 @@ class Consumer:
     ) -> AsyncIterator[Chunk[Any]]:
         """Every chunk behind `after` to the end, as `Run.chunks`, which see. A run that is not there yet is waited for,
         up to `wait` seconds; then `LogNotFound` is raised."""
+        return LoopBound(self._read(id, after, wait, raise_errors), self._transport.check_loop)
+
+    async def _read(
+        self, id: str, after: Cursor | str | None, wait: float | timedelta, raise_errors: bool
+    ) -> AsyncIterator[Chunk[Any]]:
         run: Run[Any, Any] = Run(self._transport, check_id(id))
         await self._found(run, seconds(wait) or 0.0)
         async with aclosing(cast(Any, run.chunks(after, raise_errors=raise_errors))) as chunks:

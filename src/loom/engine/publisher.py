@@ -38,6 +38,7 @@ from loom.model.ports import Fence, Store
 from loom.model.run import Claim, Head, Meta
 from loom.tasks import TaskSet, cancel_and_wait
 
+from .affinity import LoopAffinity
 from .backoff import Backoff
 from .context import Previous
 from .drive import Voice
@@ -135,7 +136,7 @@ class Publisher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        opened = self._open
+        opened = self._here
         try:
             await opened.finish(error)
         finally:
@@ -146,6 +147,13 @@ class Publisher:
         if self._opened is None:
             raise HandleClosed("this publisher is not open: use it in `async with`")
         return self._opened
+
+    @property
+    def _here(self) -> _Opened:
+        """What is open, for calls that wait: in another event loop they raise `UsageError`."""
+        opened = self._open
+        opened.affinity.check()
+        return opened
 
     @property
     def attempt(self) -> int:
@@ -169,11 +177,11 @@ class Publisher:
 
     async def wait_cancelled(self) -> None:
         """Wait until somebody cancels the run. Raises what ends the publisher before: `Fenced`, `Unavailable`."""
-        await self._open.wait_cancelled()
+        await self._here.wait_cancelled()
 
     async def previous(self) -> Previous:
         """The output of earlier publishers of this run that still stands, in order, as far as it is kept."""
-        return await self._open.previous()
+        return await self._here.previous()
 
     async def publish(self, value: Any) -> None:
         """Say `value`, a `loom.Progress`, or a `loom.Chunk` of any type; waits while the pending batch is full.
@@ -184,30 +192,30 @@ class Publisher:
         log is full (`log_full`), `LimitExceeded` for what is too large, `LocalProtocolError` for reserved types and
         after the end. Nothing was said then.
         """
-        await self._open.publish(value)
+        await self._here.publish(value)
 
     async def flush(self) -> None:
         """Wait until all that was published is stored. Raises as `publish`."""
-        await self._open.flush()
+        await self._here.flush()
 
     async def receive(self, type: str | None = None) -> Message[Any]:
         """The first message that was sent to the run (of `type`) and that this publisher has not taken yet; waits.
 
         Raises as `publish`."""
-        return await self._open.receive(type)
+        return await self._here.receive(type)
 
     async def complete(self, result: Any = None) -> None:
         """End the run with its result; it is stored when this returns. Raises as `publish`."""
-        await self._open.complete(result)
+        await self._here.complete(result)
 
     async def fail(self, error: BaseException | ErrorInfo | str) -> None:
         """End the run with an error; it is stored when this returns. Raises as `publish`."""
-        await self._open.fail(error)
+        await self._here.fail(error)
 
     async def hand_over(self) -> None:
         """Leave the run unfinished for whoever publishes it next; all is stored when this returns. Unless somebody does
         within the lease, it ends with `run_lost`."""
-        await self._open.hand_over()
+        await self._here.hand_over()
 
 
 class _Opened:
@@ -215,6 +223,8 @@ class _Opened:
 
     def __init__(self, store: Store, claim: Claim, fence: Fence, lease: float, keep: Keep | None) -> None:
         self._store = store
+        self.affinity = LoopAffinity()
+        self.affinity.check()
         self._claim = claim
         self._lease = lease
         self.fence = fence

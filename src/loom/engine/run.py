@@ -31,6 +31,7 @@ from loom.tasks import cancel_and_wait, spawn, wait_out
 from loom.wire.codec import ANY, Codec
 from loom.wire.json import decode, decode_batch
 
+from .affinity import LoopBound
 from .options import seconds
 
 __all__ = ["OwnedRun", "Run"]
@@ -69,7 +70,7 @@ class Run(Generic[T, R]):
         """``await run`` is ``await run.result()``."""
         return self.result().__await__()
 
-    async def chunks(self, after: Cursor | str | None = None, *, raise_errors: bool = True) -> AsyncIterator[Chunk[T]]:
+    def chunks(self, after: Cursor | str | None = None, *, raise_errors: bool = True) -> AsyncIterator[Chunk[T]]:
         """Every chunk behind `after` (default: from the first) to the end, as it comes, nothing lost, nothing twice,
         over reconnects and restarts. Resume with the last chunk's `cursor`.
 
@@ -77,6 +78,9 @@ class Run(Generic[T, R]):
         the chunk instead), `CursorExpired` when the history at `after` is gone, `LogNotFound`, and
         `RemoteProtocolError` when the chunks stop although none has ended the run.
         """
+        return LoopBound(self._chunks(after, raise_errors), self._transport.check_loop)
+
+    async def _chunks(self, after: Cursor | str | None, raise_errors: bool = True) -> AsyncIterator[Chunk[T]]:
         cursor = Cursor.parse(after) if isinstance(after, str) else after
         last = cursor
         state = State.NEW if cursor is None else State.OPEN
@@ -101,15 +105,18 @@ class Run(Generic[T, R]):
         data = _read(self._yields, chunk.data, "data")
         return Chunk(chunk.type, data, chunk.progress, chunk.error, chunk.source, chunk.time, chunk.seq, chunk.epoch)
 
-    async def values(self, after: Cursor | str | None = None) -> AsyncIterator[T]:
+    def values(self, after: Cursor | str | None = None) -> AsyncIterator[T]:
         """What the producer yielded: the data of the data chunks.
 
         Raises as `chunks`, and `RunRestarted` when a new attempt takes back a value that was given. What lies before
         `after` counts as given, by whoever read up to there.
         """
+        return LoopBound(self._values(after), self._transport.check_loop)
+
+    async def _values(self, after: Cursor | str | None) -> AsyncIterator[T]:
         after = Cursor.parse(after) if isinstance(after, str) else after
         given = 0 if after is None else after.seq
-        async with aclosing(cast(Any, self.chunks(after))) as chunks:
+        async with aclosing(cast(Any, self._chunks(after))) as chunks:
             async for chunk in chunks:
                 if chunk.type == "data":
                     given = chunk.seq
@@ -129,7 +136,7 @@ class Run(Generic[T, R]):
         """(seq, data) of the data chunks and text deltas that still stand at the end, folded as they come."""
         standing: list[tuple[int, Any]] = []
         head = await self.status()
-        async with aclosing(cast(Any, self.chunks(head.earliest))) as chunks:
+        async with aclosing(cast(Any, self._chunks(head.earliest))) as chunks:
             async for chunk in chunks:
                 if chunk.type in ("data", "text-delta"):
                     standing.append((chunk.seq, chunk.data))
@@ -234,6 +241,7 @@ class OwnedRun(Generic[T, R]):
         return run
 
     async def __aexit__(self, *exc: object) -> None:
+        self._transport.check_loop()
         assert self._run is not None
         assert self._beat is not None
         if self._run._over:  # there is nothing to cancel
@@ -245,13 +253,19 @@ class OwnedRun(Generic[T, R]):
         finally:
             await wait_out(leave)
 
-    async def __aiter__(self) -> AsyncIterator[Chunk[T]]:
+    def __aiter__(self) -> AsyncIterator[Chunk[T]]:
+        return LoopBound(self._iterate(), self._transport.check_loop)
+
+    async def _iterate(self) -> AsyncIterator[Chunk[T]]:
         async with self as run, aclosing(cast(Any, run.chunks())) as chunks:
             async for chunk in chunks:
                 yield chunk
 
-    async def values(self) -> AsyncIterator[T]:
+    def values(self) -> AsyncIterator[T]:
         """Short for the block around ``run.values()``."""
+        return LoopBound(self._values(), self._transport.check_loop)
+
+    async def _values(self) -> AsyncIterator[T]:
         async with self as run, aclosing(cast(Any, run.values())) as values:
             async for value in values:
                 yield value

@@ -32,6 +32,7 @@ from loom.tasks import cancel_and_wait, spawn
 from loom.wire.data import encode_data
 from loom.wire.json import check_depth, check_size, encode
 
+from .affinity import LoopAffinity
 from .ending import error_chunk
 from .hub import Hub
 from .options import is_duration, is_whole
@@ -56,6 +57,8 @@ class StoreTransport:
         self._registry = registry
         self._served = served
         self._closed = False
+        self._affinity = LoopAffinity()
+        self.check_loop = self._affinity.check
         self._watching: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -63,9 +66,11 @@ class StoreTransport:
 
     @property
     def store(self) -> Store:
-        """Raises `HandleClosed` once this transport is closed, as then everything does that needs the store."""
+        """Raises `HandleClosed` once this transport is closed, and `UsageError` in another event loop, as then
+        everything does that needs the store."""
         if self._closed:
             raise closed()
+        self.check_loop()
         return self._store
 
     async def start(self, meta: Meta) -> Head:
@@ -198,11 +203,13 @@ class StoreTransport:
         await self.store.ask_to_drain(worker)
 
     async def actors(self) -> list[ActorInfo]:
+        self.check_loop()
         return [] if self._registry is None else sorted((p.info() for p in self._registry), key=lambda info: info.name)
 
     def follow(
         self, run: str, after: Cursor | None = None, *, attach: bool = True, take: Take | None = None
     ) -> AsyncIterator[Page]:
+        self.check_loop()
         self._watch()
         return self.hub.follow(run, after, attach=attach, take=take)
 
@@ -250,6 +257,7 @@ class StoreTransport:
             await self.store.mark(run, reader, seq)
 
     async def aclose(self) -> None:
+        self.check_loop()
         self._closed = True
         try:
             await self.hub.aclose()

@@ -293,7 +293,13 @@ class Surveyed(Protocol):
 
 
 class Transport(Protocol):
-    """How a client reaches runs: a store in this process, or a server. Errors are those of `Logs`."""
+    """How a client reaches runs: a store in this process, or a server. Errors are those of `Logs`.
+
+    Belongs to the event loop in which it is first used: every call in another one raises `UsageError`."""
+
+    def check_loop(self) -> None:
+        """Raise `UsageError` in any other event loop than that in which this was first called."""
+        ...
 
     async def start(self, meta: Meta) -> Head:
         """Start a run. Idempotent by `meta.run`; `Conflict` when that id is taken by another request.

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import httpx2
 
+from loom.engine.affinity import LoopAffinity
 from loom.model import limits
 from loom.model.errors import HandleClosed, LimitExceeded, Unavailable, UsageError, closed
 
@@ -28,6 +29,8 @@ class Lifetime:
 
     def __init__(self) -> None:
         self._scopes: set[asyncio.Timeout] = set()
+        self._affinity = LoopAffinity()
+        self.check_loop = self._affinity.check
         self.closed = False
 
     async def run(self, call: Callable[[], Awaitable[T]], timeout: float | None = None) -> T:
@@ -45,12 +48,14 @@ class Lifetime:
             raise
 
     def check(self) -> None:
-        """Raise `HandleClosed` once it is closed."""
+        """Raise `HandleClosed` once it is closed, and `UsageError` in another event loop."""
         if self.closed:
             raise closed()
+        self.check_loop()
 
     def close(self) -> None:
         """Idempotent."""
+        self.check_loop()
         self.closed = True
         now = asyncio.get_running_loop().time()
         for scope in self._scopes:

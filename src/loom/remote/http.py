@@ -73,6 +73,7 @@ class HttpTransport:
         self._connections = Connections(url, api_key=api_key, trust_env=trust_env, connect=self._patience.connect)
         self._outages = Outages(self._connections.place, told)
         self._calls = asyncio.Semaphore(limits.CALLS)
+        self.check_loop = self._connections.lifetime.check_loop
 
     def __repr__(self) -> str:
         return f"<HttpTransport {self._connections.place}>"
