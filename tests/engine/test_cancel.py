@@ -849,7 +849,7 @@ def given_at_each_await(clock: Clock, open: Open, play: Play) -> set[Place]:
 NEVER_WAITS = (
     "async with asyncio.timeout(",  # it only counts
     "async with self._arrived:",  # nobody keeps that lock over a wait
-    "async with aclosing(cast(Any, self.chunks(head.earliest)))",  # left only when its generator has ended
+    "async with aclosing(cast(Any, self._chunks(head.earliest)))",  # left only when its generator has ended
     "async with aclosing(cast(Any, self._transport.follow(self.id, after)))",  # likewise
     "async with aclosing(cast(Any, run.chunks(after, raise_errors=raise_errors)))",  # of a run without `ahead`
     "return await self._transport.actors()",  # known without asking
