@@ -28,7 +28,7 @@ def portal() -> Iterator[Portal]:
     portal = Portal()
     yield portal
     portal.close()
-    assert not portal._thread.is_alive()
+    assert portal._loop.is_closed()
 
 
 class Items:

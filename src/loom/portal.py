@@ -7,14 +7,14 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import Future
-from concurrent.futures import wait as wait_for
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, Self, TypeVar, cast
 
 from loom.model import limits
 from loom.model.errors import HandleClosed, UsageError, closed
+from loom.native import Signal, signal, start_thread, use_native_threads
 from loom.tasks import TaskSet, spawn, wind_up
 
 __all__ = ["Portal"]
@@ -33,17 +33,30 @@ class Portal:
         self._dropped: set[AsyncGenerator[Any, None]] = set()
         self._closing = TaskSet()
         self._stop = asyncio.Event()
-        ready: Future[asyncio.AbstractEventLoop] = Future()
-        self._thread = threading.Thread(target=self._main, args=(ready,), name="loom-portal", daemon=True)
-        self._thread.start()
-        self._loop = ready.result()
+        self._failed: BaseException | None = None
+        self._ended: Signal | None = None
+        ready = signal()
+        start_thread(partial(self._main, ready), "loom-portal", then=self._end)
+        ready.wait()
+        if self._failed is not None:
+            raise self._failed
 
-    def _main(self, ready: Future[asyncio.AbstractEventLoop]) -> None:
+    def _main(self, ready: Signal) -> None:
         """In the thread. Leaving the runner ends what is still going on."""
-        with asyncio.Runner() as runner:
-            ready.set_result(runner.get_loop())
-            runner.run(self._stopped())
-            runner.run(wind_up(limits.WIND_UP))
+        try:
+            with asyncio.Runner() as runner:
+                self._loop = runner.get_loop()
+                use_native_threads(self._loop)
+                ready.set()
+                runner.run(self._stopped())
+                runner.run(wind_up(limits.WIND_UP))
+        except Exception as error:  # no loop could be made (too many open files): its maker's error
+            self._failed = error
+            ready.set()
+
+    def _end(self) -> None:
+        if self._ended is not None:
+            self._ended.set()
 
     async def _stopped(self) -> None:
         await self._stop.wait()
@@ -59,17 +72,18 @@ class Portal:
             raise UsageError(
                 "this client is of the process that this one was forked from: connect in the child (loom.per_process)"
             )
-        if threading.current_thread() is self._thread:
+        if _running_loop() is self._loop:
             coro.close()
             raise UsageError("an async producer cannot use the blocking client: use loom.connect there")
         call = _Call(coro)
         try:
             self._hand_over(call)
-            return call.outcome.result()
+            call.ended.wait()
         except BaseException:
-            if not call.outcome.done():
+            if not call.is_over:
                 self._take_back(call)
             raise
+        return call.result()
 
     def _hand_over(self, call: _Call[Any]) -> None:
         with self._gate:
@@ -87,7 +101,7 @@ class Portal:
                 self._loop.call_soon_threadsafe(call.cancel)
             elif not call.handed_over:
                 call.cancel()
-        wait_for([call.outcome])
+        call.ended.wait()
 
     def post(self, begin: Callable[[], object]) -> None:
         """Have `begin` called on the loop, soon, without waiting; not at all once the portal is closed. Takes no lock:
@@ -128,8 +142,9 @@ class Portal:
             if self._closed:
                 return
             self._closed = True
+            self._ended = signal()
             self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+        self._ended.wait()
 
 
 class _Iteration(Generic[T]):
@@ -177,18 +192,19 @@ class _Ended(Exception):
 
 
 class _Call(Generic[T]):
-    """A call on its way to the loop and back."""
+    """A call on its way to the loop and back. Only one side writes at a time, so that no lock is needed."""
 
     handed_over = False
+    is_over = False
 
     def __init__(self, coro: Coroutine[Any, Any, T]) -> None:
         self._coro = coro
         self._task: asyncio.Task[T] | None = None
-        self.outcome: Future[T] = Future()
+        self.ended = signal()
 
     def begin(self) -> None:
         """On the loop."""
-        if not self.outcome.done():
+        if not self.is_over:
             self._task = spawn(self._coro, "loom-portal-call")
             self._task.add_done_callback(self._end)
 
@@ -196,18 +212,23 @@ class _Call(Generic[T]):
         """On the loop; its caller may have been interrupted before it was begun."""
         if self._task is not None:
             self._task.cancel()
-        elif not self.outcome.done():
+        elif not self.is_over:
             self._coro.close()
-            self._give_up()
+            self._end(None)
 
-    def _end(self, task: asyncio.Task[T]) -> None:
-        if task.cancelled():
-            self._give_up()
-        elif (error := task.exception()) is not None:
-            self.outcome.set_exception(error)
-        else:
-            self.outcome.set_result(task.result())
+    def _end(self, task: asyncio.Task[T] | None) -> None:
+        self.is_over = True
+        self.ended.set()
 
-    def _give_up(self) -> None:
-        self.outcome.cancel()
-        self.outcome.set_running_or_notify_cancel()
+    def result(self) -> T:
+        """Once it has ended."""
+        if self._task is None or self._task.cancelled():
+            raise CancelledError
+        return self._task.result()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
