@@ -15,6 +15,8 @@ from loom.cli.clean import clean
         ("\x1b[31mred\x1b[0m", "␛[31mred␛[0m"),
         ("bell\a tab\t", "bell␇ tab\t"),
         ("\x7f\x9b31m", "␡\ufffd31m"),
+        ("user\u202etxt.exe\u2069", "user\ufffdtxt.exe\ufffd"),
+        ("one\u2028two\u2029three", "one\ntwo\nthree"),
         ("日本 é 🙂", "日本 é 🙂"),
     ],
 )

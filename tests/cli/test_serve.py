@@ -268,3 +268,17 @@ def test_reload_starts_again_when_a_file_changes(loom_command: Loom, tmp_path: P
         assert server.wait() == 0
         with pytest.raises(ConnectionRefusedError):
             request(port, "GET", "/actors")
+
+
+def test_what_a_run_raises_forges_no_line_of_the_log(loom_command: Loom, tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/runs.db"
+    with loom_command.running("serve", "app:app", "--store", store, "--port", "0") as server:
+        port = port_of(server)
+        assert request(port, "POST", "/runs", {"actor": "fails", "id": "r"})[0] == 201
+        assert request(port, "GET", "/runs/r/events")[0] == 200
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        first, *others = server.err.decode().splitlines()
+        assert first.endswith("WARNING loom.worker: run r failed: ValueError: the producer\\nbroke")
+        assert others[0] == "    Traceback (most recent call last):"
+        assert others[-2:] == ["    ValueError: the producer", "    broke"]

@@ -12,6 +12,7 @@ from typing import TypeGuard
 from loom.model.errors import LoomError, RunError, code_of
 
 from .clean import clean
+from .log_format import indented, log_to_stderr_at
 from .standard import INPUT, OUTPUT, symbol
 
 __all__ = ["debugging", "hush", "line_of", "report"]
@@ -40,7 +41,7 @@ def hush() -> None:
     """For commands that people read: what our libraries log is for LOOM_DEBUG; what the user's own code logs is not
     touched."""
     if debugging():
-        logging.basicConfig(level=logging.INFO)
+        log_to_stderr_at(logging.INFO)
         return
     for name in _LOGGERS:
         logging.getLogger(name).addHandler(logging.NullHandler())
@@ -58,10 +59,10 @@ def _tell(error: BaseException) -> None:
     if _exit_of(error) == _PIPE:
         return
     if debugging() and not isinstance(error, RunError):  # of a run, the producer's own traceback is in the log
-        traceback.print_exception(error)
+        print(indented("".join(traceback.format_exception(error)).rstrip("\n")), file=sys.stderr)
     print(line_of(error), file=sys.stderr)
     if hint := _hint_of(error):
-        print(f"hint: {hint}", file=sys.stderr)
+        print(f"hint: {clean(hint)}", file=sys.stderr)
 
 
 def _exit_of(error: BaseException) -> int:

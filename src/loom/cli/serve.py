@@ -24,6 +24,7 @@ from loom.model.ports import Store
 from loom.tasks import TaskSet
 
 from .blame import debugging
+from .log_format import log_to_stderr_at
 from .loops import Signals
 from .loops import run as run_loop
 from .options import Seconds, Target, flag
@@ -265,10 +266,7 @@ def _keys(text: str) -> tuple[str, ...]:
 
 def log_to_stderr() -> None:
     """Unless the app has set logging up itself."""
-    logging.basicConfig(
-        level=logging.DEBUG if debugging() else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    log_to_stderr_at(logging.DEBUG if debugging() else logging.WARNING)
     if not debugging():
         logging.getLogger("loom").setLevel(logging.INFO)
         logging.getLogger("uvicorn.error").setLevel(

@@ -25,6 +25,7 @@ from loom.model.errors import (
 from loom.model.parts import Usage
 from loom.model.ports import Fence, Store
 from loom.model.run import Claim
+from loom.model.text import escaped
 from loom.tasks import TaskSet, abandon, spawn, wait_out
 from loom.wire.codec import convert
 
@@ -322,9 +323,9 @@ class Attempt:
         if self._may_retry(error):
             await writer.flush()
             self.failure = info
-            _log.info("run %s: %s; trying again", self._job.meta.run, info.message)
+            _log.info("run %s: %s; trying again", self._job.meta.run, escaped(info.message))
             return None
-        _log.warning("run %s failed: %s", self._job.meta.run, info.message, exc_info=error)
+        _log.warning("run %s failed: %s", self._job.meta.run, escaped(info.message), exc_info=error)
         if self._tried_in_vain(error):
             info = replace(info, details={**info.details, DEAD: True})
         return await self._end(writer, error_chunk(info))

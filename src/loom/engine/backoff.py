@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from loom.model import limits
 from loom.model.errors import LoomError, OutcomeUnknown, StoreFull, Unavailable
+from loom.model.text import escaped
 
 __all__ = ["REPEATABLE", "Backoff", "repeated"]
 
@@ -81,6 +82,6 @@ async def repeated(
             pause = float(error.details.get("retry_after", 0.0)) + pauses.draw()
             if not may(error) or clock() + pause > end:
                 raise
-            log.info("%s; asking again in %.2f s", error, pause)
+            log.info("%s; asking again in %.2f s", escaped(str(error)), pause)
         await asyncio.sleep(pause)
     return await call()

@@ -14,6 +14,7 @@ from loom.model import limits
 from loom.model.chunk import Page
 from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed, LoomError, RemoteProtocolError, Unavailable
+from loom.model.text import escaped
 from loom.wire.headers import AHEAD
 
 from .answers import is_final, refusal
@@ -175,7 +176,7 @@ class Follower:
     async def _pause(self, error: LoomError) -> None:
         asked = max(float(error.details.get("retry_after", 0.0)), self._pages.retry)
         pause = min(asked, limits.RETRY_AFTER) + self._backoff.draw()
-        _log.info("run %s: %s; asking again in %.2f s", self._run, error, pause)
+        _log.info("run %s: %s; asking again in %.2f s", self._run, escaped(str(error)), pause)
         await self._connections.lifetime.run(lambda: asyncio.sleep(pause))
 
     async def _disconnect(self) -> None:

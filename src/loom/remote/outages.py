@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from loom.model.text import escaped
+
 __all__ = ["Outages", "Told"]
 
 Told = Callable[[bool], object]
@@ -28,7 +30,7 @@ class Outages:
         """A stream could not be had. Idempotent."""
         if not self._under_way:
             self._under_way = True
-            _log.warning("connection lost; trying again: %s", error)
+            _log.warning("connection lost; trying again: %s", escaped(str(error)))
             self._tell()
 
     def end(self) -> None:

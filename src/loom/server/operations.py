@@ -76,7 +76,7 @@ async def answer_of(call: Awaitable[ASGIApp], scope: Scope, refuse: Refuse = err
     except ClientGone:
         raise
     except Exception:  # a fault of ours or of the transport: told without its details, which go to the log
-        log.exception("%s %s failed", scope["method"], scope["path"])
+        log.exception("%s %r failed", scope["method"], scope["path"])
         return refuse(LoomError("internal error"))
 
 

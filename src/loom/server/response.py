@@ -18,6 +18,7 @@ from loom.engine.run import OwnedRun, Run
 from loom.model import limits
 from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed, LoomError, RemoteProtocolError, Unauthorized, Unavailable, UsageError
+from loom.model.text import escaped
 from loom.wire.sse import bookmark
 
 from .answers import empty, error_answer
@@ -140,7 +141,7 @@ def _blamed(error: LoomError) -> LoomError:
     if isinstance(error, HandleClosed):
         return Unavailable("the server is stopping")
     if isinstance(error, (Unauthorized, RemoteProtocolError)):
-        log.error("what this app is a client of refuses it: %s", error)
+        log.error("what this app is a client of refuses it: %s", escaped(str(error)))
         return LoomError("internal error")
     return error
 

@@ -111,7 +111,7 @@ class Toolbox:
         except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):  # nor is the end of the loop the tool's
             raise
         except BaseException as error:  # user code: whatever it raises, SystemExit too, the model is told
-            _log.warning("tool %s failed", call.name, exc_info=error)
+            _log.warning("tool %r failed", call.name, exc_info=error)
             return _failed(call, info_of(error).message)
 
 
