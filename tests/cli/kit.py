@@ -65,12 +65,13 @@ class Loom:
         )
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
-    def begin(self, actor: str, input: Any, id: str | None = None) -> str:
+    def begin(self, actor: str, input: Any, id: str | None = None, key: str | None = None) -> str:
         """Start a detached run in the state folder's store, for some worker to drive. Its id."""
 
         async def start() -> str:
             async with loom.connect(self.store) as client:
-                return (await client.start(actor, input, **({} if id is None else {"id": id}))).id
+                options = {name: value for name, value in (("id", id), ("key", key)) if value is not None}
+                return (await client.start(actor, input, **options)).id
 
         return asyncio.run(start())
 

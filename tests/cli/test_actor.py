@@ -98,6 +98,27 @@ def test_without_stream_json_is_the_run_with_its_result(loom_command: Loom) -> N
     assert failed.stderr.startswith("error: ValueError: the producer broke, at app.py:")
 
 
+PARTS = ("actor", "run", "chat", "hi", "--app", "parts:app")
+USAGE = {"input_tokens": 12, "output_tokens": 40, "calls": 1}
+
+
+def test_parts_that_are_text_are_shown_as_text(loom_command: Loom) -> None:
+    streamed = loom_command(*PARTS, "--stream").stdout
+    assert "Rivers run to the sea. No more.\n" in streamed
+    assert '{"part":"reasoning","text":"hm"}\n' in streamed
+    assert loom_command(*PARTS).stdout == "Rivers run to the sea. No more.\n"
+
+
+def test_what_the_models_used_is_shown(loom_command: Loom) -> None:
+    lines = chunks(loom_command(*PARTS, "--stream", "-o", "jsonl", "--id", "r").stdout)
+    assert lines[-1]["usage"] == USAGE
+    assert [line["usage"] for line in chunks(loom_command("runs", "tail", "r", "-o", "jsonl").stdout)[-1:]] == [USAGE]
+    assert json.loads(loom_command("runs", "tail", "r", "-o", "json").stdout)[-1]["usage"] == USAGE
+    assert '"usage":{"input_tokens":12' in loom_command("runs", "tail", "r", "-o", "table").stdout
+    assert json.loads(loom_command(*PARTS, "-o", "json").stdout)["usage"] == USAGE
+    assert "usage    12 tokens in, 40 out" in loom_command(*PARTS, "-o", "table").stdout
+
+
 @pytest.mark.parametrize(
     ("actor", "arguments", "stdin", "input"),
     [

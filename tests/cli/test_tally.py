@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from loom import Chunk, Progress
-from loom.cli.tally import Tally, duration
+from loom import Chunk, Progress, Usage
+from loom.cli.tally import Tally, answer_in, duration, used
 
 
 def said(tally: Tally, *data: object, first: int = 2, now: float = 0.0) -> None:
@@ -25,6 +25,25 @@ def test_text_counts_as_tokens_and_anything_else_as_chunks() -> None:
     assert tally.amount() == "1,500 tokens"
     said(tally, {"x": 1}, first=2000)
     assert tally.amount() == "1,501 chunks"
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        ("a", "a"), ({"part": "text", "text": "a"}, "a"), ([{"part": "text", "text": "a"}, "b"], "ab"),
+        ([{"part": "refusal", "text": "no"}, {"part": "finish", "reason": "stop"}], "no"),
+        ({"part": "of the whole"}, None), ([{"part": "text", "text": "a"}, 1], None), ([], None), (None, None),
+        ({"part": "text", "text": 3}, None), ([1], None),
+    ],
+)  # fmt: skip
+def test_an_answer_in_parts_is_its_text(result: object, text: str | None) -> None:
+    assert answer_in(result) == text
+
+
+def test_what_was_counted_is_told() -> None:
+    assert used(None) == used(Usage(0, 0, calls=2, uncounted=2)) == ""
+    assert used(Usage(1200, 40, calls=2)) == "1,200 tokens in, 40 out"
+    assert used(Usage(12, 40, calls=2, uncounted=1)) == "at least 12 tokens in, 40 out"
 
 
 def test_a_restart_takes_off_what_it_takes_back() -> None:

@@ -81,6 +81,14 @@ def test_wide_characters_stand_where_they_belong(loom_command: Loom) -> None:
         assert re.sub(r"\s", "", text) == "日本語のテキスト" * 20
 
 
+def test_parts_are_text_and_what_they_used_stands_in_the_end(loom_command: Loom) -> None:
+    with loom_command.terminal("actor", "run", "chat", "hi", "--app", "parts:app", "--stream") as terminal:
+        assert terminal.wait() == 0
+        assert "\nRivers run to the sea. No more.\n" in terminal.text
+        end = r"✓ Complete \(\d chunks, \d+\.\d s, 12 tokens in, 40 out\)"
+        assert re.fullmatch(end, terminal.text.splitlines()[-1])
+
+
 def test_values_are_a_line_each_and_a_result_is_shown(loom_command: Loom) -> None:
     with loom_command.terminal(*RUN, "count", "3") as terminal:
         assert terminal.wait() == 0

@@ -166,7 +166,8 @@ async def _conclude(request: _Request, run: Run[Any, Any], watch: Watch) -> None
             watch.result(result)
         else:
             view = replace(view_of(await run.status(full=True)), result=Raw(encode(result)))
-            watch.result(run_text(view, request.output))
+            usage = None if watch.last is None else watch.last.usage
+            watch.result(run_text(view, request.output, usage=usage))
     await watch.end()
 
 

@@ -12,13 +12,14 @@ from loom.model import limits
 from loom.model.chunk import Chunk, Progress
 from loom.model.errors import ErrorInfo
 from loom.model.grammar import is_output
+from loom.model.parts import Usage, part_of
 from loom.model.run import RunState
 from loom.wire.json import encode
 
 from .clean import clean
 from .paint import Painter, cut, is_terminal, size_of
 from .screen import Screen
-from .tally import Tally, text_of
+from .tally import Tally, answer_in, text_of, used
 
 __all__ = ["Array", "Lines", "Plain", "Quiet", "Show", "Table", "Terminal", "compact", "make_show", "pretty"]
 
@@ -92,7 +93,8 @@ class _Written:
 
     def result(self, value: Any) -> None:
         if value is not None:
-            text = value if isinstance(value, str) else pretty(value)
+            text = answer_in(value)
+            text = pretty(value) if text is None else text
             self._put(text if text.endswith("\n") else text + "\n")
 
     def end(self, state: RunState | None, now: float) -> None:
@@ -141,14 +143,14 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     error: ErrorInfo | None = None
     source: str | None = None
     time: float = 0.0
+    usage: Usage | None = None
     seq: int = 0
     cursor: str = ""
 
     @classmethod
     def of(cls, chunk: Chunk[Any]) -> Line:
-        return cls(
-            chunk.type, chunk.data, chunk.progress, chunk.error, chunk.source, chunk.time, chunk.seq, str(chunk.cursor)
-        )
+        stored = {name: getattr(chunk, name) for name in chunk.__struct_fields__ if name in cls.__struct_fields__}
+        return cls(**{**stored, "cursor": str(chunk.cursor)})
 
 
 class Lines(_Written):
@@ -223,6 +225,8 @@ class Terminal:
         text = text_of(chunk)
         if text is not None:
             self._screen.add(clean(text))
+        elif chunk.type == "data" and isinstance(chunk.data, dict) and part_of(chunk.data) is not None:
+            self._told(f"{self._painter.marks.dot} {compact(chunk.data)}", "dim")
         elif chunk.type == "data":
             self._screen.add_line(clean(compact(chunk.data)))
         elif chunk.type == "start":
@@ -250,7 +254,8 @@ class Terminal:
     def result(self, value: Any) -> None:
         if value is not None:
             self._screen.add("" if self._screen.fresh else "\n")
-            self._screen.add(clean(value.removesuffix("\n") if isinstance(value, str) else pretty(value)) + "\n")
+            text = answer_in(value)
+            self._screen.add(clean(pretty(value) if text is None else text.removesuffix("\n")) + "\n")
 
     def _told(self, text: str, style: str) -> None:
         text = clean(text)
@@ -260,7 +265,7 @@ class Terminal:
         self._ended = True
         good, word = _ENDINGS.get(state or "", (True, "Detached"))
         mark = self._painter.marks.good if good else self._painter.marks.bad
-        facts = [self._tally.amount() if self._tally.count else "", self._tally.elapsed(now)]
+        facts = [self._tally.amount() if self._tally.count else "", self._tally.elapsed(now), used(self._tally.usage)]
         line = f"{mark} {word} ({', '.join(filter(None, facts))})"
         if not self._screen.fresh:
             self._screen.add("\n")
@@ -311,10 +316,10 @@ def pretty(value: Any) -> str:
 
 
 def _content(chunk: Chunk[Any]) -> Any:
-    for part in (chunk.error, chunk.progress):
+    for part in (chunk.error, chunk.progress, chunk.data):
         if part is not None:
             return part
-    return chunk.data
+    return None if chunk.usage is None else {"usage": chunk.usage}
 
 
 def _attempt(chunk: Chunk[Any]) -> int:

@@ -9,15 +9,17 @@ from typing import Any
 
 from msgspec import Raw
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from loom.model.parts import Usage
+from loom.wire.json import decode, encode
 from loom.wire.views import RunView
 
 from .clean import clean
+from .columns import GAP, fit, shortened
 from .paint import is_terminal
 from .shows import compact, pretty
-from .tally import duration
+from .tally import duration, used
 
 __all__ = ["age", "print_rows", "run_text"]
 
@@ -30,11 +32,6 @@ _STYLES = {
     "running": "cyan",
 }
 
-_GAP = 2
-
-_MOST = 4
-"""A column in the middle takes at most this part of the terminal: a long key leaves room for the others."""
-
 
 def print_rows(
     output: str,
@@ -43,68 +40,49 @@ def print_rows(
     values: Sequence[Any],
     *,
     usual: Mapping[str, str] | None = None,
+    spare: Sequence[str] = (),
 ) -> None:
-    """`rows` as a table, cut to the terminal, whole in a pipe; or `values` as JSON. Columns that say only what is
-    `usual`, by their names, go before anything is cut."""
+    """`rows` as a table, cut to the terminal as `fit` says, whole in a pipe; or `values` as JSON."""
     match output:
         case "json":
             print(pretty(list(values)))
         case "jsonl":
             sys.stdout.write("".join(compact(value) + "\n" for value in values))
         case _:
-            _print_table(header, rows, usual or {})
+            _print_table(header, rows, usual or {}, spare)
 
 
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], usual: Mapping[str, str]) -> None:
-    """The last column gives way when there is no room; the first, which names the row, as late as can be."""
+def _print_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], usual: Mapping[str, str], spare: Sequence[str]
+) -> None:
+    console = Console(file=sys.stdout, highlight=False)
     on_terminal = is_terminal(sys.stdout)
-    console = Console(file=sys.stdout, highlight=False, width=None if on_terminal else 10_000)
-    header, rows = _fitting(console.width, header, rows, usual)
-    table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="bold", show_edge=False)
-    table.add_column(header[0], no_wrap=True, min_width=_named(console.width, rows))
-    for name in header[1:-1]:
-        table.add_column(name, no_wrap=True, max_width=max(console.width // _MOST, len(name)))
-    table.add_column(header[-1], no_wrap=on_terminal, overflow="ellipsis")
-    lines = [[Text(clean(cell), style=_STYLES.get(cell, "")) for cell in row] for row in rows]
-    room = _room(console.width, header, lines)
-    for *cells, last in lines:
-        if on_terminal:
-            last.truncate(max(room, len(header[-1])), overflow="ellipsis")  # rich would narrow every column alike
-        table.add_row(*cells, last)
+    room = console.width - GAP if on_terminal else sys.maxsize
+    rows = [[clean(cell) for cell in row] for row in rows]
+    widths = fit(room, header, rows, usual, spare) if on_terminal else fit(room, header, rows, {}, ())
+    lines = [_line(header, widths, "bold"), *(_line(row, widths) for row in rows)]
     with console.capture() as capture:
-        console.print(table)
-    sys.stdout.write("".join(line.rstrip() + "\n" for line in capture.get().splitlines()))
+        for line in lines:
+            line.truncate(room, overflow="ellipsis")
+            console.print(line, soft_wrap=True)
+    sys.stdout.write(capture.get())
 
 
-def _fitting(
-    width: int, header: Sequence[str], rows: Sequence[Sequence[str]], usual: Mapping[str, str]
-) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    """All columns if they fit; else those that tell the rows apart."""
-    if sum(max(map(len, column)) + _GAP for column in zip(header, *rows, strict=True)) <= width:
-        return header, rows
-    told = [i for i, name in enumerate(header) if any(row[i] != usual.get(name) for row in rows)]
-    return ([header[i] for i in told], [[row[i] for i in told] for row in rows]) if told else (header, rows)
+def _line(cells: Sequence[str], widths: Mapping[int, int], style: str = "") -> Text:
+    line = Text(style=style)
+    for i, width in widths.items():
+        cell = Text(shortened(cells[i], width, name=i == 0), style=_STYLES.get(cells[i], ""))
+        cell.pad_right(width - cell.cell_len + GAP)
+        line.append(cell)
+    line.rstrip()
+    return line
 
 
-def _named(width: int, rows: Sequence[Sequence[str]]) -> int | None:
-    """How wide the first column has to be, if that leaves some room: who reads a name wants to copy it."""
-    widest = max((len(row[0]) for row in rows), default=0)
-    return widest if widest <= width // 2 else None
-
-
-def _room(width: int, header: Sequence[str], lines: Sequence[Sequence[Text]]) -> int:
-    """How many cells of `width` are left for the last column."""
-    taken = (max([len(name), *(line[i].cell_len for line in lines)]) for i, name in enumerate(header[:-1]))
-    return width - sum(cells + _GAP for cells in taken) - _GAP
-
-
-def run_text(view: RunView, output: str, *, waits: str | None = None) -> str:
-    """One run, whole; `waits`: why it does not go on."""
-    match output:
-        case "json":
-            return pretty(view)
-        case "jsonl":
-            return compact(view)
+def run_text(view: RunView, output: str, *, usage: Usage | None = None, waits: str | None = None) -> str:
+    """One run, whole. `usage`: of its models, where that is known; `waits`: why it does not go on."""
+    if output in ("json", "jsonl"):
+        value = view if usage is None else {**decode(encode(view)), "usage": usage}
+        return pretty(value) if output == "json" else compact(value)
     fields = {
         "run": view.id,
         "actor": view.actor,
@@ -121,6 +99,7 @@ def run_text(view: RunView, output: str, *, waits: str | None = None) -> str:
         "started": _moment(view.started),
         "ended": _moment(view.ended),
         "took": None if view.started is None or view.ended is None else duration(view.ended - view.started),
+        "usage": used(usage),
         "cursor": view.latest,
         "input": _json(view.input),
         "result": _json(view.result),

@@ -9,8 +9,9 @@ from typing import Any
 
 from loom.model.chunk import Chunk, Progress
 from loom.model.grammar import is_output, kept_through
+from loom.model.parts import RefusalPart, TextPart, Usage, part_of
 
-__all__ = ["Tally", "duration", "text_of"]
+__all__ = ["Tally", "answer_in", "duration", "text_in", "text_of", "used"]
 
 _SPAN = 3.0  # the rate is that of the last seconds
 _SAMPLES = 100
@@ -18,9 +19,22 @@ _SAMPLES = 100
 
 def text_of(chunk: Chunk[Any]) -> str | None:
     """The text that a chunk adds to the flow, if that is what it does."""
-    if chunk.type in ("data", "text-delta", "stdout", "stderr") and isinstance(chunk.data, str):
-        return chunk.data
-    return None
+    return text_in(chunk.data) if chunk.type in ("data", "text-delta", "stdout", "stderr") else None
+
+
+def text_in(data: Any) -> str | None:
+    """The text that a value is: a string, or a model's part that is text."""
+    if isinstance(data, str):
+        return data
+    part = part_of(data) if isinstance(data, dict) and "part" in data else None
+    return part.text if isinstance(part, TextPart | RefusalPart) else None
+
+
+def answer_in(result: Any) -> str | None:
+    """The text of a result that is a string, or the parts of a model's answer."""
+    if isinstance(result, list) and result and all(isinstance(one, str) or part_of(one) for one in result):
+        return "".join([text_in(one) or "" for one in result])
+    return text_in(result)
 
 
 class Tally:
@@ -32,6 +46,7 @@ class Tally:
         self.ended: float | None = None
         self.progress: Progress | None = None
         self.attempt = 0
+        self.usage: Usage | None = None
         self._texts = array("Q")  # seqs of what stands
         self._others = array("Q")
         self._wall: float | None = None
@@ -58,6 +73,7 @@ class Tally:
             self.ended = now if self._wall is None else self.started + max(chunk.time - self._wall, 0.0)
         if chunk.progress is not None:
             self.progress = chunk.progress
+        self.usage = chunk.usage or self.usage
         kept = kept_through(chunk)
         if kept is not None:
             return self._restart(chunk, kept)
@@ -96,6 +112,14 @@ class Tally:
 
     def elapsed(self, now: float) -> str:
         return duration((now if self.ended is None else self.ended) - self.started)
+
+
+def used(usage: Usage | None) -> str:
+    """As ``12 tokens in, 40 out``: what a run's models counted; empty if they counted nothing."""
+    if usage is None or usage.calls == usage.uncounted:
+        return ""
+    least = "at least " if usage.uncounted else ""
+    return f"{least}{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out"
 
 
 def duration(seconds: float) -> str:

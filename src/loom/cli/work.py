@@ -32,7 +32,8 @@ def show_queue(
     found = call(where, ask)
     header = ("RUN", "ACTOR", "QUEUE", "PLACE", "PRIORITY", "KEY", "CRASHES", "CREATED", "WORKER")
     usual = {"QUEUE": "default", "PRIORITY": "normal", "KEY": "", "CRASHES": "0", "WORKER": ""}
-    print_rows(output, header, [_entry_row(entry) for entry in found], found, usual=usual)
+    spare = ("CREATED", "PRIORITY", "CRASHES", "QUEUE")
+    print_rows(output, header, [_entry_row(entry) for entry in found], found, usual=usual, spare=spare)
 
 
 def _entry_row(entry: Entry) -> tuple[str, ...]:
@@ -50,7 +51,8 @@ def list_workers(*, where: Where | None = None, output: Listing = "table") -> No
 
     found = call(where, ask)
     header = ("WORKER", "HOST", "PID", "STATE", "RUNNING", "STARTED", "SEEN", "QUEUES")
-    print_rows(output, header, [_worker_row(info) for info in found], found)
+    spare = ("STARTED", "PID", "SEEN", "HOST")
+    print_rows(output, header, [_worker_row(info) for info in found], found, spare=spare)
 
 
 def _worker_row(info: WorkerInfo) -> tuple[str, ...]:

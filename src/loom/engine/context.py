@@ -11,12 +11,10 @@ from concurrent.futures import Future as ThreadFuture
 from itertools import accumulate, chain
 from typing import Any, TypeVar, overload
 
-import msgspec
-
 from loom.model.ai import AI, NO_MODEL
 from loom.model.chunk import Chunk, Message, Progress
 from loom.model.errors import StartOver, UsageError
-from loom.model.parts import Part, ReasoningPart, TextPart, UsagePart
+from loom.model.parts import Part, ReasoningPart, TextPart, UsagePart, part_of
 from loom.wire.json import decode_batch
 
 from .standing import Room, Standing
@@ -30,10 +28,7 @@ def _said(data: Any) -> str | Part | None:
     """A piece of text, a part of another kind, or nothing of a model's."""
     if isinstance(data, str):
         return data
-    try:
-        part: Part = msgspec.convert(data, Part)
-    except msgspec.ValidationError:
-        return None
+    part = part_of(data)
     return part.text if isinstance(part, TextPart) else part
 
 

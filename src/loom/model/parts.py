@@ -19,6 +19,7 @@ __all__ = [
     "ToolSpec",
     "Usage",
     "UsagePart",
+    "part_of",
 ]
 
 T = TypeVar("T")
@@ -99,6 +100,15 @@ class FinishReasonPart(msgspec.Struct, frozen=True, tag_field="part", tag="finis
 
 
 Part = TextPart | ReasoningPart | RefusalPart | ToolCallPart | ToolResultPart | UsagePart | FinishReasonPart
+
+
+def part_of(data: Any) -> Part | None:
+    """The part that a chunk's data is, be it as JSON has it; None for another value."""
+    try:
+        part: Part = msgspec.convert(data, Part)
+    except msgspec.ValidationError:
+        return None
+    return part
 
 
 class ObjectPart(msgspec.Struct, Generic[T], frozen=True, omit_defaults=True):
