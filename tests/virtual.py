@@ -15,6 +15,7 @@ __all__ = ["Clock", "VirtualLoop", "virtual_time"]
 _MODULES = (
     "engine.attempt",
     "engine.drive",
+    "engine.owner",
     "engine.publisher",
     "engine.readers",
     "engine.runner",

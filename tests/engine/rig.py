@@ -52,17 +52,22 @@ class Rig:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self.store = FaultStore(MemoryStore(clock=clock))
+        self.store = FaultStore(MemoryStore(clock=clock, wall=self.wall))
         self.registry = Registry()
         self.resources = Resources()
         self.transport = StoreTransport(self.store)
+
+    def wall(self) -> float:
+        """The wall clock, as `virtual_time` has it."""
+        return 1_700_000_000.0 + self.clock()
 
     def actor(self, target: Callable[..., Any], **options: Any) -> None:
         """`target` under the name "actor"."""
         self.registry.add(make_producer("actor", target, **options))
 
     async def start(self, input: Any = None, **more: Any) -> None:
-        meta = Meta(run="run", actor="actor", input=msgspec.Raw(encode(input)), created=1.0, **more)
+        more.setdefault("created", self.wall())
+        meta = Meta(run="run", actor="actor", input=msgspec.Raw(encode(input)), **more)
         await self.store.put(meta)
         await self.store.create(meta)
 

@@ -854,6 +854,70 @@ async def test_whoever_watches_a_run_asks_for_neither_its_input_nor_its_result(r
     assert rig.store.full_heads == 0
 
 
+async def test_an_owner_that_left_while_it_was_queued_gets_nothing_begun(rig: Rig) -> None:
+    """Nor who goes on when its worker was lost: silence counts from when the owner was last heard, whoever claims."""
+    part = Part("a")
+    rig.actor(part.stream)
+    await rig.start(owner_lease=6.0)
+    await rig.store.touch("run")
+    await asyncio.sleep(6.5)
+    assert await rig.go() is Ending.ENDED
+    assert await rig.story() == [("error", "cancelled")]
+    assert part.contexts == []
+
+
+async def test_an_owner_that_was_never_heard_of_counts_from_the_start(
+    rig: Rig, virtual_time: Callable[[], float]
+) -> None:
+    part = Part("a")
+    rig.actor(part.stream)
+    await rig.start(owner_lease=6.0)
+    await asyncio.sleep(60)
+    before = virtual_time()
+    assert await rig.go() is Ending.ENDED
+    assert virtual_time() - before <= 6.0 / 2 + 0.1, "others wait for the slot"
+    assert await rig.story() == [("error", "cancelled")]
+
+
+async def test_a_takeover_begins_nothing_for_an_owner_that_left(rig: Rig) -> None:
+    part = Part("a")
+    rig.actor(part.stream, retry=CONTINUE)
+    await rig.start(owner_lease=6.0)
+    driving = await rig.drive()
+    await part.waits()
+    await driving.lose()
+    assert await rig.go() is Ending.ENDED
+    assert await rig.story() == [("start", 1, 0), "a", ("error", "cancelled")]
+
+
+async def test_an_owner_that_was_silent_in_an_outage_is_heard_of_in_time(rig: Rig) -> None:
+    """Or a clock was set: it seems to be gone, and the next heartbeat says that it is not."""
+    part = Part("a")
+    rig.actor(part.stream)
+    await rig.start(owner_lease=6.0)
+    await asyncio.sleep(60)
+    driving = await rig.drive()
+    await asyncio.sleep(6.0 / limits.RENEW_FRACTION)
+    assert part.contexts == []
+    await rig.store.touch("run")
+    await part.waits()
+    part.go.set()
+    await rig.store.touch("run")
+    assert await driving() is Ending.ENDED
+    assert (await rig.story())[-1] == ("complete", None)
+
+
+async def test_a_queued_run_is_drained_while_its_owner_is_waited_for(rig: Rig) -> None:
+    rig.actor(Part("a").stream)
+    await rig.start(owner_lease=6.0)
+    await asyncio.sleep(60)
+    driving = await rig.drive()
+    await asyncio.sleep(1)
+    driving.runner.stop(Stop.LAST_CALL)
+    assert await driving() is Ending.RELEASED
+    assert await rig.story(ended=False) == []
+
+
 async def test_an_outage_is_not_the_owner_s_silence(rig: Rig) -> None:
     part = Part("a")
     rig.actor(part.stream)

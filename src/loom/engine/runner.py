@@ -24,9 +24,10 @@ from loom.model.run import Claim, Head, Meta
 from loom.tasks import TaskSet, cancel_and_wait, spawn
 
 from .attempt import Attempt, Ending, Job, Resources, Stop
-from .backoff import REPEATABLE, Backoff
+from .backoff import Backoff
 from .ending import end_run
 from .failure import info_of
+from .owner import OwnerWatch
 from .producer import Producer
 from .registry import Registry
 
@@ -134,7 +135,7 @@ class Runner:
         self._job.following = spawn(self._job.inbox.follow(), f"loom-inbox {self._job.meta.run}")
         try:
             async with TaskSet() as tasks:
-                self._watch(tasks, head)
+                await self._watch(tasks, head)
                 return await self._attempts(producer, arguments)
         finally:
             await cancel_and_wait(self._job.following)
@@ -144,15 +145,17 @@ class Runner:
         await end_run(self._job.store, self._job.meta.run, await self._fence("end"), error)
         return Ending.ENDED
 
-    def _watch(self, tasks: TaskSet, head: Head) -> None:
-        """Arm what may stop the run from outside."""
+    async def _watch(self, tasks: TaskSet, head: Head) -> None:
+        """Arm what may stop the run from outside; waits until it is known that its owner wants it."""
         meta = self._job.meta
-        if meta.owner_lease is not None:
-            tasks.spawn(self._guard(self._watch_owner(meta.owner_lease)), f"loom-owner {meta.run}")
         if meta.timeout is not None:
             # Wall-clock time bridges workers; a jump of the clock can shorten the wait, never stretch it.
             used = max(0.0, time.time() - head.started) if head.started is not None else 0.0
             tasks.spawn(self._watch_deadline(max(0.0, meta.timeout - used)), f"loom-deadline {meta.run}")
+        if meta.owner_lease is not None:
+            owner = OwnerWatch(self._job.store, head, meta.owner_lease)
+            tasks.spawn(self._guard(self._watch_owner(owner)), f"loom-owner {meta.run}")
+            await self._wait_owner(tasks, owner)
 
     async def _guard(self, watch: Coroutine[Any, Any, None]) -> None:
         """What a watch fails with ends the attempt: a run that nobody watches might never end."""
@@ -165,29 +168,18 @@ class Runner:
         await asyncio.sleep(seconds)
         self.stop(Stop.DEADLINE)
 
-    async def _watch_owner(self, lease: float) -> None:
-        """Only silence while the store answers counts: in an outage the owner cannot be heard of."""
-        beat, seen = -1, time.monotonic()
-        backoff = Backoff.of_store()
-        while True:
-            try:
-                head = await self._job.store.head(self._job.meta.run, full=False)
-            except LogNotFound:
-                return  # dropped: the inbox hears of it too
-            except REPEATABLE:
-                await backoff.pause()
-                seen = time.monotonic()
-                continue
-            now = time.monotonic()
-            if head.beat != beat:
-                beat, seen = head.beat, now
-            elif now - seen >= lease:
-                self.stop(Stop.OWNER)
-                return
-            pause = min(lease / limits.RENEW_FRACTION, max(0.0, seen + lease - now))
-            await asyncio.sleep(pause)
-            if time.monotonic() - now > pause + lease / limits.RENEW_FRACTION:
-                seen = time.monotonic()  # it was this process that stood still: the owner may only seem silent
+    async def _watch_owner(self, owner: OwnerWatch) -> None:
+        try:
+            await owner.wait_gone()
+        except LogNotFound:
+            return  # dropped: the inbox hears of it too
+        self.stop(Stop.OWNER)
+
+    async def _wait_owner(self, tasks: TaskSet, owner: OwnerWatch) -> None:
+        """Begin nothing for an owner that seems to be gone, before it is heard of or the run is stopped."""
+        alive = tasks.spawn(owner.wait_alive(), f"loom-alive {self._job.meta.run}")
+        either: set[asyncio.Future[Any]] = {alive, self._job.stopped}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
 
     async def _attempts(self, producer: Producer[..., Any], arguments: dict[str, Any]) -> Ending:
         failure: ErrorInfo | None = None
