@@ -33,6 +33,11 @@ class Backoff:
         """For calls to a store that is out of reach."""
         return cls(*limits.STORE_RETRY)
 
+    @classmethod
+    def of_refusals(cls) -> Backoff:
+        """For calls that a store refuses: they will hardly be allowed in a second."""
+        return cls(limits.STORE_RETRY[0], limits.REFUSED_RETRY)
+
     def reset(self) -> None:
         """It worked: the next pause is the first one again."""
         self._next = self._first

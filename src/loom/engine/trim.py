@@ -16,6 +16,7 @@ from loom.model.ports import Fence, Logs
 from loom.tasks import cancel_and_wait, spawn
 
 from .backoff import Backoff
+from .trouble import Trouble
 
 __all__ = ["Trimmer"]
 
@@ -52,14 +53,20 @@ class Trimmer:
             self._on_freed(size - self._ledger.size)
 
     async def _trim(self) -> None:
-        try:
-            while True:
-                await self._wait()
+        trouble, late = Trouble(_log, f"run {self._run}: its log is not trimmed"), Backoff.of_refusals()
+        while True:
+            await self._wait()
+            try:
                 await Backoff.of_store().attempt(lambda: self._logs.trim(self._run, self._before))
-        except LogNotFound:
-            return  # dropped: whoever writes it is told
-        except Exception:  # a store's own fault: the log grows on, up to its bound
-            _log.exception("run %s: its log is no longer trimmed", self._run)
+            except LogNotFound:
+                return  # dropped: whoever writes it is told
+            except Exception as error:  # a store's own fault: the log grows on, up to its bound
+                trouble.met(self, error)
+                self._news.set()
+                await late.pause()
+            else:
+                trouble.over(self)
+                late.reset()
 
     async def _wait(self) -> None:
         """Until there is something to forget."""

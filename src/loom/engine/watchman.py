@@ -14,8 +14,8 @@ from loom.model.errors import Conflict, ErrorInfo, Fenced, HandleClosed, LogEnde
 from loom.model.ports import Store
 from loom.model.run import PUBLISHED, Claim
 
-from .backoff import REPEATABLE
 from .ending import end_run
+from .trouble import Trouble
 
 __all__ = ["Watchman"]
 
@@ -25,9 +25,10 @@ _log = logging.getLogger("loom.worker")
 class Watchman:
     """Looks every `limits.WATCH_PUBLISHED` seconds, as `name`, for as long as `run` goes on."""
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, trouble: Trouble | None = None) -> None:
         self._store = store
         self._name = name
+        self._trouble = trouble or Trouble(_log, "watching for lost publishers")
 
     async def run(self) -> None:
         """For ever; its owner cancels it."""
@@ -37,10 +38,10 @@ class Watchman:
                 await self.look()
             except HandleClosed:
                 return
-            except REPEATABLE as error:
-                _log.info("the store is out of reach: %s", error)
-            except Exception:  # a store's own fault: a watchman that goes would leave readers alone
-                _log.exception("publishers cannot be watched")
+            except Exception as error:  # a store's own fault: a watchman that goes would leave readers alone
+                self._trouble.met(self, error)
+            else:
+                self._trouble.over(self)
 
     async def look(self) -> int:
         """End what has lapsed; returns how many runs that were."""

@@ -22,6 +22,7 @@ from loom.model import limits
 from loom.model.errors import LoomError
 from loom.model.ports import Store
 from loom.model.run import Claim, WorkerInfo
+from loom.model.text import escaped
 from loom.tasks import TaskSet, cancel_and_wait, spawn, wait_out
 
 from .attempt import Ending, Resources, Stop
@@ -30,6 +31,7 @@ from .options import check_worker
 from .registry import Registry
 from .runner import Runner
 from .strangers import Strangers
+from .trouble import Trouble
 from .watchman import Watchman
 
 __all__ = ["Drained", "Worker"]
@@ -99,6 +101,7 @@ class Worker:
     ) -> None:
         check_worker(queues, concurrency, lease, drain)
         self.name = name or f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._trouble = Trouble(_log, f"worker {self.name}")
         self._store = store
         self._registry = registry
         self._strangers = Strangers(store, registry, self.name)
@@ -136,7 +139,7 @@ class Worker:
             spawn(self._repeat(self._claim), f"loom-claim {self.name}"),
             spawn(self._repeat(self._sweep), f"loom-sweep {self.name}"),
             # By a name of its own: a store gives a claim whose reply was lost to the same name again.
-            spawn(Watchman(self._store, f"{self.name}:watchman").run(), f"loom-watchman {self.name}"),
+            spawn(Watchman(self._store, f"{self.name}:watchman", self._trouble).run(), f"loom-watchman {self.name}"),
         ]
         self._renewer = spawn(self._renew_loop(), f"loom-renew {self.name}")
         self._teller = spawn(self._repeat(self._tell), f"loom-tell {self.name}")
@@ -209,18 +212,17 @@ class Worker:
 
     async def _repeat(self, turn: Callable[[], Awaitable[None]]) -> None:
         """`turn` for ever, with a pause after each one that failed."""
-        backoff = Backoff.of_store()
+        soon, late = Backoff.of_store(), Backoff.of_refusals()
         while True:
             try:
                 await turn()
-            except REPEATABLE as error:
-                _log.warning("worker %s: the store is out of reach: %s", self.name, error)
-            except Exception:  # a store's own fault; a worker that stops claiming or sweeping would idle unnoticed
-                _log.exception("worker %s: the store failed", self.name)
+            except Exception as error:  # a store's own fault; one that stops claiming or sweeping would idle unnoticed
+                self._trouble.met(turn, error)
+                await (soon if isinstance(error, REPEATABLE) else late).pause()
             else:
-                backoff.reset()
-                continue
-            await backoff.pause()
+                self._trouble.over(turn)
+                soon.reset()
+                late.reset()
 
     async def _claim(self) -> None:
         """One claim. It is asked for anew as soon as an actor that it leaves out has room again."""
@@ -299,7 +301,9 @@ class Worker:
         try:
             leaves = not runner.exhausted and await self._strangers.leaves(claim)
             ending = Ending.RELEASED if leaves else await runner.run()
-        except Exception:  # a fault of ours or of the store's: the claim lapses, and whoever takes over counts a crash
+        except LoomError as error:  # what the store refuses: the claim lapses, and whoever takes over counts a crash
+            _log.warning("run %s: given up: %s", claim.run, escaped(str(error)))
+        except Exception:  # a fault of ours or of the store's: likewise
             _log.exception("run %s: given up", claim.run)
         finally:
             self._free_slot(claim.meta.actor, runner)
@@ -377,6 +381,7 @@ class Worker:
             try:
                 async with asyncio.timeout(left):
                     await Backoff.of_store().attempt(partial(self._ask, held))
+                self._trouble.over(self._renew)
                 return
             except TimeoutError:
                 ended = max(first, time.monotonic())  # timers may be early by a rounding
@@ -384,8 +389,8 @@ class Worker:
                     if one.renewed + self._lease <= ended:
                         one.give_up("the lease ended and the store is out of reach")
                 held = [one for one in held if one.driven]
-            except Exception:  # a store's own fault: if it lasts, the leases lapse, and what is written is refused
-                _log.exception("worker %s: %d leases were not renewed", self.name, len(held))
+            except Exception as error:  # a store's own fault: if it lasts, the leases lapse, and writes are refused
+                self._trouble.met(self._renew, error)
                 return
 
     async def _ask(self, held: Sequence[_Held]) -> None:

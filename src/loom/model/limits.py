@@ -211,6 +211,10 @@ RETRY_BACKOFF = (0.1, 30.0)
 STORE_RETRY = (0.02, 1.0)
 """First and longest pause before a frozen batch is sent again to a store that is out of reach."""
 
+REFUSED_RETRY = 10.0
+"""The longest pause after a store refused what will hardly be allowed in a second: a rotated password, a missing right.
+Rare enough to be no load and no noise, soon enough for whoever mends it and watches."""
+
 # --- viewers ---------------------------------------------------------------------------------------------------------
 
 FEED_BYTES = 512 << 10

@@ -14,7 +14,7 @@ from collections import Counter
 from typing import Any, Protocol
 
 from loom.model import limits
-from loom.model.errors import LoomError
+from loom.model.errors import LoomError, Unauthorized, UsageError
 
 from .address import Host
 from .link import Wire
@@ -100,7 +100,7 @@ class Ear:
 
     async def listen(self) -> None:
         """For ever: connected and subscribed, as far as the server lets us."""
-        loop, pause = asyncio.get_running_loop(), limits.STORE_RETRY[0]
+        loop, pause, longest, said = asyncio.get_running_loop(), limits.STORE_RETRY[0], limits.STORE_RETRY[1], ""
         while True:
             if not self._channels:  # perhaps its server is gone for good, and others have its slots
                 self._wanted.clear()
@@ -111,11 +111,15 @@ class Ear:
                 await self._subscribe(self._wire)
                 await self._stay(self._wire)
             except LoomError as error:
-                _log.info("no notices: %s", error)
+                refused = isinstance(error, (Unauthorized, UsageError))  # which will hardly be mended in a second
+                longest = limits.REFUSED_RETRY if refused else limits.STORE_RETRY[1]
+                if str(error) != said:  # once, until it is another
+                    said = str(error)
+                    _log.info("no notices: %s", error)
             if loop.time() - began > limits.REDIS_STAYED:
-                pause = limits.STORE_RETRY[0]
+                pause, said = limits.STORE_RETRY[0], ""
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(pause * 2, limits.STORE_RETRY[1])
+            pause = min(pause * 2, longest)
             await self._hearer.sort_anew()
 
     async def _subscribe(self, wire: Wire) -> None:

@@ -48,7 +48,9 @@ def meaning_of(error: ReplyError, name: str) -> LoomError:
         return Unauthorized(
             f"{name} does not let us do in its functions what they have to: see docs/redis.md for the rights"
         )
-    if word in _LOGIN or "ACL failure" in text:
+    if "DB index" in text or text.startswith("ERR SELECT is not allowed"):
+        return UsageError(f"{name} has no database of that number: {text[:200]}")
+    if word in _LOGIN or "ACL failure" in text or "without any password configured" in text:
         return Unauthorized(f"{name} does not let us: {_plain(text)}")
     if word == "WRONGTYPE" or "user_function:" in text:  # one of ours met what none of ours has written
         return Damaged(f"{name} holds what cannot be read: {text[:200]}")
