@@ -357,6 +357,10 @@ AI_ERROR_BYTES = 64 << 10
 AI_ERROR_CHARACTERS = 500
 """What is passed on of a provider's error message."""
 
+AI_ERROR_ANSWER = 2500
+"""Characters of an answer that does not fit its type, kept in the error's details: however escaped, they fit
+`ERROR_BYTES`."""
+
 AI_ANSWER_CHARACTERS = 16 << 20
 """What `complete` gathers: far beyond any model's longest answer."""
 

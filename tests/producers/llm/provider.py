@@ -8,7 +8,7 @@ import json
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
@@ -76,9 +76,13 @@ def said(text: str, finish: str | None = None) -> dict[str, Any]:
 
 @dataclass
 class Provider:
-    """Plays one `Play` for each request, in order; the last one for all that follow."""
+    """Plays one `Play` for each request, in order; the last one for all that follow.
+
+    Or what `answers` says to its body.
+    """
 
     plays: list[Play] = field(default_factory=list)
+    answers: Callable[[Any], bytes] | None = None
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
     came: asyncio.Event = field(default_factory=asyncio.Event)
@@ -121,7 +125,10 @@ class Provider:
         method, path, _ = first.split(" ")
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         self.requests.append(Request(method, path, headers, json.loads(body or b"null"), time.monotonic()))
-        play = self.plays.pop(0) if len(self.plays) > 1 else self.plays[0]
+        if self.answers is not None:
+            play = Play(self.answers(self.requests[-1].body))
+        else:
+            play = self.plays.pop(0) if len(self.plays) > 1 else self.plays[0]
         try:
             await self._send(play, writer)
             self.came.set()

@@ -90,7 +90,7 @@ def client_of(provider: Provider) -> Any:
     [
         message_body(Ask.make("hi", None, continue_from="Once "), "m", 10),
         message_body(Ask.make("hi", None, schema=SCHEMA), "m", 10),
-        message_body(Ask.make("hi", None, schema=SCHEMA), "m", 10, by_tool=True),
+        message_body(Ask.make("hi", None, schema=SCHEMA), "m", 10, mode="tool"),
         message_body(
             Ask.make(
                 None,

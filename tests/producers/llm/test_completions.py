@@ -58,6 +58,7 @@ def test_an_answer_that_was_cut_has_no_end() -> None:
 
 def test_nothing_counts_behind_done() -> None:
     answer = Answer()
+    feed(answer, {"choices": [{"delta": {}}]})
     answer.feed(b"[DONE]")
     assert feed(answer, delta(content="more")) == []
     assert answer.end() == [FinishReasonPart("unknown")]

@@ -138,8 +138,3 @@ def test_recorded_refusals(row: tuple[str, int, str, type[LoomError], str, bool]
     assert (type(error), error.code, error.retryable) == (kind, code, retryable)
     assert error.details["retry_after"] == 7
     assert error.details["status"] == status
-
-
-def test_a_placeholder_for_a_key_is_not_blotted_out() -> None:
-    assert "ollama says no" in refusal(400, Fault("ollama says no"), OPENAI, secret="ollama").message
-    assert "ollama" not in refusal(400, Fault("ollama-key says no"), OPENAI, secret="ollama-key").message

@@ -7,12 +7,13 @@ from contextlib import aclosing
 from typing import Unpack
 
 from loom.model import limits
-from loom.model.errors import InvalidInput, UsageError
+from loom.model.errors import UsageError
 from loom.model.parts import Part, TextPart
 
 from .ask import Ask
 from .http import Connecting, HttpModel, Question
-from .messages import ANTHROPIC, FORMAT_REFUSED, MessageAnswer, message_body
+from .messages import ANTHROPIC, MessageAnswer, message_body
+from .schemas import OutputMode
 
 __all__ = ["ANTHROPIC_URL", "Anthropic"]
 
@@ -25,13 +26,13 @@ class Anthropic(HttpModel):
     """A model behind Anthropic's Messages. What `HttpModel` says holds.
 
     `base_url` ends before ``/v1``, as in Anthropic's own clients. `max_tokens` is the longest answer of a call that
-    does not say: the interface wants a number. Structured answers are asked for in the model's own way, and of models
-    that have none as the arguments of a tool.
+    does not say: the interface wants a number.
     """
 
     refusals = ANTHROPIC
     base_hint = "base URLs of this kind end before /v1"
     models_path = "v1/models"
+    modes = ("json_schema", "tool", "prompt")
 
     def __init__(
         self,
@@ -42,8 +43,6 @@ class Anthropic(HttpModel):
     ) -> None:
         super().__init__(base_url, **connecting)
         self._max_tokens = max_tokens
-        self._by_tool: set[str] = set()
-        """Models that gave no structured answer when they were asked for one in their own way."""
 
     def _authority(self) -> dict[str, str]:
         key = {"x-api-key": self._key} if self._key else {}
@@ -59,22 +58,11 @@ class Anthropic(HttpModel):
                         continue
                 yield part
 
-    async def _begin(self, ask: Ask) -> tuple[list[Part], AsyncGenerator[list[Part], None]]:
-        try:
-            return await super()._begin(ask)
-        except InvalidInput as error:
-            if ask.schema is None or self._named(ask) in self._by_tool or not FORMAT_REFUSED.search(error.message):
-                raise
-        self._by_tool.add(self._named(ask))
-        return await super()._begin(ask)
+    async def _question(self, ask: Ask, mode: OutputMode) -> Question:
+        body = message_body(ask, await self._named(ask), self._max_tokens, mode=mode)
+        return Question("v1/messages", body, MessageAnswer(by_tool=ask.schema is not None and mode == "tool"))
 
-    async def _question(self, ask: Ask) -> Question:
-        model = self._named(ask)
-        by_tool = ask.schema is not None and model in self._by_tool
-        body = message_body(ask, model, self._max_tokens, by_tool=by_tool)
-        return Question("v1/messages", body, MessageAnswer(self._key, by_tool=by_tool))
-
-    def _named(self, ask: Ask) -> str:
+    async def _named(self, ask: Ask) -> str:
         model = ask.model or self._model
         if model is None:
             raise UsageError(f"name a model: model=, or ANTHROPIC_MODEL; {self._place} has many")

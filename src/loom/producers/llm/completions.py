@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from loom.model.errors import InvalidInput, RemoteProtocolError, Unavailable
-from loom.model.parts import FinishReasonPart, Part, ReasoningPart, TextPart, UsagePart
+from loom.model.parts import FinishReasonPart, Part, ReasoningPart, TextPart, ToolSpec, UsagePart
 from loom.wire import json
 
 from .ask import NO_JSON, Ask
 from .calls import Call, Calls
-from .refusals import Refusals, fault_of, refusal
-from .schemas import strict_schema
+from .refusals import TOO_LONG, Refusals, fault_of, refusal
+from .schemas import ANSWER, ANSWER_DESCRIPTION, OutputMode, schema_in_words, strict_schema
 from .surrogates import PartJoiner, decode_cut
 
 __all__ = ["OPENAI", "Answer", "Prefix", "request_body"]
@@ -40,7 +40,7 @@ OPENAI = Refusals(
         "model_not_found": 404,
     },
     phrases=(
-        ("context_length_exceeded|exceed_context_size|maximum context length|context window", "context_length"),
+        (TOO_LONG, "context_length"),
         ("content_filter|content_policy|content management policy", "content_filter"),
         ("insufficient_quota|billing_hard_limit", "quota"),
     ),
@@ -58,8 +58,11 @@ class Prefix(NamedTuple):
     """Fields of the request."""
 
 
-def request_body(ask: Ask, model: str, *, limit_field: str, prefix: Prefix | None = None) -> bytes:
-    """The JSON of a streaming request. `limit_field` is what this server calls the bound on the answer's tokens."""
+def request_body(
+    ask: Ask, model: str, *, limit_field: str, prefix: Prefix | None = None, mode: OutputMode = "json_schema"
+) -> bytes:
+    """The JSON of a streaming request. `limit_field` is what this server calls the bound on the answer's tokens. `mode`
+    is how a structured answer is asked for."""
     body: dict[str, Any] = {
         "model": model,
         "messages": [_plain(message) for message in ask.messages],
@@ -70,9 +73,7 @@ def request_body(ask: Ask, model: str, *, limit_field: str, prefix: Prefix | Non
         body["messages"][-1] |= prefix.message
         body.update(prefix.body)
     if ask.schema is not None:
-        strict = strict_schema(ask.schema)
-        form = {"name": "answer", "schema": strict or ask.schema, "strict": strict is not None}
-        body["response_format"] = {"type": "json_schema", "json_schema": form}
+        _ask_for(ask.schema, mode, body)
     if ask.temperature is not None:
         body["temperature"] = ask.temperature
     if ask.max_tokens is not None:
@@ -83,6 +84,23 @@ def request_body(ask: Ask, model: str, *, limit_field: str, prefix: Prefix | Non
         return json.encode(body)
     except NO_JSON as error:
         raise InvalidInput(f"messages: {error}", details={"field": "messages"}) from None
+
+
+def _ask_for(schema: dict[str, Any], mode: OutputMode, body: dict[str, Any]) -> None:
+    match mode:
+        case "json_schema":
+            strict = strict_schema(schema)
+            form = {"name": ANSWER, "schema": strict or schema, "strict": strict is not None}
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
+        case "json_object":
+            body["response_format"] = {"type": "json_object"}
+            body["messages"] = schema_in_words(body["messages"], schema)
+        case "tool":
+            tool = ToolSpec(ANSWER, ANSWER_DESCRIPTION, schema)
+            body["tools"] = [{"type": "function", "function": tool}]
+            body["tool_choice"] = {"type": "function", "function": {"name": ANSWER}}
+        case "prompt":
+            body["messages"] = schema_in_words(body["messages"], schema)
 
 
 def _plain(message: dict[str, Any]) -> dict[str, Any]:
@@ -137,15 +155,16 @@ class Answer:
     """One answer as it comes in: `feed` it each event's data, read what it gives, ask for the `end`.
 
     The finish reason is held back until the end, since some servers go on behind it, or say it several times.
-    `secret` is blotted out of every message that is passed on.
+    `by_tool`: the arguments of the tool are the answer's text.
     """
 
-    def __init__(self, secret: str = "") -> None:
+    def __init__(self, *, by_tool: bool = False) -> None:
         self.done = False
         """The server has said that nothing follows."""
-        self._secret = secret
+        self._by_tool = by_tool
         self._reason: str | None = None
         self._tells_reason = False
+        self._spoke = False
         self._usage: dict[str, Any] | None = None
         self._counted = False
         self._calls = Calls()
@@ -153,8 +172,9 @@ class Answer:
 
     @property
     def finished(self) -> bool:
-        """Whether the answer is complete. A server that never speaks of a finish reason is taken at its [DONE]."""
-        return self._reason is not None or (self.done and not self._tells_reason)
+        """Whether the answer is complete. A server that never speaks of a finish reason is taken at its [DONE], but not
+        when it is all that it says: some refuse so."""
+        return self._reason is not None or (self.done and self._spoke and not self._tells_reason)
 
     def feed(self, data: bytes, type: str = "message") -> list[Part]:
         """The parts that one event's data completes.
@@ -181,6 +201,8 @@ class Answer:
         if not self.finished:
             raise Unavailable("the provider's answer broke off before it was finished")
         reason = self._reason or "unknown"
+        if self._by_tool and reason == "tool_calls":
+            reason = "stop"
         parts: list[Part] = [*self._joined.end(), *self._calls.take(reason)]
         parts.append(FinishReasonPart(reason))
         # Some send a running count in every event: only the one that comes alone, or before [DONE], is the last.
@@ -192,9 +214,10 @@ class Answer:
         event = _decode(data)
         if event.error or event.errors or is_error or event.object == "error":
             fault = fault_of(json.decode(json.mended(data)), OPENAI)
-            raise refusal(fault.status or 500, fault, OPENAI, secret=self._secret)
+            raise refusal(fault.status or 500, fault, OPENAI)
         if event.usage:
             self._usage, self._counted = event.usage, not event.choices
+        self._spoke = self._spoke or bool(event.choices)
         # One answer was asked for; whatever else comes is not it.
         said = [part for choice in event.choices or () if not choice.index for part in self._choice(choice)]
         return [part for cut in said for part in self._joined.feed(cut)]
@@ -214,13 +237,14 @@ class Answer:
         if delta.refusal:
             yield TextPart(delta.refusal)
         for piece in delta.tool_calls or ():
-            self._add_piece(piece)
+            if self._by_tool:
+                yield TextPart(_arguments(piece))
+            else:
+                self._add_piece(piece)
 
     def _add_piece(self, piece: _CallPiece) -> None:
-        function = piece.function or _Function()
-        call = self._call_of(piece, function.name or "")
-        given = function.arguments
-        self._calls.add(call, given if isinstance(given, str) else "" if given is None else json.encode(given).decode())
+        call = self._call_of(piece, (piece.function or _Function()).name or "")
+        self._calls.add(call, _arguments(piece))
 
     def _call_of(self, piece: _CallPiece, name: str) -> Call:
         index = piece.index
@@ -229,6 +253,11 @@ class Answer:
             known = self._calls.begin(piece.id or "", name, index)
         known.name = known.name or name
         return known
+
+
+def _arguments(piece: _CallPiece) -> str:
+    given = (piece.function or _Function()).arguments
+    return given if isinstance(given, str) else "" if given is None else json.encode(given).decode()
 
 
 def _decode(data: bytes) -> _Event:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -31,11 +32,19 @@ from loom.wire import json, sse
 
 from .ask import Ask
 from .front import Model
+from .redact import Redactor
 from .refusals import Fault, Refusals, fault_of, refusal
+from .schemas import OutputMode
 
 __all__ = ["Connecting", "HttpModel", "Question", "Reading"]
 
 _log = logging.getLogger("loom.llm")
+
+_CLIENT_LOGGERS = [
+    logging.getLogger(name)
+    for name in ("httpx2", "httpcore2.connection", "httpcore2.http11", "httpcore2.proxy", "httpcore2.socks")
+]
+"""What logs a server's own words: reason phrases, and for debugging headers."""
 
 _PING = "ping"
 """An event with which some providers say, as others do with comments, that they are alive, and nothing else."""
@@ -98,7 +107,9 @@ class HttpModel(Model):
     A failed call is repeated, with jittered pauses and minding ``Retry-After``, only while nothing was given on; an
     answer that breaks off later raises `Unavailable`, and so does a provider silent for `silence` seconds, or half an
     hour long only alive. Cancelling the task or closing the iterator closes the connection at once. The key appears in
-    no message, log or repr. Who is asked to go on from a beginning and refuses (`InvalidInput`) is a `StartOver`.
+    no message, log or repr, also where the server sends it back. A server that is asked to go on from a beginning and
+    refuses (`InvalidInput`) is a `StartOver`. A structured answer is asked for in the first of the `modes` that the
+    server takes, which is remembered for each model.
 
     Belongs to one event loop; connects when first asked. Raises `UsageError` for a URL or key that cannot be one.
     """
@@ -109,6 +120,8 @@ class HttpModel(Model):
     """What its base URLs look like, for who got it wrong."""
     models_path: str
     """Where its models are listed."""
+    modes: tuple[OutputMode, ...]
+    """The ways to ask for a structured answer, the best first."""
 
     def __init__(
         self,
@@ -123,6 +136,9 @@ class HttpModel(Model):
     ) -> None:
         self._url = _check_url(base_url, self.refusals.key)
         self._key = _check_key(api_key)
+        self._redact = Redactor(self._key)
+        self._log_filter = self._redact.record  # one object, to be found again
+        self._mode_of: dict[str, OutputMode] = {}  # of each model, what it took
         self._model = model
         self._timeout = httpx2.Timeout(silence, connect=connect)
         self._silence = silence
@@ -139,7 +155,11 @@ class HttpModel(Model):
         """The headers that go with each request; among them, if there is one, the key."""
 
     @abstractmethod
-    async def _question(self, ask: Ask) -> Question:
+    async def _named(self, ask: Ask) -> str:
+        """The model that is asked. May ask the server for its models first."""
+
+    @abstractmethod
+    async def _question(self, ask: Ask, mode: OutputMode) -> Question:
         """What is sent for `ask`. May ask the server something first."""
 
     @property
@@ -165,6 +185,8 @@ class HttpModel(Model):
         self._closed = True
         if self._client is not None:
             await self._client.aclose()
+            for logger in _CLIENT_LOGGERS:
+                logger.removeFilter(self._log_filter)
 
     async def check(self) -> str:
         """Ask whether the server answers and takes the key, for which no token is spent; returns what is to be said.
@@ -178,13 +200,8 @@ class HttpModel(Model):
 
     async def _begin(self, ask: Ask) -> tuple[list[Part], AsyncGenerator[list[Part], None]]:
         """The first parts of an answer, and what follows them. Up to here, and no further, calls are repeated."""
-
-        async def once() -> tuple[list[Part], AsyncGenerator[list[Part], None]]:
-            more = self._attempt(ask)
-            return await anext(more), more
-
         return await repeated(
-            once,
+            lambda: self._begin_once(ask),
             _may_pass,
             attempts=self._attempts,
             within=limits.AI_RETRY_WITHIN,
@@ -192,34 +209,73 @@ class HttpModel(Model):
             log=_log,
         )
 
-    async def _attempt(self, ask: Ask) -> AsyncGenerator[list[Part], None]:
+    async def _begin_once(self, ask: Ask) -> tuple[list[Part], AsyncGenerator[list[Part], None]]:
+        """One call; of a structured answer one in each mode, until the server takes one.
+
+        A server that knows no `json_schema` may call it its own failure (llama-cpp-python and older llama.cpp: 500). It
+        is an outage only if the last mode, a plain request, fails in the same way.
+        """
+        if ask.schema is None:
+            return await self._first(ask, self.modes[0])
+        model = await self._named(ask)
+        known = self._mode_of.get(model)
+        refused: list[LoomError] = []
+        for mode in self.modes[self.modes.index(known) if known else 0 :]:
+            try:
+                begun = await self._first(ask, mode)
+            except LoomError as error:
+                if not _refuses_mode(error, known=mode == known):
+                    raise
+                refused.append(error)
+            else:
+                self._mode_of.setdefault(model, mode)
+                return begun
+        raise next((error for error in refused if not error.retryable), refused[0])
+
+    async def _first(self, ask: Ask, mode: OutputMode) -> tuple[list[Part], AsyncGenerator[list[Part], None]]:
+        more = self._attempt(ask, mode)
+        return await anext(more), more
+
+    async def _attempt(self, ask: Ask, mode: OutputMode) -> AsyncGenerator[list[Part], None]:
         """One call: the parts of its answer as they come, several together where they arrived so; the end last."""
-        path, body, answer = await self._question(ask)
+        path, body, answer = await self._question(ask, mode)
         async with self._call("POST", path, body) as response:
-            parts = self._stream(response, answer) if _is_stream(response) else self._whole(response, answer)
+            if _is_stream(response):
+                parts = self._stream(response, answer, _Received(self._url, response.status_code))
+            else:
+                parts = self._whole(response, answer)
             async with aclosing(parts):
                 async for some in parts:
                     yield some
-        yield answer.end()
+            yield answer.end()
 
-    async def _stream(self, response: httpx2.Response, answer: Reading) -> AsyncGenerator[list[Part], None]:
+    async def _stream(
+        self, response: httpx2.Response, answer: Reading, received: _Received
+    ) -> AsyncGenerator[list[Part], None]:
         decoder = sse.Decoder(limit=limits.AI_EVENT_BYTES)
         blocks = response.aiter_bytes()
         until, finished = _in(limits.AI_KEPT_ALIVE), False  # comments may come for ever
-        while not answer.done and (block := await self._next_block(blocks, answer, until)):
+        while not answer.done and (block := await self._next_block(blocks, answer, until, received)):
             heard = False
+            received.bytes += len(block)
             for event in decoder.feed(block):
                 heard = heard or event.type != _PING
+                received.events += 1
                 if parts := answer.feed(event.data, event.type):
+                    received.parts += len(parts)
                     yield parts
             if answer.finished and not finished:
                 until, finished = _in(limits.AI_TRAILER), True
             elif heard and not finished:
                 until = _in(limits.AI_KEPT_ALIVE)
         # The body's end: only then can the connection be used again.
-        await self._next_block(blocks, answer, _in(limits.CLOSING) if answer.done else until)
+        await self._next_block(blocks, answer, _in(limits.CLOSING) if answer.done else until, received)
+        if not answer.finished:
+            raise self._cut(received)
 
-    async def _next_block(self, blocks: AsyncIterator[bytes], answer: Reading, until: float) -> bytes:
+    async def _next_block(
+        self, blocks: AsyncIterator[bytes], answer: Reading, until: float, received: _Received
+    ) -> bytes:
         """The next bytes; b"" at the end, and when an answer that is finished does not go on `until` then. Raises
         `Unavailable` for one that is not."""
         try:
@@ -229,14 +285,15 @@ class HttpModel(Model):
                         return block
         except (httpx2.TransportError, httpx2.DecodingError, TimeoutError) as error:
             if not (answer.finished or answer.done):
-                raise self._unreachable(error) from None
+                raise self._unreachable(error, received) from None
         return b""
 
     async def _whole(self, response: httpx2.Response, answer: Reading) -> AsyncGenerator[list[Part], None]:
         kind = response.headers.get("content-type", "")
         if "json" not in kind:
             raise RemoteProtocolError(
-                f"{self._place} answered with {kind[:80]!r}, not an event stream: is the base URL right?"
+                f"{self._place} answered {response.status_code} with {kind[:80]!r}, not an event stream: "
+                "is the base URL right?"
             )
         if parts := answer.whole(await self._body(response, limits.AI_BODY_BYTES)):
             yield parts
@@ -255,7 +312,16 @@ class HttpModel(Model):
 
     @asynccontextmanager
     async def _call(self, method: str, path: str, body: bytes | None = None) -> AsyncIterator[httpx2.Response]:
-        """A successful answer's head; its body is closed on the way out. Raises what the refusal or failure is."""
+        """A successful answer's head; its body is closed on the way out. Raises what the refusal or failure is. Errors
+        leave the block without the key."""
+        try:
+            async with self._response(method, path, body) as response:
+                yield response
+        except LoomError as error:
+            raise self._redact.error(error) from None
+
+    @asynccontextmanager
+    async def _response(self, method: str, path: str, body: bytes | None) -> AsyncIterator[httpx2.Response]:
         url = self._url.copy_with(path=f"{self._url.path.rstrip('/')}/{path}")
         request = self._http().build_request(method, url, content=body)
         try:
@@ -278,25 +344,88 @@ class HttpModel(Model):
             fault = Fault()
         if response.status_code == 404 and not fault.message:
             fault = Fault(f"there is no {response.request.url.path} at {self._url.host}: {self.base_hint}")
-        return refusal(response.status_code, fault, self.refusals, response.headers, secret=self._key)
+        return refusal(response.status_code, fault, self.refusals, response.headers)
 
-    def _unreachable(self, error: Exception) -> Unavailable:
+    def _unreachable(self, error: Exception, received: _Received | None = None) -> Unavailable:
+        """What is known of a connection that failed: the reason, and what had come of an answer by then."""
         if isinstance(error, httpx2.ReadTimeout):
-            return Unavailable(f"{self._place} was silent for {self._silence:g} s")
-        if isinstance(error, TimeoutError):
-            return Unavailable(f"{self._place} sent nothing of its answer for {limits.AI_KEPT_ALIVE:g} s")
-        return Unavailable(f"{self._place}: {error or type(error).__name__}")
+            reason = f"it was silent for {self._silence:g} s"
+        elif isinstance(error, TimeoutError):
+            reason = f"it sent nothing of its answer for {limits.AI_KEPT_ALIVE:g} s"
+        else:
+            reason = _reason_of(error)
+        if received is None:
+            return Unavailable(f"{self._place}: {reason}", details={"host": _host(self._url)})
+        return Unavailable(f"{self._place}: {reason}, {received}", details=received.details)
+
+    def _cut(self, received: _Received) -> Unavailable:
+        if received.parts:
+            return Unavailable(f"{self._place} broke off its answer, {received}", details=received.details)
+        hint = "some servers refuse a prompt that is too long so"
+        return Unavailable(f"{self._place} gave an empty answer, {received}: {hint}", details=received.details)
 
     def _http(self) -> httpx2.AsyncClient:
         if self._closed:
             raise HandleClosed("this model was closed")
         if self._client is None:
+            for logger in _CLIENT_LOGGERS:
+                logger.addFilter(self._log_filter)
             self._client = httpx2.AsyncClient(
                 headers={**_HEADERS, **self._authority()},
                 timeout=self._timeout,
                 limits=httpx2.Limits(max_connections=limits.AI_CONNECTIONS),
             )
         return self._client
+
+
+class _Received:
+    """What has come of an answer: all that is known of one that was cut."""
+
+    def __init__(self, url: httpx2.URL, status: int) -> None:
+        self._host = _host(url)
+        self._status = status
+        self.bytes = 0
+        self.events = 0
+        self.parts = 0
+
+    def __str__(self) -> str:
+        return f"after {self.events} events and {self.bytes} bytes (status {self._status})"
+
+    @property
+    def details(self) -> dict[str, str | int]:
+        return {"host": self._host, "status": self._status, "events": self.events, "bytes": self.bytes}
+
+
+def _host(url: httpx2.URL) -> str:
+    return url.netloc.decode("ascii")
+
+
+def _reason_of(error: BaseException) -> str:
+    """The transport's reason. Its own text is often empty: then that of the error which it comes from."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if text := str(cause).strip():
+            return text
+        cause = cause.__cause__ or cause.__context__
+    return _REASONS.get(type(error).__name__, type(error).__name__)
+
+
+_REASONS = {"ReadError": "the connection was broken off", "WriteError": "the connection was broken off"}
+
+_ON_MODE = re.compile(
+    r"response_format|json.?(schema|object)|output_(config|format)|structured.output|guided|grammar|tool", re.IGNORECASE
+)
+"""Words of a refusal that is about the way in which a structured answer was asked for."""
+
+
+def _refuses_mode(error: LoomError, *, known: bool) -> bool:
+    """Whether the server may know only this way of asking for a structured answer not: it refuses the request (400,
+    422), or calls that a failure of its own (500, 501). Of a mode that it has taken before it must name it."""
+    status = error.details.get("status")
+    named = _ON_MODE.search(error.message) is not None
+    if isinstance(error, InvalidInput):
+        return error.code != "content_filter" and (named or (status in (400, 422) and not known))
+    return isinstance(error, Unavailable) and status in (500, 501) and (named or not known)
 
 
 def _in(seconds: float) -> float:

@@ -18,10 +18,11 @@ from loom.wire import json
 
 from .ask import NO_JSON, Ask
 from .calls import Calls
-from .refusals import Refusals, fault_of, refusal
+from .refusals import TOO_LONG, Refusals, fault_of, refusal
+from .schemas import ANSWER, ANSWER_DESCRIPTION, OutputMode, schema_in_words
 from .surrogates import PartJoiner, decode_cut
 
-__all__ = ["ANTHROPIC", "FORMAT_REFUSED", "MessageAnswer", "message_body"]
+__all__ = ["ANTHROPIC", "MessageAnswer", "message_body"]
 
 ANTHROPIC = Refusals(
     key="ANTHROPIC_API_KEY",
@@ -38,27 +39,23 @@ ANTHROPIC = Refusals(
         "overloaded_error": 529,
     },
     phrases=(
-        ("prompt is too long|exceed context limit|context window", "context_length"),
+        (TOO_LONG, "context_length"),
         ("content filtering policy", "content_filter"),
         ("billing_error|credit balance is too low", "quota"),
     ),
 )
 """A context that is too long, a filtered answer and an empty account have no type of their own, only a message."""
 
-FORMAT_REFUSED = re.compile("output_config|output_format|structured output", re.IGNORECASE)
-"""A model or server that knows no structured output says so (400): before Claude 4.1."""
-
-_ANSWER = "answer"
-"""The tool whose arguments are the structured answer, where a model has no other way."""
-
 _ROLES = {"user": "user", "tool": "user", "assistant": "assistant"}
 
 
-def message_body(ask: Ask, model: str, max_tokens: int, *, by_tool: bool = False) -> bytes:
-    """The JSON of a streaming request. `by_tool`: a structured answer is asked for as the arguments of a forced tool.
+def message_body(ask: Ask, model: str, max_tokens: int, *, mode: OutputMode = "json_schema") -> bytes:
+    """The JSON of a streaming request. `mode` is how a structured answer is asked for.
 
     Raises `InvalidInput` for a message that cannot be said in this wire.
     """
+    if ask.schema is not None and mode == "prompt":
+        ask = msgspec.structs.replace(ask, messages=schema_in_words(ask.messages, ask.schema), schema=None)
     body: dict[str, Any] = {
         "model": model,
         "max_tokens": ask.max_tokens or max_tokens,
@@ -72,7 +69,7 @@ def message_body(ask: Ask, model: str, max_tokens: int, *, by_tool: bool = False
     if ask.tools:
         body["tools"] = [_tool(tool.name, tool.description, tool.parameters) for tool in ask.tools]
     if ask.schema is not None:
-        body |= _by_tool(ask.schema) if by_tool else {"output_config": {"format": _format(ask.schema)}}
+        body |= _by_tool(ask.schema) if mode == "tool" else {"output_config": {"format": _format(ask.schema)}}
     try:
         return json.encode(body)
     except NO_JSON as error:
@@ -84,8 +81,8 @@ def _format(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _by_tool(schema: dict[str, Any]) -> dict[str, Any]:
-    tool = _tool(_ANSWER, "Gives the answer, in the form that is asked for.", schema)
-    return {"tools": [tool], "tool_choice": {"type": "tool", "name": _ANSWER}}
+    tool = _tool(ANSWER, ANSWER_DESCRIPTION, schema)
+    return {"tools": [tool], "tool_choice": {"type": "tool", "name": ANSWER}}
 
 
 def _tool(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -242,15 +239,14 @@ _REASONS = {
 
 
 class MessageAnswer:
-    """One answer as it comes in; see `http.Reading`. `secret` is blotted out of every message that is passed on.
+    """One answer as it comes in; see `http.Reading`.
 
     What is counted by then comes with the first thing that is said: of an answer that is cut it is all there is.
     `by_tool`: the arguments of the tool are the answer's text.
     """
 
-    def __init__(self, secret: str = "", *, by_tool: bool = False) -> None:
+    def __init__(self, *, by_tool: bool = False) -> None:
         self.done = False
-        self._secret = secret
         self._by_tool = by_tool
         self._reason: str | None = None
         self._usage: dict[str, Any] = {}
@@ -269,7 +265,7 @@ class MessageAnswer:
         event = _decode(_event, data)
         if event.type == "error" or type == "error":
             fault = fault_of(json.decode(json.mended(data)), ANTHROPIC)
-            raise refusal(fault.status or 500, fault, ANTHROPIC, secret=self._secret)
+            raise refusal(fault.status or 500, fault, ANTHROPIC)
         parts = [part for cut in self._event(event) for part in self._joined.feed(cut)]
         if event.type == "content_block_stop":
             parts += self._joined.end()
@@ -282,7 +278,7 @@ class MessageAnswer:
         message = _decode(_message, body)
         if message.type == "error":
             fault = fault_of(json.decode(json.mended(body)), ANTHROPIC)
-            raise refusal(fault.status or 500, fault, ANTHROPIC, secret=self._secret)
+            raise refusal(fault.status or 500, fault, ANTHROPIC)
         if message.type != "message":
             raise RemoteProtocolError("the provider's answer is JSON, but no message")
         parts: list[Part] = []

@@ -45,8 +45,7 @@ class Form(Generic[T]):
                 raise InvalidInput(f"{self._field}: missing", details={"field": self._field})
             return cast(T, convert(value, self._type))
         except (InvalidInput, RemoteProtocolError) as error:
-            said = text[: limits.AI_ERROR_CHARACTERS]
-            details = {**getattr(error, "details", {}), "answer": said}
+            details = {**getattr(error, "details", {}), "answer": text[: limits.AI_ERROR_ANSWER]}
             raise RemoteProtocolError(f"the model's answer is no {self.name}: {error}", details=details) from None
 
 
@@ -56,12 +55,13 @@ async def read_object(parts: AsyncGenerator[Part, None], form: Form[T]) -> Async
     Raises `RemoteProtocolError` for an answer that does not fit, `LimitExceeded` for one that was cut at its longest,
     `InvalidInput` (`content_filter`) for one that the provider held back.
     """
-    partial, reason, length, before = PartialJson("{"), "", 0, UNKNOWN
+    partial, said, reason, length, before = PartialJson("{"), list[str](), "", 0, UNKNOWN
     async with aclosing(parts):
         async for part in parts:
             if isinstance(part, TextPart):
                 length += len(part.text)
                 _check_length(length)
+                said.append(part.text)
                 partial.feed(part.text)
                 value = form.partial(partial.value)
                 if value is not UNKNOWN and value != before:
@@ -69,7 +69,7 @@ async def read_object(parts: AsyncGenerator[Part, None], form: Form[T]) -> Async
                     yield ObjectPart(value)
             elif isinstance(part, FinishReasonPart):
                 reason = part.reason
-    _check_whole(partial, reason, form)
+    _check_whole(partial, reason, form, "".join(said))
     whole = form.final(partial.text)
     yield ObjectPart(form.partial(partial.value), True, whole)
 
@@ -79,12 +79,12 @@ def _check_length(length: int) -> None:
         raise LimitExceeded(f"the answer is longer than {limits.AI_ANSWER_CHARACTERS} characters", code="too_large")
 
 
-def _check_whole(partial: PartialJson, reason: str, form: Form[Any]) -> None:
+def _check_whole(partial: PartialJson, reason: str, form: Form[Any], said: str) -> None:
     if partial.complete:
         return
     if reason == "length":
         raise LimitExceeded(f"the model's {form.name} is cut: max_tokens did not suffice", code="too_large")
     if reason == "content_filter":
         raise InvalidInput(f"the model refused to give a {form.name}", code="content_filter")
-    said = partial.text[: limits.AI_ERROR_CHARACTERS]
-    raise RemoteProtocolError(f"the model's answer is no {form.name}: no whole JSON", details={"answer": said})
+    details = {"answer": said[: limits.AI_ERROR_ANSWER]}
+    raise RemoteProtocolError(f"the model's answer is no {form.name}: no whole JSON", details=details)

@@ -12,6 +12,7 @@ from loom.wire import json
 from .ask import Ask
 from .completions import OPENAI, Answer, Prefix, request_body
 from .http import Connecting, HttpModel, Question
+from .schemas import OutputMode
 
 __all__ = ["OPENAI_URL", "OpenAICompatible", "Prefixing"]
 
@@ -57,6 +58,7 @@ class OpenAICompatible(HttpModel):
     refusals = OPENAI
     base_hint = "base URLs often end in /v1"
     models_path = "models"
+    modes = ("json_schema", "json_object", "tool", "prompt")
 
     def __init__(
         self,
@@ -71,11 +73,14 @@ class OpenAICompatible(HttpModel):
     def _authority(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self._key}"} if self._key else {}
 
-    async def _question(self, ask: Ask) -> Question:
+    async def _named(self, ask: Ask) -> str:
+        return ask.model or self._model or await self._first_listed()
+
+    async def _question(self, ask: Ask, mode: OutputMode) -> Question:
         prefix = await self._prefix() if ask.continues else None
-        model = ask.model or self._model or await self._first_listed()
-        body = request_body(ask, model, limit_field=_limit_field(self._url.host), prefix=prefix)
-        return Question("chat/completions", body, Answer(self._key))
+        limit_field = _limit_field(self._url.host)
+        body = request_body(ask, await self._named(ask), limit_field=limit_field, prefix=prefix, mode=mode)
+        return Question("chat/completions", body, Answer(by_tool=ask.schema is not None and mode == "tool"))
 
     async def _prefix(self) -> Prefix:
         if self._prefixing is None:

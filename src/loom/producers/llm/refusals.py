@@ -13,7 +13,21 @@ from loom.model.errors import InvalidInput, LimitExceeded, LoomError, RemoteProt
 from loom.wire import json
 from loom.wire.headers import retry_after
 
-__all__ = ["Fault", "Refusals", "fault_of", "refusal"]
+__all__ = ["TOO_LONG", "Fault", "Refusals", "fault_of", "refusal"]
+
+_TOO_LONG = (
+    "context_length_exceeded|exceed_context_size",  # codes: OpenAI's and llama.cpp's
+    "maximum context length",  # OpenAI, Azure, vLLM, Mistral, DeepSeek
+    "context (length|size|window|limit)",  # OpenAI, llama.cpp, LM Studio, SGLang, Ollama, Cloudflare, Anthropic
+    "context the overflows",  # LM Studio
+    "maximum (model|prompt) length",  # vLLM, xAI
+    "(prompt|input)( \\(.*\\))? is too long",  # Anthropic, vLLM, Bedrock
+    "input token count|input tokens exceed",  # Gemini, OpenAI
+    "max_new_tokens`? must be|max_seq_len",  # TGI, Together, SiliconFlow
+    "reduce the length of",  # Groq
+)
+TOO_LONG = "|".join(_TOO_LONG)
+"""The words in which servers of either wire call a prompt too long; few have a code for it."""
 
 
 class Refusals(NamedTuple):
@@ -77,22 +91,16 @@ def _status_of(table: Refusals, *words: Any) -> int | None:
     return None
 
 
-_SECRET_LENGTH = 8
-"""Shorter keys are placeholders ("none", "ollama"): blotting them out would only garble messages."""
-
-
-def refusal(
-    status: int, fault: Fault, table: Refusals, headers: Mapping[str, str] | None = None, *, secret: str = ""
-) -> LoomError:
+def refusal(status: int, fault: Fault, table: Refusals, headers: Mapping[str, str] | None = None) -> LoomError:
     """The error that a provider's refusal is. Its `retryable` says whether the same question may be put again.
 
     408, 409, 425 and 5xx may, and 429 unless a quota is used up, as the provider's own SDKs do it; the header
     ``x-should-retry`` overrules. The message of a 401 is ours alone: providers repeat parts of the key in theirs.
     """
-    said = _clean(fault.message, secret)
+    said = _clean(fault.message)
     details: dict[str, Any] = {"status": status}
     if fault.code:
-        details["provider_code"] = _clean(fault.code, secret)
+        details["provider_code"] = _clean(fault.code)
     if (wait := retry_after(headers or {})) is not None:
         details["retry_after"] = wait
     error = _error_for(status, said, fault, table, details)
@@ -129,13 +137,11 @@ def _by_status(status: int, why: str, fault: Fault, details: dict[str, Any]) -> 
         return Unavailable("the provider failed" + why, details=details)
     if status in (400, 404, 422):
         if fault.param:
-            details["field"] = fault.param
+            details["field"] = _clean(fault.param)
         return InvalidInput("the provider refused the request" + why, details=details)
     return RemoteProtocolError("the provider does not answer as one" + why, details=details)
 
 
-def _clean(text: str, secret: str) -> str:
-    if len(secret) >= _SECRET_LENGTH:
-        text = text.replace(secret, "[key]")
+def _clean(text: str) -> str:
     plain = "".join(c if c.isprintable() else " " for c in text[: 4 * limits.AI_ERROR_CHARACTERS])
     return " ".join(plain.split())[: limits.AI_ERROR_CHARACTERS]

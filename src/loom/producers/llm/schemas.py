@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from loom.engine.schemas import fields_schema, schema_of
+from loom.wire.json import encode
 
-__all__ = ["object_schema", "strict_schema"]
+__all__ = ["ANSWER", "ANSWER_DESCRIPTION", "OutputMode", "object_schema", "schema_in_words", "strict_schema"]
+
+OutputMode = Literal["json_schema", "json_object", "tool", "prompt"]
+"""How a structured answer is asked for: by its schema; as any JSON object, with the schema in the prompt; as the
+arguments of a tool; as text, with the schema in the prompt."""
+
+ANSWER = "answer"
+"""The name of the schema, and of the tool whose arguments are the answer."""
+
+ANSWER_DESCRIPTION = "Gives the answer, in the form that is asked for."
 
 _WRAP = "value"
 
@@ -18,6 +29,29 @@ def object_schema(type: Any) -> tuple[dict[str, Any], str]:
     if schema.get("type") == "object" and "properties" in schema:
         return schema, ""
     return fields_schema({_WRAP: schema}, required=[_WRAP]), _WRAP
+
+
+def schema_in_words(messages: Sequence[dict[str, Any]], schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The messages, the last one of the user's with the schema behind it: templates of open models take a system
+    message at the beginning only, or none."""
+    words = (
+        f"Answer with one JSON object and nothing else. It must conform to this JSON Schema:\n{encode(schema).decode()}"
+    )
+    for place in reversed(range(len(messages))):
+        message = messages[place]
+        if message["role"] == "user":
+            return [
+                *messages[:place],
+                {**message, "content": _with(message.get("content"), words)},
+                *messages[place + 1 :],
+            ]
+    return [*messages, {"role": "user", "content": words}]
+
+
+def _with(content: Any, words: str) -> Any:
+    if isinstance(content, list):
+        return [*content, {"type": "text", "text": words}]
+    return f"{content}\n\n{words}" if content else words
 
 
 def strict_schema(schema: Any) -> dict[str, Any] | None:
