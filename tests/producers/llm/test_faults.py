@@ -116,15 +116,20 @@ BROKEN: dict[str, tuple[Play, str, dict[str, Any]]] = {
     ),
     "a reset before it": (
         Play(head(content_length="1000"), cut=1000, reset=True),
-        rf"{RESET}, after 0 events and 0 bytes \(status 200\)",
+        rf"{RESET}, after 0 events and 0 bytes \(status 200\): some servers refuse a prompt",
+        {"status": 200, "events": 0, "bytes": 0},
+    ),
+    "chunks without their end": (  # llama-cpp-python, whose generator raises behind the head
+        Play(head(transfer_encoding="chunked"), cut=1000),
+        r"peer closed connection .*, after 0 events and 0 bytes \(status 200\): some servers refuse a prompt",
         {"status": 200, "events": 0, "bytes": 0},
     ),
     "a reset before the head": (Play(b"", cut=0, reset=True), RESET, {}),
     "an end before the head": (Play(b"", cut=0), "disconnected without sending a response", {}),
     "half a document": (
         Play(head(200, "application/json", content_length="100") + b"{", cut=1000, reset=True),
-        RESET,
-        {},
+        rf"{RESET}, after 0 events and 1 bytes \(status 200\)",
+        {"status": 200, "bytes": 1},
     ),
 }
 

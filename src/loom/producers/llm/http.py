@@ -307,7 +307,9 @@ class HttpModel(Model):
                     if len(body) > most:
                         raise LimitExceeded(f"the provider's answer is larger than {most} bytes", code="too_large")
         except (httpx2.TransportError, httpx2.DecodingError, TimeoutError) as error:
-            raise self._unreachable(error) from None
+            received = _Received(self._url, response.status_code)
+            received.bytes = len(body)
+            raise self._unreachable(error, received) from None
         return bytes(body)
 
     @asynccontextmanager
@@ -356,13 +358,12 @@ class HttpModel(Model):
             reason = _reason_of(error)
         if received is None:
             return Unavailable(f"{self._place}: {reason}", details={"host": _host(self._url)})
-        return Unavailable(f"{self._place}: {reason}, {received}", details=received.details)
+        hint = "" if isinstance(error, httpx2.TimeoutException | TimeoutError) else received.hint
+        return Unavailable(f"{self._place}: {reason}, {received}{hint}", details=received.details)
 
     def _cut(self, received: _Received) -> Unavailable:
-        if received.parts:
-            return Unavailable(f"{self._place} broke off its answer, {received}", details=received.details)
-        hint = "some servers refuse a prompt that is too long so"
-        return Unavailable(f"{self._place} gave an empty answer, {received}: {hint}", details=received.details)
+        what = "broke off its answer" if received.parts else "gave an empty answer"
+        return Unavailable(f"{self._place} {what}, {received}{received.hint}", details=received.details)
 
     def _http(self) -> httpx2.AsyncClient:
         if self._closed:
@@ -390,6 +391,10 @@ class _Received:
 
     def __str__(self) -> str:
         return f"after {self.events} events and {self.bytes} bytes (status {self._status})"
+
+    @property
+    def hint(self) -> str:
+        return "" if self.parts else ": some servers refuse a prompt that is too long so"
 
     @property
     def details(self) -> dict[str, str | int]:
