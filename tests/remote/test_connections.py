@@ -12,6 +12,7 @@ from loom.model import limits
 from loom.model.errors import HandleClosed, LimitExceeded, Unavailable, UsageError
 from loom.remote.connections import Connections, Lifetime
 from loom.tasks import spawn
+from loom.wire.headers import AHEAD, retry_after
 
 from .scripted import Answer, chunked, scripted, sized
 
@@ -52,6 +53,21 @@ async def test_a_request_says_who_it_is() -> None:
     assert asked.headers["content-type"] == "application/json"
     assert asked.headers["accept"] == "application/json"
     assert asked.headers["accept-encoding"] == "identity"
+
+
+async def test_blanks_around_a_header_of_an_answer_are_no_part_of_it() -> None:
+    """RFC 9110, section 5.5."""
+    async with scripted() as server:
+        blank = "X: \t a b \t", "Retry-After: 2 \t", f"{AHEAD}:\t5 "
+        server.play(sized("200 OK", b"hello", *blank, kind="\tapplication/json  "))
+        connections = Connections(server.url)
+        exchange = await connections.request("GET", "/x")
+        assert await exchange.body() == b"hello"
+        headers = exchange.headers
+        await exchange.aclose()
+        await connections.aclose()
+    assert [headers[name] for name in ("content-type", "x", AHEAD)] == ["application/json", "a b", "5"]
+    assert retry_after(headers) == 2.0
 
 
 async def test_without_a_key_none_is_sent() -> None:

@@ -179,7 +179,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        cycle.transport = cast("Any", _CycleTransport(self.transport, self._close))
+        cycle.transport = cast("Any", _CycleTransport(self.transport, self._linger))
         old = cycle.scope["http_version"] == "1.0"
         super()._start_asgi_task(cycle, cast("Any", _until_closed(app, cycle)) if old else app)
 
@@ -256,13 +256,6 @@ class BoundedProtocol(HttpToolsProtocol):
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[code_of(error.code).http] + head + body)
         self._linger()
-
-    def _close(self) -> None:
-        """Closes the connection after an answer, reading on if its request is not read to the end."""
-        if self._in_head and not self._discarded:
-            self.transport.close()
-        else:
-            self._linger()
 
     def _linger(self) -> None:
         """Closes the sending side, and discards input for `limits.LINGER`: closing with unread input would reset the

@@ -1,0 +1,1 @@
+"""Requests with framing tricks, sent through a recording proxy, and judged by a strict reader of their bytes."""
