@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from collections import OrderedDict
 from typing import Any, Protocol, cast
 
 from uvicorn.server import ServerState
@@ -36,8 +37,8 @@ class Connections(ServerState):
     def __init__(self) -> None:
         super().__init__()
         self._empty = asyncio.Event()
-        self._evictable: dict[Evictable, None] = {}  # not held, oldest first
-        self._idle: dict[str, dict[Evictable, None]] = {}  # of these, those that had an answer
+        self._evictable: OrderedDict[Evictable, None] = OrderedDict()  # not held, oldest first
+        self._idle: dict[str, OrderedDict[Evictable, None]] = {}  # of these, those that had an answer
 
     def admit(self, connection: Evictable) -> bool:
         """Adds a new connection, evicting others for it. Returns False if all that are allowed are held."""
@@ -58,7 +59,7 @@ class Connections(ServerState):
         if cast("Any", connection) not in self.connections:
             return
         self._evictable[connection] = None
-        answered = self._idle.setdefault(connection.network, {})
+        answered = self._idle.setdefault(connection.network, OrderedDict())
         answered[connection] = None
         if len(answered) > limits.NETWORK_IDLE:
             self._evict(next(iter(answered)))

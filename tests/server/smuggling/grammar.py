@@ -63,16 +63,16 @@ class Plan(NamedTuple):
 def make_plan(dice: Random, name: str) -> Plan:
     """The last request closes the connection."""
     messages, sound = [], True
-    count = dice.randint(1, 9)
+    count, tricks = dice.randint(1, 9), dice.choice((0.0, 0.35))
     for index in range(count):
         head, body = _message(dice, f"{name}.{index}")
-        if dice.random() < 0.15:
+        if dice.random() < tricks:
             head, body = dice.choice(_TRICKS)(dice, head, body)
             sound = False
         messages.append(head + b"\r\n" + body)
     messages.append(b"GET /runs/%b.end HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % name.encode())
     data = b"".join(messages)
-    if dice.random() < 0.05:
+    if tricks and dice.random() < 0.1:
         data, sound = _spoil(dice, data), False
     return Plan(_cut(dice, data), count + 1, sound)
 
@@ -207,8 +207,8 @@ def _spoilt(dice: Random, head: bytes, body: bytes) -> tuple[bytes, bytes]:
 
 
 _TRICKS: tuple[Trick, ...] = (
-    _more_length, _more_coding, _other_coding, _odd_chunk, _odd_trailer, _old_or_new, _other_method, _bare_line_end,
-    _expect, _close, _shorter, _longer, _spoilt,
+    _more_length, _more_coding, _other_coding, _other_coding, _odd_chunk, _odd_chunk, _odd_trailer, _old_or_new,
+    _other_method, _bare_line_end, _expect, _close, _shorter, _longer, _spoilt,
 )  # fmt: skip
 
 
