@@ -97,6 +97,8 @@ def test_the_option_is_json_whatever_is_taken() -> None:
     assert read_input(info("says"), None, '{"text": "x"}', None) == {"text": "x"}
     with pytest.raises(loom.InvalidInput, match="--input: not JSON"):
         read_input(info("says"), None, "text", None)
+    with pytest.raises(loom.InvalidInput, match=r"--input: a lone surrogate in JSON: \\ud800 at byte 10"):
+        read_input(info("says"), None, r'{"text": "\ud800"}', None)
 
 
 @pytest.mark.parametrize("given", [("x", "1", False), ("x", None, True), (None, "1", True)])
