@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 import loom
@@ -83,7 +84,7 @@ def test_a_name_that_is_taken_is_refused() -> None:
 
 
 def test_types_local_to_where_it_stands_are_found() -> None:
-    class Local:
+    class Local(msgspec.Struct):
         pass
 
     app = loom.App()
