@@ -1,4 +1,4 @@
-"""What a run's error says of a model server that refuses a prompt or breaks off: the reason, and what is known."""
+"""The error of a run whose model server refuses a prompt or breaks off: the reason, and all that is known."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ _CLIENT_LOGGERS = [
     logging.getLogger(name)
     for name in ("httpx2", "httpcore2.connection", "httpcore2.http11", "httpcore2.proxy", "httpcore2.socks")
 ]
-"""What logs a server's own words: reason phrases, and for debugging headers."""
+"""Loggers that write a server's own words: reason phrases, and for debugging headers."""
 
 _PING = "ping"
 """An event with which some providers say, as others do with comments, that they are alive, and nothing else."""
@@ -349,7 +349,7 @@ class HttpModel(Model):
         return refusal(response.status_code, fault, self.refusals, response.headers)
 
     def _unreachable(self, error: Exception, received: _Received | None = None) -> Unavailable:
-        """What is known of a connection that failed: the reason, and what had come of an answer by then."""
+        """The error of a connection that failed: names the reason, and how much of an answer had come."""
         if isinstance(error, httpx2.ReadTimeout):
             reason = f"it was silent for {self._silence:g} s"
         elif isinstance(error, TimeoutError):
@@ -380,7 +380,7 @@ class HttpModel(Model):
 
 
 class _Received:
-    """What has come of an answer: all that is known of one that was cut."""
+    """Counts how much of an answer has come: all that is known of one that was cut."""
 
     def __init__(self, url: httpx2.URL, status: int) -> None:
         self._host = _host(url)
@@ -424,8 +424,8 @@ _ON_MODE = re.compile(
 
 
 def _refuses_mode(error: LoomError, *, known: bool) -> bool:
-    """Whether the server may know only this way of asking for a structured answer not: it refuses the request (400,
-    422), or calls that a failure of its own (500, 501). Of a mode that it has taken before it must name it."""
+    """True if the server may take the same question in another mode: it refuses the request (400, 422) or calls it a
+    failure of its own (500, 501). Of a mode that it has taken before (`known`) its words must name the mode."""
     status = error.details.get("status")
     named = _ON_MODE.search(error.message) is not None
     if isinstance(error, InvalidInput):

@@ -122,6 +122,6 @@ class PartJoiner:
         return [part]
 
     def end(self) -> list[Part]:
-        """What is left, where an answer or a block of it ends."""
+        """Parts with U+FFFD for halves that never went on, where an answer or a block of it ends."""
         thought, text = self._thought.end(), self._text.end()
         return [*([ReasoningPart(thought)] if thought else []), *([TextPart(text)] if text else [])]
