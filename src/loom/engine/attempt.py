@@ -313,7 +313,8 @@ class Attempt:
         if error is not None:
             return await self._failed(writer, error)
         try:
-            check_output(self._producer.returns, task.result(), "cannot send it")
+            if task.result() is not None:  # else it has none
+                check_output(self._producer.returns, task.result(), "cannot send it")
             return await self._end(writer, Chunk("complete", task.result(), None, None, None, time.time()))
         except InvalidOutput as reason:
             return await self._failed(writer, type(reason)(f"its result: {reason}", details=reason.details))

@@ -7,6 +7,8 @@ replaced by classes that read themselves. What no reader makes the same value of
 from __future__ import annotations
 
 import functools
+from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -58,7 +60,7 @@ class Codec:
 
     def fault(self, value: Any) -> str | None:
         """Why `value`, once written, would be read as another or not at all, if so. Raises as `canonical`."""
-        if not self.ambiguous or value is None:
+        if not self.ambiguous:
             return None
         try:
             read = self._maker(decode(canonical(value)))
@@ -88,16 +90,19 @@ def convert(value: Any, type: Any, *, field: str = "") -> Any:
     return codec_of(type).read(value, field=field)
 
 
+_SEQUENCES = (list, tuple, deque)
+
+
 def same(value: Any, read: Any) -> bool:
     """Whether what was read is what was written: equal, but for NaN, which equals nothing. Of a subclass it may be the
     class that was declared."""
-    if isinstance(value, (list, tuple)) and isinstance(read, (list, tuple)):
+    if isinstance(value, _SEQUENCES) and isinstance(read, _SEQUENCES):
         return len(value) == len(read) and all(map(same, value, read))
     if not isinstance(value, type(read)):
         return False
     if isinstance(value, float):
         return value == read or (value != value and read != read)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return value.keys() == read.keys() and all(same(value[key], read[key]) for key in value)
     names = _names_of(type(read))
     if not names:

@@ -112,7 +112,7 @@ def _exactly(value: Any) -> Any:
 
 def _with_instants(json: Any, python: Any) -> Any:
     if isinstance(python, datetime) and isinstance(json, str):
-        return json if utc_if_odd(python) is python else utc_if_odd(python)
+        return json if utc_if_odd(python) is python else python
     if isinstance(json, dict) and isinstance(python, dict):
         return {key: _with_instants(item, python.get(key)) for key, item in json.items()}
     if isinstance(json, list) and isinstance(python, (list, tuple)):

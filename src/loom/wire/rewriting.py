@@ -6,6 +6,7 @@ import collections.abc
 import dataclasses
 import enum
 import inspect
+import pathlib
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,7 +57,7 @@ _ABSTRACT = frozenset(
     }
 )
 """What msgspec reads as a list, set or dict."""
-_TEXTS = (bytes, bytearray, memoryview, *AS_TEXT)
+_TEXTS = (bytes, bytearray, memoryview, pathlib.PurePath)
 """What any text may be, or nearly any: beside str, nothing would tell them apart."""
 
 
@@ -71,7 +72,7 @@ class Rewriter:
     def rewritten(self, hint: Any) -> Any:
         if hint in (Any, object, typing.Never, typing.NoReturn):
             return Any
-        if hint is getattr(typing, "LiteralString", None):
+        if hint is typing.LiteralString:
             return str
         if isinstance(hint, typing.TypeVar):
             return self.rewritten(_bound(hint))
@@ -136,7 +137,7 @@ class Rewriter:
         if not native:
             self._known[hint] = ours
         parts.update({name: self.rewritten(part) for name, part in fields.items()})
-        if native and not any(map(_is_rewritten, parts.values())):
+        if native and not any(map(_is_ours, (*parts.values(), *fields.values()))):
             return hint
         if not (dataclasses.is_dataclass(hint) or typing.is_typeddict(hint)):
             Maker(hint)  # raises, naming what msgspec does not take
@@ -156,8 +157,10 @@ class Rewriter:
         return union_of(shown(hint), sorted(members, key=_generality))
 
 
-def _is_rewritten(hint: Any) -> bool:
-    return isinstance(hint, Placeholder) or any(map(_is_rewritten, typing.get_args(hint)))
+def _is_ours(hint: Any) -> bool:
+    """Whether msgspec does not know some part of the hint."""
+    unknown = isinstance(hint, Placeholder) or hint in (typing.LiteralString, typing.Never, typing.NoReturn)
+    return unknown or any(map(_is_ours, typing.get_args(hint)))
 
 
 def _bound(variable: typing.TypeVar) -> Any:
