@@ -55,6 +55,34 @@ def test_everything_a_run_can_do(client: SyncClient) -> None:
     assert len(client.runs(actor="count")) == 2
 
 
+def test_what_is_printed_says_what_it_is(client: SyncClient) -> None:
+    run = client.start("wait")
+    assert repr(run) == f"<SyncRun {run.id}>"
+    assert repr(client).startswith("<SyncClient on ")
+    owned = client.stream("wait")
+    assert repr(owned) == "<SyncOwnedRun not started>"
+    with owned as mine:
+        assert repr(owned) == f"<SyncOwnedRun {mine.id}>"
+    with pytest.raises(TimeoutError, match=rf"^run {run.id} has not ended within 0\.01 s; it goes on$"):
+        run.result(timeout=0.01)
+    with pytest.raises(TimeoutError, match=r"has not ended within 0\.01 s"):
+        run.wait(0.01)
+    run.send("word", {"x": "y" * 1000})
+    assert run.result() == {"x": "y" * 1000}
+    shown = repr(run.status(full=True))
+    assert " object at 0x" not in shown
+    assert 'result={"x":"yyy' in shown
+    assert len(shown) < 1000
+
+
+def test_a_call_that_has_too_many_arguments_is_told_in_english(client: SyncClient) -> None:
+    app = declared()
+    with pytest.raises(loom.InvalidInput, match="count takes 1 positional argument, 2 were given"):
+        client.start(app.registry.get("count"), 1, 2)
+    with pytest.raises(loom.InvalidInput, match="wait takes 0 positional arguments, 1 was given"):
+        client.start(app.registry.get("wait"), 1)
+
+
 def test_an_owned_run_is_cancelled_by_leaving(client: SyncClient) -> None:
     with client.stream("wait") as run:
         assert run.status().state in ("queued", "running")

@@ -55,6 +55,22 @@ async def test_three_slashes_are_a_relative_path(
         assert (tmp_path / file).is_file()
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("localhost:8700", "http://localhost:8700"), ("127.0.0.1:8700", "http://127.0.0.1:8700"),
+        ("[::1]:8700", "http://[::1]:8700"), ("api.example.com:80/loom", "http://api.example.com:80/loom"),
+        ("localhost:6379", "redis://localhost:6379"), ("my-app_1:8700", "http://my-app_1:8700"),
+        ("runs.db", "sqlite:///runs.db"), ("data/runs.db", "sqlite:///data/runs.db"),
+    ],
+)  # fmt: skip
+def test_what_is_no_url_yet_is_told_as_the_url_that_was_meant(text: str, meant: str) -> None:
+    for call in (connect, open_store, loom.connect_sync):
+        with pytest.raises(loom.UsageError) as refused:
+            call(text)
+        assert refused.value.message == f"no store is named by {text!r}: did you mean {meant}?"
+
+
 async def test_four_slashes_are_an_absolute_path(tmp_path: Path) -> None:
     async with open_store(f"sqlite:///{tmp_path}/runs.db") as store:
         assert (tmp_path / "runs.db").is_file()

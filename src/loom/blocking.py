@@ -38,6 +38,9 @@ class SyncRun(Generic[T, R]):
         self._portal = portal
         self._run = run
 
+    def __repr__(self) -> str:
+        return f"<SyncRun {self.id}>"
+
     @property
     def id(self) -> str:
         return self._run.id
@@ -85,6 +88,9 @@ class SyncOwnedRun(Generic[T, R]):
         self._portal = portal
         self._owned = owned
 
+    def __repr__(self) -> str:
+        return f"<Sync{repr(self._owned).removeprefix('<')}"
+
     def __enter__(self) -> SyncRun[T, R]:
         return SyncRun(self._portal, self._portal.call(self._owned.__aenter__()))
 
@@ -110,6 +116,9 @@ class SyncPublisher:
         self._portal = portal
         self._publisher = publisher
         self.id = publisher.id
+
+    def __repr__(self) -> str:
+        return f"<SyncPublisher of {self.id}>"
 
     def __enter__(self) -> Self:
         self._portal.call(self._publisher.__aenter__())
@@ -182,6 +191,9 @@ class SyncClient:
     def __init__(self, portal: Portal, client: Client) -> None:
         self._portal = portal
         self._client = client
+
+    def __repr__(self) -> str:
+        return f"<Sync{repr(self._client).removeprefix('<')}"
 
     @overload
     def start(self, producer: Startable[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs) -> SyncRun[T, Any]: ...

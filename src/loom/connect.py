@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -21,7 +22,10 @@ from loom.model.ports import Store, Transport
 if TYPE_CHECKING:
     from loom.app import App
 
-__all__ = ["connect", "default_ai", "is_alone", "open_store"]
+__all__ = ["connect", "default_ai", "is_alone", "open_store", "server_at"]
+
+
+_HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})(?:/\S*)?", re.ASCII)
 
 
 class connect:
@@ -126,17 +130,26 @@ def open_store(url: str) -> Store:
         return SqliteStore(path, **options)
     if scheme.partition("+")[0] in ("redis", "rediss", "valkey", "valkeys"):
         return _redis(url)
+    if guess := server_at(url):
+        raise UsageError(f"no store is named by {url!r}: did you mean {guess}?")
     named = f"no store is named by {_redacted(url)!r}"
     if not scheme and url:
         raise UsageError(f"{named}: did you mean sqlite:///{url}?")
     raise UsageError(f"{named}: memory://, sqlite:///path, redis://host, or http://host:port")
 
 
+def server_at(text: str) -> str | None:
+    """The URL of a server that is named by its host and port alone, as ``localhost:8700``."""
+    if (named := _HOST_AND_PORT.fullmatch(text)) is None:
+        return None
+    return f"{'redis' if named[1] == '6379' else 'http'}://{text}"
+
+
 def _redis(url: str) -> Store:
     try:
         from loom.stores.redis import RedisStore, parse_url
     except ImportError as error:
-        raise UsageError(f"{error.name} is not installed: pip install 'loom-streams[redis]'") from None
+        raise UsageError(f"{error.name} is not installed: python -m pip install {error.name}") from None
     address = parse_url(url)
     return RedisStore(address, retention=address.retention)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 
 import pytest
 
@@ -169,6 +170,24 @@ def test_tail_waits_while_the_server_is_away_and_says_so(loom_command: Loom) -> 
 
 
 def test_tail_that_gives_up_says_how_to_go_on(loom_command: Loom) -> None:
-    done = loom_command("runs", "tail", "r", "--after", "1-2", "--url", "http://127.0.0.1:1")
+    url = "http://127.0.0.1:1"
+    with loom_command.running("runs", "tail", "r", "--after", "1-2", "--url", url) as tail:
+        tail.until(f"connection lost; trying again: {url}\n")
+        tail.signal(signal.SIGINT)
+        assert tail.wait() == 130
+        assert tail.err.decode().splitlines()[-1] == f"loom runs tail r --after 1-2 --url {url}"
+    done = loom_command("runs", "tail", "r", "--store", "redis://127.0.0.1:1")
     assert done.returncode == 69
-    assert done.stderr.splitlines()[-1] == "hint: to read on: loom runs tail r --after 1-2 --url http://127.0.0.1:1"
+
+
+def test_tail_begun_while_the_server_is_away_waits(loom_command: Loom, ended: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    with loom_command.running("runs", "tail", ended, "--url", url, "-o", "jsonl") as tail:
+        tail.until(f"connection lost; trying again: {url}\n")
+        with loom_command.running("serve", "app:app", "--port", str(port)) as server:
+            server.until("curl")
+            assert tail.wait() == 0
+        assert json.loads(tail.out.decode().splitlines()[-1])["type"] == "complete"
+        assert tail.err.decode().splitlines() == [f"connection lost; trying again: {url}", "connected again"]

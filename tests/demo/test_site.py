@@ -63,7 +63,13 @@ def test_nothing_is_inline_and_no_text_becomes_html() -> None:
 
 async def test_the_facts_name_the_process() -> None:
     reply = await ask("/facts.json")
-    assert json.loads(reply.body) == {"version": "1.2.3", "process": 42, "writer": "somebody", "actor": "chat"}
+    assert json.loads(reply.body) == {
+        "version": "1.2.3",
+        "process": 42,
+        "writer": "somebody",
+        "actor": "chat",
+        "again": "loom demo",
+    }
 
 
 async def test_the_page_stands_behind_the_guard_and_beside_the_other_routes() -> None:

@@ -222,7 +222,7 @@ async def test_a_message_that_does_not_fit_names_the_field() -> None:
 
 
 async def test_receive_gives_up_after_its_timeout() -> None:
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match=r"^no .*message within"):
         await Desk().ctx.receive(timeout=0.01)
 
 

@@ -69,10 +69,14 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _usage(error: CycloptsError, arguments: Sequence[str]) -> UsageError:
-    from cyclopts import UnknownOptionError
+    from cyclopts import UnknownCommandError, UnknownOptionError
 
     from loom.model.errors import UsageError
 
+    from .commands import unknown_command
+
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        return unknown_command(error.command_chain or (), error.unused_tokens)
     command = " ".join(["loom", *(error.command_chain or ())])
     message = str(error).rstrip(".")
     if isinstance(error, UnknownOptionError) and "--" in arguments:

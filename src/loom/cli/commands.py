@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+from difflib import get_close_matches
+
 from cyclopts import App
 
 import loom
+from loom.model.errors import UsageError
 
-__all__ = ["commands"]
+__all__ = ["commands", "unknown_command"]
 
 
 def commands() -> App:
@@ -38,6 +43,29 @@ def commands() -> App:
     _add(workers, "drain", "loom.cli.work:drain", "Let a worker take nothing new, and finish or hand over the rest.")
     root.register_install_completion_command(help="Install completion for your shell.")
     return root
+
+
+def unknown_command(group: Sequence[str], words: Sequence[str]) -> UsageError:
+    """What to write instead of ``loom <group> <words>``, whose first word names no command there."""
+    tree: dict[tuple[str, ...], App] = {("loom",): commands()}
+    tree |= {("loom", name): app for name, app in _named(tree["loom",]).items() if _named(app)}
+    here = ("loom", *group)
+    names = sorted(_named(tree[here]))
+    others = [where for where, app in sorted(tree.items()) if words[0] in _named(app)]
+    close = get_close_matches(words[0], names, 1)
+    if others:
+        better = shlex.join([*others[0], *words])
+    elif close:
+        better = shlex.join([*here, close[0], *words[1:]])
+    else:
+        better = f"{shlex.join(here)} --help"
+    message = f"{shlex.join(here)} has no command {words[0]!r} (there are: {', '.join(names)})"
+    return UsageError(message, details={"hint": better})
+
+
+def _named(app: App) -> dict[str, App]:
+    """The commands of a group; none of a command."""
+    return {name: app[name] for name in app if not name.startswith("-")}
 
 
 def _group(name: str, help: str) -> App:

@@ -61,10 +61,10 @@ def demo(
     if no_worker:
         check_shared(url)
     log_to_stderr()
-    run_loop(lambda signals: _demo(url, port, not no_browser, not no_worker, signals))
+    run_loop(lambda signals: _demo(url, store, port, not no_browser, not no_worker, signals))
 
 
-async def _demo(url: str, port: int | None, browse: bool, drives: bool, signals: Signals) -> None:
+async def _demo(url: str, named: str | None, port: int | None, browse: bool, drives: bool, signals: Signals) -> None:
     from loom.demo.site import Facts, pages
     from loom.server.app import create_app
     from loom.server.serve import serving
@@ -73,14 +73,15 @@ async def _demo(url: str, port: int | None, browse: bool, drives: bool, signals:
     writer = await _writer()
     driver = Driver(app, None, limits.CONCURRENCY, limits.DEMO_LEASE, limits.DRAIN)
     async with open_store(url) as store, aclosing(StoreTransport(store, app.registry)) as transport:
-        facts = Facts(loom.__version__, os.getpid(), writer)
+        listener = first_free(_PORTS) if port is None else None
+        again = _again(port if listener is None else listener.getsockname()[1], named, drives)
+        facts = Facts(loom.__version__, os.getpid(), writer, again=again)
         gateway = create_app(
             transport,
             pages=pages(facts),
             drives=(lambda: driver.drives) if drives else None,
             default_actor=app.default_actor,
         )
-        listener = first_free(_PORTS) if port is None else None
         async with (
             serving(gateway, host=_HOST, port=port or 0, sock=listener) as address,
             driver.working(store) if drives else nullcontext(),
@@ -94,12 +95,20 @@ async def _demo(url: str, port: int | None, browse: bool, drives: bool, signals:
                 block("demo", [("page", address.url), ("store", shown(url)), answers]),
                 "",
                 f"  Reload it in mid-answer, open it twice, or kill -9 {os.getpid()} and start it again: it goes on.",
+                f"  {again}",
                 "  Ctrl-C ends it.",
                 "",
             )
             if browse:
                 open_browser(address.url, os.environ)
             await signals.wait()
+
+
+def _again(port: int | None, store: str | None, drives: bool) -> str:
+    """The command that serves the same page at the same address: there open pages look for it."""
+    words = ["loom", "demo", *(["--port", str(port)] if port not in (None, _PORT) else [])]
+    words += [*(["--store", shown(store)] if store else []), *([] if drives else ["--no-worker"])]
+    return shlex.join(words)
 
 
 def first_free(ports: Iterable[int]) -> socket.socket | None:

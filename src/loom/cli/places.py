@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 import platformdirs
 
+from loom.connect import server_at
 from loom.model.errors import UsageError
 
 __all__ = ["Place", "place_of", "shown", "state_folder", "store_url"]
@@ -60,7 +61,8 @@ def store_url(given: str | None, env: Mapping[str, str]) -> str:
 def _checked_server(url: str, name: str) -> str:
     parts = _parts_of(url, name)
     if parts.scheme not in _SERVERS or not parts.hostname:
-        raise UsageError(f"{name} {url!r}: a server's URL, as http://127.0.0.1:8700 (a store is named by --store)")
+        guess = server_at(url) or "http://127.0.0.1:8700"
+        raise UsageError(f"{name} {url!r}: a server's URL, as {guess} (a store is named by --store)")
     return url
 
 

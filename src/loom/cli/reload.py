@@ -24,7 +24,7 @@ def reload_on_changes(arguments: Sequence[str]) -> None:
     try:
         import watchfiles
     except ImportError:
-        hint = "python -m pip install 'loom-streams[reload]'"
+        hint = "python -m pip install watchfiles"
         raise UsageError("--reload needs the package watchfiles", details={"hint": hint}) from None
 
     command = [sys.executable, "-m", "loom", *(word for word in arguments if word != "--reload")]

@@ -97,10 +97,14 @@ async def _tail(id: str, after: Cursor | None, place: Place, output: str, signal
         try:
             async with _client(place, watch) as client:
                 run = client.run(id)
-                head = await run.status()
-                if head.started is not None:
-                    tally.began(head.started, time.time(), time.monotonic())
-                ended = await watch.follow(run, after or head.earliest)
+
+                async def begin() -> Cursor | None:
+                    head = await run.status()
+                    if head.started is not None:
+                        tally.began(head.started, time.time(), time.monotonic())
+                    return after or head.earliest
+
+                ended = await watch.tail(run, begin)
         except LoomError as error:
             if isinstance(error, Unavailable) or watch.cursor is not None:
                 resume = _resume(id, watch.cursor or after, place)

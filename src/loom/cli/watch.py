@@ -7,16 +7,18 @@ import io
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TextIO
 
 from loom.connect import connect
+from loom.engine.backoff import Backoff
 from loom.engine.run import Run
 from loom.engine.unserved import unserved_note
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.cursor import Cursor
+from loom.model.errors import Unavailable
 from loom.model.run import RunState, state_of
 from loom.tasks import cancel_and_wait, spawn
 
@@ -37,6 +39,7 @@ class Watch:
         self._tally = tally
         self._pump = pump
         self._signals = signals
+        self._server: str | None = None
         self.cursor: Cursor | None = None
         """Behind the last chunk that was taken."""
         self.last: Chunk[Any] | None = None
@@ -55,8 +58,36 @@ class Watch:
 
         Raises as `Run.chunks`, except for the run's own error, and `OSError` when nobody takes the output any more.
         """
+        return await self._unless_left(run, self._read(run, after))
+
+    async def tail(self, run: Run[Any, Any], begin: Callable[[], Awaitable[Cursor | None]]) -> bool:
+        """`follow` from where `begin` says, which waits with us for a server that is away."""
+
+        async def read() -> None:
+            await self._read(run, await self._reached(begin))
+
+        return await self._unless_left(run, read())
+
+    async def _reached(self, begin: Callable[[], Awaitable[Cursor | None]]) -> Cursor | None:
+        backoff, away = Backoff(*limits.RECONNECT), False
+        while True:
+            try:
+                after = await begin()
+            except Unavailable:
+                if self._server is None:
+                    raise
+                if not away:
+                    self._outage(self._server)
+                away = True
+                await backoff.pause()
+            else:
+                if away:
+                    self._outage(None)
+                return after
+
+    async def _unless_left(self, run: Run[Any, Any], work: Coroutine[Any, Any, None]) -> bool:
         told = asyncio.Event()
-        reading = spawn(self._read(run, after), "loom-follow")
+        reading = spawn(work, "loom-follow")
         noting = spawn(self._note_unserved(run), "loom-unserved")
         leaving = spawn(told.wait(), "loom-leave")
         try:
@@ -95,11 +126,12 @@ class Watch:
     def connected(self, url: str) -> connect:
         """A client of a server, to be entered; when that is out of reach, whoever watches is told."""
 
-        def outage(lost: bool) -> None:
-            self._show.outage(shown(url) if lost else None, time.monotonic())
-            self._pump.nudge()
+        self._server = shown(url)
+        return connect(url, on_outage=lambda lost: self._outage(self._server if lost else None))
 
-        return connect(url, on_outage=outage)
+    def _outage(self, place: str | None) -> None:
+        self._show.outage(place, time.monotonic())
+        self._pump.nudge()
 
     def result(self, value: Any) -> None:
         self._show.result(value)

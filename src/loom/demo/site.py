@@ -41,6 +41,8 @@ class Facts(msgspec.Struct, frozen=True):
     process: int
     writer: str
     actor: str = "chat"
+    again: str = "loom demo"
+    """The command that starts it again, at the same address."""
 
 
 def pages(facts: Facts) -> tuple[Operation, ...]:

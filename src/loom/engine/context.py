@@ -162,8 +162,11 @@ class Context:
         Each attempt gets the run's messages from the first on. Messages of other types stay for later calls. `into`
         gives `data` that type. Raises `TimeoutError` after `timeout` seconds, `InvalidInput` when data does not fit.
         """
-        async with asyncio.timeout(timeout):
-            message = await self._receive(type)
+        try:
+            async with asyncio.timeout(timeout):
+                message = await self._receive(type)
+        except TimeoutError:
+            raise TimeoutError(f"no {'' if type is None else repr(type) + ' '}message within {timeout:g} s") from None
         if into is None:
             return message
         data = self._convert(message.data, into)

@@ -63,7 +63,8 @@ class Inputs:
         """
         positional = [parameter for parameter in self.parameters if not parameter.keyword]
         if len(args) > len(positional):
-            raise InvalidInput(f"{self._name} takes {len(positional)} positional arguments, {len(args)} were given")
+            count = f"{len(positional)} positional argument{'' if len(positional) == 1 else 's'}"
+            raise InvalidInput(f"{self._name} takes {count}, {len(args)} {'was' if len(args) == 1 else 'were'} given")
         values = dict(zip((parameter.name for parameter in positional), args, strict=False))
         for name, value in kwargs.items():
             if name in values:

@@ -38,6 +38,7 @@ __all__ = ["OwnedRun", "Run"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+V = TypeVar("V")
 
 _OPEN = State.OPEN
 
@@ -151,13 +152,7 @@ class Run(Generic[T, R]):
 
         Raises the `RunError` it ended with, `TimeoutError` after `timeout` seconds (the run goes on).
         """
-        async with asyncio.timeout(seconds(timeout)):
-            head = await self._ended(full=True)
-            if head.error is not None:
-                raise _raised(head.error)
-            value = decode(bytes(head.result)) if head.result is not None else None
-            if value is None:
-                value = _collected([data for _, data in await self._standing()])
+        value = await self._within(timeout, self._value())
         return cast(R, value if value is None or self._returns.plain else _read(self._returns, value, "result"))
 
     async def usage(self) -> Usage | None:
@@ -169,8 +164,24 @@ class Run(Generic[T, R]):
 
     async def wait(self, timeout: float | timedelta | None = None) -> Head:
         """Wait for the end, however it ends; gives the `status` then. Raises `TimeoutError` (the run goes on)."""
-        async with asyncio.timeout(seconds(timeout)):
-            return await self._ended()
+        return await self._within(timeout, self._ended())
+
+    async def _value(self) -> Any:
+        """The result as JSON has it."""
+        head = await self._ended(full=True)
+        if head.error is not None:
+            raise _raised(head.error)
+        value = decode(bytes(head.result)) if head.result is not None else None
+        return _collected([data for _, data in await self._standing()]) if value is None else value
+
+    async def _within(self, timeout: float | timedelta | None, work: Awaitable[V]) -> V:
+        try:
+            async with asyncio.timeout(seconds(timeout)):
+                return await work
+        except TimeoutError:
+            if timeout is None:
+                raise
+            raise TimeoutError(f"run {self.id} has not ended within {seconds(timeout):g} s; it goes on") from None
 
     async def _ended(self, *, full: bool = False) -> Head:
         head = await self.status(full=full)
@@ -228,6 +239,9 @@ class OwnedRun(Generic[T, R]):
         self._transport = transport
         self._run: Run[T, R] | None = None
         self._beat: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<OwnedRun {'not started' if self._run is None else self._run.id}>"
 
     @property
     def transport(self) -> Transport:

@@ -6,6 +6,7 @@ import re
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import fields
 
 from . import limits
 from .cursor import Cursor, attempt_of, cursor_at
@@ -61,6 +62,7 @@ _ID = re.compile(ID_PATTERN, re.ASCII)
 _INBOX = "/in"
 
 NO_INPUT = msgspec.Raw(b"null")
+_SHOWN = 80
 """The input of a run that was given none, and of every head that leaves inputs out (as in lists)."""
 
 
@@ -85,6 +87,21 @@ def inbox_of(run: str) -> str:
 def run_of(log: str) -> str:
     """The run that a log (its outbox or inbox) belongs to."""
     return log.removesuffix(_INBOX)
+
+
+def _shown(struct: msgspec.Struct) -> str:
+    """As msgspec writes it, with the beginning of the JSON for what is encoded."""
+    told = {field.name: getattr(struct, field.name) for field in fields(struct)}
+    usual = {field.name: field.default for field in fields(struct)}
+    parts = [f"{name}={_json(value)}" for name, value in told.items() if value != usual[name]]
+    return f"{type(struct).__name__}({', '.join(parts)})"
+
+
+def _json(value: object) -> str:
+    if not isinstance(value, msgspec.Raw):
+        return repr(value)
+    text = bytes(value).decode(errors="replace")
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
 class Meta(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True, kw_only=True):
@@ -118,6 +135,9 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
     assumed: tuple[str, ...] = ()
     """Those of `DECLARABLE` that the start left open. Where the actor is known, its declaration replaces them, and this
     is empty; else they keep the defaults above."""
+
+    def __repr__(self) -> str:
+        return _shown(self)
 
     @property
     def published(self) -> bool:
@@ -158,6 +178,9 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_o
     """The owner's heartbeat: a counter."""
     heard: float | None = None
     """When the owner was last heard of, by the store's wall clock; None: not since the start, or lists leave it out."""
+
+    def __repr__(self) -> str:
+        return _shown(self)
 
     @property
     def attempt(self) -> int:

@@ -299,6 +299,7 @@ function showFacts(news) {
   facts = news;
   $("#writer").textContent = `Answers come from ${facts.writer}. Each is a run in a log on your disk.`;
   $("#kill").textContent = `kill -9 ${facts.process}`;
+  $("#again").textContent = facts.again;
 }
 
 function setPrompt(text) {
