@@ -62,6 +62,14 @@ def test_a_delayed_run_of_ones_own(loom_command: Loom) -> None:
     assert refused.returncode == 64
 
 
+def test_a_priority_that_is_given_wins_also_if_it_is_the_usual_one(loom_command: Loom) -> None:
+    for given, priority in (((), "low"), (("--priority", "normal"), "normal")):
+        run = ("actor", "run", "report", "3", "--app", "queued:app", "--id", priority, *given)
+        assert loom_command(*run).stdout == "3\n"
+        shown = json.loads(loom_command("runs", "show", priority, "-o", "json").stdout)
+        assert shown.get("priority", "normal") == priority
+
+
 def test_dead_letters_are_listed(loom_command: Loom) -> None:
     assert loom_command("actor", "run", "hopeless", "--app", "app:app", "--id", "r").returncode == 1
     rows = loom_command("runs", "list", "--state", "dead").stdout.splitlines()

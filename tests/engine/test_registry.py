@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from loom.engine.options import Options
 from loom.engine.registry import Registry
-from loom.model.errors import UnknownProducer, UsageError
+from loom.engine.signature import make_producer
+from loom.model.errors import InvalidInput, UnknownProducer, UsageError
 
 from .producers import function, generator, producer
 
@@ -30,3 +32,18 @@ def test_an_unknown_name_is_told_what_there_is() -> None:
         registry.get("x" * 1000)
     assert len(raised.value.details["actor"]) <= 80
     assert registry.find("x") is None
+
+
+def test_a_worker_serves_the_default_queue_and_the_declared_ones() -> None:
+    registry = Registry()
+    served = [registry.queues]
+    for name, queue in (("a", "jobs"), ("b", None), ("c", "default"), ("d", "gpu"), ("e", "jobs")):
+        registry.add(make_producer(name, function, options=Options(queue=queue)))
+        served.append(registry.queues)
+    assert (served[0], served[-1]) == (("default",), ("default", "gpu", "jobs"))
+
+
+@pytest.mark.parametrize("queue", ["loom.published", "cli.mine", "a b", ""])
+def test_a_queue_that_no_worker_can_serve_is_no_declaration(queue: str) -> None:
+    with pytest.raises((UsageError, InvalidInput), match="queue"):
+        make_producer("a", function, options=Options(queue=queue))

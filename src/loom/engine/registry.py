@@ -18,12 +18,16 @@ class Registry:
 
     def __init__(self) -> None:
         self._producers: dict[str, Producer[Any, Any]] = {}
+        self.queues: tuple[str, ...] = (DEFAULT_QUEUE,)
+        """The default queue and those that the producers declare: what a worker serves unless it is given others."""
 
     def add(self, producer: Producer[Any, Any]) -> None:
         """Raises `UsageError` when the name is taken."""
         if producer.name in self._producers:
             raise UsageError(f"two producers are named {producer.name!r}")
         self._producers[producer.name] = producer
+        declared = {*self.queues, producer.options.of_run().get("queue", DEFAULT_QUEUE)}
+        self.queues = (DEFAULT_QUEUE, *sorted(declared - {DEFAULT_QUEUE}))
 
     def get(self, name: str) -> Producer[Any, Any]:
         """Raises `UnknownProducer`, naming what is there."""
@@ -38,12 +42,6 @@ class Registry:
     def find(self, name: str) -> Producer[Any, Any] | None:
         """The producer of that name, if there is one."""
         return self._producers.get(name)
-
-    @property
-    def queues(self) -> tuple[str, ...]:
-        """The default queue and those that the producers declare: what a worker serves unless it is given others."""
-        declared = {producer.options.of_run().get("queue", DEFAULT_QUEUE) for producer in self}
-        return (DEFAULT_QUEUE, *sorted(declared - {DEFAULT_QUEUE}))
 
     def __iter__(self) -> Iterator[Producer[Any, Any]]:
         return iter(self._producers.values())

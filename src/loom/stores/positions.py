@@ -1,4 +1,8 @@
-"""Readers' marks in every store: when a reader is forgotten, and how many there may be."""
+"""Readers' marks in every store: when a reader is forgotten, and how many there may be.
+
+By the store's clock, not by watching, as leases are: a mark only decides how long a producer waits, also where nobody
+has watched it, and a clock that jumps costs one heartbeat.
+"""
 
 from __future__ import annotations
 

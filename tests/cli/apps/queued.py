@@ -12,6 +12,6 @@ def mail() -> str:
     return "sent"
 
 
-@app.actor(queue="jobs")
+@app.actor(queue="jobs", priority="low")
 def report(rows: int) -> int:
     return rows

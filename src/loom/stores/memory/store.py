@@ -258,9 +258,11 @@ class MemoryStore:
         return [mark for mark in self._run(run).marks.values() if not is_forgotten(mark.beat, now)]
 
     def _admit_reader(self, run: str, now: float) -> None:
+        """Clears away the marks of forgotten readers when their place is needed."""
         marks = self._run(run).marks
-        for silent in [mark.reader for mark in marks.values() if is_forgotten(mark.beat, now)]:
-            del marks[silent]
+        if len(marks) >= limits.READERS:
+            for silent in [mark.reader for mark in marks.values() if is_forgotten(mark.beat, now)]:
+                del marks[silent]
         if len(marks) >= limits.READERS:
             raise too_many_readers(run)
 

@@ -279,7 +279,7 @@ local function touch(keys, args)
 end
 
 -- Marks as `loom.stores.positions` has them: a beat is the server's time of the mark in milliseconds, and a reader that
--- has been silent for `silence` of them is forgotten
+-- has been silent for `silence` of them is forgotten: not seen any more, and cleared away when its place is needed
 
 local function milliseconds()
   local time = redis.call('TIME')
@@ -288,17 +288,11 @@ end
 
 local function beat_of(mark) return tonumber(string.match(mark, ' (%d+)')) or 0 end
 
-local function live_marks(marks, silence)
-  local all, live, silent, now = redis.call('HGETALL', marks), {}, {}, milliseconds()
+local function forget_silent(marks, now, silence)
+  local all = redis.call('HGETALL', marks)
   for i = 1, #all, 2 do
-    if math.abs(now - beat_of(all[i + 1])) > tonumber(silence) then
-      silent[#silent + 1] = all[i]
-    else
-      live[#live + 1] = all[i]
-      live[#live + 1] = all[i + 1]
-    end
+    if math.abs(now - beat_of(all[i + 1])) > silence then redis.call('HDEL', marks, all[i]) end
   end
-  return live, silent
 end
 
 -- reader, how long one may be silent, how many there may be, and the seq unless it has left
@@ -311,10 +305,9 @@ local function mark(keys, args)
     local before, beat = redis.call('HGET', marks, reader), milliseconds()
     if before then
       if math.abs(beat - beat_of(before)) <= tonumber(silence) then beat = math.max(beat, beat_of(before) + 1) end
-    else
-      local live, silent = live_marks(marks, silence)
-      for _, name in ipairs(silent) do redis.call('HDEL', marks, name) end
-      if #live / 2 >= tonumber(most) then return refuse('READERS') end
+    elseif redis.call('HLEN', marks) >= tonumber(most) then
+      forget_silent(marks, beat, tonumber(silence))
+      if redis.call('HLEN', marks) >= tonumber(most) then return refuse('READERS') end
     end
     redis.call('HSET', marks, reader, seq .. ' ' .. whole(beat))
     local left = redis.call('PTTL', head)
@@ -327,11 +320,11 @@ local function mark(keys, args)
   return 1
 end
 
--- how long a reader may be silent
+-- all of them, and what the time is: who asks leaves out those that are forgotten
 
-local function marks_of(keys, args)
+local function marks_of(keys)
   if redis.call('EXISTS', keys[1]) == 0 then return refuse('GONE') end
-  return (live_marks(keys[5], args[1]))
+  return {redis.call('HGETALL', keys[5]), whole(milliseconds())}
 end
 
 -- --- the queue ------------------------------------------------------------------------------------------------------

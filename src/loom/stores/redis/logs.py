@@ -19,7 +19,7 @@ from loom.model.ports import Fence
 from loom.model.run import Head, Mark, Meta, RunState, run_of, state_of
 from loom.stores.inbox import check_room
 from loom.stores.orphans import ending_batch, is_idle
-from loom.stores.positions import too_many_readers
+from loom.stores.positions import is_forgotten, too_many_readers
 from loom.stores.stored import check_whole, split
 from loom.wire.json import check_size, encode, ending_of
 
@@ -189,8 +189,9 @@ class Logs:
         await self._call("mark", run, reader, silence, limits.READERS, *(() if seq is None else (seq,)))
 
     async def marks(self, run: str) -> list[Mark]:
-        flat = await self._call("marks", run, _milliseconds(limits.READER_LEASE))
-        return [_mark(reader, text) for reader, text in _pairs(flat)]
+        flat, now = await self._call("marks", run)
+        marks = [_mark(reader, text) for reader, text in _pairs(flat)]
+        return [mark for mark in marks if not is_forgotten(mark.beat, int(now) / 1000)]
 
     # --- inside ------------------------------------------------------------------------------------------------------
 

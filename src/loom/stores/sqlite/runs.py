@@ -220,6 +220,9 @@ def marks(session: Session, run: str, now: float) -> list[Mark]:
 
 
 def _admit_reader(session: Session, run: str, number: int, now: float) -> None:
+    """Clears away the marks of forgotten readers when their place is needed."""
+    if session.value(sql.COUNT_MARKS, number) < limits.READERS:
+        return
     there = _marks(session, run)
     silent = [mark.reader for mark in there if is_forgotten(mark.beat, now)]
     for reader in silent:

@@ -139,6 +139,7 @@ ADD_DEBRIS = "INSERT OR REPLACE INTO debris VALUES (?1, ?2)"
 # --- readers' marks --------------------------------------------------------------------------------------------------
 
 MARK = "INSERT OR REPLACE INTO mark VALUES (?1, ?2, ?3, ?4)"
+COUNT_MARKS = "SELECT count(*) FROM mark WHERE run = ?1"
 BEAT_OF = "SELECT beat FROM mark WHERE run = ?1 AND reader = ?2"
 UNMARK = "DELETE FROM mark WHERE run = ?1 AND reader = ?2"
 MARKS_OF = "SELECT reader, seq, mark.beat FROM run LEFT JOIN mark ON mark.run = run.id WHERE name = ?1"
