@@ -7,8 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from loom.app import App
-
-from .shows import compact
+from loom.wire.json import encode
 
 __all__ = ["curl_line"]
 
@@ -32,7 +31,7 @@ def _in_query(value: Any) -> str:
     if isinstance(value, dict) and len(value) == 1:
         (sole,) = value.values()
         value = sole if isinstance(sole, str | int | float) else value
-    return quote(compact(value), safe="")
+    return quote(encode(value), safe="")
 
 
 def sample(schema: Any, root: Any = None) -> Any:
