@@ -6,9 +6,11 @@ which a run survives `max_crashes`.
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import contextlib
 import dataclasses
+import logging
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,13 @@ from loom.engine.attempt import Ending
 from loom.engine.worker import Worker
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk, Progress, Result
-from loom.model.errors import DEAD, Fenced
-from loom.model.run import Meta
+from loom.model.errors import DEAD, Damaged, Fenced, LogNotFound
+from loom.model.ports import Logs, Queue
+from loom.model.run import Meta, RunState
+from loom.stores.memory import MemoryStore
 from loom.stores.sqlite import SqliteStore
 from loom.wire.json import make_batch
+from tests.faults.store import FaultStore
 from tests.virtual import Clock, VirtualLoop
 
 from .kit import until
@@ -345,3 +350,140 @@ async def test_trimming_forgets_no_failure(rig: Rig, mode: Any) -> None:
     assert await rig.go("another") is Ending.ENDED
     head = await rig.store.head("run")
     assert (head.state, begun) == ("dead", [1, 2, 3, 4])
+
+
+# --- what the store raises, at each call of an attempt ---------------------------------------------------------------
+
+MAX_CRASHES = 2
+LONG = 10_000.0
+"""Virtual seconds within which any run has ended."""
+
+TWICE = loom.Retry(attempts=2, mode="continue", backoff=(0.0, 0.0))
+
+plays = loom.App()
+begun_in_play: list[int] = []
+
+
+@plays.actor(retry=TWICE, max_crashes=MAX_CRASHES, keep=loom.Keep(chunks=8), ahead=100, timeout=600, idle_timeout=60)
+async def everything(ctx: loom.Context) -> AsyncIterator[Any]:
+    """Fails once, is told something, and says more than is kept."""
+    begun_in_play.append(ctx.attempt)
+    for n in range(20):
+        yield n
+        await asyncio.sleep(0.1)
+    if ctx.attempt == 1:
+        raise OSError("once")
+    yield (await ctx.receive("word")).data
+
+
+def metas() -> list[Meta]:
+    """A run that needs every call, and one of an actor that nobody knows."""
+    now = 1_700_000_000.0 + asyncio.get_running_loop().time()
+    return [
+        Meta(run="known", actor="everything", created=now, owner_lease=30.0, ahead=100, timeout=600, idle_timeout=60),
+        Meta(run="unknown", actor="stranger", created=now),
+    ]
+
+
+async def played(store: FaultStore) -> dict[str, RunState]:
+    """How the runs ended, each within `LONG`."""
+    begun_in_play.clear()
+    for meta in metas():
+        await store.store.put(meta)
+        await store.store.create(meta)
+    await store.store.send("known", b'{"type":"word","data":"x"}', sender="x", id="1")
+    await store.store.mark("known", "reader", 0)
+    states: dict[str, RunState] = {}
+    async with Worker(store, plays.registry, lease=6.0, drain=0), asyncio.timeout(LONG):
+        while len(states) < 2:
+            for run in ("known", "unknown"):
+                head = await store.store.head(run)
+                if head.ended:
+                    states[run] = head.state
+                else:
+                    await store.store.touch(run)
+            await asyncio.sleep(1)
+    return states
+
+
+def play(clock: Clock, arrange: Callable[[FaultStore], None]) -> FaultStore:
+    """Play it over a store that `arrange` makes fail; every run has ended, and nothing was begun too often."""
+    clock.forget()
+
+    async def main() -> FaultStore:
+        store = FaultStore(MemoryStore(clock=clock, wall=lambda: 1_700_000_000.0 + clock()))
+        arrange(store)
+        await played(store)
+        return store
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        store = runner.run(main())
+    assert len(begun_in_play) <= TWICE.attempts + MAX_CRASHES
+    return store
+
+
+ONCE: list[Callable[[], Exception]] = [
+    lambda: RuntimeError("a fault of the store's"),
+    lambda: Damaged("by the test"),
+    lambda: LogNotFound("by the test"),
+    lambda: Fenced("by the test"),
+]
+FOR_EVER = ONCE[:2]
+NEEDED = {"claim", "fence", "append"}
+"""Without these no run can end."""
+
+
+@pytest.mark.usefixtures("silence")
+@pytest.mark.parametrize("error", ONCE, ids=lambda error: type(error()).__name__)
+def test_whatever_a_call_raises_once_the_runs_end(virtual_time: Clock, error: Callable[[], Exception]) -> None:
+    calls = play(virtual_time, lambda store: None).calls
+    for name, count in calls.items():
+        for skip in {0, min(count, 2) - 1, count - 1}:
+            with noting(f"{name}, behind {skip}"):
+                play(virtual_time, lambda store: store.refuse(name, error(), skip=skip))  # noqa: B023 - called here
+        with noting(f"{name}, its reply"):
+            play(virtual_time, lambda store: store.lose_reply(name, error()))  # noqa: B023 - called here
+
+
+@pytest.mark.usefixtures("silence")
+@pytest.mark.parametrize("error", FOR_EVER, ids=lambda error: type(error()).__name__)
+def test_whatever_a_call_raises_for_ever_the_runs_end(virtual_time: Clock, error: Callable[[], Exception]) -> None:
+    for name in play(virtual_time, lambda store: None).calls.keys() - NEEDED:
+        with noting(name):
+            play(virtual_time, lambda store: store.refuse(name, error(), times=10**9))  # noqa: B023 - called here
+
+
+@pytest.fixture
+def silence() -> Iterator[None]:
+    """Hundreds of faults, each with its traceback."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@contextlib.contextmanager
+def noting(where: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"it failed at {where}")
+        raise
+
+
+ATTEMPTING = ("attempt", "ending", "inbox", "owner", "readers", "runner", "strangers", "trim", "worker", "writer")
+ELSEWHERE = {"append_nowait", "mark", "put"}
+"""Not given by a `FaultStore`; a reader's; only of two starts of one id at once, and a sweep puts it then."""
+
+
+def test_no_call_of_an_attempt_is_left_out(virtual_time: Clock) -> None:
+    made = play(virtual_time, lambda store: None).calls.keys()
+    ports = {name for port in (Logs, Queue) for name in vars(port) if not name.startswith("_")}
+    asked = {
+        node.attr
+        for module in ATTEMPTING
+        for node in ast.walk(ast.parse((Path(loom.engine.__file__).parent / f"{module}.py").read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, (ast.Attribute, ast.Name))
+        if ast.unparse(node.value).rpartition(".")[2].lstrip("_") in ("store", "logs", "queue")
+    }
+    assert {"fence", "append", "read"} <= asked
+    assert asked & ports <= made | ELSEWHERE | {"watch", "renew_all"}

@@ -7,10 +7,10 @@ import time
 from collections.abc import Collection
 
 from loom.model import limits
-from loom.model.errors import LoomError
 from loom.model.ports import Queue
 from loom.model.run import Claim, Meta
 
+from .backoff import REPEATABLE
 from .registry import Registry
 
 __all__ = ["Strangers"]
@@ -76,7 +76,7 @@ class Strangers:
     async def _is_known_elsewhere(self, meta: Meta) -> bool:
         try:
             workers = await self._queue.workers()
-        except LoomError:  # then it is not known to be unknown
+        except REPEATABLE:  # then it is not known to be unknown
             return True
         return any(
             meta.actor in worker.actors and meta.queue in worker.queues and not worker.draining for worker in workers

@@ -7,7 +7,6 @@ end of the lease and writes nothing after.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
@@ -206,9 +205,13 @@ class Worker:
 
     async def _dismiss(self) -> None:
         """For information only: what cannot be told now, lapses."""
-        with contextlib.suppress(LoomError, TimeoutError):
+        try:
             async with asyncio.timeout(limits.LEAVE):
                 await self._store.dismiss(self.name)
+        except (LoomError, TimeoutError):
+            return
+        except Exception:  # a store's own fault: leaving goes on
+            _log.exception("worker %s: it was not taken from the register", self.name)
 
     async def _repeat(self, turn: Callable[[], Awaitable[None]]) -> None:
         """`turn` for ever, with a pause after each one that failed."""
