@@ -25,13 +25,10 @@ class OwnerWatch:
         self._beat = head.beat
         silence = time.time() - (head.meta.created if head.heard is None else head.heard)
         self._seen = time.monotonic() - min(max(silence, 0.0), lease / 2)
-        self._alive = asyncio.Event()
+        self.alive: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done once the owner is known to be there: it was heard of within its lease, or since this watch began."""
         if silence < lease:
-            self._alive.set()
-
-    async def wait_alive(self) -> None:
-        """Until the owner is known to be there: it was heard of within its lease, or is heard of now."""
-        await self._alive.wait()
+            self.alive.set_result(None)
 
     async def wait_gone(self) -> None:
         """Until the owner has been silent for its lease. Only silence while the store answers counts: in an outage the
@@ -52,7 +49,8 @@ class OwnerWatch:
         now = time.monotonic()
         if beat != self._beat:
             self._beat, self._seen = beat, now
-            self._alive.set()
+            if not self.alive.done():
+                self.alive.set_result(None)
         return now - self._seen >= self._lease
 
     async def _pause(self) -> None:

@@ -36,6 +36,14 @@ __all__ = ["Runner"]
 _log = logging.getLogger("loom.worker")
 
 
+class _Refusal(Exception):
+    """No attempt is made at a run: it ends with `info`."""
+
+    def __init__(self, info: ErrorInfo) -> None:
+        super().__init__(info.message)
+        self.info = info
+
+
 class Runner:
     """One claim's run. `run` returns when the claim is settled; cancelling `run` stops the producer and writes nothing
     (the lease is lost). `stop` asks for an orderly end."""
@@ -78,7 +86,7 @@ class Runner:
     async def run(self) -> Ending:
         """Drive the run until the claim is settled. Whatever else it raises counts as a lost worker."""
         try:
-            return await (self._bury() if self.exhausted else self._open())
+            return await self._drive_or_refuse()
         except LogNotFound:
             return Ending.ENDED  # dropped under us: there is nothing left to do
         except LogEnded:
@@ -87,31 +95,39 @@ class Runner:
             _log.warning("run %s: stopped writing: %s", self._job.meta.run, error)
             return Ending.GIVEN_UP
 
-    async def _bury(self) -> Ending:
-        """End the run as a dead letter. First of all, and reading nothing: it may be what it holds that workers are
-        lost by."""
+    async def _drive_or_refuse(self) -> Ending:
+        """A run that no attempt can bring further is ended, no producer being touched."""
         try:
-            await self._create()
-        except Exception:  # a log that is there may still be ended
-            _log.exception("run %s: it is ended unread", self._job.meta.run)
-        crashes = self._job.claim.crashes
-        reason = f"the run was lost: its worker was lost {crashes} times (max_crashes={self._max_crashes})"
-        return await self._refuse(ErrorInfo("run_lost", reason, details={DEAD: True}))
-
-    async def _open(self) -> Ending:
-        try:
-            head = await self._create()
-            if head.ended:
-                return Ending.ENDED
-            if _misplaced(self._job.claim.meta, head.meta):
-                return await self._put_right(head.meta)
-            return await self._settle(head)
+            return await self._drive()
+        except _Refusal as refusal:
+            info = refusal.info
         except Damaged as damage:
             _log.error("run %s: it cannot be read: %s", self._job.meta.run, damage)
-            return await self._refuse(damage.info)
+            info = damage.info
+        await end_run(self._job.store, self._job.meta.run, await self._fence("end"), info)
+        return Ending.ENDED
 
-    async def _create(self) -> Head:
-        return await self._job.backoff.attempt(lambda: self._job.store.create(self._job.meta))
+    async def _drive(self) -> Ending:
+        head = await self._created()
+        if head is not None and head.ended:
+            return Ending.ENDED
+        if head is None or self.exhausted:  # first of all: it may be what it holds that workers are lost by
+            crashes = self._job.claim.crashes
+            reason = f"the run was lost: its worker was lost {crashes} times (max_crashes={self._max_crashes})"
+            raise _Refusal(ErrorInfo("run_lost", reason, details={DEAD: True}))
+        if _misplaced(self._job.claim.meta, head.meta):
+            return await self._put_right(head.meta)
+        return await self._settle(head)
+
+    async def _created(self) -> Head | None:
+        """The run's head; None if the run is exhausted and its head cannot be read: its log may still be ended."""
+        try:
+            return await self._job.backoff.attempt(lambda: self._job.store.create(self._job.meta))
+        except Exception:
+            if not self.exhausted:
+                raise
+            _log.exception("run %s: it is ended unread", self._job.meta.run)
+            return None
 
     async def _put_right(self, meta: Meta) -> Ending:
         """Two starts of one id, unlike in what the queue goes by, at once: the entry is the loser's, the log the
@@ -128,9 +144,9 @@ class Runner:
             producer = self._producer = self._registry.get(self._job.meta.actor)
             arguments = producer.inputs.decode(bytes(self._job.meta.input))
         except LoomError as error:
-            return await self._refuse(error.info)
+            raise _Refusal(error.info) from None
         except (Exception, SystemExit) as error:  # user code: a model's validators
-            return await self._refuse(info_of(error))
+            raise _Refusal(info_of(error)) from error
         await self._job.backoff.attempt(self._job.inbox.read)
         self._job.following = spawn(self._job.inbox.follow(), f"loom-inbox {self._job.meta.run}")
         try:
@@ -139,11 +155,6 @@ class Runner:
                 return await self._attempts(producer, arguments)
         finally:
             await cancel_and_wait(self._job.following)
-
-    async def _refuse(self, error: ErrorInfo) -> Ending:
-        """End the run with `error`, no producer being touched."""
-        await end_run(self._job.store, self._job.meta.run, await self._fence("end"), error)
-        return Ending.ENDED
 
     async def _watch(self, tasks: TaskSet, head: Head) -> None:
         """Arm what may stop the run from outside; waits until it is known that its owner wants it."""
@@ -155,7 +166,8 @@ class Runner:
         if meta.owner_lease is not None:
             owner = OwnerWatch(self._job.store, head, meta.owner_lease)
             tasks.spawn(self._guard(self._watch_owner(owner)), f"loom-owner {meta.run}")
-            await self._wait_owner(tasks, owner)
+            known: set[asyncio.Future[Any]] = {owner.alive, self._job.stopped}
+            await asyncio.wait(known, return_when=asyncio.FIRST_COMPLETED)
 
     async def _guard(self, watch: Coroutine[Any, Any, None]) -> None:
         """What a watch fails with ends the attempt: a run that nobody watches might never end."""
@@ -174,12 +186,6 @@ class Runner:
         except LogNotFound:
             return  # dropped: the inbox hears of it too
         self.stop(Stop.OWNER)
-
-    async def _wait_owner(self, tasks: TaskSet, owner: OwnerWatch) -> None:
-        """Begin nothing for an owner that seems to be gone, before it is heard of or the run is stopped."""
-        alive = tasks.spawn(owner.wait_alive(), f"loom-alive {self._job.meta.run}")
-        either: set[asyncio.Future[Any]] = {alive, self._job.stopped}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
 
     async def _attempts(self, producer: Producer[..., Any], arguments: dict[str, Any]) -> Ending:
         failure: ErrorInfo | None = None
