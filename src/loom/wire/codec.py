@@ -41,7 +41,7 @@ class Codec:
         self.plain = hint in _PLAIN
         """Whether JSON gives the values as they are."""
         self.ambiguous = rewriter.ambiguous
-        """Whether the JSON of one value may be read as another: each is checked before it is written."""
+        """Whether the JSON of one value may be read as another, or not at all: each is checked before it is written."""
 
     def __repr__(self) -> str:
         return f"<Codec {shown(self.hint)}>"

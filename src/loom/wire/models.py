@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["dumped", "fault_of", "is_model", "is_url", "message_of", "reader_of"]
+__all__ = ["closed", "dumped", "fault_of", "is_model", "is_url", "message_of", "reader_of"]
 
 _CACHED = 1024
 """Classes whose options are remembered: as many as an app has, not as many as a test suite makes."""
@@ -102,6 +102,11 @@ def fault_of(model: Any) -> str | None:
     return next((fault for part in _models_in(model) for fault in _faults(part)), None)
 
 
+def closed(model: Any) -> bool:
+    """Whether it, or a model within it, refuses fields that it does not know, as a subclass has."""
+    return any(part.model_config.get("extra") == "forbid" for part in _models_in(model))
+
+
 def _faults(model: Any) -> Iterator[str]:
     for name, field in model.model_fields.items():
         where = f"{model.__name__}.{name}"
@@ -109,7 +114,7 @@ def _faults(model: Any) -> Iterator[str]:
             yield f"{where} is a secret, which is never written: declare str, or a name that the secret is found by"
         if field.exclude and field.is_required():
             yield f"{where} is required, and excluded from what is written"
-        if _written_as(name, field) not in _read_as(name, field) | {name}:
+        if _written_as(name, field) not in [*_read_as(name, field), name]:
             yield f"{where} is written as {_written_as(name, field)!r}, and not read by it: give it one alias for both"
 
 
@@ -125,9 +130,9 @@ def _written_as(name: str, field: Any) -> str:
     return str(field.serialization_alias or name)
 
 
-def _read_as(name: str, field: Any) -> set[Any]:
+def _read_as(name: str, field: Any) -> list[Any]:
     alias = field.validation_alias
-    return {name} if alias is None else set(getattr(alias, "choices", [alias]))
+    return [name] if alias is None else list(getattr(alias, "choices", [alias]))
 
 
 def _models_in(model: Any) -> Iterator[Any]:

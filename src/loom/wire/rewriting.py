@@ -31,7 +31,7 @@ from .custom import (
     takes,
     union_of,
 )
-from .models import fault_of, is_model, is_url
+from .models import closed, fault_of, is_model, is_url
 from .values import AS_TEXT
 
 __all__ = ["Rewriter"]
@@ -66,7 +66,8 @@ class Rewriter:
 
     def __init__(self) -> None:
         self.ambiguous = False
-        """Whether some union has members of which one's JSON may be read as another's value."""
+        """Whether some union has members of which one's JSON may be read as another's value, or some class refuses the
+        fields of its subclasses."""
         self._known: dict[Any, Any] = {}
 
     def rewritten(self, hint: Any) -> Any:
@@ -115,6 +116,7 @@ class Rewriter:
         if is_model(hint):
             if fault := fault_of(hint):
                 raise UsageError(f"{shown(hint)} would not come back as it was: {fault}")
+            self.ambiguous = self.ambiguous or closed(hint)
             return hint
         if (fields := fields_of(hint)) is not None:
             return self._fielded(hint, fields)
@@ -129,6 +131,8 @@ class Rewriter:
             raise UsageError(
                 f"{shown(hint)} is a pydantic dataclass with aliases, which are not written: take a BaseModel"
             )
+        config = getattr(hint, "__struct_config__", None)
+        self.ambiguous = self.ambiguous or getattr(config, "forbid_unknown_fields", False)
         parts: dict[str, Any] = {}
         ours = placeholder(
             hint.__name__, fields_reader(hint, parts), lambda schema: _fields_schema(hint, parts, schema)
