@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from loom import UsageError
-from loom.cli.places import Place, place_of, shown, store_url
+from loom.cli.places import Place, make_private, place_of, shown, store_url
 
 
 @pytest.fixture(autouse=True)
@@ -92,3 +93,20 @@ def test_a_server_is_no_store() -> None:
 )
 def test_secrets_are_not_shown(url: str, seen: str) -> None:
     assert shown(url) == seen
+
+
+def test_new_folders_are_their_owners_alone(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir(mode=0o755)
+    there.chmod(0o755)
+    before = os.umask(0)
+    try:
+        make_private(there / "state" / "loom")
+        make_private(there / "state" / "loom")
+    finally:
+        os.umask(before)
+    assert [oct(path.stat().st_mode & 0o777) for path in (there, there / "state", there / "state" / "loom")] == [
+        "0o755",
+        "0o700",
+        "0o700",
+    ]

@@ -13,7 +13,7 @@ import platformdirs
 from loom.connect import server_at
 from loom.model.errors import UsageError
 
-__all__ = ["Place", "place_of", "shown", "state_folder", "store_url"]
+__all__ = ["Place", "make_private", "place_of", "shown", "state_folder", "store_url"]
 
 _SERVERS = ("http", "https")
 
@@ -85,12 +85,20 @@ def shown(url: str) -> str:
     return f"{scheme}{there}{place.rpartition('@')[2]}{slash}{path}{mark if kept else ''}{kept}"
 
 
+def make_private(folder: Path) -> None:
+    """Make the folder and those above it, where they are missing, for their owner alone; what is there stays as it is.
+    Raises `OSError`."""
+    if not folder.is_dir():
+        make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def state_folder(elsewhere: str = "name another store: --store sqlite:///./runs.db") -> Path:
     """This user's own folder for what is to be kept, readable by nobody else. Raises `UsageError`, whose hint says how
     to do without it: `elsewhere`."""
     folder = platformdirs.user_state_path("loom", appauthor=False)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
     except OSError as error:
         raise UsageError(
             f"cannot make the state folder {folder}: {error.strerror}",

@@ -22,6 +22,8 @@ from loom.model.ports import Store
 from loom.model.run import PRIVATE, Head, RunState
 from loom.wire.json import encode
 
+from .places import make_private
+
 __all__ = ["Session", "end_orphans", "session"]
 
 _OPEN: tuple[RunState, ...] = ("running", "queued")
@@ -87,11 +89,15 @@ async def _end(store: Store, run: str) -> None:
 
 def _identity(folder: Path) -> str:
     """This folder's own random name: only who shares the folder can tell its commands' life by its locks."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(folder)
     path = folder / "id"
-    with contextlib.suppress(FileExistsError), open(path, "x", encoding="ascii") as file:
+    with contextlib.suppress(FileExistsError), open(path, "x", encoding="ascii", opener=_private) as file:
         file.write(secrets.token_hex(4))
     return path.read_text("ascii") or "00000000"
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _is_dead(folder: Path, queue: str) -> bool:

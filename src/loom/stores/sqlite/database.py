@@ -6,7 +6,7 @@ import errno
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import apsw
 
@@ -104,6 +104,8 @@ def _connect(path: str, busy: float, flags: int) -> apsw.Connection:
     # SQLite gives these names to databases of one connection alone, which is no store.
     if path == ":memory:" or not path:
         raise UsageError(f"{path!r} names no file; for a store in memory use memory://")
+    if flags & apsw.SQLITE_OPEN_CREATE:
+        _make_private(path)
     try:
         db = apsw.Connection(path, flags, statementcachesize=2 * limits.GROUP_ROWS + 100)
     except apsw.Error as error:
@@ -112,6 +114,19 @@ def _connect(path: str, busy: float, flags: int) -> apsw.Connection:
     # Plans hold for all values: otherwise (SQLITE_ENABLE_STAT4) each new bound of a range prepares its statement anew.
     db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
     return db
+
+
+def _make_private(path: str) -> None:
+    """Make the file, if there is none, for its owner alone: inputs and outputs are nobody else's to read. SQLite gives
+    its write-ahead log, index and journal the mode of the file (unixOpen, findCreateFileMode). A file that is there is
+    not opened: closing it would let go of the locks that this process has on it (sqlite.org/howtocorrupt.html, 2.2)."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+    with suppress(OSError):  # it is there; or SQLite finds out, and says, what is wrong
+        descriptor = os.open(os.path.realpath(path), flags, 0o600)
+        try:
+            os.fchmod(descriptor, 0o600)  # whatever the process's umask takes from its owner
+        finally:
+            os.close(descriptor)
 
 
 class _Patience:
