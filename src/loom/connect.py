@@ -18,6 +18,7 @@ from loom.model import limits
 from loom.model.ai import AI
 from loom.model.errors import UsageError
 from loom.model.ports import Store, Transport
+from loom.wire.urls import shown_url
 
 if TYPE_CHECKING:
     from loom.app import App
@@ -131,10 +132,10 @@ def open_store(url: str) -> Store:
     if scheme.partition("+")[0] in ("redis", "rediss", "valkey", "valkeys"):
         return _redis(url)
     if guess := server_at(url):
-        raise UsageError(f"no store is named by {url!r}: did you mean {guess}?")
-    named = f"no store is named by {_redacted(url)!r}"
+        raise UsageError(f"no store is named by {shown_url(url)!r}: did you mean {guess}?")
+    named = f"no store is named by {shown_url(url)!r}"
     if not scheme and url:
-        raise UsageError(f"{named}: did you mean sqlite:///{url}?")
+        raise UsageError(f"{named}: did you mean sqlite:///{shown_url(url)}?")
     raise UsageError(f"{named}: memory://, sqlite:///path, redis://host, or http://host:port")
 
 
@@ -169,28 +170,22 @@ def default_ai() -> AI | None:
 def _scheme(url: str) -> str:
     try:
         return urlsplit(url).scheme
-    except ValueError as error:  # the URL is not shown: a password may stand in it
-        raise UsageError(f"no URL: {error}") from None
+    except ValueError:  # whose words are parts of the URL
+        raise UsageError(f"{shown_url(url)!r} is no URL (is what is special in its password escaped?)") from None
 
 
 def _sqlite_path(url: str) -> tuple[str, dict[str, Any]]:
     """As SQLAlchemy: three slashes and a relative path, or four for an absolute one."""
     parts = urlsplit(url)
     if parts.netloc or len(parts.path) < 2:
-        raise UsageError(f"{url!r}: a SQLite URL has three slashes and a path, as sqlite:///runs.db")
+        raise UsageError(f"{shown_url(url)!r}: a SQLite URL has three slashes and a path, as sqlite:///runs.db")
     path = os.path.expanduser(unquote(parts.path[1:]))
     if "\0" in path:
-        raise UsageError(f"{url!r}: no path has a NUL in it")
+        raise UsageError(f"{shown_url(url)!r}: no path has a NUL in it")
     options = dict(parse_qsl(parts.query))
     unknown = options.keys() - {"durability"}
     if unknown:
-        raise UsageError(f"{url!r}: unknown option {sorted(unknown)[0]!r} (there is: durability)")
+        raise UsageError(f"{shown_url(url)!r}: unknown option {sorted(unknown)[0]!r} (there is: durability)")
     if options.get("durability", "disk") not in ("disk", "process"):
-        raise UsageError(f"{url!r}: durability is 'disk' or 'process'")
+        raise UsageError(f"{shown_url(url)!r}: durability is 'disk' or 'process'")
     return path, options
-
-
-def _redacted(url: str) -> str:
-    """The URL without what may be secret in it."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}" if parts.scheme else url

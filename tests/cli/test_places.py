@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loom import UsageError
-from loom.cli.places import Place, make_private, place_of, shown, store_url
+from loom.cli.places import Place, make_private, place_of, store_url
 
 
 @pytest.fixture(autouse=True)
@@ -83,16 +83,10 @@ def test_a_server_is_no_store() -> None:
         store_url(None, {"LOOM_STORE": "http://x"})
 
 
-@pytest.mark.parametrize(
-    ("url", "seen"),
-    [
-        ("sqlite:///runs.db", "sqlite:///runs.db"),
-        ("redis://user:secret@host:6379/0", "redis://host:6379/0"),
-        ("http://a@b/c@d", "http://b/c@d"),
-    ],
-)
-def test_secrets_are_not_shown(url: str, seen: str) -> None:
-    assert shown(url) == seen
+def test_the_flags_of_a_hint_show_no_password() -> None:
+    assert place_of(None, "redis://u:hush@h", None, env={}).flags == " --store redis://h"
+    assert place_of(None, "redis://h/1?prefix=a", None, env={}).flags == " --store 'redis://h/1?prefix=a'"
+    assert place_of("http://h:8700", None, None, env={}).flags == " --url http://h:8700"
 
 
 def test_new_folders_are_their_owners_alone(tmp_path: Path) -> None:

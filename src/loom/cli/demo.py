@@ -21,11 +21,12 @@ from loom.connect import open_store
 from loom.engine.transport import StoreTransport
 from loom.model import limits
 from loom.model.errors import UsageError
+from loom.wire.urls import shown_url
 
 from .loops import Signals
 from .loops import run as run_loop
 from .options import flag
-from .places import shown, state_folder, store_url
+from .places import state_folder, store_url
 from .serve import Driver, block, check_shared, log_to_stderr, tell
 from .target import BUILT_IN, load_app
 
@@ -89,10 +90,10 @@ async def _demo(url: str, named: str | None, port: int | None, browse: bool, dri
             answers = (
                 ("writer", writer)
                 if drives
-                else ("worker", f"none here: loom worker --store {shlex.quote(shown(url))}")
+                else ("worker", f"none here: loom worker --store {shlex.quote(shown_url(url))}")
             )
             tell(
-                block("demo", [("page", address.url), ("store", shown(url)), answers]),
+                block("demo", [("page", address.url), ("store", shown_url(url)), answers]),
                 "",
                 f"  Reload it in mid-answer, open it twice, or kill -9 {os.getpid()} and start it again: it goes on.",
                 f"  {again}",

@@ -32,12 +32,13 @@ from loom.model.errors import LoomError, Unavailable, UsageError
 from loom.model.ports import Store, Survey, Surveyed
 from loom.model.run import Meta
 from loom.producers.llm import MarkovWriter
+from loom.wire.urls import shown_url
 
 from .blame import hush, line_of
 from .loops import run as run_loop
 from .options import AppOption, Listing
 from .paint import Painter, is_terminal, size_of
-from .places import shown, state_folder, store_url
+from .places import state_folder, store_url
 from .shows import compact, pretty
 from .target import load_app, target_of
 
@@ -165,7 +166,7 @@ async def _store() -> Finding:
         await _round_trip(store, f"doctor-{new_id()}")
         took = (time.perf_counter() - began) * 1000
         survey = await store.survey() if isinstance(store, Surveyed) else Survey("")
-        place = f"{shown(url)} ({survey.server})" if survey.server else shown(url)
+        place = f"{shown_url(url)} ({survey.server})" if survey.server else shown_url(url)
         found = f"{place} opens and round-trips in {took:.0f} ms ({store.durability})"
         return Finding("store", "warning" if survey.cautions else "good", found, "; ".join(survey.cautions))
 
@@ -238,7 +239,7 @@ async def _server() -> Finding:
         actors = len(await client.actors())
     took = (time.perf_counter() - began) * 1000
     count = "1 actor" if actors == 1 else f"{actors} actors"
-    return Finding("server", "good", f"{shown(url)} answers in {took:.0f} ms; {count}")
+    return Finding("server", "good", f"{shown_url(url)} answers in {took:.0f} ms; {count}")
 
 
 def _terminal() -> Finding:

@@ -12,8 +12,9 @@ import platformdirs
 
 from loom.connect import server_at
 from loom.model.errors import UsageError
+from loom.wire.urls import shown_url
 
-__all__ = ["Place", "make_private", "place_of", "shown", "state_folder", "store_url"]
+__all__ = ["Place", "make_private", "place_of", "state_folder", "store_url"]
 
 _SERVERS = ("http", "https")
 
@@ -41,10 +42,10 @@ def place_of(
     if url and (store or app):
         raise UsageError(f"--url and --{'store' if store else 'app'} contradict each other: a server has its own")
     if url:
-        return Place(_checked_server(url, "--url"), None, f" --url {shlex.quote(url)}")
+        return Place(_checked_server(url, "--url"), None, f" --url {shlex.quote(shown_url(url))}")
     if not store and not app and (named := env.get("LOOM_URL")):
         return Place(_checked_server(named, "LOOM_URL"))
-    flags = f" --store {shlex.quote(store)}" if store else ""
+    flags = f" --store {shlex.quote(shown_url(store))}" if store else ""
     return Place(store_url(store, env), app or env.get("LOOM_APP") or default_app, flags)
 
 
@@ -54,7 +55,7 @@ def store_url(given: str | None, env: Mapping[str, str]) -> str:
     if not url:
         return "sqlite:///" + quote(str(state_folder() / "runs.db"))
     if url.partition("://")[0].lower() in _SERVERS:  # of a store, hosts can be several: its own rules read it
-        raise UsageError(f"{name} {shown(url)!r} is a server: name it by --url")
+        raise UsageError(f"{name} {shown_url(url)!r} is a server: name it by --url")
     return url
 
 
@@ -62,7 +63,7 @@ def _checked_server(url: str, name: str) -> str:
     parts = _parts_of(url, name)
     if parts.scheme not in _SERVERS or not parts.hostname:
         guess = server_at(url) or "http://127.0.0.1:8700"
-        raise UsageError(f"{name} {url!r}: a server's URL, as {guess} (a store is named by --store)")
+        raise UsageError(f"{name} {shown_url(url)!r}: a server's URL, as {guess} (a store is named by --store)")
     return url
 
 
@@ -71,18 +72,9 @@ def _parts_of(url: str, name: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  # computed, and checked, when it is asked for
-    except ValueError as error:
-        raise UsageError(f"{name}: no URL: {error}") from None
+    except ValueError:  # whose words are parts of the URL
+        raise UsageError(f"{name} {shown_url(url)!r}: no URL (is what is special in its password escaped?)") from None
     return parts
-
-
-def shown(url: str) -> str:
-    """`url` without a user's name or password in it."""
-    scheme, there, rest = url.partition("://")
-    place, slash, path = rest.partition("/")
-    path, mark, options = path.partition("?")
-    kept = "&".join(option for option in options.split("&") if "password" not in option.partition("=")[0])
-    return f"{scheme}{there}{place.rpartition('@')[2]}{slash}{path}{mark if kept else ''}{kept}"
 
 
 def make_private(folder: Path) -> None:

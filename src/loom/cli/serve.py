@@ -22,13 +22,14 @@ from loom.model import limits
 from loom.model.errors import UsageError
 from loom.model.ports import Store
 from loom.tasks import TaskSet
+from loom.wire.urls import shown_url
 
 from .blame import debugging
 from .log_format import log_to_stderr_at
 from .loops import Signals
 from .loops import run as run_loop
 from .options import Seconds, Target, flag
-from .places import shown, store_url
+from .places import store_url
 from .samples import curl_line
 from .target import load_app, target_of
 
@@ -220,7 +221,7 @@ async def _told(signals: Signals, worker: Worker) -> None:
 
 def _common(app: App, url: str, store: Store) -> list[tuple[str, str]]:
     actors = ", ".join(sorted(producer.name for producer in app.registry)) or "none"
-    return [("store", f"{shown(url)} (durability: {store.durability})"), ("actors", actors)]
+    return [("store", f"{shown_url(url)} (durability: {store.durability})"), ("actors", actors)]
 
 
 def block(title: str, facts: Sequence[tuple[str, str]]) -> str:
@@ -251,7 +252,7 @@ def check_shared(url: str) -> None:
     """Raise `UsageError` for a store in which a process would find nothing but its own."""
     if is_alone(url):
         raise UsageError(
-            f"--store {shown(url)}: memory is one process's alone, so server and worker cannot share it",
+            f"--store {shown_url(url)}: memory is one process's alone, so server and worker cannot share it",
             details={"hint": "name a file (--store sqlite:///runs.db) or Redis, or let `loom serve` have its worker"},
         )
 

@@ -21,9 +21,9 @@ from loom.model.cursor import Cursor
 from loom.model.errors import Unavailable
 from loom.model.run import RunState, state_of
 from loom.tasks import cancel_and_wait, spawn
+from loom.wire.urls import shown_url
 
 from .loops import Signals
-from .places import shown
 from .pump import Pump, write_all
 from .shows import Show, Terminal
 from .tally import Tally
@@ -126,7 +126,7 @@ class Watch:
     def connected(self, url: str) -> connect:
         """A client of a server, to be entered; when that is out of reach, whoever watches is told."""
 
-        self._server = shown(url)
+        self._server = shown_url(url)
         return connect(url, on_outage=lambda lost: self._outage(self._server if lost else None))
 
     def _outage(self, place: str | None) -> None:

@@ -21,6 +21,7 @@ __all__ = ["Connections", "Exchange", "Lifetime"]
 T = TypeVar("T")
 
 _HEADERS = {"user-agent": "loom-streams", "accept-encoding": "identity"}  # a compressor would hold chunks back
+_BAD_PROXY = "a proxy that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) has no URL that can be used"
 _BROKEN = (httpx2.TransportError, httpx2.DecodingError, httpx2.StreamError)
 
 
@@ -146,13 +147,16 @@ class Connections:
         return line.build_request(method, url, params=query or None, content=body, headers=headers)
 
     def _make(self) -> httpx2.AsyncClient:
-        line = httpx2.AsyncClient(
-            headers=_HEADERS,
-            timeout=self._timeout,
-            limits=httpx2.Limits(max_connections=1, keepalive_expiry=limits.KEEP_ALIVE / 2),
-            verify=self._context(),
-            trust_env=self._trust_env,
-        )
+        try:
+            line = httpx2.AsyncClient(
+                headers=_HEADERS,
+                timeout=self._timeout,
+                limits=httpx2.Limits(max_connections=1, keepalive_expiry=limits.KEEP_ALIVE / 2),
+                verify=self._context(),
+                trust_env=self._trust_env,
+            )
+        except (ValueError, httpx2.InvalidURL):  # whose words are parts of the URL
+            raise UsageError(_BAD_PROXY) from None
         self._all.add(line)
         return line
 

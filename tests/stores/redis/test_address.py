@@ -33,8 +33,8 @@ URLS: dict[str, Address] = {
 }
 
 FAULTS = {
-    "postgres://h": "begins with",
-    "redis+ring://h": "begins with",
+    "postgres://h": "is no Redis URL",
+    "redis+ring://h": "is no Redis URL",
     "redis://h:x": "port",
     "redis://h:0": "port",
     "redis://h:65536": "port",

@@ -371,11 +371,14 @@ class HttpModel(Model):
         if self._client is None:
             for logger in _CLIENT_LOGGERS:
                 logger.addFilter(self._log_filter)
-            self._client = httpx2.AsyncClient(
-                headers={**_HEADERS, **self._authority()},
-                timeout=self._timeout,
-                limits=httpx2.Limits(max_connections=limits.AI_CONNECTIONS),
-            )
+            try:
+                self._client = httpx2.AsyncClient(
+                    headers={**_HEADERS, **self._authority()},
+                    timeout=self._timeout,
+                    limits=httpx2.Limits(max_connections=limits.AI_CONNECTIONS),
+                )
+            except (ValueError, httpx2.InvalidURL):  # whose words are parts of the URL
+                raise UsageError(_BAD_PROXY) from None
         return self._client
 
 
@@ -431,6 +434,9 @@ def _refuses_mode(error: LoomError, *, known: bool) -> bool:
     if isinstance(error, InvalidInput):
         return error.code != "content_filter" and (named or (status in (400, 422) and not known))
     return isinstance(error, Unavailable) and status in (500, 501) and (named or not known)
+
+
+_BAD_PROXY = "a proxy that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) has no URL that can be used"
 
 
 def _in(seconds: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from difflib import get_close_matches
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote
 
@@ -12,6 +13,7 @@ from loom.model import limits
 from loom.model.errors import UsageError
 from loom.model.ports import Durability
 from loom.wire.duration import parse_duration
+from loom.wire.urls import shown_url
 
 __all__ = ["OPTIONS", "Address", "Host", "parse_url"]
 
@@ -57,7 +59,9 @@ def parse_url(url: str) -> Address:
     scheme, _, rest = url.partition("://")
     base, _, kind = scheme.partition("+")
     if base not in ("redis", "rediss", "valkey", "valkeys") or kind not in ("", "sentinel", "cluster"):
-        raise UsageError(f"no Redis URL begins with {scheme[:40]!r}://")
+        raise UsageError(f"{shown_url(url)!r} is no Redis URL, as redis://host")
+    if "@" in rest.partition("?")[0].partition("/")[2] or "#" in rest:
+        raise UsageError("a Redis URL's user and password are escaped: %2F for /, %3F for ?, %23 for #, %40 for @")
     rest, _, query = rest.partition("?")
     place, _, path = rest.partition("/")
     login, _, hosts = place.rpartition("@")
@@ -85,8 +89,13 @@ def _options(query: str) -> dict[str, str]:
     options = dict(parse_qsl(query, keep_blank_values=True))
     for name in options:
         if name not in OPTIONS:
-            raise UsageError(f"a Redis URL has no option {name[:40]!r} (there are: {', '.join(OPTIONS)})")
+            raise UsageError(f"a Redis URL has no option{_like(name)} (there are: {', '.join(OPTIONS)})")
     return options
+
+
+def _like(name: str) -> str:
+    """The name, where it is a slip of one that there is: any other may be the rest of a password."""
+    return f" {name!r}" if get_close_matches(name, OPTIONS, 1, 0.7) else " of that name"
 
 
 def _path(path: str, kind: Kind) -> tuple[str, int]:
@@ -98,7 +107,7 @@ def _path(path: str, kind: Kind) -> tuple[str, int]:
     if not db:
         return service, 0
     if not db.isascii() or not db.isdigit():
-        raise UsageError(f"a Redis URL ends with the database's number, not {db[:40]!r}")
+        raise UsageError("a Redis URL ends with the database's number, and what is special in a password is escaped")
     if kind == "cluster" and int(db):
         raise UsageError("a cluster has one database only: leave the number out, and set ?prefix= for several apps")
     return service, int(db)
@@ -109,7 +118,7 @@ def _host(text: str, default: int) -> Host:
     bare, bracket, after = text.removeprefix("[").partition("]") if text.startswith("[") else (text, "", "")
     host, colon, port = (bare, *after.partition(":")[1:]) if bracket else text.partition(":")
     if colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise UsageError(f"{text[:80]!r}: a port is a number up to 65535")
+        raise UsageError("a port is a number up to 65535, and what is special in a password is escaped")
     return host or "localhost", int(port) if colon else default
 
 
