@@ -1,4 +1,5 @@
-"""Loom in a FastAPI app: its lifespan, its login, its routes. Run it with `uvicorn fastapi_app:api`.
+"""Loom in a FastAPI app: its lifespan, its login, its routes. Run it with `uvicorn fastapi_app:api`
+(and `--reload` with DRAIN=0: a reload waits until the worker has drained).
 
 curl -X POST 'localhost:8000/stories?about=an+owl' -H 'authorization: Bearer for-ada'
 curl -N localhost:8000/stories/ada.1/events -H 'authorization: Bearer for-ada'    # as the first answer says
@@ -28,6 +29,7 @@ async def tell(about: str) -> AsyncIterator[str]:
 loom_app = loom.asgi(
     os.environ.get("STORIES", "sqlite:///stories.db"),
     app=tellers,
+    drain=float(os.environ.get("DRAIN", "20")),
     worker=True,  # runs are driven in this process; or leave it out, and start `loom worker` elsewhere
     keys=[os.environ.get("OPERATOR_KEY", "for-operators")],  # your routes' login does not reach what is mounted
 )

@@ -370,7 +370,7 @@ class Worker:
             runs = ", ".join(f"{one.claim.meta.actor} {one.claim.run}" for one in list(self._held.values())[:5])
             _log.warning(
                 "worker %s: the event loop stood still for %.1f s (running: %s); what blocks belongs in a plain "
-                "function, which gets a thread",
+                "function, which gets a thread, and what computes in one and holds the interpreter's lock in a process",
                 self.name, late, runs or "nothing",
             )  # fmt: skip
 
