@@ -369,8 +369,6 @@ class HttpModel(Model):
         if self._closed:
             raise HandleClosed("this model was closed")
         if self._client is None:
-            for logger in _CLIENT_LOGGERS:
-                logger.addFilter(self._log_filter)
             try:
                 self._client = httpx2.AsyncClient(
                     headers={**_HEADERS, **self._authority()},
@@ -379,6 +377,8 @@ class HttpModel(Model):
                 )
             except (ValueError, httpx2.InvalidURL):  # whose words are parts of the URL
                 raise UsageError(_BAD_PROXY) from None
+            for logger in _CLIENT_LOGGERS:
+                logger.addFilter(self._log_filter)
         return self._client
 
 
