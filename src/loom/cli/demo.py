@@ -108,7 +108,7 @@ async def _demo(url: str, named: str | None, port: int | None, browse: bool, dri
 def _again(port: int | None, store: str | None, drives: bool) -> str:
     """The command that serves the same page at the same address: there open pages look for it."""
     words = ["loom", "demo", *(["--port", str(port)] if port not in (None, _PORT) else [])]
-    words += [*(["--store", shown(store)] if store else []), *([] if drives else ["--no-worker"])]
+    words += [*(["--store", shown_url(store)] if store else []), *([] if drives else ["--no-worker"])]
     return shlex.join(words)
 
 
