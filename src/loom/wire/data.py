@@ -32,6 +32,8 @@ _SIMPLE = frozenset({str, int, bool, type(None)})
 """Types whose JSON needs no second look."""
 _QUICK = 512
 """Of a longer list it takes longer to read it than to look for what may be wrong in it."""
+_FEW = 8
+"""The same of more dicts in a dict."""
 _INSTANT = re.compile(rb'T\d\d:\d\d:\d\d[.\d]*(?:Z|[+-]\d\d:\d\d)"')
 
 
@@ -52,7 +54,10 @@ def encode_data(holder: Any) -> bytes:
 def _is_json(value: Any, data: bytes) -> bool:
     """Whether the value is of what JSON has, so far as that is found out quickly: what was written is read and
     compared, in C."""
-    if type(value) is not dict and (type(value) is not list or len(data) > _QUICK):
+    if type(value) is dict:
+        if len(data) > _QUICK and data.count(b"{") > _FEW:
+            return False
+    elif type(value) is not list or len(data) > _QUICK:
         return False
     try:
         return bool(_data.decode(data).data == value)
