@@ -15,6 +15,7 @@ import gevent
 
 import loom
 from loom.blocking import SyncClient
+from loom.native import signal
 
 TIMEOUT = 20.0
 
@@ -102,6 +103,22 @@ def a_client_of_a_server(url: str, client: SyncClient) -> None:
         assert list(remote.stream("count", 3).values()) == [0, 1, 2]
 
 
+def a_signal_at_the_last_moment_is_noticed(url: str, client: SyncClient) -> None:
+    late: Any = signal()
+    watcher = late._watcher
+
+    class Watcher:
+        stop = watcher.stop
+        send_ignoring_arg = watcher.send_ignoring_arg
+
+        def start(self, *arguments: Any) -> None:
+            late.set()
+            watcher.start(*arguments)
+
+    late._watcher = Watcher()
+    late.wait()
+
+
 CASES: list[Callable[[str, SyncClient], None]] = [
     two_clients_at_once,
     a_client_beside_asyncio,
@@ -110,6 +127,7 @@ CASES: list[Callable[[str, SyncClient], None]] = [
     a_publisher_and_its_reader,
     names_are_looked_up_by_threads,
     a_client_of_a_server,
+    a_signal_at_the_last_moment_is_noticed,
 ]
 
 

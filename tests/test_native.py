@@ -47,7 +47,7 @@ def test_among_greenlets(server: str, tmp_path: Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.split()) == 7
+    assert len(done.stdout.split()) == 8
     assert done.stderr == ""
 
 

@@ -119,6 +119,13 @@ class _HubSignal:
         self._watcher.send_ignoring_arg(None)
 
     def wait(self) -> object:
-        while not self._is_set:
-            self._hub.wait(self._watcher)
+        from gevent.hub import Waiter
+
+        waiter: Any = Waiter(self._hub)
+        self._watcher.start(waiter.switch, None)
+        try:
+            if not self._is_set:  # looked at behind the start: before it, a watcher notices nothing
+                waiter.get()
+        finally:
+            self._watcher.stop()
         return True
