@@ -32,9 +32,6 @@ hundred that continue at once may find 25 GB; but most find a few kB."""
 TRIM_PARTS = 8
 """A log with `keep` is trimmed by about an eighth of its bounds at a time: seldom, and never much beyond them."""
 
-CLEARED = 1000
-"""Trimmed batches that one call clears away on Redis: a fraction of a millisecond of the server's time."""
-
 YIELD_EVERY = 256
 """A producer that never suspends gives way to the loop after this many chunks, so that others run."""
 
@@ -79,6 +76,9 @@ INPUT_BYTES = 1 << 20
 
 JSON_DEPTH = 256
 """Nesting of inputs, messages and chunks: refused before anything recurses over it (Python gives up near 1000)."""
+
+TYPES = 1024
+"""Types whose readers and options are remembered: as many as an app's hints name, not as many as a test suite makes."""
 
 # --- leases and time-outs --------------------------------------------------------------------------------------------
 
@@ -412,6 +412,10 @@ AI_RETRY_WITHIN = 120.0
 
 # --- stores ----------------------------------------------------------------------------------------------------------
 
+LEAST_RETENTION = 60.0
+"""An ended run is kept at least this long, also with a retention of 0: those that wait for its result have to read it.
+A reader whose connection died unseen learns of it within `SILENCE`, and is back within `RECONNECT`'s longest pause."""
+
 RETENTION = 7 * 86400.0
 """Ended runs are kept for this long."""
 
@@ -497,12 +501,11 @@ CACHE_BYTES = 8 << 20
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
 
-LEAST_RETENTION = 60.0
-"""An ended run is kept at least this long, also with a retention of 0: those that wait for its result have to read it.
-A reader whose connection died unseen learns of it within `SILENCE`, and is back within `RECONNECT`'s longest pause."""
-
 REDIS_RETENTION = 3600.0
 """Ended runs are kept for this long in Redis, whose memory is dear, unless the run or the app says otherwise."""
+
+CLEARED = 1000
+"""Trimmed batches that one call clears away: a fraction of a millisecond of the server's time."""
 
 UNSETTLED = 7 * 86400.0
 """An ended run that its worker did not acknowledge yet: whoever claims it again must see that it has ended."""

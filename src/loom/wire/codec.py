@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from loom.model import limits
 from loom.model.errors import InvalidInput
 
 from .custom import Maker, shown
@@ -21,9 +22,6 @@ from .json import decode
 from .rewriting import Rewriter
 
 __all__ = ["ANY", "Codec", "codec_of", "convert"]
-
-_CACHED = 1024
-"""Hints whose codecs are remembered: as many as an app declares."""
 
 _PLAIN = (Any, object, str, int, bool, None, type(None), dict, list)
 """Types whose values JSON gives as they are."""
@@ -82,7 +80,7 @@ def codec_of(hint: Any) -> Codec:
     return _codecs(hint)
 
 
-_codecs = functools.lru_cache(_CACHED)(Codec)
+_codecs = functools.lru_cache(limits.TYPES)(Codec)
 
 
 def convert(value: Any, type: Any, *, field: str = "") -> Any:

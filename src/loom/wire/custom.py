@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from loom.model import limits
 from loom.model.errors import UsageError
 
 from .data import canonical
@@ -36,9 +37,6 @@ __all__ = [
     "takes",
     "union_of",
 ]
-
-_CACHED = 1024
-"""Types whose readers are remembered: as many as an app's hints name."""
 
 AS_LIST: dict[Any, Callable[[list[Any]], Any]] = {collections.deque: collections.deque, collections.abc.Iterable: list}
 """Written as lists."""
@@ -213,7 +211,7 @@ def _read_custom(type: Any, value: Any) -> Any:
         raise ValueError(message_of(error)) from None  # msgspec adds where it stands
 
 
-@functools.lru_cache(_CACHED)
+@functools.lru_cache(limits.TYPES)
 def _reader(hint: Any) -> Callable[[Any], Any]:
     if isinstance(hint, Placeholder):
         return hint.read

@@ -11,10 +11,9 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["closed", "dumped", "fault_of", "is_model", "is_url", "message_of", "reader_of"]
+from loom.model import limits
 
-_CACHED = 1024
-"""Classes whose options are remembered: as many as an app has, not as many as a test suite makes."""
+__all__ = ["closed", "dumped", "fault_of", "is_model", "is_url", "message_of", "reader_of"]
 
 _LITERALS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
@@ -38,7 +37,7 @@ def _class_of(value: Any) -> Any:
     return type(value)
 
 
-@functools.lru_cache(_CACHED)
+@functools.lru_cache(limits.TYPES)
 def _dump_options(model: Any) -> dict[str, bool]:
     known = inspect.signature(model.model_dump).parameters
     keep_fields = "polymorphic_serialization" if "polymorphic_serialization" in known else "serialize_as_any"
