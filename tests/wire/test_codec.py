@@ -434,3 +434,13 @@ def test_what_is_plain_is_not_converted() -> None:
 def test_canonical_is_of_what_is_written() -> None:
     assert canonical({"b": math.nan, "a": {1: math.inf}}) == b'{"a":{"1":"Infinity"},"b":"NaN"}'
     assert canonical({2, 10, 1}) == canonical({10, 1, 2})
+
+
+def test_of_a_union_the_first_member_counts_as_it_is_declared() -> None:
+    @dataclasses.dataclass
+    class Alike:
+        a: int
+
+    assert codec_of(A | Alike).read({"a": 1}) == A(1)
+    assert codec_of(Alike | A).read({"a": 1}) == Alike(1)
+    assert codec_of(list[Alike | A]).read([{"a": 1}]) == [Alike(1)]

@@ -77,10 +77,13 @@ def codec_of(hint: Any) -> Codec:
         hash(hint)
     except TypeError:  # an Annotated whose metadata has none
         return Codec(hint)
-    return _codecs(hint)
+    return _codec(hint, str(hint))
 
 
-_codecs = functools.lru_cache(limits.TYPES)(Codec)
+@functools.lru_cache(limits.TYPES)
+def _codec(hint: Any, text: str) -> Codec:
+    """By its text as well: unions of the same members are equal, but the first member that takes a value counts."""
+    return Codec(hint)
 
 
 def convert(value: Any, type: Any, *, field: str = "") -> Any:
