@@ -325,11 +325,7 @@ def _is_the_encoder_s(error: BaseException) -> bool:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return trace is None or trace.tb_frame.f_globals.get("__name__") in (
-        __name__,
-        encode_data.__module__,
-        check_depth.__module__,
-    )
+    return trace is None or trace.tb_frame.f_globals.get("__name__") in _OURS
 
 
 def _check(data: bytes) -> None:

@@ -30,11 +30,8 @@ def is_url(type: Any) -> bool:
 
 def dumped(model: Any, mode: str = "json") -> Any:
     """A model as FastAPI writes it: by its aliases. A subclass keeps its fields, also where its base was declared."""
-    return model.model_dump(mode=mode, **_dump_options(_class_of(model)))
-
-
-def _class_of(value: Any) -> Any:
-    return type(value)
+    kind: Any = type(model)
+    return model.model_dump(mode=mode, **_dump_options(kind))
 
 
 @functools.lru_cache(limits.TYPES)
