@@ -104,3 +104,10 @@ async def test_another_error_is_another_line(caplog: pytest.LogCaptureFixture) -
     trouble.over("two")
     trouble.over("two")
     assert lines(caplog)[2:] == ["WARNING it: the store answers again"]
+
+
+def test_errors_that_are_all_different_are_not_all_remembered() -> None:
+    trouble = Trouble(logging.getLogger("loom.worker"), "worker w")
+    for number in range(10 * limits.TROUBLES):
+        trouble.met("loop", Unavailable(f"no answer to call {number}"))
+    assert len(trouble._met) == limits.TROUBLES

@@ -30,6 +30,8 @@ class Trouble:
         for loops in self._met.values():
             loops.discard(loop)
         self._met.setdefault(told, set()).add(loop)
+        if len(self._met) > limits.TROUBLES:
+            del self._met[next(iter(self._met))]
 
     def _tell(self, error: Exception) -> None:
         if isinstance(error, REPEATABLE):

@@ -215,6 +215,10 @@ REFUSED_RETRY = 10.0
 """The longest pause after a store refused what will hardly be allowed in a second: a rotated password, a missing right.
 Rare enough to be no load and no noise, soon enough for whoever mends it and watches."""
 
+TROUBLES = 100
+"""Different errors of a store that are remembered as logged: far more than come in turn, unless each has a text of its
+own."""
+
 # --- viewers ---------------------------------------------------------------------------------------------------------
 
 FEED_BYTES = 512 << 10
