@@ -81,7 +81,7 @@ class connect:
 
     @property
     def drives(self) -> bool:
-        """Whether its own worker takes runs, once it is entered. Without a worker it is True: others drive."""
+        """True while its own worker takes runs, or where it has none: others drive."""
         return self._driving is None or not self._driving.draining
 
     async def __aenter__(self) -> Client:
@@ -156,7 +156,7 @@ def _redis(url: str) -> Store:
 
 
 def is_alone(url: str) -> bool:
-    """Whether no other process can reach the store that `url` names."""
+    """True if no other process can reach the store that `url` names."""
     return _scheme(url) == "memory"
 
 

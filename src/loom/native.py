@@ -105,7 +105,7 @@ def _unless_cancelled(future: Future[Any], settle: Callable[[], None]) -> None:
 
 class _HubSignal:
     """gevent's locks keep no hub awake that has nothing else to wait for: it would give up (`LoopExit`). A watcher
-    does, and may be told in any thread."""
+    does, and can be woken from any thread."""
 
     def __init__(self) -> None:
         import gevent

@@ -46,7 +46,7 @@ def commands() -> App:
 
 
 def unknown_command(group: Sequence[str], words: Sequence[str]) -> UsageError:
-    """What to write instead of ``loom <group> <words>``, whose first word names no command there."""
+    """The command to write instead of ``loom <group> <words>``, whose first word names none there."""
     tree: dict[tuple[str, ...], App] = {("loom",): commands()}
     tree |= {("loom", name): app for name, app in _named(tree["loom",]).items() if _named(app)}
     here = ("loom", *group)

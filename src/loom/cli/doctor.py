@@ -63,7 +63,7 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def doctor(*, app: AppOption = None, output: Listing = "table") -> int:
-    """Check this installation and the models of an app, and say what to do."""
+    """Check this installation and the models of an app, and advise."""
     target = target_of(app, os.environ)
     hush()
     findings = run_loop(lambda _: _examine(target))

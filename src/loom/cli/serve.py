@@ -143,7 +143,7 @@ class Driver:
 
     @property
     def drives(self) -> bool:
-        """Whether its worker takes runs, or is about to."""
+        """True while its worker takes runs, or is about to."""
         return self._worker is None or not self._worker.draining
 
     @property

@@ -42,7 +42,7 @@ def print_rows(
     usual: Mapping[str, str] | None = None,
     spare: Sequence[str] = (),
 ) -> None:
-    """`rows` as a table, cut to the terminal as `fit` says, whole in a pipe; or `values` as JSON."""
+    """`rows` as a table, cut to the terminal by `fit`, whole in a pipe; or `values` as JSON."""
     match output:
         case "json":
             print(pretty(list(values)))

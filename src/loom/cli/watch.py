@@ -61,7 +61,7 @@ class Watch:
         return await self._unless_left(run, self._read(run, after))
 
     async def tail(self, run: Run[Any, Any], begin: Callable[[], Awaitable[Cursor | None]]) -> bool:
-        """`follow` from where `begin` says, which waits with us for a server that is away."""
+        """`follow` from the cursor that `begin` returns. Both wait for a server that is away."""
 
         async def read() -> None:
             await self._read(run, await self._reached(begin))

@@ -139,7 +139,7 @@ class Attempt:
             await writer.aclose()
 
     def _new_history(self) -> History:
-        """Who is handed no context cannot look back: for it nothing is kept."""
+        """Keeps earlier output only for a producer that takes a context: no other can look back."""
         producer = self._producer
         return History(keep=producer.continues and producer.context is not None, room=self._job.resources.room)
 
@@ -208,7 +208,7 @@ class Attempt:
 
     @property
     def failures(self) -> int:
-        """How many attempts have failed, this one included if it has."""
+        """The number of attempts that have failed, this one included if it has."""
         return self._fence.failures + (self.failure is not None and not _starts_over(self.failure))
 
     @property
@@ -278,8 +278,8 @@ class Attempt:
 
     @property
     def _patience(self) -> float:
-        """How long the producer may take to stop. A time-out ends the run when it passes; what a coroutine does then is
-        cleaning up, what a thread does is going on, as nothing can interrupt it."""
+        """Seconds that the producer may take to stop. A time-out ends the run when it passes: a coroutine then only
+        cleans up, but a thread, which nothing can interrupt, just goes on."""
         stopped = self._job.stopped
         timed_out = stopped.done() and stopped.exception() is None and stopped.result() in (Stop.DEADLINE, Stop.IDLE)
         return limits.STOP_AT_ONCE if timed_out and self._producer.threaded else limits.ABANDON_AFTER
@@ -373,7 +373,7 @@ class Attempt:
 
 
 def _is_final(error: BaseException) -> bool:
-    """Whether the next attempt would fail in the same way: a full log, a value without a JSON form."""
+    """True if the next attempt would fail in the same way: a full log, a value without a JSON form."""
     return isinstance(error, InvalidOutput) or (isinstance(error, RunFailed) and error.code == "log_full")
 
 

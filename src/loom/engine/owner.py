@@ -1,4 +1,4 @@
-"""Whether the owner of a run is still there: by its heartbeat, which the store keeps."""
+"""Watches the owner of a run, by its heartbeat, which the store keeps."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ class Publisher:
 
     @property
     def _here(self) -> _Opened:
-        """What is open, for calls that wait: in another event loop they raise `UsageError`."""
+        """The open run, for calls that wait: in another event loop they raise `UsageError`."""
         opened = self._open
         opened.affinity.check()
         return opened

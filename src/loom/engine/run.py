@@ -203,8 +203,8 @@ class Run(Generic[T, R]):
                 pass
 
     async def status(self, *, full: bool = False) -> Head:
-        """What is known of the run now; how it was started (`meta.input`) and its `result` only if `full`: asking often
-        then costs no more for a large one. Raises `LogNotFound`."""
+        """The run's state now. Its input (`meta.input`) and `result` are left out unless `full`, so that asking often
+        costs no more for a large run. Raises `LogNotFound`."""
         head = await self._transport.head(self.id, full=full)
         self._over = self._over or head.ended
         return head

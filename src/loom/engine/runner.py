@@ -76,7 +76,7 @@ class Runner:
 
     @property
     def exhausted(self) -> bool:
-        """Whether more workers were lost with the run than it may survive."""
+        """True if more workers were lost with the run than it may survive."""
         return self._job.claim.crashes > self._max_crashes
 
     @property
@@ -170,7 +170,7 @@ class Runner:
             await asyncio.wait(known, return_when=asyncio.FIRST_COMPLETED)
 
     async def _guard(self, watch: Coroutine[Any, Any, None]) -> None:
-        """What a watch fails with ends the attempt: a run that nobody watches might never end."""
+        """Ends the attempt with the error of a watch that fails: a run without its watches might never end."""
         try:
             await watch
         except Exception as error:  # a store's own fault

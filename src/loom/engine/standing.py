@@ -56,7 +56,7 @@ class Standing:
 
     @property
     def counts(self) -> list[int]:
-        """How many chunks each batch holds; none is read for it."""
+        """The number of chunks in each batch; none is read for it."""
         return [len(kept.batch) for kept in self._kept]
 
     @property
@@ -93,7 +93,7 @@ class Standing:
             self._end = kept.place
 
     def leave(self) -> None:
-        """Give the room to others. Whoever still holds this can read it; nothing more is appended."""
+        """Give the room to others. It can still be read; nothing more is appended."""
         taken, self._taken = self._taken, 0
         self._room.give_back(taken)
 

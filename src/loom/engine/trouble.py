@@ -14,8 +14,8 @@ __all__ = ["Trouble"]
 
 
 class Trouble:
-    """What goes wrong in the loops of one owner, told once however often and in however many of them it is met, and
-    once that it is over."""
+    """The store's errors that the loops of one owner meet. Each is logged once, however often and in however many loops
+    it is met, and its end is logged once."""
 
     def __init__(self, log: logging.Logger, owner: str) -> None:
         self._log = log

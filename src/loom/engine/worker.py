@@ -162,7 +162,7 @@ class Worker:
 
     @property
     def draining(self) -> bool:
-        """Whether it takes nothing new any more."""
+        """True once it takes nothing new any more."""
         return self._draining
 
     @property

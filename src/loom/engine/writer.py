@@ -321,7 +321,7 @@ def _refusal(chunk: Chunk[Any], error: BaseException) -> LoomError:
 
 
 def _is_the_encoder_s(error: BaseException) -> bool:
-    """Whether the encoder raised it itself, not what it called."""
+    """True if the encoder raised it itself, not user code that it called."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -11,17 +11,17 @@ __all__ = ["is_duration", "is_number", "is_whole", "seconds"]
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether it counts something: True and False, which Python takes for numbers, do not."""
+    """True for what counts something: True and False, which Python takes for numbers, do not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def is_whole(value: Any, least: int = 1) -> TypeGuard[int]:
-    """Whether it is a whole number from `least` to `limits.WHOLE`."""
+    """True for a whole number from `least` to `limits.WHOLE`."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= limits.WHOLE
 
 
 def is_duration(value: Any, *, zero: bool = False) -> TypeGuard[float | timedelta]:
-    """Whether it is a time in seconds or a timedelta: more than 0 (or 0, with `zero`), at most `limits.LONGEST`."""
+    """True for a time in seconds or a timedelta: more than 0 (or 0, with `zero`), at most `limits.LONGEST`."""
     span = seconds(value)
     return is_number(span) and (span >= 0 if zero else span > 0) and span <= limits.LONGEST
 

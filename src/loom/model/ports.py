@@ -60,8 +60,8 @@ Take = Callable[[Page], bool]
 class Fence(msgspec.Struct, frozen=True):
     """What a new writer is told: its epoch, the log's tail, and whether the log has ended (then it may not write).
 
-    `size`: the payload bytes, line ends included, that the log keeps. `failures`: attempts that have failed, as far as
-    those knew who fenced."""
+    `size`: the payload bytes, line ends included, that the log keeps. `failures`: attempts that have failed, by
+    the largest number that a fence was given."""
 
     epoch: int
     tail: int

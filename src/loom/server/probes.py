@@ -23,7 +23,7 @@ __all__ = ["Probes"]
 
 
 class Probes:
-    """`others`: all further operations, which the description tells of; `drives`: see `create_app`."""
+    """`others`: all further operations, which are in the description; `drives`: see `create_app`."""
 
     def __init__(self, streams: Streams, others: Sequence[Operation], drives: Callable[[], bool] | None = None) -> None:
         self._streams = streams

@@ -15,14 +15,14 @@ __all__ = ["beat_after", "is_forgotten", "too_many_readers"]
 def beat_after(before: int | None, now: float) -> int:
     """The beat of a mark that is made at `now`, by the store's clock in seconds; `before`: the reader's last one.
 
-    It is that time in milliseconds, so that a mark tells its age, but never the same twice: observers see it change.
+    It is that time in milliseconds, so that a mark shows its age, but never the same twice: observers see it change.
     """
     beat = _milliseconds(now)
     return beat if before is None or is_forgotten(before, now) else max(beat, before + 1)
 
 
 def is_forgotten(beat: int, now: float) -> bool:
-    """Whether the mark is older than a reader may be silent. One from the future is of a clock that was set back."""
+    """True if the mark is older than a reader may be silent. One from the future is of a clock that was set back."""
     return abs(_milliseconds(now) - beat) > _milliseconds(limits.READER_LEASE)
 
 

@@ -65,7 +65,7 @@ def check_whole(run: str, batches: Sequence[Batch], start: int, tail: int) -> No
 
 
 def has_its_lines(batch: Batch) -> bool:
-    """Whether it holds as many whole lines as chunks: those behind it would be read under other numbers."""
+    """True if it holds as many whole lines as chunks: those behind it would be read under other numbers."""
     return batch.payload.count(b"\n") == len(batch) > 0 and batch.payload.endswith(b"\n")
 
 

@@ -11,8 +11,8 @@ __all__ = ["Watchers", "pause"]
 
 
 class Watchers(dict[str, dict[object, Notify]]):
-    """By topic, whom to tell. Watching and unwatching cost the same however many watch; both are allowed to whoever is
-    being told."""
+    """The watchers of each topic. Watching and unwatching cost the same however many there are, and are allowed while a
+    notice is given."""
 
     def add(self, topic: str, notify: Notify) -> Unwatch:
         """Tell `notify` too, until the function that this returns is called; calling it again does nothing."""

@@ -1,4 +1,4 @@
-"""How the values of a type hint are read from JSON, decided once for a hint: when it is declared.
+"""Reads the values of a type hint from JSON, in a way that is decided once: when the hint is declared.
 
 msgspec reads what it converts faithfully. A hint that it refuses is rewritten: the parts that it cannot read are
 replaced by classes that read themselves. What no reader makes the same value of is refused, by name.
@@ -95,7 +95,7 @@ _SEQUENCES = (list, tuple, deque)
 
 
 def same(value: Any, read: Any) -> bool:
-    """Whether what was read is what was written: equal, but for NaN, which equals nothing. Of a subclass it may be the
+    """True if what was read is what was written: equal, but for NaN, which equals nothing. Of a subclass it may be the
     class that was declared."""
     if isinstance(value, _SEQUENCES) and isinstance(read, _SEQUENCES):
         return len(value) == len(read) and all(map(same, value, read))

@@ -78,7 +78,7 @@ def placeholder(name: str, read: Callable[[Any], Any], schema: Callable[[Schema]
 
 
 def takes(hint: Any) -> bool:
-    """Whether msgspec takes the hint."""
+    """True if msgspec takes the hint."""
     try:
         msgspec.json.Decoder(hint, dec_hook=_read_custom)
     except Exception:  # user code: annotations within are evaluated

@@ -52,7 +52,7 @@ def encode_data(holder: Any) -> bytes:
 
 
 def _is_json(value: Any, data: bytes) -> bool:
-    """Whether the value is of what JSON has, so far as that is found out quickly: what was written is read and
+    """True if the value is of what JSON has, so far as that is found out quickly: what was written is read and
     compared, in C."""
     if type(value) is dict:
         if len(data) > _QUICK and data.count(b"{") > _FEW:
@@ -75,7 +75,7 @@ def _looked_through(holder: Any, data: bytes) -> bytes:
 
 
 def _may_be_inexact(data: bytes) -> bool:
-    """Whether a number that JSON has not, or an offset that it cannot write, may have been in what was written."""
+    """True if a number that JSON has not, or an offset that it cannot write, may have been in what was written."""
     return (b"n" in data and b"null" in data) or (b"T" in data and _INSTANT.search(data) is not None)
 
 

@@ -46,7 +46,7 @@ def _has_json(value: Any) -> bool:
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    """What a value is made of, each with the end of its path. By its type alone: a proxy is asked nothing."""
+    """The parts of a value, each with the end of its path. By its type alone: a proxy is asked nothing."""
     kind = type(value)
     if issubclass(kind, dict):
         yield from ((f".{key}" if isinstance(key, str) else f"[{key!r:.40}]", part) for key, part in value.items())

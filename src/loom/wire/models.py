@@ -19,12 +19,12 @@ _LITERALS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("
 
 
 def is_model(type: Any) -> bool:
-    """Whether it is a class that reads its values itself: a `BaseModel`, a `RootModel`."""
+    """True for a class that reads its values itself: a `BaseModel`, a `RootModel`."""
     return inspect.isclass(type) and callable(getattr(type, "model_validate", None))
 
 
 def is_url(type: Any) -> bool:
-    """Whether it is one of pydantic's URL types."""
+    """True for one of pydantic's URL types."""
     return inspect.isclass(type) and callable(getattr(type, "unicode_string", None))
 
 
@@ -43,7 +43,7 @@ def _dump_options(model: Any) -> dict[str, bool]:
 
 
 def _needs_round_trip(model: Any) -> bool:
-    """Whether it would refuse what it writes: computed fields where others are forbidden, and ``Json[...]``, whose
+    """True if it would refuse what it writes: computed fields where others are forbidden, and ``Json[...]``, whose
     value is text when it is read."""
     return any(
         (part.model_config.get("extra") == "forbid" and part.model_computed_fields)
@@ -99,7 +99,7 @@ def fault_of(model: Any) -> str | None:
 
 
 def closed(model: Any) -> bool:
-    """Whether it, or a model within it, refuses fields that it does not know, as a subclass has."""
+    """True if it, or a model within it, refuses fields that it does not know, as a subclass has."""
     return any(part.model_config.get("extra") == "forbid" for part in _models_in(model))
 
 

@@ -162,7 +162,7 @@ class Rewriter:
 
 
 def _is_ours(hint: Any) -> bool:
-    """Whether msgspec does not know some part of the hint."""
+    """True if msgspec does not know some part of the hint."""
     unknown = isinstance(hint, Placeholder) or hint in (typing.LiteralString, typing.Never, typing.NoReturn)
     return unknown or any(map(_is_ours, typing.get_args(hint)))
 
@@ -205,7 +205,7 @@ def _mixes_numbers_and_text(members: Sequence[Any]) -> bool:
 
 
 def _generality(member: Any) -> int:
-    """What takes everything comes last, and of text, str."""
+    """A rank: the member that takes everything comes last, and of text, str."""
     return 2 if member is Any else 1 if member is str else 0
 
 
@@ -258,7 +258,7 @@ def _fields_schema(hint: Any, parts: Mapping[str, Any], schema: Schema) -> dict[
 
 
 def _validates_itself(hint: Any) -> bool:
-    """Whether it is a pydantic dataclass: it is made by its own `__init__`, which validates."""
+    """True for a pydantic dataclass: it is made by its own `__init__`, which validates."""
     return hasattr(hint, "__pydantic_fields__")
 
 

@@ -15,8 +15,8 @@ _OPTIONS = frozenset(["durability", "prefix", "replicas", "retention"])
 
 
 def shown_url(url: str) -> str:
-    """`url` without user, password and unknown options. Where it does not say for certain what of it is a password, as
-    one with an unescaped ``/``, ``?``, ``#`` or ``@``, only its scheme is shown."""
+    """`url` without user, password and unknown options. Where it is not certain which part is a password, as
+    with an unescaped ``/``, ``?``, ``#`` or ``@``, only its scheme is shown."""
     scheme, there, rest = url.partition("://")
     if not there:
         scheme, rest = "", url
@@ -31,7 +31,7 @@ def shown_url(url: str) -> str:
 
 
 def _parts(rest: str) -> tuple[str, str, str]:
-    """What stands before the path, the path, and the options behind the ``?``."""
+    """The part before the path, the path, and the options behind the ``?``."""
     before, _, options = rest.partition("?")
     place, slash, path = before.partition("/")
     return place, slash + path, options

@@ -68,7 +68,8 @@ date as well."""
 
 
 def written(value: Any) -> Any:
-    """What stands for `value` in JSON, of types that msgspec knows. Raises `TypeError` naming a type without a form."""
+    """The value that stands for `value` in JSON, of types that msgspec knows. Raises `TypeError` naming a type without
+    one."""
     for base, plain in _SUBCLASSES:
         if isinstance(value, base):
             return plain(value)

@@ -172,8 +172,8 @@ class Answer:
 
     @property
     def finished(self) -> bool:
-        """Whether the answer is complete. A server that never speaks of a finish reason is taken at its [DONE], but not
-        when it is all that it says: some refuse so."""
+        """True once the answer is complete. A server that never sends a finish reason ends its answer with [DONE], but
+        not where nothing else came: some refuse so."""
         return self._reason is not None or (self.done and self._spoke and not self._tells_reason)
 
     def feed(self, data: bytes, type: str = "message") -> list[Part]:

@@ -341,7 +341,7 @@ class MemoryStore:
         self._watchers.tell(inbox_of(run.meta.run), Notice(ended=True))
 
     def _entered_queue(self, name: str) -> None:
-        """What is queued is not dropped: a claim of it would begin it anew."""
+        """Keeps what is queued from being dropped: a claim of it would begin it anew."""
         self._unqueued.pop(name, None)
         self._spent.pop(name, None)
 

@@ -96,7 +96,7 @@ def fence(session: Session, run: str, token: str, failures: int, now: float) -> 
 
 
 def _counted(session: Session, number: int, failures: int) -> int:
-    """How many attempts have failed, which is at least `failures`."""
+    """The number of attempts that have failed: at least `failures`."""
     known = session.value(sql.FAILURES, number) or 0
     if failures > known:
         session.run(sql.COUNT_FAILURES, number, failures)

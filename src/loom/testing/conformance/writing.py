@@ -221,7 +221,7 @@ class WritingConformance(Suite):
         assert (await store.head("run")).attempt == 2
 
     async def test_g2_a_fence_tells_how_many_attempts_have_failed(self, store: Store) -> None:
-        """The most that it was told, also after everything that they said was forgotten."""
+        """The largest number that was given, also after all output was forgotten."""
         author = await Author.start(store)
         await author.say(*["data"] * 20)
         assert (await store.fence("run", "token-2", failures=1)).failures == 1
