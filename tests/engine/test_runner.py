@@ -918,6 +918,17 @@ async def test_a_queued_run_is_drained_while_its_owner_is_waited_for(rig: Rig) -
     assert await rig.story(ended=False) == []
 
 
+async def test_a_run_that_is_dropped_while_its_owner_is_waited_for_is_let_go(rig: Rig) -> None:
+    rig.actor(Part("a").stream)
+    await rig.start(owner_lease=6.0)
+    await asyncio.sleep(60)
+    driving = await rig.drive()
+    await asyncio.sleep(1)
+    await rig.store.drop("run")
+    async with asyncio.timeout(60):
+        assert await driving() is Ending.ENDED
+
+
 async def test_an_outage_is_not_the_owner_s_silence(rig: Rig) -> None:
     part = Part("a")
     rig.actor(part.stream)

@@ -173,7 +173,7 @@ class Runner:
         """Ends the attempt with the error of a watch that fails: a run without its watches might never end."""
         try:
             await watch
-        except Exception as error:  # a store's own fault
+        except Exception as error:  # the run was dropped, or a store's own fault
             self._job.fail(error)
 
     async def _watch_deadline(self, seconds: float) -> None:
@@ -181,10 +181,7 @@ class Runner:
         self.stop(Stop.DEADLINE)
 
     async def _watch_owner(self, owner: OwnerWatch) -> None:
-        try:
-            await owner.wait_gone()
-        except LogNotFound:
-            return  # dropped: the inbox hears of it too
+        await owner.wait_gone()
         self.stop(Stop.OWNER)
 
     async def _attempts(self, producer: Producer[..., Any], arguments: dict[str, Any]) -> Ending:
