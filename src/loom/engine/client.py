@@ -14,13 +14,14 @@ from msgspec.structs import replace
 from loom.model import limits
 from loom.model.errors import InvalidInput, UsageError, closed
 from loom.model.keep import Keep
+from loom.model.numbers import is_number, seconds
 from loom.model.ports import Transport
 from loom.model.priority import check_priority
 from loom.model.run import DECLARABLE, PUBLISHED, ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
 
 from .consumer import Consumer
 from .inputs import encode_input
-from .options import Options, check_keep, check_lease, check_retention, is_number, seconds
+from .options import Options, check_keep, check_lease, check_retention
 from .producer import Bound, Producer, Startable
 from .publisher import Publisher
 from .run import OwnedRun, Run

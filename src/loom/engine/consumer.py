@@ -11,12 +11,12 @@ from typing import Any, cast
 from loom.model.chunk import Chunk
 from loom.model.cursor import Cursor
 from loom.model.errors import LogNotFound
+from loom.model.numbers import seconds
 from loom.model.ports import Transport
 from loom.model.run import check_id
 
 from .affinity import LoopBound
 from .backoff import Backoff
-from .options import seconds
 from .run import Run
 
 __all__ = ["Consumer"]

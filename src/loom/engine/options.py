@@ -24,10 +24,6 @@ __all__ = [
     "check_lease",
     "check_retention",
     "check_worker",
-    "is_duration",
-    "is_number",
-    "is_whole",
-    "seconds",
 ]
 
 

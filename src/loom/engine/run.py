@@ -24,6 +24,7 @@ from loom.model.errors import (
     revive,
 )
 from loom.model.grammar import RESERVED, State, advance, kept_through
+from loom.model.numbers import seconds
 from loom.model.parts import Usage
 from loom.model.ports import Transport
 from loom.model.run import Head
@@ -32,7 +33,6 @@ from loom.wire.codec import ANY, Codec
 from loom.wire.json import decode, decode_batch
 
 from .affinity import LoopBound
-from .options import seconds
 
 __all__ = ["OwnedRun", "Run"]
 

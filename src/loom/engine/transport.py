@@ -25,6 +25,7 @@ from loom.model.errors import (
     StoreFull,
     closed,
 )
+from loom.model.numbers import is_duration, is_whole
 from loom.model.ports import Store, Take
 from loom.model.priority import check_priority
 from loom.model.run import PRIVATE, PUBLISHED, ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
@@ -35,7 +36,6 @@ from loom.wire.json import check_depth, check_size, encode
 from .affinity import LoopAffinity
 from .ending import error_chunk
 from .hub import Hub
-from .options import is_duration, is_whole
 from .producer import Producer
 from .registry import Registry
 from .watchman import Watchman

@@ -15,13 +15,13 @@ import httpx2
 from loom.engine.affinity import LoopAffinity
 from loom.model import limits
 from loom.model.errors import HandleClosed, LimitExceeded, Unavailable, UsageError, closed
+from loom.wire.urls import BAD_PROXY
 
 __all__ = ["Connections", "Exchange", "Lifetime"]
 
 T = TypeVar("T")
 
 _HEADERS = {"user-agent": "loom-streams", "accept-encoding": "identity"}  # a compressor would hold chunks back
-_BAD_PROXY = "a proxy that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) has no URL that can be used"
 _BROKEN = (httpx2.TransportError, httpx2.DecodingError, httpx2.StreamError)
 
 
@@ -156,7 +156,7 @@ class Connections:
                 trust_env=self._trust_env,
             )
         except (ValueError, httpx2.InvalidURL):  # whose words are parts of the URL
-            raise UsageError(_BAD_PROXY) from None
+            raise UsageError(BAD_PROXY) from None
         self._all.add(line)
         return line
 

@@ -13,11 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from loom.engine.options import seconds
 from loom.engine.run import OwnedRun, Run
 from loom.model import limits
 from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed, LoomError, RemoteProtocolError, Unauthorized, Unavailable, UsageError
+from loom.model.numbers import seconds
 from loom.model.text import escaped
 from loom.wire.sse import bookmark
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from .json import encode, escaped, sound
+from .json import encode, escape_line_ends, sound
 from .models import dumped
 from .values import nonfinite_text, utc_if_odd, written
 
@@ -149,9 +149,9 @@ def encode_value(value: Any) -> bytes:
 def canonical(value: Any) -> bytes:
     """The value's JSON with sorted keys: equal values have equal bytes. Raises as `encode_data`."""
     try:
-        data = escaped(sound(_sorted.encode(value)))
+        data = escape_line_ends(sound(_sorted.encode(value)))
         if not _may_be_inexact(data):
             return data
     except TypeError:  # of a dict whose keys are no strings as well; in JSON they are
         pass
-    return escaped(_sorted.encode(_data.decode(encode_data(_Value(value))).data))
+    return escape_line_ends(_sorted.encode(_data.decode(encode_data(_Value(value))).data))

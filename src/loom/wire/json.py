@@ -24,7 +24,7 @@ __all__ = [
     "decode_message",
     "encode",
     "ending_of",
-    "escaped",
+    "escape_line_ends",
     "make_batch",
     "mended",
     "sound",
@@ -53,10 +53,10 @@ def encode(value: Any) -> bytes:
     """The value's JSON, on one line by any reader's count; of a user's data see `data.encode_data`. Raises `TypeError`
     for what has none."""
     data = _encode(value)
-    return data if data.isascii() else escaped(data)
+    return data if data.isascii() else escape_line_ends(data)
 
 
-def escaped(data: bytes) -> bytes:
+def escape_line_ends(data: bytes) -> bytes:
     """The same JSON with `_LINE_ENDS` as escapes."""
     # First by single bytes, some GB/s; then in the text, where a search takes a third of its time in bytes.
     if not ((0x80 in data and (0xA8 in data or 0xA9 in data)) or (0x85 in data and 0xC2 in data)):

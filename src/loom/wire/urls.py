@@ -6,7 +6,10 @@ import re
 
 from loom.model.text import escaped
 
-__all__ = ["shown_url"]
+__all__ = ["BAD_PROXY", "shown_url"]
+
+BAD_PROXY = "a proxy that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) has no URL that can be used"
+"""Replaces the HTTP client's own words, which are parts of the URL."""
 
 _HOST = r"(\[[^\]@/?#]*\]|[^:@/?#,\[\]]*)(:[0-9]*)?"
 _HOSTS = re.compile(rf"{_HOST}(,{_HOST})*")

@@ -29,6 +29,7 @@ from loom.model.errors import (
 )
 from loom.model.parts import Part
 from loom.wire import json, sse
+from loom.wire.urls import BAD_PROXY
 
 from .ask import Ask
 from .front import Model
@@ -376,7 +377,7 @@ class HttpModel(Model):
                     limits=httpx2.Limits(max_connections=limits.AI_CONNECTIONS),
                 )
             except (ValueError, httpx2.InvalidURL):  # whose words are parts of the URL
-                raise UsageError(_BAD_PROXY) from None
+                raise UsageError(BAD_PROXY) from None
             for logger in _CLIENT_LOGGERS:
                 logger.addFilter(self._log_filter)
         return self._client
@@ -434,9 +435,6 @@ def _refuses_mode(error: LoomError, *, known: bool) -> bool:
     if isinstance(error, InvalidInput):
         return error.code != "content_filter" and (named or (status in (400, 422) and not known))
     return isinstance(error, Unavailable) and status in (500, 501) and (named or not known)
-
-
-_BAD_PROXY = "a proxy that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) has no URL that can be used"
 
 
 def _in(seconds: float) -> float:
