@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any, cast
 
 import msgspec
@@ -21,6 +21,17 @@ pytestmark = pytest.mark.anyio
 class Approval(msgspec.Struct):
     granted: bool
     by: str = "nobody"
+
+
+class Gone:
+    """A proxy whose object is gone."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ReferenceError(name)
+
+
+NO_UTC = datetime.max.replace(tzinfo=timezone(-timedelta(hours=1, seconds=1)))
+"""An instant that has no JSON: in UTC it is later than the last one."""
 
 
 def listening() -> tuple[loom.App, Any]:
@@ -85,10 +96,18 @@ async def test_what_cannot_be_sent(connected: Connected) -> None:
     app, listen = listening()
     async with connected(app) as client:
         run = await client.start(listen)
-        for type, data, field in [("a", object(), "data"), ("no word!", 1, "type")]:
+        for type, data, field in [
+            ("a", object(), "data"),
+            ("a", Gone(), "data"),
+            ("a", NO_UTC, "data"),
+            ("no word!", 1, "type"),
+        ]:
             with pytest.raises(loom.InvalidInput) as caught:
                 await run.send(type, data)
             assert caught.value.details == {"field": field}
+        for name, value in [("named", Gone()), ("named", NO_UTC)]:
+            with pytest.raises(loom.InvalidInput):
+                await client.start(name, value)
         with pytest.raises(loom.LimitExceeded):
             await run.send("a", "x" * 300_000)
         await run.send("stop")

@@ -25,7 +25,7 @@ from loom.engine.attempt import Ending
 from loom.engine.worker import Worker
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk, Progress, Result
-from loom.model.errors import DEAD, Damaged, Fenced, LogNotFound
+from loom.model.errors import DEAD, Damaged, Fenced, LogNotFound, RunFailed
 from loom.model.ports import Logs, Queue
 from loom.model.run import Meta, RunState
 from loom.stores.memory import MemoryStore
@@ -196,12 +196,54 @@ async def test_what_has_no_json_form_is_named(rig: Rig) -> None:
     assert "ZeroDivisionError" in error.message
 
 
+class Unsayable(Exception):
+    """Raises what is no Exception when its text, or what it tells of itself, is read."""
+
+    def __str__(self) -> str:
+        raise Deep
+
+
+class Unknowable(RunFailed):
+    @property
+    def info(self) -> Any:
+        raise asyncio.CancelledError
+
+
+@VIRTUAL
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "error", [Unsayable, lambda: Unknowable("x"), lambda: RunFailed("x", details={"a": raises(Deep)})]
+)
+@pytest.mark.parametrize("form", ["coroutine", "function", "function in vain"])
+async def test_an_exception_that_cannot_be_told_fails_the_run_at_once(
+    rig: Rig, error: Callable[[], Exception], form: str
+) -> None:
+    begun: list[int] = []
+
+    def function() -> None:
+        begun.append(1)
+        raise error()
+
+    async def coroutine() -> None:
+        function()
+
+    retry = loom.Retry(attempts=2) if form == "function in vain" else None
+    rig.actor(coroutine if form == "coroutine" else function, retry=retry)
+    await rig.start()
+    assert await rig.go() is Ending.ENDED
+    assert (await rig.log())[-1].error is not None
+    assert begun == [1] * (2 if retry else 1)
+
+
 # --- inputs that a model's own code refuses --------------------------------------------------------------------------
 
 
 @VIRTUAL
 @pytest.mark.anyio
-@pytest.mark.parametrize("error", [ZeroDivisionError, MemoryError, SystemExit, lambda: Fenced("not the store's")])
+@pytest.mark.parametrize(
+    "error",
+    [ZeroDivisionError, MemoryError, SystemExit, asyncio.CancelledError, Deep, lambda: Fenced("not the store's")],
+)
 async def test_an_input_whose_validators_raise_fails_the_run_at_once(rig: Rig, error: Callable[[], Any]) -> None:
     """Started by name from where the actor is not known, nobody has looked at it before."""
     begun: list[int] = []

@@ -27,6 +27,13 @@ class Broken(Exception):
         raise ZeroDivisionError
 
 
+class Leaving(Exception):
+    """Raises what is no Exception when its text is read."""
+
+    def __str__(self) -> str:
+        raise SystemExit
+
+
 def loop() -> dict[str, Any]:
     value: dict[str, Any] = {}
     value["self"] = value
@@ -41,6 +48,7 @@ def loop() -> dict[str, Any]:
         (KeyError("k"), "KeyError: 'k'", "KeyError"),
         (SystemExit(3), "SystemExit: 3", "SystemExit"),
         (Broken(), "Broken: (its text cannot be had: ZeroDivisionError)", "Broken"),
+        (Leaving(), "Leaving: (its text cannot be had: SystemExit)", "Leaving"),
     ],
 )
 def test_an_exception_is_told_by_its_type_and_text(error: BaseException, message: str, type: str) -> None:

@@ -230,7 +230,8 @@ class _Thread:
             try:
                 await wait_out(self._done)
             finally:
-                self._done.exception()  # seen: the stop is what counts, also when it comes twice
+                if self._done.done():  # not where the loop went away before the thread
+                    self._done.exception()  # seen: the stop is what counts, also when it comes twice
             raise
         return self._done.result()
 

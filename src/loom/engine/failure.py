@@ -21,7 +21,9 @@ def info_of(error: BaseException) -> ErrorInfo:
     is told in details, for it is not the reader's own."""
     try:
         return _info_of(error)
-    except Exception as broken:  # user code: an error's own attributes, which may be missing, or raise
+    except KeyboardInterrupt:
+        raise
+    except BaseException as broken:  # user code: an error's own attributes, which may be missing, or raise
         why = f"it cannot be described: {type(broken).__name__}"
         return ErrorInfo("run_failed", _text(f"{type(error).__qualname__} ({why})"))
 
@@ -47,7 +49,9 @@ def is_of(error: BaseException, types: type[Exception] | tuple[type[Exception], 
     """Whether `error` is of one of `types`; of a group, whether each of its members is."""
     try:
         return all(isinstance(one, types) for one in _leaves(error)) or isinstance(error, types)
-    except Exception:  # user code: a metaclass may decide what is of a type
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # user code: a metaclass may decide what is of a type
         return False
 
 
@@ -65,7 +69,9 @@ def line_of(error: BaseException) -> str:
     name = type(error).__qualname__
     try:
         text = str(error)
-    except Exception as broken:  # user code: an exception whose __str__ fails must not end more than its run
+    except KeyboardInterrupt:
+        raise
+    except BaseException as broken:  # user code: an exception whose __str__ fails must not end more than its run
         text = f"(its text cannot be had: {type(broken).__name__})"
     return _text(f"{name}: {text}" if text else name)
 
@@ -92,7 +98,9 @@ def _sendable(details: Any) -> dict[str, Any]:
     try:
         data = encode(details)
         check_depth(data)
-    except Exception as error:  # user code: any object may stand in there
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # user code: any object may stand in there
         return {"left_out": f"details that cannot be sent: {type(error).__name__}"}
     if len(data) > limits.ERROR_BYTES:
         return {"left_out": f"details of {len(data)} bytes"}

@@ -14,6 +14,7 @@ from loom.wire.codec import Codec
 from loom.wire.data import canonical
 from loom.wire.json import check_depth, check_size, decode
 
+from .failure import line_of
 from .hints import is_model, takes_null, takes_object
 from .schemas import fields_schema, schema_of
 
@@ -172,5 +173,7 @@ def encode_input(value: Any) -> msgspec.Raw:
         check_depth(data)
     except (TypeError, ValueError, RecursionError, RemoteProtocolError) as error:
         raise InvalidInput(f"input: {error}", details={"field": "input"}) from None
+    except Exception as error:  # user code: a value's JSON form may raise anything
+        raise InvalidInput(f"input: {line_of(error)}", details={"field": "input"}) from error
     check_size(data, limits.INPUT_BYTES, "an input")
     return msgspec.Raw(data)

@@ -145,7 +145,9 @@ class Runner:
             arguments = producer.inputs.decode(bytes(self._job.meta.input))
         except LoomError as error:
             raise _Refusal(error.info) from None
-        except (Exception, SystemExit) as error:  # user code: a model's validators
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # user code: a model's validators
             raise _Refusal(info_of(error)) from error
         await self._job.backoff.attempt(self._job.inbox.read)
         self._job.following = spawn(self._job.inbox.follow(), f"loom-inbox {self._job.meta.run}")

@@ -35,6 +35,7 @@ from loom.wire.json import check_depth, check_size, encode
 
 from .affinity import LoopAffinity
 from .ending import error_chunk
+from .failure import line_of
 from .hub import Hub
 from .producer import Producer
 from .registry import Registry
@@ -235,6 +236,8 @@ class StoreTransport:
             check_depth(data)
         except (TypeError, ValueError, RecursionError, RemoteProtocolError) as error:
             raise InvalidInput(f"data: {error}", details={"field": "data"}) from None
+        except Exception as error:  # user code: a value's JSON form may raise anything
+            raise InvalidInput(f"data: {line_of(error)}", details={"field": "data"}) from error
         check_size(data, limits.MESSAGE_BYTES, "a message")
         await self.store.send(run, data, sender=message.sender, id=message.id)
 

@@ -62,8 +62,10 @@ _ID = re.compile(ID_PATTERN, re.ASCII)
 _INBOX = "/in"
 
 NO_INPUT = msgspec.Raw(b"null")
-_SHOWN = 80
 """The input of a run that was given none, and of every head that leaves inputs out (as in lists)."""
+
+_SHOWN = 80
+"""Characters of encoded JSON in a repr."""
 
 
 def check_id(text: str, field: str = "id") -> str:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from loom.engine.backoff import repeated
+from loom.engine.failure import line_of
 from loom.model import limits
 from loom.model.chunk import Message, Page
 from loom.model.cursor import Cursor
@@ -161,6 +162,8 @@ class HttpTransport:
             data = encode_value(message.data)
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInput(f"data: {error}", details={"field": "data"}) from None
+        except Exception as error:  # user code: a value's JSON form may raise anything
+            raise InvalidInput(f"data: {line_of(error)}", details={"field": "data"}) from error
         check_size(data, limits.MESSAGE_BYTES, "a message")
         check_depth(data)
         body = InboxBody(type=message.type, data=msgspec.Raw(data), id=message.id, sender=message.sender)
