@@ -34,7 +34,7 @@ from loom.engine.transport import StoreTransport
 from loom.engine.worker import Worker
 from loom.model import limits
 from loom.model.chunk import CANCEL, Message
-from loom.model.errors import Fenced, StoreFull
+from loom.model.errors import Fenced, StoreFull, Unauthorized
 from loom.model.grammar import State
 from loom.model.ports import Notice, Store
 from loom.model.run import Meta
@@ -608,6 +608,7 @@ def shaky_to_publish(store: FaultStore) -> None:
     store.refuse("renew", skip=1, times=2)
     store.refuse("ack", times=2)
     store.refuse("trim", times=2)
+    store.refuse("trim", Unauthorized("by the test"), skip=2)
     store.refuse("read", skip=2, times=2)
 
 
