@@ -607,8 +607,8 @@ def shaky_to_publish(store: FaultStore) -> None:
     store.refuse("append", skip=1, times=2)
     store.refuse("renew", skip=1, times=2)
     store.refuse("ack", times=2)
-    store.refuse("trim", times=2)
-    store.refuse("trim", Unauthorized("by the test"), skip=2)
+    store.refuse("trim", Unauthorized("by the test"))
+    store.refuse("trim", skip=1, times=2)
     store.refuse("read", skip=2, times=2)
 
 
