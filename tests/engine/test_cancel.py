@@ -849,6 +849,7 @@ def given_at_each_await(clock: Clock, open: Open, play: Play) -> set[Place]:
 
 NEVER_WAITS = (
     "async with asyncio.timeout(",  # it only counts
+    "await late.pause()",  # after a refusal, in which no play lets a trimmer be for long enough
     "async with self._arrived:",  # nobody keeps that lock over a wait
     "async with aclosing(cast(Any, self._chunks(head.earliest)))",  # left only when its generator has ended
     "async with aclosing(cast(Any, self._transport.follow(self.id, after)))",  # likewise
