@@ -166,6 +166,8 @@ class Context:
             async with asyncio.timeout(timeout):
                 message = await self._receive(type)
         except TimeoutError:
+            if timeout is None:  # not by the time-out
+                raise
             raise TimeoutError(f"no {'' if type is None else repr(type) + ' '}message within {timeout:g} s") from None
         if into is None:
             return message

@@ -26,6 +26,7 @@ class _Value(msgspec.Struct):
     data: Any = None
 
 
+_encode = msgspec.json.Encoder(enc_hook=written).encode
 _data = msgspec.json.Decoder(_Value)
 _sorted = msgspec.json.Encoder(enc_hook=written, order="sorted")
 _SIMPLE = frozenset({str, int, bool, type(None)})
@@ -43,12 +44,23 @@ def encode_data(holder: Any) -> bytes:
     NaN and infinities are text (`NONFINITE`), an instant whose offset has seconds is in UTC. Raises `TypeError` for a
     value without a form and for keys that are the same in JSON, `ValueError` for what is no UTF-8.
     """
-    data = encode(holder)
+    data = _encode(holder)  # as `encode` does it, without a call: each token of a model comes here
+    if not data.isascii():
+        data = escape_line_ends(data)
     value = holder.data
-    kind = type(value)
-    if kind in _SIMPLE or (kind is float and math.isfinite(value)):
+    if type(value) in _SIMPLE or _is_json(value, data) or _is_plain(value):
         return data
-    return data if _is_json(value, data) else _looked_through(holder, data)
+    return _looked_through(holder, data)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a number, or a struct of plain fields only, as the parts of a model's answer are."""
+    kind = type(value)
+    if kind is float:
+        return math.isfinite(value)
+    return isinstance(value, msgspec.Struct) and all(
+        type(getattr(value, name)) in _SIMPLE for name in kind.__struct_fields__
+    )
 
 
 def _is_json(value: Any, data: bytes) -> bool:
