@@ -30,7 +30,7 @@ class Signal(Protocol):
 
 
 def signal() -> Signal:
-    return threading.Event() if _monkey() is None else _HubSignal()
+    return _LockSignal() if _monkey() is None else _HubSignal()
 
 
 def start_thread(main: Callable[[], None], name: str, *, then: Callable[[], None] = lambda: None) -> None:
@@ -101,6 +101,23 @@ class _Threads(ThreadPoolExecutor):
 def _unless_cancelled(future: Future[Any], settle: Callable[[], None]) -> None:
     if not future.cancelled():
         settle()
+
+
+class _LockSignal:
+    """A lock that is taken until the signal is set. Ctrl-C may interrupt a wait at any point, which leaves a lock taken
+    or free, but the condition in a `threading.Event` half-way: then the next wait may hang."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        if self._lock.locked():
+            self._lock.release()
+
+    def wait(self) -> object:
+        with self._lock:
+            return True
 
 
 class _HubSignal:
