@@ -130,6 +130,18 @@ async def test_requests_under_way_are_not_counted_as_idle(monkeypatch: pytest.Mo
             assert [[event.type for event in await viewer.rest()] for viewer in (one, two)] == [["complete"]] * 2
 
 
+async def test_a_request_that_comes_in_is_not_cut_off_as_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "NETWORK_IDLE", 2)
+    loop = asyncio.get_running_loop()
+    async with rig() as r, opened(r, GET, 1) as (sock,):
+        await loop.sock_recv(sock, 65536)
+        await loop.sock_sendall(sock, GET[:-9])
+        async with opened(r, GET, 3) as others:
+            await wait_closed(others[0])
+            await loop.sock_sendall(sock, GET[-9:])
+            assert (await loop.sock_recv(sock, 65536)).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_when_all_are_held_a_newcomer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "CONNECTIONS", 2)
     async with rig() as r:
@@ -167,6 +179,21 @@ def test_the_one_that_waited_longest_goes_first(monkeypatch: pytest.MonkeyPatch)
     assert [stub.evicted for stub in stubs] == [False, False, True]
     assert state.admit(Stub(state))
     assert [stub.evicted for stub in stubs] == [False, True, True]
+
+
+def test_one_that_begins_a_request_goes_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CONNECTIONS", 2)
+    state = Connections()
+    stubs = [Stub(state), Stub(state)]
+    for stub in stubs:
+        state.admit(stub)
+    state.begin(stubs[0])
+    state.hold(stubs[0])
+    state.begin(stubs[0])  # pipelined: it stays held
+    state.release(stubs[0])
+    state.begin(stubs[1])
+    state.admit(Stub(state))
+    assert [stub.evicted for stub in stubs] == [True, False]
 
 
 def test_nothing_is_remembered_of_connections_that_are_gone() -> None:

@@ -48,6 +48,12 @@ class Connections(ServerState):
         self._evictable[connection] = None  # also if it is refused
         return len(self.connections) <= most
 
+    def begin(self, connection: Evictable) -> None:
+        """Notes that a request begins to come in: the connection is no longer idle, and the last to be evicted."""
+        if connection in self._evictable:
+            self._forget(connection)
+            self._evictable[connection] = None
+
     def hold(self, connection: Evictable) -> None:
         """Protects the connection until `release`: an admitted request is under way on it."""
         self._forget(connection)

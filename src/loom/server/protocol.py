@@ -124,6 +124,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._input_ended:
             raise RemoteProtocolError("the last request was read")  # stops the parser
         super().on_message_begin()
+        self._state.begin(self)
         self._framing_bytes = self._discarded = 0
         offered = {"write": self.write_now, "abort": self.transport.abort, "hold": self._hold}
         cast("dict[str, Any]", self.scope)["extensions"] = {CONNECTION: offered}
