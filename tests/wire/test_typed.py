@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -10,7 +12,7 @@ from loom.wire.codec import Codec, same
 from loom.wire.data import canonical, encode_value
 from loom.wire.json import decode
 
-from .typed import BASES, Strict, Typed, typed
+from .typed import BASES, MOMENTS, Strict, Typed, typed
 
 
 def check(drawn: Typed) -> None:
@@ -30,6 +32,14 @@ def check(drawn: Typed) -> None:
 @given(typed())
 def test_a_value_of_a_type_that_is_accepted_comes_back(drawn: Typed) -> None:
     check(drawn)
+
+
+@settings(deadline=None)
+@given(MOMENTS)
+def test_any_moment_comes_back_wherever_it_stands(moment: dt.datetime) -> None:
+    check(Typed(dt.datetime, moment))
+    check(Typed(dict[dt.datetime, list[dt.datetime]], {moment: [moment]}))
+    check(Typed(Strict, Strict(at=moment, pair=(1, "a"))))
 
 
 @pytest.mark.parametrize("hint", BASES, ids=str)
