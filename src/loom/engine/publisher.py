@@ -36,6 +36,7 @@ from loom.model.errors import (
 from loom.model.keep import Keep
 from loom.model.ports import Fence, Store
 from loom.model.run import Claim, Head, Meta
+from loom.model.text import escaped
 from loom.tasks import TaskSet, cancel_and_wait
 
 from .affinity import LoopAffinity
@@ -351,7 +352,7 @@ class _Opened:
             except LoomError as refused:
                 if error is None:
                     raise
-                _log.warning("run %s: how it ended was not stored: %s", self._claim.run, refused)
+                _log.warning("run %s: how it ended was not stored: %s", self._claim.run, escaped(str(refused)))
         if error is None and not self._own:
             self._check_cancelled()
 
@@ -388,7 +389,7 @@ class _Opened:
         try:
             await self._end(error_chunk(ErrorInfo("cancelled", "the run was cancelled", details={"abandoned": True})))
         except LoomError as error:
-            _log.warning("run %s: its cancellation was not stored: %s", self._claim.run, error)
+            _log.warning("run %s: its cancellation was not stored: %s", self._claim.run, escaped(str(error)))
 
     # --- alive -------------------------------------------------------------------------------------------------------
 

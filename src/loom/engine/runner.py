@@ -21,6 +21,7 @@ from loom.model.errors import (
 )
 from loom.model.ports import Fence, Store
 from loom.model.run import Claim, Head, Meta
+from loom.model.text import escaped
 from loom.tasks import TaskSet, cancel_and_wait, spawn
 
 from .attempt import Attempt, Ending, Job, Resources, Stop
@@ -92,7 +93,7 @@ class Runner:
         except LogEnded:
             return Ending.ENDED
         except (Fenced, Conflict) as error:
-            _log.warning("run %s: stopped writing: %s", self._job.meta.run, error)
+            _log.warning("run %s: stopped writing: %s", self._job.meta.run, escaped(str(error)))
             return Ending.GIVEN_UP
 
     async def _drive_or_refuse(self) -> Ending:
@@ -102,7 +103,7 @@ class Runner:
         except _Refusal as refusal:
             info = refusal.info
         except Damaged as damage:
-            _log.error("run %s: it cannot be read: %s", self._job.meta.run, damage)
+            _log.error("run %s: it cannot be read: %s", self._job.meta.run, escaped(str(damage)))
             info = damage.info
         await end_run(self._job.store, self._job.meta.run, await self._fence("end"), info)
         return Ending.ENDED

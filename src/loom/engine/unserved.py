@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 
 from loom.model import limits
-from loom.model.errors import LoomError
 from loom.model.ports import Transport
 from loom.model.run import Head, Meta, WorkerInfo
 from loom.tasks import TaskSet
@@ -34,7 +33,7 @@ async def unserved_note(transport: Transport, run: str) -> str | None:
     try:
         head = await transport.head(run, full=False)
         return None if head.ended else unserved(head, await transport.workers())
-    except LoomError:
+    except Exception:  # a store's own fault, too: all that is lost is a note
         return None
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from loom.model import limits
 from loom.model.errors import LoomError, Unauthorized, UsageError
+from loom.model.text import escaped
 
 from .address import Host
 from .link import Wire
@@ -115,7 +116,7 @@ class Ear:
                 longest = limits.REFUSED_RETRY if refused else limits.STORE_RETRY[1]
                 if str(error) != said:  # once, until it is another
                     said = str(error)
-                    _log.info("no notices: %s", error)
+                    _log.info("no notices: %s", escaped(said))
             if loop.time() - began > limits.REDIS_STAYED:
                 pause, said = limits.STORE_RETRY[0], ""
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
