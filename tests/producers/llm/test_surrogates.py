@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import loom
 import loom.testing
+from loom.model.errors import RemoteProtocolError
 from loom.model.parts import FinishReasonPart, Part, ReasoningPart, TextPart, ToolCallPart, UsagePart
 from loom.producers.llm import Anthropic, OpenAICompatible
 from loom.producers.llm.completions import Answer
@@ -191,6 +192,16 @@ def test_a_half_in_any_other_field_harms_nothing() -> None:
         FinishReasonPart(r),
         UsagePart(1, 2, {"more": {r: r}}),
     ]
+
+
+@pytest.mark.parametrize("half", [rb'"\ud800"', rb'"\udc80"', b'"\xf0"'])
+@pytest.mark.parametrize("content", [b"%b", b"[%b]"])
+def test_a_half_where_no_text_is_expected_is_the_server_s_fault(half: bytes, content: bytes) -> None:
+    """The decoder's own error would quote it, and cannot."""
+    with pytest.raises(RemoteProtocolError):
+        MessageAnswer().feed(b'{"type":"message_start","message":{"content":%b}}' % (content % half))
+    with pytest.raises(RemoteProtocolError):
+        MessageAnswer().whole(b'{"type":"message","content":%b}' % (content % half))
 
 
 OPENAI_WHOLE = rb"""{"id":"\ud800","choices":[{"index":0,"message":{"role":"assistant",

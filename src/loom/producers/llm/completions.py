@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from loom.model.errors import InvalidInput, RemoteProtocolError, Unavailable
-from loom.model.parts import FinishReasonPart, Part, ReasoningPart, TextPart, ToolSpec, UsagePart
+from loom.model.parts import FinishReasonPart, Part, ReasoningPart, TextPart, ToolSpec
 from loom.wire import json
 
 from .ask import NO_JSON, Ask
@@ -20,6 +20,7 @@ from .calls import Call, Calls
 from .refusals import TOO_LONG, Refusals, fault_of, refusal
 from .schemas import ANSWER, ANSWER_DESCRIPTION, OutputMode, schema_in_words, strict_schema
 from .surrogates import PartJoiner, decode_cut
+from .usage import usage_part
 
 __all__ = ["OPENAI", "Answer", "Prefix", "request_body"]
 
@@ -207,7 +208,7 @@ class Answer:
         parts.append(FinishReasonPart(reason))
         # Some send a running count in every event: only the one that comes alone, or before [DONE], is the last.
         if self._usage and (self._counted or self.done):
-            parts.append(_usage_part(self._usage))
+            parts.append(usage_part(self._usage, "prompt_tokens", "completion_tokens"))
         return parts
 
     def _read(self, data: bytes, *, is_error: bool = False) -> list[Part]:
@@ -285,16 +286,6 @@ def _content_part(part: Any) -> Iterator[Part]:
     thinking = part.get("thinking")
     for thought in thinking if isinstance(thinking, list) else ():
         yield from (ReasoningPart(said.text) for said in _content_part(thought) if isinstance(said, TextPart))
-
-
-def _usage_part(usage: dict[str, Any]) -> UsagePart:
-    rest = dict(usage)
-    sent, said = rest.pop("prompt_tokens", 0), rest.pop("completion_tokens", 0)
-    return UsagePart(_count(sent), _count(said), rest)
-
-
-def _count(value: Any) -> int:
-    return max(0, int(value)) if isinstance(value, int | float) else 0
 
 
 def _begins_another(known: Call, id: str, name: str, *, indexed: bool) -> bool:

@@ -21,6 +21,7 @@ from .calls import Calls
 from .refusals import TOO_LONG, Refusals, fault_of, refusal
 from .schemas import ANSWER, ANSWER_DESCRIPTION, OutputMode, schema_in_words
 from .surrogates import PartJoiner, decode_cut
+from .usage import usage_part
 
 __all__ = ["ANTHROPIC", "MessageAnswer", "message_body"]
 
@@ -351,13 +352,7 @@ class MessageAnswer:
                 self._calls.add(call, delta.partial_json)
 
     def _usage_part(self) -> UsagePart:
-        rest = dict(self._usage)
-        sent, said = rest.pop("input_tokens", 0), rest.pop("output_tokens", 0)
-        return UsagePart(_count(sent), _count(said), rest)
-
-
-def _count(value: Any) -> int:
-    return max(0, int(value)) if isinstance(value, int | float) else 0
+        return usage_part(self._usage, "input_tokens", "output_tokens")
 
 
 def _decode(decoder: Any, data: bytes) -> Any:

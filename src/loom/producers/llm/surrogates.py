@@ -16,7 +16,7 @@ import msgspec
 
 from loom.model.parts import Part, ReasoningPart, TextPart
 
-__all__ = ["PartJoiner", "TextJoiner", "decode_cut", "sound_text"]
+__all__ = ["PartJoiner", "TextJoiner", "decode_cut", "sound_text", "sound_value"]
 
 T = TypeVar("T")
 
@@ -50,7 +50,10 @@ def decode_cut(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
             value = None  # no JSON either way: the first error stands
         if value is None:
             raise
-        return msgspec.convert(_settled(value, ""), decoder.type)
+        try:
+            return msgspec.convert(_settled(value, ""), decoder.type)
+        except UnicodeEncodeError:  # its error's text would quote a half
+            raise msgspec.ValidationError("a text is none of those expected") from None
 
 
 def _settled(value: Any, field: str) -> Any:
@@ -63,6 +66,11 @@ def _settled(value: Any, field: str) -> Any:
             inside = "input" if field in _VALUES else None
             return {sound_text(name): _settled(item, inside or name) for name, item in value.items()}
     return value
+
+
+def sound_value(value: Any) -> Any:
+    """`sound_text` of all texts in a value of JSON's types, whatever their fields."""
+    return _settled(value, "input")
 
 
 def sound_text(text: str) -> str:
