@@ -13,7 +13,7 @@ from loom.producers.llm.messages import MessageAnswer
 from loom.producers.llm.usage import usage_part
 from loom.wire.json import encode
 
-ODD = [math.inf, -math.inf, math.nan, None, "7", [], {}, -1, 10**400, "\udc80"]
+ODD: list[Any] = [math.inf, -math.inf, math.nan, None, "7", [], {}, -1, 10**400, "\udc80"]
 
 
 @pytest.mark.parametrize("odd", ODD)
