@@ -48,6 +48,12 @@ class B:
 
 
 @dataclasses.dataclass
+class Point:
+    x: float
+    y: float
+
+
+@dataclasses.dataclass
 class Wider(A):
     more: int = 0
 
@@ -393,6 +399,24 @@ def test_a_value_that_would_be_read_as_another_is_found(hint: Any, value: Any) -
     fault = Codec(hint).fault(value)
     assert fault is not None
     assert "would be read as" in fault
+
+
+@pytest.mark.parametrize(
+    ("hint", "value"),
+    [
+        (Point | A, Point(1, 2)),
+        (Point | A, Point(1, math.nan)),
+        (list[Point | A], [Point(1, 0.5)]),
+        (dict[str, float] | list[float], {"a": 1}),
+    ],
+)
+def test_an_int_where_a_float_is_declared_is_that_float(hint: Any, value: Any) -> None:
+    """As type checkers have it."""
+    assert Codec(hint).fault(value) is None
+
+
+def test_an_int_that_no_float_equals_is_found() -> None:
+    assert "would be read as" in str(Codec(Point | A).fault(Point(2**60 + 1, 0.0)))
 
 
 def test_a_value_that_is_none_of_a_union_is_found() -> None:

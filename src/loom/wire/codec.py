@@ -96,7 +96,9 @@ _SEQUENCES = (list, tuple, deque)
 
 def same(value: Any, read: Any) -> bool:
     """True if what was read is what was written: equal, but for NaN, which equals nothing. Of a subclass it may be the
-    class that was declared."""
+    class that was declared, and of an int the float (PEP 484)."""
+    if isinstance(read, float) and type(value) is int:
+        return value == read
     if isinstance(value, _SEQUENCES) and isinstance(read, _SEQUENCES):
         return len(value) == len(read) and all(map(same, value, read))
     if not isinstance(value, type(read)):
