@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from enum import Enum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import msgspec
+import pydantic
 import pytest
 
 import loom
@@ -28,6 +32,21 @@ class Item(msgspec.Struct):
 app = loom.App()
 
 
+class Person(pydantic.BaseModel):
+    first_name: str = pydantic.Field(alias="firstName")
+    born: datetime
+    site: pydantic.AnyUrl
+
+
+class Circle(pydantic.BaseModel):
+    kind: Literal["circle"]
+    at: date
+
+
+class Square(pydantic.BaseModel):
+    kind: Literal["square"]
+
+
 @app.actor
 async def nothing() -> None: ...
 
@@ -44,6 +63,14 @@ async def item(item: Item) -> None: ...
 
 @app.actor
 async def beside(n: int, item: Item, items: list[Item] | None) -> None: ...
+
+
+@app.actor
+async def texts(born: date, long: timedelta, id: UUID, price: Decimal, person: Person) -> None: ...
+
+
+@app.actor
+async def either(shape: Annotated[Circle | Square, pydantic.Field(discriminator="kind")]) -> None: ...
 
 
 @app.actor
@@ -68,6 +95,20 @@ def test_a_sole_value_stands_for_itself() -> None:
 
     line = curl_line(counting, "http://127.0.0.1:8700", keyed=False)
     assert line == "curl -N 'localhost:8700/actors/count/stream?input=3'"
+
+
+def test_an_actor_that_no_sample_fits_is_passed_over() -> None:
+    picky = loom.App()
+
+    @picky.actor
+    async def odd(code: Annotated[str, msgspec.Meta(pattern="^x{9}$")]) -> None: ...
+
+    assert curl_line(picky, "http://127.0.0.1:8700", keyed=False) == "curl http://127.0.0.1:8700/actors"
+
+    @picky.actor
+    async def count(n: int) -> None: ...
+
+    assert "/actors/count/stream?input=3" in curl_line(picky, "http://127.0.0.1:8700", keyed=False)
 
 
 @pytest.mark.parametrize("name", [producer.name for producer in app.registry])

@@ -53,8 +53,10 @@ def unknown_command(group: Sequence[str], words: Sequence[str]) -> UsageError:
     names = sorted(_named(tree[here]))
     others = [where for where, app in sorted(tree.items()) if words[0] in _named(app)]
     close = get_close_matches(words[0], names, 1)
-    if others:
-        better = shlex.join([*others[0], *words])
+    if group and len(names) == 1:
+        better = shlex.join([*here, *names, *words[1:]])
+    elif others:
+        better = " or ".join(shlex.join([*where, *words]) for where in others)
     elif close:
         better = shlex.join([*here, close[0], *words[1:]])
     else:
