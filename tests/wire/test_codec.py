@@ -460,6 +460,14 @@ def test_canonical_is_of_what_is_written() -> None:
     assert canonical({2, 10, 1}) == canonical({10, 1, 2})
 
 
+@pytest.mark.parametrize("beside", [None, "null", math.nan, {1: "a"}])
+def test_sets_are_in_order_whatever_stands_beside_them(beside: Any) -> None:
+    """0 and 8 have one place in a small set: the first that came is the first that is given."""
+    one, other = {0, 8}, {8, 0}
+    assert list(one) != list(other)
+    assert canonical([beside, {"k": one}]) == canonical([beside, {"k": other}])
+
+
 def test_of_a_union_the_first_member_counts_as_it_is_declared() -> None:
     @dataclasses.dataclass
     class Alike:

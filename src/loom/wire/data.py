@@ -166,4 +166,12 @@ def canonical(value: Any) -> bytes:
             return data
     except TypeError:  # of a dict whose keys are no strings as well; in JSON they are
         pass
-    return escape_line_ends(_sorted.encode(_data.decode(encode_data(_Value(value))).data))
+    return escape_line_ends(_sorted.encode(_data.decode(encode_data(_Value(_in_order(value)))).data))
+
+
+def _in_order(value: Any) -> Any:
+    """The value with its sets as sorted lists, where it can be sorted."""
+    try:
+        return msgspec.to_builtins(value, builtin_types=(datetime,), enc_hook=_exactly, order="sorted")
+    except TypeError:  # keys of several kinds, or a Raw, which is JSON already
+        return value
