@@ -140,6 +140,7 @@ class HttpModel(Model):
         self._redact = Redactor(self._key)
         self._log_filter = self._redact.record  # one object, to be found again
         self._mode_of: dict[str, OutputMode] = {}  # of each model, what it took
+        self._last_mode: dict[str, OutputMode] = {}  # what it took last, not learned yet
         self._model = model
         self._timeout = httpx2.Timeout(silence, connect=connect)
         self._silence = silence
@@ -229,9 +230,16 @@ class HttpModel(Model):
                     raise
                 refused.append(error)
             else:
-                self._mode_of.setdefault(model, mode)
+                self._learn(model, mode, refused)
                 return begun
         raise next((error for error in refused if not error.retryable), refused[0])
+
+    def _learn(self, model: str, mode: OutputMode, refused: list[LoomError]) -> None:
+        """Remembers the mode that `model` took. A failure that does not name the mode may have been an outage that
+        passed: a mode behind such ones is remembered when it was the one to be taken twice in a row."""
+        if self._last_mode.get(model) == mode or all(map(_is_about_mode, refused)):
+            self._mode_of.setdefault(model, mode)
+        self._last_mode[model] = mode
 
     async def _first(self, ask: Ask, mode: OutputMode) -> tuple[list[Part], AsyncGenerator[list[Part], None]]:
         more = self._attempt(ask, mode)
@@ -435,6 +443,11 @@ def _refuses_mode(error: LoomError, *, known: bool) -> bool:
     if isinstance(error, InvalidInput):
         return error.code != "content_filter" and (named or (status in (400, 422) and not known))
     return isinstance(error, Unavailable) and status in (500, 501) and (named or not known)
+
+
+def _is_about_mode(error: LoomError) -> bool:
+    """Whether a refusal of a mode, by `_refuses_mode`, can have no other reason."""
+    return isinstance(error, InvalidInput) or _ON_MODE.search(error.message) is not None
 
 
 def _in(seconds: float) -> float:
