@@ -73,3 +73,9 @@ def test_a_program_leaves_behind_what_hangs(tmp_path: Path, way: str) -> None:
             process.kill()
     assert (out, process.returncode) == ("left\n", 0)
     assert err.count("did not stop within 0.3 s") == len(OURS)
+
+
+def test_what_is_registered_for_the_exit_is_called_past_an_idle_pool(loom_command: Loom) -> None:
+    done = loom_command("actor", "run", "pooled", "--app", "pooled:app", "--store", "memory://")
+    assert done.returncode == 0
+    assert done.stdout.split() == ["7", "flushed"]

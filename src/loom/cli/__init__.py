@@ -33,12 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _leave_behind(before: frozenset[threading.Thread], code: int) -> None:
-    """Exit at once if threads go on that the interpreter would wait for: an actor began them, and they hang."""
+    """Bound the time for which the interpreter, at its end, waits for threads that an actor began. Those of an idle
+    pool end then by themselves, and functions registered with `atexit` are called behind them."""
+    threads = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
+    if threads:
+        threading.Thread(target=_exit_past, args=(threads, code), name="loom-exit", daemon=True).start()
+
+
+def _exit_past(threads: Sequence[threading.Thread], code: int) -> None:
     from loom.model import limits
 
-    threads = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
-    if not threads:
-        return
     end = time.monotonic() + limits.WIND_UP
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
