@@ -19,7 +19,7 @@ EVER = 10_000.0
 
 
 def begun(name: str) -> None:
-    print("begun", name, flush=True)
+    print(f"begun {name}\n", end="", flush=True)  # one write: others print in other threads
 
 
 @app.actor
