@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 import loom
+from loom import testing
+from loom.cli.commands import commands
 from loom.engine.options import Options
 
 ROOT = Path(__file__).parents[1]
@@ -86,6 +88,40 @@ def test_every_promise_is_shown_by_a_test_that_is_there() -> None:
 def test_every_option_of_starting_is_described() -> None:
     text = (ROOT / "docs" / "client.md").read_text()
     assert [name for name in Options.__struct_fields__ if f"| `{name}=" not in text] == []
+
+
+def test_everything_that_an_actor_has_and_declares_is_described() -> None:
+    text = (ROOT / "docs" / "actors.md").read_text()
+    given = [*inspect.signature(loom.Context).parameters.keys() & vars(testing.context()).keys()]
+    context = {*given, *(name for name in dir(loom.Context) if not name.startswith("_"))}
+    declared = {*inspect.signature(loom.App.actor).parameters} - {"self"}
+    for name in {*context, *declared, *loom.Retry.__struct_fields__}:
+        assert re.search(rf"\b{name}\b", text), name
+
+
+@pytest.mark.anyio
+async def test_the_page_on_actors_runs() -> None:
+    page = (ROOT / "docs" / "actors.md").read_text()
+    code = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[0]
+    names: dict[str, Any] = {}
+    exec(compile(code, "actors.md", "exec", dont_inherit=True), names)
+    async with testing.client(names["app"]) as client:
+        run = await client.start("deploy", "1.2")
+        await run.send("approve", "ada")
+        assert await run.result() == {"version": "1.2"}
+        assert "approved by ada" in [chunk.data async for chunk in run]
+        assert await client.execute("total", [1, 2.5]) == 3.5
+        assert await client.execute("shout", "a b") == "AB"
+
+
+def test_every_command_is_listed() -> None:
+    listed = (ROOT / "docs" / "cli.md").read_text().split("```")[1]
+    for words in (["loom"], ["loom", "actor"], ["loom", "runs"], ["loom", "queue"], ["loom", "workers"]):
+        app = commands()
+        for word in words[1:]:
+            app = app[word]
+        for name in (name for name in app if not name.startswith("-")):
+            assert re.search(rf"^{' '.join(words)} .*\b{name}\b", listed, re.MULTILINE), (words, name)
 
 
 @pytest.mark.anyio
