@@ -286,6 +286,22 @@ def test_what_is_no_model_is_refused_at_declaration_and_not_shown(ai: Any) -> No
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("made", ["sk-a-secret-key", object()])
+async def test_a_function_that_makes_no_model_is_refused_each_time(made: Any) -> None:
+    app = loom.App(ai=lambda: made)
+
+    @app.actor
+    async def support(ctx: loom.Context) -> str:
+        return await ctx.ai.complete("hi")
+
+    async with app.resources() as resources:
+        model = resources.ais["support"]
+        assert model is not None
+        for _ in range(2):
+            with pytest.raises(UsageError, match=r"a function that returns one, not (str|object)$"):
+                model()
+
+
 async def test_without_a_model_the_run_fails_and_names_the_ways_to_set_one(monkeypatch: pytest.MonkeyPatch) -> None:
     without_providers(monkeypatch)
     app = loom.App()

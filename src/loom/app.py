@@ -257,10 +257,18 @@ class App:
 
 
 def _check_ai(ai: Any) -> None:
-    """Raise `UsageError` for what is neither a model nor makes one. The value is not shown: it may be a key."""
+    """Raise `UsageError` for what is neither a model nor makes one."""
     if ai is not None and not _is_model(ai) and not callable(ai):
-        kind = f"{type(ai).__module__}.{type(ai).__qualname__}".removeprefix("builtins.")
-        raise UsageError(f"App(ai=...) takes a loom.AI, as loom.producers.llm.OpenAICompatible is one, not {kind}")
+        raise _no_model(ai)
+
+
+def _no_model(ai: Any) -> UsageError:
+    """The error for what is no model. The value is not shown: it may be a key."""
+    kind = f"{type(ai).__module__}.{type(ai).__qualname__}".removeprefix("builtins.")
+    return UsageError(
+        "App(ai=...) takes a loom.AI, as loom.producers.llm.OpenAICompatible is one, or a function that returns one,"
+        f" not {kind}"
+    )
 
 
 def _is_model(ai: Any) -> bool:
@@ -275,6 +283,8 @@ def _shared(make: Callable[[], AI | None], stack: contextlib.AsyncExitStack) -> 
         if not made:
             if (ai := make()) is None:
                 raise UsageError(NO_MODEL)
+            if not _is_model(ai):
+                raise _no_model(ai)
             made.append(ai)
             stack.push_async_callback(ai.aclose)
         return made[0]

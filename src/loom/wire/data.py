@@ -54,7 +54,7 @@ def encode_data(holder: Any) -> bytes:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether it is a number, or a struct of plain fields only, as the parts of a model's answer are."""
+    """True for a number, or a struct of plain fields only, as the parts of a model's answer are."""
     kind = type(value)
     if kind is float:
         return math.isfinite(value)

@@ -446,7 +446,7 @@ def _refuses_mode(error: LoomError, *, known: bool) -> bool:
 
 
 def _is_about_mode(error: LoomError) -> bool:
-    """Whether a refusal of a mode, by `_refuses_mode`, can have no other reason."""
+    """True if a refusal of a mode, by `_refuses_mode`, can have no other reason."""
     return isinstance(error, InvalidInput) or _ON_MODE.search(error.message) is not None
 
 
