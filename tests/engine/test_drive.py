@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from loom.engine.drive import Voice, drive
+from loom.engine.drive import ThreadSlot, Voice, drive
 from loom.engine.readers import Readers
 from loom.engine.signature import make_producer
 from loom.engine.writer import Writer
@@ -37,7 +37,7 @@ class Stage:
         self.threads = asyncio.Semaphore(2)
 
     async def drive(self, target: Callable[..., Any], **arguments: Any) -> Any:
-        return await drive(make_producer("p", target), arguments, self.voice, self.threads)
+        return await drive(make_producer("p", target), arguments, self.voice, ThreadSlot(self.threads))
 
     async def said(self) -> list[Chunk[Any]]:
         await self.writer.flush()

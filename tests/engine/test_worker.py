@@ -909,6 +909,33 @@ async def test_what_an_abandoned_producer_says_later_is_not_heard(place: Place) 
     assert types_in(await chunks_in(place.store)) == ["start", "error"]
 
 
+async def test_abandoned_threads_keep_no_run_waiting_for_theirs(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A claimed run could never begin here, and no other worker would get it. A worker that holds nothing else takes
+    nothing, and logs it."""
+    monkeypatch.setattr(limits, "THREADS", 1)
+    go = threading.Event()
+    place.actor(go.wait, "deaf")
+    place.actor(lambda: "done", "short")
+    worker, _ = await place.worker(concurrency=2)
+    try:
+        await place.start("first", actor="deaf", timeout=0.1)
+        await place.ended("first")
+        await place.start("next", actor="short")
+        assert (await place.ended("next")).state == "completed"
+        assert "takes nothing new" not in caplog.text
+        await place.start("second", actor="deaf", timeout=0.1)
+        await place.ended("second")
+        await until(lambda: worker.abandoned == 2)
+        assert "takes nothing new" in caplog.text
+    finally:
+        go.set()
+    await until(lambda: worker.abandoned == 0)
+    await place.start("last", actor="short")
+    assert (await place.ended("last")).state == "completed"
+
+
 async def test_a_run_cancelled_while_it_waits_for_a_thread_leaves_nothing(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ from loom.wire.codec import convert
 
 from .backoff import Backoff
 from .context import Context, Previous
-from .drive import Voice, check_output, drive
+from .drive import ThreadSlot, Voice, check_output, drive
 from .ending import error_chunk
 from .failure import info_of, is_of
 from .history import History, Plan, plan
@@ -86,7 +86,7 @@ class Job:
         self.claim = claim
         self.meta = claim.meta
         self.resources = resources
-        self.threads = threads
+        self.thread = ThreadSlot(threads)
         self.backoff = Backoff.of_store()
         self.meter = Meter()
         self.stopped: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
@@ -181,7 +181,7 @@ class Attempt:
         if self._producer.context is not None:
             arguments = {**arguments, self._producer.context: context}
         try:
-            run = drive(self._producer, arguments, voice, self._job.threads)
+            run = drive(self._producer, arguments, voice, self._job.thread)
             with metered(self._job.meter):
                 task = spawn(run, f"loom-run {self._job.meta.run}")
             return await self._supervise(task, writer, voice, context)
@@ -289,6 +289,7 @@ class Attempt:
         if not task.done():
             self._job.abandoned = task
             abandon(task)
+            self._job.thread.release()  # else claimed runs could wait for it for ever
             _log.warning("run %s: its producer did not stop within %s s", run, patience)
         elif not task.cancelled() and (error := task.exception()) is not None:
             _log.warning("run %s: its producer failed while it was stopped", run, exc_info=error)

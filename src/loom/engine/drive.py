@@ -26,7 +26,7 @@ from .producer import Producer
 from .readers import Readers
 from .writer import InvalidOutput, Writer, encode_chunk
 
-__all__ = ["Voice", "check_output", "drive"]
+__all__ = ["ThreadSlot", "Voice", "check_output", "drive"]
 
 _FORMS = {
     "start": "the runner opens attempts; use retry=Retry(...)",
@@ -162,25 +162,44 @@ def _check_parts(chunk: Chunk[Any]) -> None:
         raise LocalProtocolError(f"a {chunk.type!r} chunk that nobody could read: {error}") from None
 
 
+class ThreadSlot:
+    """One of the threads that a worker's sync producers share, held while this is entered, or until `release`."""
+
+    def __init__(self, threads: asyncio.Semaphore) -> None:
+        self._threads = threads
+        self._held = False
+
+    async def __aenter__(self) -> None:
+        await self._threads.acquire()
+        self._held = True
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Gives it back. Idempotent."""
+        if self._held:
+            self._held = False
+            self._threads.release()
+
+
 async def drive(
     producer: Producer[..., Any],
     arguments: dict[str, Any],
     voice: Voice,
-    threads: asyncio.Semaphore,
+    slot: ThreadSlot,
 ) -> Any:
     """Run the producer to its end and return the run's result. The producer is really gone when this returns or
     raises. Cancelling cancels it (a sync producer is asked to stop at its next yield)."""
     try:
-        return voice.outcome(await _driven(producer, arguments, voice, threads))
+        return voice.outcome(await _driven(producer, arguments, voice, slot))
     except SystemExit as error:  # asyncio would take the whole loop down; it ends this run, as it does in a thread
         raise RunFailed(info_of(error).message, details={"type": "SystemExit"}) from error
 
 
-async def _driven(
-    producer: Producer[..., Any], arguments: dict[str, Any], voice: Voice, threads: asyncio.Semaphore
-) -> Any:
+async def _driven(producer: Producer[..., Any], arguments: dict[str, Any], voice: Voice, slot: ThreadSlot) -> Any:
     if producer.threaded:
-        async with threads:
+        async with slot:
             return await _Thread(producer, arguments, voice).run()
     outcome = producer(**arguments)
     if producer.kind == "coroutine":

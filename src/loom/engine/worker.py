@@ -319,6 +319,8 @@ class Worker:
             self._leave(actor)
             return
         self.abandoned += 1
+        if self.abandoned == self._concurrency:
+            _log.error("worker %s: it takes nothing new: none of its producers stops", self.name)
         runner.abandoned.add_done_callback(partial(self._recover, actor))
 
     def _leave(self, actor: str) -> None:
