@@ -111,22 +111,34 @@ def test_a_model_that_no_worker_could_use_here(loom_command: Loom) -> None:
     assert "secret" not in json.dumps(model)
 
 
+def test_a_model_whose_url_has_no_scheme(loom_command: Loom) -> None:
+    loom_command.env.update(OPENAI_BASE_URL="localhost:11434")
+    model = findings(loom_command)["model"]
+    assert "http:// or https://" in model["found"]
+    assert "OPENAI_BASE_URL" in model["found"]
+
+
 MODELS = """
 import loom
 from loom.producers.llm import MarkovWriter
 from loom.testing import FakeAI
 
-async def answer(question: str) -> None:
+async def answer(question: str, ctx: loom.Context) -> None:
     pass
+
+async def add(a: int, b: int) -> int:
+    return a + b
 
 app, quiet, scripted = loom.App(), loom.App(ai=MarkovWriter), loom.App(ai=FakeAI([]))
 app.actor("support")(answer)
 app.actor("count")(answer)
+app.actor(add)
 quiet.actor("write")(answer)
 scripted.actor("test")(answer)
 app.include(quiet)
 app.include(scripted)
-needy = loom.App()
+plain, needy = loom.App(), loom.App()
+plain.actor(add)
 needy.actor("agent", requires=["ctx.ai"])(answer)
 """
 
@@ -145,6 +157,8 @@ def test_the_model_of_every_actor_of_an_app(loom_command: Loom, tmp_path: Path) 
         ("good", "the built-in writer: no key, no network, little sense (ctx.ai of write)"),
     ]
     assert models(loom_command, "--app", "models:needy") == [("bad", "none: using it raises (ctx.ai of agent)")]
+    ((status, found),) = models(loom_command, "--app", "models:plain")
+    assert (status, "no actor takes a loom.Context" in found) == ("good", True)
     ((status, found),) = models(loom_command, "--app", "models:no_app")
     assert (status, "no 'no_app'" in found) == ("bad", True)
 

@@ -193,7 +193,7 @@ async def _round_trip(store: Store, run: str) -> None:
 
 
 async def _models(target: str) -> list[Finding]:
-    """The models behind `ctx.ai`: a finding for each, with the actors that use it."""
+    """The models behind `ctx.ai`: a finding for each, with the actors that could use it: those that take a context."""
     try:
         app = load_app(target)
     except UsageError as error:
@@ -201,7 +201,10 @@ async def _models(target: str) -> list[Finding]:
     async with app.models(default_ai) as models:
         actors: dict[Callable[[], AI], list[str]] = {}
         for name, model in sorted(models.items()):
-            actors.setdefault(model, []).append(name)
+            if app.registry.get(name).context is not None:
+                actors.setdefault(model, []).append(name)
+        if not actors:
+            return [Finding("model", "good", "no actor takes a loom.Context, so none has ctx.ai")]
         checks = [partial(_model, app, model, names) for model, names in actors.items()]
         return [await _checked("model", check) for check in checks]
 

@@ -473,12 +473,16 @@ _HEADERS = {
 
 
 def _check_url(text: str, key: str) -> httpx2.URL:
+    """The URL itself is not shown: it may hold a password. What may have named it is."""
+    variable = f"{key.removesuffix('API_KEY')}BASE_URL, where the environment names it"
     try:
         url = httpx2.URL(text.strip())
     except httpx2.InvalidURL:
-        raise UsageError("the base URL of the model provider is no URL") from None
+        raise UsageError(f"the base URL of the model provider is no URL ({variable})") from None
     if url.scheme not in ("http", "https") or not url.host:
-        raise UsageError("the base URL of the model provider must begin with http:// or https:// and a host")
+        raise UsageError(
+            f"the base URL of the model provider must begin with http:// or https:// and a host ({variable})"
+        )
     if url.userinfo:
         raise UsageError(f"the base URL of the model provider must not hold credentials: give the key as {key}")
     return url
