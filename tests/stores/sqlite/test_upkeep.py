@@ -13,7 +13,7 @@ from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import LogNotFound
 from loom.model.ports import Swept
-from loom.model.run import Meta
+from loom.model.run import Meta, WorkerInfo
 from loom.stores.sqlite import Retention, SqliteStore
 from loom.testing.author import Author, read_all
 from loom.testing.clock import ManualClock
@@ -227,3 +227,15 @@ def pages(path: Path) -> int:
     db.close()
     assert isinstance(count, int)
     return count
+
+
+async def test_workers_that_fell_silent_are_forgotten(store: SqliteStore, wall: ManualClock, path: Path) -> None:
+    await store.attend(WorkerInfo(name="silent", started=1.0))
+    wall.advance(limits.WORKER_SEEN - 1)
+    await store.attend(WorkerInfo(name="seen", started=1.0))
+    await store.sweep()
+    assert rows(path, "worker") == 2
+    wall.advance(2)
+    await store.sweep()
+    assert rows(path, "worker") == 1
+    assert [info.name for info in await store.workers()] == ["seen"]
