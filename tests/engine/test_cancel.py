@@ -855,7 +855,8 @@ NEVER_WAITS = (
     "async with aclosing(cast(Any, self._transport.follow(self.id, after)))",  # likewise
     "async with aclosing(cast(Any, run.chunks(after, raise_errors=raise_errors)))",  # of a run without `ahead`
     "return await self._transport.actors()",  # known without asking
-    "async with threads:",  # waits for the threads of other runs, which no play has; see test_worker
+    "async with slot:",  # waits for the threads of other runs, which no play has; see test_worker
+    "await self._threads.acquire()",  # likewise
     "if not page.batches:\nawait self.aclose()",  # at the log's end no reader is attached
 )
 
