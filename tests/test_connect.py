@@ -128,19 +128,20 @@ def test_a_worker_needs_an_app() -> None:
         connect("sqlite:///runs.db", worker=True)
 
 
-def no_thread_is_left() -> None:
+def no_thread_is_left(before: list[threading.Thread]) -> None:
     """A thread that has told all may still be at its last step."""
-    for thread in [thread for thread in threading.enumerate() if thread.name.startswith("loom-")]:
+    new = [thread for thread in threading.enumerate() if thread not in before]
+    for thread in [thread for thread in new if thread.name.startswith("loom-")]:
         thread.join(5.0)
         assert not thread.is_alive()
 
 
 async def test_what_cannot_be_opened_is_told_and_leaves_nothing(tmp_path: Path) -> None:
-    tasks = asyncio.all_tasks()
+    threads, tasks = threading.enumerate(), asyncio.all_tasks()
     with pytest.raises(loom.UsageError, match="its folder does not exist"):
         async with connect(f"sqlite:///{tmp_path}/nowhere/runs.db", app=an_app(), worker=True):
             raise AssertionError
-    no_thread_is_left()
+    no_thread_is_left(threads)
     assert asyncio.all_tasks() == tasks
 
 
@@ -200,10 +201,11 @@ async def test_a_lifespan_that_fails_is_told_and_the_store_is_closed(tmp_path: P
         raise ZeroDivisionError
         yield
 
+    before = threading.enumerate()
     with pytest.raises(ZeroDivisionError):
         async with connect(f"sqlite:///{tmp_path}/runs.db", app=an_app(lifespan=lifespan), worker=True):
             raise AssertionError
-    no_thread_is_left()
+    no_thread_is_left(before)
 
 
 # --- the model -------------------------------------------------------------------------------------------------------

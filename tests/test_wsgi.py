@@ -6,9 +6,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from socketserver import ThreadingMixIn
+from types import SimpleNamespace
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -17,7 +18,7 @@ import pytest
 
 import loom
 from loom.blocking import SyncClient
-from loom.model.errors import UsageError
+from loom.model.errors import HandleClosed, UsageError
 from loom.wire.json import decode
 from loom.wire.sse import HEARTBEAT, Decoder, Event
 from tests.clients.places import PLACES, ConnectedSync, connected_sync, url_of
@@ -302,7 +303,15 @@ def test_a_reader_that_leaves_is_noticed_by_its_heartbeats() -> None:
 # --- a client for each process ---------------------------------------------------------------------------------------
 
 
-def test_one_client_a_process_whoever_asks_first(tmp_path: Path) -> None:
+@pytest.fixture
+def at_exit(monkeypatch: pytest.MonkeyPatch) -> Iterator[ExitStack]:
+    """Closing it does what the process would do at its exit, with the clients that connect meanwhile."""
+    with ExitStack() as stack:
+        monkeypatch.setattr("loom.wsgi.atexit", SimpleNamespace(register=stack.callback))
+        yield stack
+
+
+def test_one_client_a_process_whoever_asks_first(tmp_path: Path, at_exit: ExitStack) -> None:
     clients = loom.per_process(f"sqlite:///{tmp_path / 'runs.db'}")
     found: list[SyncClient] = []
     threads = [threading.Thread(target=lambda: found.append(clients())) for _ in range(8)]
@@ -314,6 +323,9 @@ def test_one_client_a_process_whoever_asks_first(tmp_path: Path) -> None:
     assert len(set(map(id, found))) == 1
     assert clients() is found[0]
     assert clients().runs() == []
+    at_exit.close()
+    with pytest.raises(HandleClosed):
+        clients().runs()
 
 
 def test_a_wrong_url_is_told_at_once() -> None:
