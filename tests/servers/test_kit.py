@@ -58,7 +58,7 @@ def test_a_full_server_refuses(servers: Servers) -> None:
         with pytest.raises(redis.exceptions.OutOfMemoryError):
             fill(client)
         assert client.get("k0") is not None
-        client.flushall()
+        client.execute_command("FLUSHALL", "SYNC")  # Valkey's default answers before the memory is free
         client.set("k", "v")
 
 
