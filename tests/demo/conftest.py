@@ -53,6 +53,14 @@ def scripted(tmp_path_factory: pytest.TempPathFactory, model: Model) -> Iterator
 
 
 @pytest.fixture
+def mortal_scripted(tmp_path: Path, model: Model) -> Iterator[Demo]:
+    """One to be killed, whose answers are the test's."""
+    with closing(Demo(tmp_path, model.url)) as demo:
+        demo.start()
+        yield demo
+
+
+@pytest.fixture
 def reader(browser: Browser, demo: Demo) -> Iterator[Reader]:
     with reading(browser, demo) as reader:
         yield reader

@@ -7,7 +7,10 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-__all__ = ["Model"]
+__all__ = ["ENDLESS", "Model"]
+
+ENDLESS = "Tell me everything"
+"""Where this was asked, forty words come and never an end: such a run is live for as long as a test wants it."""
 
 
 class Model:
@@ -15,6 +18,7 @@ class Model:
 
     def __init__(self) -> None:
         self.answers: dict[str, list[str]] = {}
+        self._over = threading.Event()
         self.asked: list[list[dict[str, Any]]] = []
         model = self
 
@@ -28,6 +32,10 @@ class Model:
                 model.asked.append(messages)
                 prompt = messages[-1]["content"]
                 self._head("text/event-stream")
+                if ENDLESS in [message["content"] for message in messages]:
+                    self.wfile.write("".join(_line({"content": f"word{i} "}) for i in range(40)).encode())
+                    model._over.wait()
+                    return
                 lines = [_line({"content": piece}) for piece in model.answers.get(prompt, [prompt])]
                 self.wfile.write("".join([*lines, _line({}, "stop"), "data: [DONE]\n\n"]).encode())
 
@@ -50,6 +58,7 @@ class Model:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._over.set()
         self._server.shutdown()
         self._server.server_close()
 

@@ -15,7 +15,7 @@ from .kit import Demo
 
 __all__ = [
     "LONGEST", "SIZES", "Reader", "answer", "ask", "check_whole", "cursors", "end", "notes", "reading", "run_of",
-    "status", "wait_chunks",
+    "status", "wait_chunks", "wait_other",
 ]  # fmt: skip
 
 LONGEST = "Tell me about schools"
@@ -76,6 +76,12 @@ def end(page: Page) -> None:
 def wait_chunks(page: Page, count: int) -> None:
     """Until so many chunks of the run that is shown have come."""
     page.locator(".chunk").nth(count - 1).wait_for(state="attached")
+
+
+def wait_other(page: Page, run: str, chunks: int) -> None:
+    """Until another run than `run` is shown, and so many of its chunks have come: `run` may have had as many."""
+    expect(page.locator("#trace-run")).not_to_have_text(f"run {run}")
+    wait_chunks(page, chunks)
 
 
 def run_of(page: Page) -> str:

@@ -12,8 +12,8 @@ from playwright.sync_api import Browser, Page, Route, expect
 from tests.chromium import needs_chromium
 
 from .kit import Demo
-from .model import Model
-from .reader import LONGEST, Reader, answer, ask, check_whole, end, reading, run_of, status, wait_chunks
+from .model import ENDLESS, Model
+from .reader import LONGEST, Reader, answer, ask, check_whole, end, reading, run_of, status, wait_chunks, wait_other
 
 pytestmark = needs_chromium
 
@@ -134,47 +134,49 @@ def test_a_question_carries_what_has_room(reader: Reader) -> None:
 # --- what vanishes ---------------------------------------------------------------------------------------------------
 
 
-def test_a_run_whose_store_was_deleted_is_gone_and_blocks_nothing(browser: Browser, mortal: Demo) -> None:
-    with reading(browser, mortal) as reader:
+def test_a_run_whose_store_was_deleted_is_gone_and_blocks_nothing(browser: Browser, mortal_scripted: Demo) -> None:
+    with reading(browser, mortal_scripted) as reader:
         page, other = reader.tab(), reader.tab()
         ask(page, "Tell me about salt")
         wait_chunks(page, 3)
         end(page)
-        ask(page, LONGEST)
-        wait_chunks(page, 10)
-        wait_chunks(other, 10)
+        first = run_of(page)
+        ask(page, ENDLESS)
+        for tab in (page, other):
+            wait_other(tab, first, 10)
+        second = run_of(page)
         seen = answer(page).text_content() or ""
-        mortal.kill()
-        mortal.forget()
-        mortal.start()
+        mortal_scripted.kill()
+        mortal_scripted.forget()
+        mortal_scripted.start()
         for tab in (page, other):
             expect(status(tab)).to_contain_text("Gone")
             expect(tab.locator("#list li")).to_have_count(0)
             expect(tab.locator(".fact")).to_contain_text(["Gone", "Gone"])
         assert (answer(page).text_content() or "").startswith(seen)
         page.get_by_role("button", name="Try again").click()
-        wait_chunks(page, 5)
-        wait_chunks(other, 5)
+        for tab in (page, other):
+            wait_other(tab, second, 5)
         end(page)
-        check_whole(page, mortal)
+        check_whole(page, mortal_scripted)
         expect(page.locator("#list li")).to_have_count(1)
         forgive(reader, "404")
 
 
-def test_a_stop_while_the_server_is_away_is_kept_until_it_is_back(browser: Browser, mortal: Demo) -> None:
-    with reading(browser, mortal) as reader:
+def test_a_stop_while_the_server_is_away_is_kept_until_it_is_back(browser: Browser, mortal_scripted: Demo) -> None:
+    with reading(browser, mortal_scripted) as reader:
         page = reader.tab()
-        ask(page, LONGEST)
+        ask(page, ENDLESS)
         wait_chunks(page, 5)
-        mortal.kill()
+        mortal_scripted.kill()
         expect(status(page)).to_contain_text("Resuming")
         page.keyboard.press("Escape")
         expect(status(page)).to_contain_text("Stopping The server does not answer.")
         expect(page.locator("#stop")).to_be_disabled()
-        mortal.start()
+        mortal_scripted.start()
         expect(status(page)).to_contain_text("Stopped")
-        check_whole(page, mortal)
-        assert mortal.ask(f"runs/{run_of(page)}")["state"] == "cancelled"
+        check_whole(page, mortal_scripted)
+        assert mortal_scripted.ask(f"runs/{run_of(page)}")["state"] == "cancelled"
 
 
 def test_a_question_that_was_withdrawn_stays_withdrawn_over_a_reload(browser: Browser, mortal: Demo) -> None:
@@ -233,20 +235,21 @@ def test_two_tabs_that_ask_at_the_same_moment_are_both_answered(browser: Browser
         assert len(scripted.runs(reader.key)) == 2
 
 
-def test_a_run_that_ends_while_it_is_being_stopped_is_no_failure(reader: Reader) -> None:
-    page = reader.tab()
-    ask(page, LONGEST)
-    wait_chunks(page, 3)
+def test_a_run_that_ends_while_it_is_being_stopped_is_no_failure(browser: Browser, scripted: Demo) -> None:
+    with reading(browser, scripted) as reader:
+        page = reader.tab()
+        ask(page, ENDLESS)
+        wait_chunks(page, 3)
 
-    def late(route: Route) -> None:
-        urllib.request.urlopen(urllib.request.Request(route.request.url, b"", method="POST"), timeout=10).close()
-        assert reader.demo.ask(f"runs/{run_of(page)}/chunks?wait=10")["chunks"]
-        route.continue_()
+        def late(route: Route) -> None:
+            urllib.request.urlopen(urllib.request.Request(route.request.url, b"", method="POST"), timeout=10).close()
+            assert scripted.ask(f"runs/{run_of(page)}/chunks?wait=10")["chunks"]
+            route.continue_()
 
-    page.route("**/cancel", late)
-    page.keyboard.press("Escape")
-    expect(status(page)).to_contain_text("Stopped")
-    check_whole(page, reader.demo)
+        page.route("**/cancel", late)
+        page.keyboard.press("Escape")
+        expect(status(page)).to_contain_text("Stopped")
+        check_whole(page, scripted)
 
 
 # --- what the browser keeps ------------------------------------------------------------------------------------------

@@ -12,7 +12,22 @@ from playwright.sync_api import Browser, Page, Request, expect
 from tests.chromium import needs_chromium
 
 from .kit import Demo
-from .reader import LONGEST, SIZES, Reader, ask, check_whole, cursors, end, notes, reading, run_of, status, wait_chunks
+from .model import ENDLESS
+from .reader import (
+    LONGEST,
+    SIZES,
+    Reader,
+    ask,
+    check_whole,
+    cursors,
+    end,
+    notes,
+    reading,
+    run_of,
+    status,
+    wait_chunks,
+    wait_other,
+)
 
 pytestmark = needs_chromium
 
@@ -46,24 +61,23 @@ def test_an_answer_comes_token_by_token_and_is_what_the_log_says(reader: Reader)
     assert run["state"] == "completed"
 
 
-def test_stop_really_stops_and_a_try_again_is_another_run(reader: Reader) -> None:
-    page = reader.tab()
-    ask(page, LONGEST)
-    wait_chunks(page, 3)
-    page.get_by_role("button", name="Stop").click()
-    expect(status(page)).to_contain_text("Stopped")
-    check_whole(page, reader.demo)
-    first = run_of(page)
-    assert reader.demo.ask(f"runs/{first}")["state"] == "cancelled"
-    page.get_by_role("button", name="Try again").click()
-    expect(page.locator("#trace-run")).not_to_have_text(f"run {first}")
-    wait_chunks(page, 3)
-    page.keyboard.press("Escape")
-    expect(status(page)).to_contain_text("Stopped")
-    check_whole(page, reader.demo)
-    assert run_of(page) != first
-    expect(page.locator(".turn")).to_have_count(1)
-    expect(page.locator(".fact")).to_contain_text("try 2")
+def test_stop_really_stops_and_a_try_again_is_another_run(browser: Browser, scripted: Demo) -> None:
+    with reading(browser, scripted) as reader:
+        page = reader.tab()
+        ask(page, ENDLESS)
+        wait_chunks(page, 3)
+        page.get_by_role("button", name="Stop").click()
+        expect(status(page)).to_contain_text("Stopped")
+        check_whole(page, scripted)
+        first = run_of(page)
+        assert scripted.ask(f"runs/{first}")["state"] == "cancelled"
+        page.get_by_role("button", name="Try again").click()
+        wait_other(page, first, 3)
+        page.keyboard.press("Escape")
+        expect(status(page)).to_contain_text("Stopped")
+        check_whole(page, scripted)
+        expect(page.locator(".turn")).to_have_count(1)
+        expect(page.locator(".fact")).to_contain_text("try 2")
 
 
 def test_a_question_can_be_stopped_before_it_is_a_run_by_any_tab(browser: Browser, mortal: Demo) -> None:
@@ -85,9 +99,11 @@ def test_a_question_can_be_stopped_before_it_is_a_run_by_any_tab(browser: Browse
 
 def test_the_model_is_told_what_was_said_before(reader: Reader) -> None:
     page = reader.tab()
+    run = ""
     for prompt in ("Tell me about the sea", "And bread?"):
         ask(page, prompt)
-        wait_chunks(page, 5)
+        wait_other(page, run, 5)
+        run = run_of(page)
         end(page)
     last, first = (reader.demo.ask(f"runs/{run['id']}") for run in reader.demo.runs(reader.key))
     assert [message["content"] for message in last["input"]["messages"]] == [
@@ -107,8 +123,9 @@ def test_reload_in_mid_answer_goes_on_and_a_second_tab_sees_the_same(reader: Rea
     for tab in (other, page):
         end(tab)
         check_whole(tab, reader.demo)
+    first = run_of(page)
     ask(other, "And gardens?")
-    wait_chunks(page, 5)
+    wait_other(page, first, 5)
     expect(page.locator(".question").last).to_contain_text("And gardens?")
     for tab in (page, other):
         end(tab)
