@@ -49,14 +49,13 @@ class MemoryStore:
         retention: float | None = limits.RETENTION,
         max_bytes: int = limits.MEMORY_BYTES,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._retention = retention
         self._max_bytes = max_bytes
         self._bytes = 0
         self._clock = clock
-        # Not a default of the parameter: a simulation gives this module another clock.
-        self._wall = wall = wall or time.time
+        self._wall = wall
         self._runs: dict[str, Run] = {}
         self._outboxes: dict[str, Log] = {}
         self._inboxes: dict[str, Log] = {}

@@ -25,7 +25,7 @@ from .houses import Gateways, House, gateway_of, worker_of
 from .loop import SimulationLoop
 from .people import Start, Viewer, cancel, start
 from .report import Report
-from .stand_ins import stand_ins
+from .stand_ins import EPOCH, stand_ins
 from .world import Faults, World
 
 __all__ = ["Runs", "simulate"]
@@ -75,7 +75,7 @@ def simulate(
 
 
 def _memory(clock: Callable[[], float]) -> Store:
-    return MemoryStore(retention=None, clock=clock)
+    return MemoryStore(retention=None, clock=clock, wall=lambda: EPOCH + clock())
 
 
 def _check_runs(app: App, runs: Runs) -> None:
