@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-from loom.server.address import Address
+from loom.server.http.address import Address
 from loom.tasks import spawn, wait_out
 
 __all__ = ["served_by_uvicorn"]

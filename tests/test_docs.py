@@ -16,7 +16,7 @@ import pytest
 import loom
 from loom import testing
 from loom.cli.commands import commands
-from loom.engine.options import Options
+from loom.engine.declare.options import Options
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])

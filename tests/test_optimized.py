@@ -15,7 +15,7 @@ TOLD = [
     "tests/stores/redis/test_damage.py",
     "tests/model/test_history.py::test_a_gap_is_never_passed_over",
     "tests/wire/test_json.py::test_a_line_that_does_not_begin_with_its_type_is_refused",
-    "tests/engine/test_history.py",
+    "tests/engine/run/test_history.py",
     "tests/remote/test_pages.py",
     "tests/server/test_response.py::test_what_is_no_error_of_ours_is_not_answered",
 ]

@@ -16,9 +16,9 @@ import pytest
 
 import loom
 from loom.connect import open_store
-from loom.engine.client import Client
-from loom.engine.transport import StoreTransport
-from loom.engine.worker import Worker
+from loom.engine.follow.client import Client
+from loom.engine.follow.transport import StoreTransport
+from loom.engine.run.worker import Worker
 from loom.model import limits
 from loom.model.grammar import State
 from loom.model.ports import Notice, Store

@@ -13,17 +13,17 @@ from loom.testing.virtual import VirtualLoop
 __all__ = ["Clock", "VirtualLoop", "virtual_time"]
 
 _MODULES = (
-    "engine.attempt",
-    "engine.drive",
-    "engine.owner",
-    "engine.publisher",
-    "engine.readers",
-    "engine.runner",
-    "engine.strangers",
-    "engine.trim",
-    "engine.unserved",
-    "engine.worker",
-    "engine.writer",
+    "engine.run.attempt",
+    "engine.run.drive",
+    "engine.run.owner",
+    "engine.run.publisher",
+    "engine.run.readers",
+    "engine.run.runner",
+    "engine.run.strangers",
+    "engine.run.trim",
+    "engine.follow.unserved",
+    "engine.run.worker",
+    "engine.run.writer",
     "stores.memory.store",
 )
 """Those that read clocks themselves."""

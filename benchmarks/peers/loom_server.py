@@ -11,9 +11,9 @@ from contextlib import AsyncExitStack
 from loom_app import app
 
 from loom.connect import open_store
-from loom.engine.loop import loop_runner
-from loom.engine.transport import StoreTransport
-from loom.engine.worker import Worker
+from loom.engine.follow.transport import StoreTransport
+from loom.engine.run.loop import loop_runner
+from loom.engine.run.worker import Worker
 from loom.server.app import create_app
 from loom.server.serve import serving
 

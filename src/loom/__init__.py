@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from loom.app import App
 from loom.connect import connect, open_store
-from loom.engine.client import Client
-from loom.engine.context import Context
-from loom.engine.options import Retry
-from loom.engine.publisher import Publisher
-from loom.engine.run import OwnedRun, Run
+from loom.engine.declare.context import Context
+from loom.engine.declare.options import Retry
+from loom.engine.follow.client import Client
+from loom.engine.follow.run import OwnedRun, Run
+from loom.engine.run.publisher import Publisher
 from loom.model.ai import AI
 from loom.model.chunk import Chunk, Message, Progress, Result
 from loom.model.cursor import Cursor

@@ -13,11 +13,11 @@ from typing import Any, Concatenate, Never, ParamSpec, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
 
-from loom.engine.attempt import Resources
-from loom.engine.context import Context
-from loom.engine.options import Options, Retry, check_retention
-from loom.engine.producer import Producer
-from loom.engine.registry import Registry
+from loom.engine.declare.context import Context
+from loom.engine.declare.options import Options, Retry, check_retention
+from loom.engine.declare.producer import Producer
+from loom.engine.declare.registry import Registry
+from loom.engine.run.attempt import Resources
 from loom.model import limits
 from loom.model.ai import AI, NO_MODEL
 from loom.model.errors import UsageError

@@ -9,12 +9,12 @@ from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
 from loom.connect import connect
-from loom.engine.client import Client
-from loom.engine.consumer import Consumer
-from loom.engine.context import Previous
-from loom.engine.producer import Startable
-from loom.engine.publisher import Publisher
-from loom.engine.run import OwnedRun, Run
+from loom.engine.declare.context import Previous
+from loom.engine.declare.producer import Startable
+from loom.engine.follow.client import Client
+from loom.engine.follow.consumer import Consumer
+from loom.engine.follow.run import OwnedRun, Run
+from loom.engine.run.publisher import Publisher
 from loom.model import limits
 from loom.model.chunk import Chunk, Message
 from loom.model.cursor import Cursor

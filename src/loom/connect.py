@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from loom.engine.client import Client
-from loom.engine.options import check_worker
-from loom.engine.transport import StoreTransport
-from loom.engine.worker import Worker
+from loom.engine.declare.options import check_worker
+from loom.engine.follow.client import Client
+from loom.engine.follow.transport import StoreTransport
+from loom.engine.run.worker import Worker
 from loom.model import limits
 from loom.model.ai import AI
 from loom.model.errors import UsageError

@@ -11,12 +11,12 @@ from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
 from loom.connect import connect
-from loom.engine.client import Client
+from loom.engine.follow.client import Client
 from loom.model.errors import LoomError, UsageError
-from loom.server.answers import error_answer
 from loom.server.app import Gateway, Times, create_app
-from loom.server.hosts import told_to_stop
-from loom.server.security import LOOPBACK_HOSTS, Guard
+from loom.server.http.answers import error_answer
+from loom.server.http.hosts import told_to_stop
+from loom.server.http.security import LOOPBACK_HOSTS, Guard
 
 if TYPE_CHECKING:
     from loom.app import App

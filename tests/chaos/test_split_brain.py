@@ -20,18 +20,18 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 import loom
+from loom.backoff import Backoff
 from loom.connect import open_store
-from loom.engine.backoff import Backoff
-from loom.engine.hub import Hub
-from loom.engine.transport import StoreTransport
+from loom.engine.follow.hub import Hub
+from loom.engine.follow.transport import StoreTransport
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.cursor import Cursor, attempt_of
 from loom.model.errors import CursorExpired, LogError, OutcomeUnknown, Unavailable
 from loom.model.ports import Store
 from loom.model.run import Meta
-from loom.server.address import Address
 from loom.server.app import create_app
+from loom.server.http.address import Address
 from loom.server.serve import serving
 from loom.tasks import TaskSet
 from loom.testing.author import Author, read_all

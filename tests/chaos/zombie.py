@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from app import app  # type: ignore[import-not-found]  # beside this script
 
 from loom.connect import open_store
-from loom.engine.worker import Worker, _Held
+from loom.engine.run.worker import Worker, _Held
 from loom.model.errors import LoomError
 
 

@@ -18,8 +18,8 @@ import pytest
 
 import loom
 from loom.blocking import SyncClient
-from loom.engine.transport import StoreTransport
-from loom.engine.worker import Worker
+from loom.engine.follow.transport import StoreTransport
+from loom.engine.run.worker import Worker
 from loom.portal import Portal
 from loom.server.app import create_app
 from loom.server.serve import serving

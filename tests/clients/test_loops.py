@@ -13,9 +13,9 @@ from typing import Any, cast
 import pytest
 
 import loom
-from loom.engine.consumer import Consumer
-from loom.engine.publisher import Publisher
-from loom.engine.run import OwnedRun
+from loom.engine.follow.consumer import Consumer
+from loom.engine.follow.run import OwnedRun
+from loom.engine.run.publisher import Publisher
 from loom.portal import Portal
 from tests.servers.server import Server
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import loom
-from loom.engine.transport import StoreTransport
+from loom.engine.follow.transport import StoreTransport
 from loom.server.app import create_app
 from loom.server.serve import serving
 from tests.servers.fixtures import TOPOLOGIES

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from loom.app import App
-from loom.engine.client import Client
-from loom.engine.transport import StoreTransport
-from loom.engine.worker import Worker
-from loom.engine.writer import Writer
+from loom.engine.follow.client import Client
+from loom.engine.follow.transport import StoreTransport
+from loom.engine.run.worker import Worker
+from loom.engine.run.writer import Writer
 from loom.model.chunk import Chunk
 from loom.model.cursor import Cursor
 from loom.model.grammar import State, advance

@@ -10,8 +10,8 @@ from typing import Any, NotRequired, TypedDict
 import msgspec
 import pydantic
 
-from loom.engine.producer import Producer
-from loom.engine.signature import make_producer
+from loom.engine.declare.producer import Producer
+from loom.engine.declare.signature import make_producer
 
 
 class Item(msgspec.Struct):

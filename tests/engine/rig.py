@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from loom.engine.attempt import Ending, Resources
-from loom.engine.registry import Registry
-from loom.engine.runner import Runner
-from loom.engine.signature import make_producer
-from loom.engine.transport import StoreTransport
+from loom.engine.declare.registry import Registry
+from loom.engine.declare.signature import make_producer
+from loom.engine.follow.transport import StoreTransport
+from loom.engine.run.attempt import Ending, Resources
+from loom.engine.run.runner import Runner
 from loom.model.chunk import Chunk, Message
 from loom.model.grammar import State
 from loom.model.run import Claim, Meta

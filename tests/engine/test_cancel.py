@@ -27,11 +27,11 @@ from msgspec.structs import replace
 
 import loom
 import loom.engine
-from loom.engine.backoff import repeated
-from loom.engine.client import Client
-from loom.engine.registry import Registry
-from loom.engine.transport import StoreTransport
-from loom.engine.worker import Worker
+from loom.backoff import repeated
+from loom.engine.declare.registry import Registry
+from loom.engine.follow.client import Client
+from loom.engine.follow.transport import StoreTransport
+from loom.engine.run.worker import Worker
 from loom.model import limits
 from loom.model.chunk import CANCEL, Message
 from loom.model.errors import Fenced, StoreFull, Unauthorized

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from loom.engine.transport import StoreTransport
+from loom.engine.follow.transport import StoreTransport
 from loom.model.chunk import Message, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed

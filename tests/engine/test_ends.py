@@ -21,8 +21,8 @@ import pytest
 
 import loom
 import loom.engine
-from loom.engine.attempt import Ending
-from loom.engine.worker import Worker
+from loom.engine.run.attempt import Ending
+from loom.engine.run.worker import Worker
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk, Progress, Result
 from loom.model.errors import DEAD, Damaged, Fenced, LogNotFound, RunFailed
@@ -523,7 +523,7 @@ def test_no_call_of_an_attempt_is_left_out(virtual_time: Clock) -> None:
     asked = {
         node.attr
         for module in ATTEMPTING
-        for node in ast.walk(ast.parse((Path(loom.engine.__file__).parent / f"{module}.py").read_text()))
+        for node in ast.walk(ast.parse((Path(loom.engine.__file__).parent / "run" / f"{module}.py").read_text()))
         if isinstance(node, ast.Attribute) and isinstance(node.value, (ast.Attribute, ast.Name))
         if ast.unparse(node.value).rpartition(".")[2].lstrip("_") in ("store", "logs", "queue")
     }

@@ -97,7 +97,7 @@ def _places(waiting: Any) -> Iterator[Place]:
 def places_in(folder: Path) -> Iterator[tuple[str, range]]:
     """Every `await`, `async for` and `async with` of a folder's modules: the file, and the lines that it may stand on
     while it waits."""
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
                 case ast.Await(end_lineno=last):

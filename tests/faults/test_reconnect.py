@@ -11,9 +11,9 @@ from typing import Any, cast
 import pytest
 
 import loom
-from loom.engine.client import Client
-from loom.engine.transport import StoreTransport
-from loom.engine.worker import Worker
+from loom.engine.follow.client import Client
+from loom.engine.follow.transport import StoreTransport
+from loom.engine.run.worker import Worker
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.remote.http import HttpTransport, Patience

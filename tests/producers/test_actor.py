@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from loom.engine.options import Options, Retry
-from loom.engine.producer import Producer
+from loom.engine.declare.options import Options, Retry
+from loom.engine.declare.producer import Producer
 from loom.model.errors import InvalidInput, UsageError
 from loom.producers.actor import ActorDecorator, decorator
 

@@ -10,8 +10,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from loom.engine.registry import Registry
-from loom.engine.signature import make_producer
+from loom.engine.declare.registry import Registry
+from loom.engine.declare.signature import make_producer
 from loom.model import limits
 from loom.model.chunk import Chunk, Message, Page
 from loom.model.cursor import Cursor

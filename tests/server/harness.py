@@ -8,16 +8,16 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from typing import Any, cast
 
-from loom.engine.attempt import Resources
-from loom.engine.registry import Registry
-from loom.engine.transport import StoreTransport
-from loom.engine.worker import Worker
+from loom.engine.declare.registry import Registry
+from loom.engine.follow.transport import StoreTransport
+from loom.engine.run.attempt import Resources
+from loom.engine.run.worker import Worker
 from loom.model.chunk import Chunk, Page
 from loom.model.cursor import Cursor
 from loom.model.ports import Fence, Take
 from loom.model.run import Meta
-from loom.server.address import Address
 from loom.server.app import Gateway, Times, create_app
+from loom.server.http.address import Address
 from loom.server.serve import serving
 from loom.stores.memory import MemoryStore
 from loom.wire.json import decode, encode, make_batch

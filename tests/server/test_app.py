@@ -11,7 +11,7 @@ from httpx2 import ASGITransport, AsyncClient
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from loom.engine.transport import StoreTransport
+from loom.engine.follow.transport import StoreTransport
 from loom.model.errors import Unavailable, UsageError
 from loom.server.app import Gateway, create_app
 from loom.stores.memory import MemoryStore

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 import loom
-from loom.engine.writer import encode_chunk
+from loom.engine.run.writer import encode_chunk
 from loom.model import limits
 from loom.model.chunk import Chunk
 

@@ -23,8 +23,8 @@ import loom
 from loom.blocking import SyncClient
 from loom.model.chunk import Page
 from loom.model.errors import UsageError
-from loom.server.address import Address
 from loom.server.app import create_app
+from loom.server.http.address import Address
 from loom.server.serve import serving
 from loom.wire.json import decode
 from loom.wire.sse import HEARTBEAT, Event

@@ -14,11 +14,11 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from loom.connect import connect, default_ai, open_store
-from loom.engine.client import Client
-from loom.engine.options import Options
-from loom.engine.run import Run
-from loom.engine.transport import StoreTransport
-from loom.engine.worker import Worker
+from loom.engine.declare.options import Options
+from loom.engine.follow.client import Client
+from loom.engine.follow.run import Run
+from loom.engine.follow.transport import StoreTransport
+from loom.engine.run.worker import Worker
 from loom.model import limits
 from loom.model.errors import LoomError, revive
 from loom.model.priority import Priority

@@ -18,7 +18,7 @@ from cyclopts import Parameter
 
 import loom
 from loom.connect import open_store
-from loom.engine.transport import StoreTransport
+from loom.engine.follow.transport import StoreTransport
 from loom.model import limits
 from loom.model.errors import UsageError
 from loom.wire.urls import shown_url

@@ -23,8 +23,8 @@ import msgspec
 import loom
 from loom.app import App
 from loom.connect import connect, default_ai, open_store
-from loom.engine.client import new_id
-from loom.engine.writer import Writer
+from loom.engine.follow.client import new_id
+from loom.engine.run.writer import Writer
 from loom.model import limits
 from loom.model.ai import AI, NO_MODEL
 from loom.model.chunk import Chunk

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from loom.engine.loop import loop_runner
+from loom.engine.run.loop import loop_runner
 from loom.model import limits
 from loom.tasks import wind_up
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any, TypeVar
 from cyclopts import Parameter
 
 from loom.connect import connect, open_store
-from loom.engine.client import Client
-from loom.engine.run import Run
-from loom.engine.transport import StoreTransport
-from loom.engine.unserved import unserved
+from loom.engine.follow.client import Client
+from loom.engine.follow.run import Run
+from loom.engine.follow.transport import StoreTransport
+from loom.engine.follow.unserved import unserved
 from loom.model import limits
 from loom.model.cursor import Cursor
 from loom.model.errors import LoomError, Unavailable, revive

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from loom.app import App
-from loom.engine.producer import Producer
+from loom.engine.declare.producer import Producer
 from loom.model.errors import InvalidInput
 from loom.wire.json import encode
 

@@ -16,8 +16,8 @@ from cyclopts import Parameter
 import loom
 from loom.app import App
 from loom.connect import default_ai, is_alone, open_store
-from loom.engine.transport import StoreTransport
-from loom.engine.worker import Drained, Worker
+from loom.engine.follow.transport import StoreTransport
+from loom.engine.run.worker import Drained, Worker
 from loom.model import limits
 from loom.model.errors import UsageError
 from loom.model.ports import Store
@@ -177,7 +177,7 @@ async def _serve(
 ) -> None:
     """The worker drains first: viewers follow to the end what it finishes."""
     from loom.server.app import create_app  # 0.1 s, which a worker does not need
-    from loom.server.security import hosts_for
+    from loom.server.http.security import hosts_for
     from loom.server.serve import serving
 
     served = (lambda: driver.queues) if driver is not None and is_alone(url) else None

@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from loom.engine.ending import end_run, error_chunk
+from loom.engine.run.ending import end_run, error_chunk
 from loom.model import limits
 from loom.model.errors import ErrorInfo, LoomError
 from loom.model.ports import Store

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TextIO
 
+from loom.backoff import Backoff
 from loom.connect import connect
-from loom.engine.backoff import Backoff
-from loom.engine.run import Run
-from loom.engine.unserved import unserved_note
+from loom.engine.follow.run import Run
+from loom.engine.follow.unserved import unserved_note
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.cursor import Cursor

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from loom.engine.client import Client
+from loom.engine.follow.client import Client
 from loom.model.run import Entry, Place, WorkerInfo
 
 from .options import Listing, Where

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from loom.server.answers import json_answer
-from loom.server.operations import Answer, Operation
+from loom.server.http.answers import json_answer
+from loom.server.routes.operations import Answer, Operation
 
 __all__ = ["POLICY", "Facts", "pages"]
 

@@ -14,10 +14,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Never, ParamSpec, Protocol, TypeVar, TypeVarTuple, overload
 
-from loom.engine.context import Context
-from loom.engine.options import Options, Retry
-from loom.engine.producer import Producer
-from loom.engine.signature import make_producer
+from loom.engine.declare.context import Context
+from loom.engine.declare.options import Options, Retry
+from loom.engine.declare.producer import Producer
+from loom.engine.declare.signature import make_producer
 from loom.model import limits
 from loom.model.errors import UsageError
 from loom.model.keep import Keep

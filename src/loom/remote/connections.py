@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import httpx2
 
-from loom.engine.affinity import LoopAffinity
+from loom.affinity import LoopAffinity
 from loom.model import limits
 from loom.model.errors import HandleClosed, LimitExceeded, Unavailable, UsageError, closed
 from loom.wire.urls import BAD_PROXY

@@ -8,8 +8,8 @@ from typing import Self
 
 import msgspec
 
-from loom.engine.backoff import Backoff
-from loom.engine.readers import Reader, Tell
+from loom.backoff import Backoff
+from loom.engine.run.readers import Reader, Tell
 from loom.model import limits
 from loom.model.chunk import Page
 from loom.model.cursor import Cursor

@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from loom.engine.backoff import repeated
-from loom.engine.failure import line_of
+from loom.backoff import repeated
 from loom.model import limits
 from loom.model.chunk import Message, Page
 from loom.model.cursor import Cursor
@@ -19,6 +18,7 @@ from loom.model.errors import InvalidInput, LogNotFound, OutcomeUnknown, Unavail
 from loom.model.ports import Take
 from loom.model.run import DECLARABLE, ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
 from loom.wire.data import encode_value
+from loom.wire.failure import line_of
 from loom.wire.json import check_depth, check_size, encode
 from loom.wire.views import (
     ActorList,

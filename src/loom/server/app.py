@@ -11,17 +11,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from loom.model.errors import UsageError
 from loom.model.ports import Transport
 
-from .actors import Actors
-from .answers import empty, error_answer
-from .completions import Completions
-from .connection import hold
-from .operations import Operation, endpoints_of, fit
-from .probes import Probes
-from .queue import Work
-from .requests import CALLER, ClientGone
-from .runs import Runs
-from .security import LOOPBACK_HOSTS, Admission, Guard
-from .streams import Streams, Times
+from .http.answers import empty, error_answer
+from .http.connection import hold
+from .http.requests import CALLER, ClientGone
+from .http.security import LOOPBACK_HOSTS, Admission, Guard
+from .routes.actors import Actors
+from .routes.completions import Completions
+from .routes.operations import Operation, endpoints_of, fit
+from .routes.probes import Probes
+from .routes.queue import Work
+from .routes.runs import Runs
+from .stream.streams import Streams, Times
 
 __all__ = ["Gateway", "Lifespan", "Times", "create_app"]
 

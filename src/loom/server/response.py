@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from loom.engine.run import OwnedRun, Run
+from loom.engine.follow.run import OwnedRun, Run
 from loom.model import limits
 from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed, LoomError, RemoteProtocolError, Unauthorized, Unavailable, UsageError
@@ -21,12 +21,12 @@ from loom.model.numbers import seconds
 from loom.model.text import escaped
 from loom.wire.sse import bookmark
 
-from .answers import empty, error_answer
-from .events import BEGINNING, EVENT_HEADERS, EventStream, Viewing, open_events, parting
-from .hosts import told_to_stop
-from .operations import answer_of, fit
-from .requests import check_accepts_events, header, resume_at
-from .streams import Streams, Times
+from .http.answers import empty, error_answer
+from .http.hosts import told_to_stop
+from .http.requests import check_accepts_events, header, resume_at
+from .routes.operations import answer_of, fit
+from .stream.events import BEGINNING, EVENT_HEADERS, EventStream, Viewing, open_events, parting
+from .stream.streams import Streams, Times
 
 __all__ = ["EventSourceResponse", "error_response"]
 

@@ -14,10 +14,10 @@ import uvicorn
 from loom.model import limits
 from loom.tasks import cancel_and_wait, spawn, wait_out
 
-from .address import Address, adopt, listen
 from .app import Gateway
-from .connections import Connections
-from .protocol import BoundedProtocol
+from .http.address import Address, adopt, listen
+from .http.connections import Connections
+from .http.protocol import BoundedProtocol
 
 __all__ = ["serving"]
 

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 
 from loom.app import App
 from loom.connect import connect
-from loom.engine.client import Client
+from loom.engine.follow.client import Client
 
 __all__ = ["client"]
 

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from loom.engine.context import Context
-from loom.engine.writer import encode_chunk
+from loom.engine.declare.context import Context
+from loom.engine.run.writer import encode_chunk
 from loom.model.ai import AI
 from loom.model.chunk import Chunk, Message, Progress
 from loom.model.errors import LocalProtocolError

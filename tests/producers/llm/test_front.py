@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loom.engine.usage import Meter, metered
+from loom.engine.run.usage import Meter, metered
 from loom.model.errors import UsageError
 from loom.model.parts import FinishReasonPart, TextPart, ToolSpec, Usage, UsagePart
 from loom.testing import FakeAI

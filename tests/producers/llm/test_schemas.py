@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from pydantic import BaseModel
 
-from loom.engine.schemas import schema_of
+from loom.engine.declare.schemas import schema_of
 from loom.producers.llm.schemas import object_schema, strict_schema
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 import loom
-from loom.engine.backoff import Backoff
-from loom.engine.transport import StoreTransport
-from loom.engine.worker import Worker
+from loom.backoff import Backoff
+from loom.engine.follow.transport import StoreTransport
+from loom.engine.run.worker import Worker
 from loom.model import limits
 from loom.model.errors import OutcomeUnknown
 from loom.model.run import PUBLISHED, Meta
-from loom.server.address import Address
 from loom.server.app import create_app
+from loom.server.http.address import Address
 from loom.server.serve import serving
 from loom.stores.redis import RedisStore, parse_url
 from loom.stores.redis.keys import Keys

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import loom
-from loom.engine.worker import Worker
+from loom.engine.run.worker import Worker
 from loom.model import limits
 from loom.model.errors import Damaged, LogNotFound
 from loom.model.ports import Notice

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from loom.model.run import inbox_of
+from loom.stores.redis.client.slots import slot_of
 from loom.stores.redis.keys import Keys
-from loom.stores.redis.slots import slot_of
 
 
 def test_a_run_s_keys_lie_in_one_slot_and_the_queue_s_in_one() -> None:

@@ -12,8 +12,8 @@ from loom.model import limits
 from loom.model.errors import Unavailable
 from loom.model.run import Claim, Meta
 from loom.stores.redis import RedisStore, parse_url
+from loom.stores.redis.client.link import Reply
 from loom.stores.redis.keys import Keys
-from loom.stores.redis.link import Reply
 from loom.stores.redis.lookout import Lookout
 from loom.tasks import cancel_and_wait, spawn
 from loom.testing.clock import ManualClock

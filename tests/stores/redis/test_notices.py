@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from loom.engine.hub import Hub
+from loom.engine.follow.hub import Hub
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk
 from loom.model.ports import Notice

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from loom.engine.hub import Hub
+from loom.engine.follow.hub import Hub
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import LoomError, StoreFull, Unavailable
 from loom.model.run import Claim, Meta
 from loom.stores.redis import RedisStore, parse_url
-from loom.stores.redis.functions import NAME
+from loom.stores.redis.client.functions import NAME
 from loom.tasks import spawn
 from loom.testing.author import Author, read_all
 from tests.faults.proxy import Proxy, proxy_before

@@ -7,15 +7,15 @@ import gc
 
 import pytest
 
-from loom.engine.backoff import Backoff
-from loom.engine.hub import Hub
+from loom.backoff import Backoff
+from loom.engine.follow.hub import Hub
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import CursorExpired, ErrorInfo, LogError, OutcomeUnknown, StoreFull, Unavailable
 from loom.model.run import Meta
 from loom.stores.redis import RedisStore, parse_url
+from loom.stores.redis.client.slots import slot_of
 from loom.stores.redis.keys import Keys
-from loom.stores.redis.slots import slot_of
 from loom.tasks import spawn
 from loom.testing.author import Author, read_all
 from loom.testing.conformance.kit import Told

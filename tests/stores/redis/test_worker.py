@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 import loom
-from loom.engine.worker import Worker
+from loom.engine.run.worker import Worker
 from loom.stores.redis import RedisStore, parse_url
 from loom.testing.author import read_all
 from loom.wire.json import decode_chunk

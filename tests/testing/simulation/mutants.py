@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 from msgspec.structs import replace
 
-from loom.engine.hub import Feed
-from loom.engine.inbox import Inbox
-from loom.engine.worker import Worker
-from loom.engine.writer import Writer
+from loom.engine.follow.hub import Feed
+from loom.engine.run.inbox import Inbox
+from loom.engine.run.worker import Worker
+from loom.engine.run.writer import Writer
 from loom.model import limits
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor

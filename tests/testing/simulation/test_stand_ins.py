@@ -7,7 +7,8 @@ import random
 import time
 import uuid
 
-from loom.engine import client, worker
+from loom.engine.follow import client
+from loom.engine.run import worker
 from loom.testing.simulation.stand_ins import EPOCH, stand_ins
 
 

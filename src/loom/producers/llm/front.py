@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar, Unpack, overload
 
-from loom.engine.usage import Meter, current_meter
+from loom.engine.run.usage import Meter, current_meter
 from loom.model import limits
 from loom.model.ai import AI, Asking
 from loom.model.errors import LimitExceeded, UsageError

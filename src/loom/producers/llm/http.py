@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol, TypedDict
 
 import httpx2
 
-from loom.engine.backoff import repeated
+from loom.backoff import repeated
 from loom.model import limits
 from loom.model.errors import (
     HandleClosed,

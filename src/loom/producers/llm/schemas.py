@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from loom.engine.schemas import fields_schema, schema_of
+from loom.engine.declare.schemas import fields_schema, schema_of
 from loom.wire.json import encode
 
 __all__ = ["ANSWER", "ANSWER_DESCRIPTION", "OutputMode", "object_schema", "schema_in_words", "strict_schema"]

@@ -15,9 +15,8 @@ from typing import Any
 
 import msgspec
 
-from loom.engine.failure import info_of
-from loom.engine.schemas import schema_of
-from loom.engine.signature import make_producer
+from loom.engine.declare.schemas import schema_of
+from loom.engine.declare.signature import make_producer
 from loom.model import limits
 from loom.model.errors import InvalidInput, LimitExceeded, RemoteProtocolError, UsageError
 from loom.model.parts import (
@@ -32,6 +31,7 @@ from loom.model.parts import (
 )
 from loom.tasks import cancel_and_wait, spawn, wait_out
 from loom.wire import json
+from loom.wire.failure import info_of
 
 from .ask import Ask
 from .calls import CUT_SHORT

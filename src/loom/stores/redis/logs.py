@@ -23,11 +23,11 @@ from loom.stores.positions import is_forgotten, too_many_readers
 from loom.stores.stored import check_whole, split
 from loom.wire.json import check_size, encode, ending_of
 
+from .client.link import Reply
+from .client.replies import Refused
+from .client.servers import Servers
 from .keys import Keys
-from .link import Reply
-from .replies import Refused
 from .rows import LISTED, batches_of, epochs_of, head_of, number_of
-from .servers import Servers
 
 __all__ = ["Logs"]
 

@@ -9,7 +9,7 @@ from math import inf
 from loom.model import limits
 from loom.tasks import TaskSet
 
-from .link import Reply
+from .client.link import Reply
 from .standing import Standing, Stood
 
 __all__ = ["Lookout"]

@@ -20,11 +20,11 @@ from loom.stores.stored import has_its_lines
 from loom.stores.watchers import Watchers
 from loom.tasks import TaskSet
 
-from .address import Host
-from .ear import Ear
+from .client.address import Host
+from .client.ear import Ear
+from .client.link import Reply
+from .client.servers import Servers
 from .keys import Keys
-from .link import Reply
-from .servers import Servers
 
 __all__ = ["Notices"]
 

@@ -21,12 +21,12 @@ from loom.stores.stored import FAULTS, join, split
 from loom.stores.watchers import pause
 from loom.wire.json import encode
 
+from .client.link import Reply
+from .client.replies import Refused
+from .client.servers import Servers
 from .keys import Keys
-from .link import Reply
 from .lookout import Lookout
 from .notices import Notices
-from .replies import Refused
-from .servers import Servers
 from .standing import Standing
 
 __all__ = ["Queue"]

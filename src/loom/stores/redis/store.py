@@ -15,12 +15,12 @@ from loom.model.ports import Durability, Fence, Notify, Survey, Swept, Unwatch
 from loom.model.run import Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo
 from loom.stores.watchers import pause
 
-from .address import Address
+from .client.address import Address
+from .client.servers import Servers
 from .keys import Keys
 from .logs import Logs
 from .notices import Notices
 from .queue import Queue
-from .servers import Servers
 from .survey import survey
 from .sweep import Sweeper
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from loom.model.ports import Durability, Survey
 
-from .servers import Servers
+from .client.servers import Servers
 
 __all__ = ["cautions_of", "survey"]
 

@@ -10,10 +10,10 @@ from loom.model import limits
 from loom.model.errors import Conflict, Damaged, Fenced, LogEnded, LogNotFound, LoomError
 from loom.model.ports import Swept
 
+from .client.servers import Servers
 from .keys import Keys
 from .logs import Logs
 from .queue import Queue
-from .servers import Servers
 
 __all__ = ["Sweeper"]
 

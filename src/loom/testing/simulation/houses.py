@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from loom.app import App
-from loom.engine.client import Client
-from loom.engine.transport import StoreTransport
-from loom.engine.worker import Worker
+from loom.engine.follow.client import Client
+from loom.engine.follow.transport import StoreTransport
+from loom.engine.run.worker import Worker
 from loom.model.errors import Unavailable
 from loom.tasks import cancel_and_wait
 

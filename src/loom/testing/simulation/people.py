@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, NamedTuple, cast
 
-from loom.engine.client import Client
+from loom.engine.follow.client import Client
 from loom.model.chunk import Page
 from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed, LoomError, RemoteProtocolError

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from loom.app import App
-from loom.engine.context import Context
-from loom.engine.options import Retry
+from loom.engine.declare.context import Context
+from loom.engine.declare.options import Retry
 from loom.model.chunk import Progress
 
 from .simulate import Runs

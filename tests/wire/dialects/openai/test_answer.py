@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from loom.engine.writer import encode_chunk
+from loom.engine.run.writer import encode_chunk
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import ErrorInfo, RemoteProtocolError, RunFailed

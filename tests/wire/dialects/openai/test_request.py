@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 import loom
-from loom.engine.signature import make_producer
+from loom.engine.declare.signature import make_producer
 from loom.model.errors import InvalidInput, RemoteProtocolError
 from loom.wire.dialects.openai import ChatBody, ProviderChatBody, read_request
 from loom.wire.json import encode

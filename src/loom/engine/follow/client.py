@@ -1,0 +1,321 @@
+"""The client: what starts, follows, feeds and cancels runs. One contract, over a store or through a server."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from datetime import timedelta
+from typing import Any, ParamSpec, Self, TypeVar, overload
+
+import msgspec
+from msgspec.structs import replace
+
+from loom.engine.declare.inputs import encode_input
+from loom.engine.declare.options import Options, check_keep, check_lease, check_retention
+from loom.engine.declare.producer import Bound, Producer, Startable
+from loom.engine.run.publisher import Publisher
+from loom.model import limits
+from loom.model.errors import InvalidInput, UsageError, closed
+from loom.model.keep import Keep
+from loom.model.numbers import is_number, seconds
+from loom.model.ports import Transport
+from loom.model.priority import check_priority
+from loom.model.run import DECLARABLE, PUBLISHED, ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
+
+from .consumer import Consumer
+from .run import OwnedRun, Run
+from .transport import StoreTransport
+from .unserved import UnservedQueues
+
+__all__ = ["Client", "new_id"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R")
+
+_OPTIONS = frozenset(Options.__struct_fields__)
+
+
+class Client:
+    """Starts, follows, feeds and cancels runs. Made by `loom.connect`; usable until that block is left.
+
+    A producer is given as the registered function (typed through; its arguments are checked and its declared options
+    known, with or without an `app`) or by name (then one argument is the input, keywords are its fields). Keywords `id
+    key queue timeout idle_timeout ahead priority delay retention` are options: they win over what the actor declares,
+    also with its default as value, and None lifts a declared one. By name, what neither says is the server's or the
+    app's to fill in; a store's client without an `app` takes the defaults, and the run's `Meta.assumed` names them.
+    Every method may raise `Unavailable`; starting raises `UnknownProducer`,
+    `InvalidInput` (naming the field; nothing ran), and `Conflict` when `id` is taken by another request.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._unserved = UnservedQueues(transport)
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Client on {self._transport!r}{' (closed)' if self._closed else ''}>"
+
+    @property
+    def transport(self) -> Transport:
+        """How runs are reached: for who serves them on."""
+        return self._transport
+
+    @overload
+    async def start(
+        self, producer: Startable[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Run[T, Any]: ...
+    @overload
+    async def start(
+        self,
+        producer: Startable[P, Coroutine[Any, Any, R]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Run[Any, R]: ...
+    @overload
+    async def start(self, producer: Startable[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs) -> Run[T, Any]: ...
+    @overload
+    async def start(self, producer: Startable[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[Any, R]: ...
+    @overload
+    async def start(self, producer: str | type[Any], *args: Any, **kwargs: Any) -> Run[Any, Any]: ...
+    async def start(self, producer: Any, *args: Any, **kwargs: Any) -> Run[Any, Any]:
+        """Start a detached run: it goes on without us. Durable when this returns.
+
+        With an `id`, starting again the same is starting once. Raises `OutcomeUnknown` when a store's replicas did not
+        confirm it; the run that may be there is its ``details["run"]``.
+        """
+        return await self._begin(_Request(producer, args, kwargs), None)
+
+    @overload
+    def stream(
+        self, producer: Startable[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> OwnedRun[T, Any]: ...
+    @overload
+    def stream(
+        self,
+        producer: Startable[P, Coroutine[Any, Any, R]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> OwnedRun[Any, R]: ...
+    @overload
+    def stream(self, producer: Startable[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs) -> OwnedRun[T, Any]: ...
+    @overload
+    def stream(self, producer: Startable[P, R], *args: P.args, **kwargs: P.kwargs) -> OwnedRun[Any, R]: ...
+    @overload
+    def stream(self, producer: str | type[Any], *args: Any, **kwargs: Any) -> OwnedRun[Any, Any]: ...
+    def stream(self, producer: Any, *args: Any, **kwargs: Any) -> OwnedRun[Any, Any]:
+        """Start an owned run: ``async with client.stream(chat, "hi") as run``; leaving the block cancels it."""
+        request = _Request(producer, args, kwargs)
+
+        async def begin(lease: float) -> Run[Any, Any]:
+            return await self._begin(request, lease)
+
+        return OwnedRun(begin, self._transport)
+
+    @overload
+    async def execute(
+        self,
+        producer: Startable[P, AsyncIterator[str]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> str: ...
+    @overload
+    async def execute(self, producer: Startable[P, AsyncIterator[T]], *args: P.args, **kwargs: P.kwargs) -> Any: ...
+    @overload
+    async def execute(
+        self,
+        producer: Startable[P, Coroutine[Any, Any, R]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R: ...
+    @overload
+    async def execute(self, producer: Startable[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs) -> Any: ...
+    @overload
+    async def execute(self, producer: Startable[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def execute(self, producer: str | type[Any], *args: Any, **kwargs: Any) -> Any: ...
+    async def execute(self, producer: Any, *args: Any, **kwargs: Any) -> Any:
+        """Start, wait, result in one; owned: cancelling this call cancels the run. Raises as `Run.result`."""
+        async with self.stream(producer, *args, **kwargs) as run:
+            return await run.result()
+
+    def run(self, id: str) -> Run[Any, Any]:
+        """A handle on any run, by id. No I/O: whether it exists shows when it is used."""
+        self._check_open()
+        return Run(self._transport, check_id(id))
+
+    async def retry(self, run: str, *, id: str | None = None) -> Run[Any, Any]:
+        """Start an ended run anew, be it a dead letter: a new, detached run of the same actor, input, key, queue and
+        options, whose `Meta.retry_of` names the old one. With an `id`, retrying again is retrying once.
+
+        Raises `Conflict` for a run that has not ended, `LogNotFound` for one that is not there (any more).
+        """
+        self._check_open()
+        head = await self._transport.retry(check_id(run), id=new_id() if id is None else check_id(id))
+        return Run(self._transport, head.meta.run)
+
+    async def entries(self, *, queue: str | None = None, place: Place | None = None, limit: int = 100) -> list[Entry]:
+        """Open runs as the queue holds them, in the order of putting; delayed starts last."""
+        self._check_open()
+        return await self._transport.entries(queue=queue, place=place, limit=limit)
+
+    async def workers(self) -> list[WorkerInfo]:
+        """The workers that told of themselves within the last `limits.WORKER_SEEN` seconds, by name."""
+        self._check_open()
+        return await self._transport.workers()
+
+    async def ask_to_drain(self, worker: str) -> None:
+        """Let a worker, by name, take nothing new and finish or hand over what it drives, within seconds.
+
+        Raises `UsageError` (``unknown_worker``) for one that `workers` does not name."""
+        self._check_open()
+        await self._transport.ask_to_drain(worker)
+
+    def publisher(
+        self,
+        id: str | None = None,
+        *,
+        actor: str = "publisher",
+        lease: float | timedelta = limits.PUBLISHER_LEASE,
+        retention: float | timedelta | None = None,
+        keep: Keep | None = None,
+        restart: bool = False,
+    ) -> Publisher:
+        """A run that the code in its block writes: ``async with client.publisher("job-7") as pub``. No I/O yet.
+
+        `id`: which run (default: a new one); opening one that was left unfinished goes on with it, or with `restart`
+        takes back what was said. `actor`: what it is listed under. `lease`: seconds without a sign of life after which
+        it ends with `run_lost`. `retention`: seconds that it is kept after its end. `keep`: how much of it is kept
+        while it goes on. Raises `UsageError` for a server's client: publishing needs a store.
+        """
+        self._check_open()
+        transport = self._transport
+        if not isinstance(transport, StoreTransport):
+            raise UsageError("publishing needs a store (as sqlite:///runs.db): a server's clients start actors")
+        check_retention(retention)
+        check_keep(keep)
+        span = seconds(lease) or 0.0
+        check_lease(span)
+        meta = Meta(
+            run=check_id(id) if id is not None else new_id(),
+            actor=check_id(actor, "actor"),
+            queue=PUBLISHED,
+            created=time.time(),
+            retention=seconds(retention),
+        )
+        return Publisher(lambda: transport.store, meta, lease=span, keep=keep, restart=restart)
+
+    @property
+    def consumer(self) -> Consumer:
+        """Reads runs by id, also such as are still to come."""
+        self._check_open()
+        return Consumer(self._transport)
+
+    async def runs(
+        self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
+    ) -> list[Head]:
+        """Runs, newest first; `before`: those older than that run."""
+        self._check_open()
+        return await self._transport.heads(limit=limit, before=before, state=state, actor=actor)
+
+    async def actors(self) -> list[ActorInfo]:
+        """What can be started here."""
+        self._check_open()
+        return await self._transport.actors()
+
+    async def _begin(self, request: _Request, owner_lease: float | None) -> Run[Any, Any]:
+        self._check_open()
+        self._transport.check_loop()
+        meta = replace(request.meta(), owner_lease=owner_lease)
+        await self._transport.start(meta)
+        self._unserved.started(meta)
+        producer = request.producer
+        if producer is None:
+            return Run(self._transport, meta.run)
+        return Run(self._transport, meta.run, yields=producer.yields, returns=producer.returns)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise closed()
+
+    async def aclose(self) -> None:
+        """Let go of the transport. Runs that are under way stay so."""
+        self._transport.check_loop()
+        self._closed = True
+        try:
+            await self._unserved.aclose()
+        finally:
+            await self._transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        self._transport.check_loop()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+
+class _Request:
+    """What to start: a producer or a name, arguments, options."""
+
+    def __init__(self, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        bound = what.options if isinstance(what, Bound) else Options()
+        producer = what.producer if isinstance(what, Bound) else what
+        if not isinstance(producer, (Producer, str)):
+            raise UsageError(f"not a registered producer: {what!r} (decorate it with @app.actor, or give its name)")
+        named = set() if isinstance(producer, str) else producer.inputs.names
+        given = Options(**{name: kwargs.pop(name) for name in (_OPTIONS - named) & kwargs.keys()})
+        self.producer: Producer[..., Any] | None = None
+        if isinstance(producer, str):
+            self.name = producer
+            self.input = _plain_input(args, kwargs)
+            self.options = given
+            self.assumed = tuple(name for name in DECLARABLE if name not in given.given())
+        else:
+            self.producer = producer
+            self.name = producer.name
+            self.input = producer.inputs.bind(args, kwargs)
+            self.options = given.over(bound).over(producer.options)
+            self.assumed = ()
+
+    def meta(self) -> Meta:
+        options = self.options.given()
+        id = options.get("id")
+        check_priority(options.get("priority", "normal"))
+        return Meta(
+            run=new_id() if id is None else check_id(id),
+            actor=check_id(self.name, "actor"),
+            input=self._encoded(),
+            key=options.get("key"),
+            not_before=_not_before(options.get("delay")),
+            assumed=self.assumed,
+            **self.options.of_run(),
+        )
+
+    def _encoded(self) -> msgspec.Raw:
+        """Checked here where the function is known: the transport may know neither it nor its server's."""
+        encoded = encode_input(self.input)
+        return encoded if self.producer is None else self.producer.inputs.settled(encoded)
+
+
+def _not_before(delay: float | None) -> float | None:
+    """Raises `InvalidInput` for what is no time to wait."""
+    if not delay:
+        return None
+    if not is_number(delay) or not 0 < delay <= limits.DELAY:
+        raise InvalidInput(
+            f"delay: {delay!r} is no number of seconds from 0 to {limits.DELAY:.0f}", details={"field": "delay"}
+        )
+    return time.time() + delay
+
+
+def _plain_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if len(args) > 1 or (args and kwargs):
+        raise UsageError("by name, give the input as one argument, or its fields as keywords")
+    return args[0] if args else kwargs or None
+
+
+def new_id() -> str:
+    """A run id nobody has used: time-ordered, so that stores keep neighbours together."""
+    return f"{time.time_ns() // 1_000_000:011x}{uuid.uuid4().hex[:16]}"

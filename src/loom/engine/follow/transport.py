@@ -1,0 +1,283 @@
+"""The transport of this process: a client's calls, made on a store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from math import inf
+from typing import Any
+
+from msgspec.structs import replace
+
+from loom.affinity import LoopAffinity
+from loom.engine.declare.producer import Producer
+from loom.engine.declare.registry import Registry
+from loom.engine.run.ending import error_chunk
+from loom.engine.run.watchman import Watchman
+from loom.model import limits
+from loom.model.chunk import CANCEL, Message, Page
+from loom.model.cursor import Cursor
+from loom.model.errors import (
+    Conflict,
+    ErrorInfo,
+    InvalidInput,
+    LogEnded,
+    LogNotFound,
+    OutcomeUnknown,
+    RemoteProtocolError,
+    StoreFull,
+    closed,
+)
+from loom.model.numbers import is_duration, is_whole
+from loom.model.ports import Store, Take
+from loom.model.priority import check_priority
+from loom.model.run import PRIVATE, PUBLISHED, ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
+from loom.tasks import cancel_and_wait, spawn
+from loom.wire.data import encode_data
+from loom.wire.failure import line_of
+from loom.wire.json import check_depth, check_size, encode
+
+from .hub import Hub
+
+__all__ = ["StoreTransport"]
+
+
+class StoreTransport:
+    """`Transport` over a store. With a `registry`, what is started is checked against it before anything is stored.
+
+    `served`: the queues of the only worker that can ever be on this store, if it is known that there can be no other;
+    starts in any other queue are refused then."""
+
+    def __init__(
+        self, store: Store, registry: Registry | None = None, *, served: Callable[[], Sequence[str]] | None = None
+    ) -> None:
+        self._store = store
+        self.hub = Hub(store)
+        self._registry = registry
+        self._served = served
+        self._closed = False
+        self._affinity = LoopAffinity()
+        self.check_loop = self._affinity.check
+        self._watching: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<StoreTransport on {type(self._store).__name__}>"
+
+    @property
+    def store(self) -> Store:
+        """Raises `HandleClosed` once this transport is closed, and `UsageError` in another event loop, as then
+        everything does that needs the store."""
+        if self._closed:
+            raise closed()
+        self.check_loop()
+        return self._store
+
+    async def start(self, meta: Meta) -> Head:
+        """Queue before log: a crash between the two leaves an entry whose claimer makes the log."""
+        producer = None if self._registry is None else self._registry.get(meta.actor)
+        meta = self._settled(self._with_defaults(meta, producer), producer)
+        return await self._started(meta, producer)
+
+    async def _started(self, meta: Meta, producer: Producer[..., Any] | None) -> Head:
+        self._check_served(meta.queue)
+        # An entry of a run that has ended is dropped by who claims it: nobody may for as long as its delay.
+        head = None if meta.not_before is None else await self._find(meta.run)
+        if head is None:
+            head = await self._stored(meta)
+        if not _same_request(head.meta, meta, producer):
+            raise Conflict(f"run {meta.run!r} was started with another actor, key or input", details={"run": meta.run})
+        return head
+
+    def _check_served(self, queue: str) -> None:
+        """Raises `InvalidInput` for a queue in which a run would wait for ever."""
+        if self._served is not None and queue not in (served := self._served()):
+            raise InvalidInput(
+                f"queue: no worker serves {queue!r}, and none can come: this store is one process's alone, and its"
+                f" worker serves {', '.join(served)}. Name the queue in that worker's queues",
+                details={"field": "queue"},
+            )
+
+    async def _stored(self, meta: Meta) -> Head:
+        try:
+            await self.store.put(meta)
+            return await self._created(meta)
+        except OutcomeUnknown as unknown:  # by its id it can be looked for, and started again
+            unknown.details = {"run": meta.run, **unknown.details}
+            raise
+
+    async def _created(self, meta: Meta) -> Head:
+        try:
+            return await self.store.create(meta)
+        except StoreFull:
+            found = await self._find(meta.run)  # a repeat, of a run that is there already, is not refused
+            if found is None:
+                await self.store.drop(meta.run)  # a start that was refused must not run after all
+                raise
+            return found
+
+    async def retry(self, run: str, *, id: str) -> Head:
+        ended = await self.store.head(run)
+        if ended.meta.published:
+            raise InvalidInput(f"run {run!r} was written by a publisher: there is no actor to start anew")
+        if not ended.ended:
+            raise Conflict(f"run {run!r} has not ended: cancel it first", details={"run": run})
+        old = ended.meta
+        private = old.queue.startswith(PRIVATE)
+        again = replace(
+            old,
+            run=check_id(id),
+            queue="default" if private else old.queue,
+            assumed=(*old.assumed, "queue") if private else old.assumed,
+            created=time.time(),
+            not_before=None,
+            owner_lease=None,
+            retry_of=run,
+        )
+        producer = None if self._registry is None else self._registry.get(again.actor)
+        head = await self._started(self._with_defaults(again, producer), producer)
+        if head.meta.retry_of != run:
+            raise Conflict(f"run {id!r} was started otherwise", details={"run": id})
+        return head
+
+    async def _find(self, run: str) -> Head | None:
+        try:
+            return await self.store.head(run)
+        except LogNotFound:
+            return None
+
+    @staticmethod
+    def _with_defaults(meta: Meta, producer: Producer[..., Any] | None) -> Meta:
+        """What the start leaves open, as the producer declares it; a server's callers start by name."""
+        meta = replace(meta, created=meta.created or time.time())
+        if producer is None or not meta.assumed:
+            return meta
+        declared = producer.options.of_run()
+        return replace(meta, assumed=(), **{name: declared[name] for name in meta.assumed if name in declared})
+
+    @staticmethod
+    def _settled(meta: Meta, producer: Producer[..., Any] | None) -> Meta:
+        """Checked, with its input in the one form in which the same start always has the same bytes."""
+        check_id(meta.run)
+        check_id(meta.queue, "queue")
+        check_priority(meta.priority)
+        if meta.key is not None:
+            check_id(meta.key, "key")
+        for field in ("timeout", "idle_timeout", "owner_lease"):
+            value = getattr(meta, field)
+            if value is not None and not is_duration(value):
+                raise InvalidInput(f"{field}: must be a number, more than 0, not {value!r}", details={"field": field})
+        if meta.ahead is not None and not is_whole(meta.ahead):
+            raise InvalidInput(
+                f"ahead: must be a whole number, more than 0, not {meta.ahead!r}", details={"field": "ahead"}
+            )
+        if meta.not_before is not None and not -inf < meta.not_before <= time.time() + limits.DELAY:
+            raise InvalidInput(f"not_before: no such time: {meta.not_before!r}", details={"field": "not_before"})
+        if meta.published:
+            raise InvalidInput(f"queue: {PUBLISHED!r} is reserved for publishers", details={"field": "queue"})
+        if meta.retention is not None and not is_duration(meta.retention, zero=True):
+            raise InvalidInput(
+                f"retention: must be seconds, 0 or more, not {meta.retention!r}", details={"field": "retention"}
+            )
+        check_size(bytes(meta.input), limits.INPUT_BYTES, "an input")
+        if producer is None:
+            check_id(meta.actor, "actor")
+            return meta
+        return replace(meta, input=producer.inputs.settled(meta.input))
+
+    async def head(self, run: str, *, full: bool = True) -> Head:
+        return await self.store.head(run, full=full)
+
+    async def heads(
+        self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
+    ) -> list[Head]:
+        return await self.store.heads(limit=min(limit, limits.LIST_LIMIT), before=before, state=state, actor=actor)
+
+    async def entries(self, *, queue: str | None = None, place: Place | None = None, limit: int = 100) -> list[Entry]:
+        return await self.store.entries(queue=queue, place=place, limit=min(limit, limits.LIST_LIMIT))
+
+    async def workers(self) -> list[WorkerInfo]:
+        return await self.store.workers()
+
+    async def ask_to_drain(self, worker: str) -> None:
+        await self.store.ask_to_drain(worker)
+
+    async def actors(self) -> list[ActorInfo]:
+        self.check_loop()
+        return [] if self._registry is None else sorted((p.info() for p in self._registry), key=lambda info: info.name)
+
+    def follow(
+        self, run: str, after: Cursor | None = None, *, attach: bool = True, take: Take | None = None
+    ) -> AsyncIterator[Page]:
+        self.check_loop()
+        self._watch()
+        return self.hub.follow(run, after, attach=attach, take=take)
+
+    async def read(self, run: str, after: Cursor | None, *, limit: int, wait: float) -> Page:
+        self._watch()
+        return await self.store.read(run, after, limit=min(limit, limits.READ_LIMIT), wait=wait)
+
+    async def send(self, run: str, message: Message[Any]) -> None:
+        if message.type == CANCEL:
+            await self.cancel(run)
+            return
+        await self._send(run, message)
+
+    async def _send(self, run: str, message: Message[Any]) -> None:
+        check_id(message.type, "type")
+        for field in ("id", "sender"):
+            check_id(getattr(message, field), field)
+        if message.sender == CANCEL and message.type != CANCEL:  # it would pass for the run's cancel, sent before
+            raise InvalidInput(f"sender: {CANCEL!r} is reserved", details={"field": "sender"})
+        stored = Message(message.type, message.data, message.sender, message.id, message.time or time.time())
+        try:
+            data = encode_data(stored)
+            check_depth(data)
+        except (TypeError, ValueError, RecursionError, RemoteProtocolError) as error:
+            raise InvalidInput(f"data: {error}", details={"field": "data"}) from None
+        except Exception as error:  # user code: a value's JSON form may raise anything
+            raise InvalidInput(f"data: {line_of(error)}", details={"field": "data"}) from error
+        check_size(data, limits.MESSAGE_BYTES, "a message")
+        await self.store.send(run, data, sender=message.sender, id=message.id)
+
+    async def cancel(self, run: str) -> None:
+        info = ErrorInfo("cancelled", "the run was cancelled before it began")
+        if await self.store.end_unstarted(run, encode(error_chunk(info))):
+            return
+        try:
+            await self._send(run, Message(CANCEL, sender=CANCEL, id=CANCEL))
+        except LogEnded:
+            return  # it ended by itself: there is nothing to cancel
+
+    async def touch(self, run: str) -> None:
+        await self.store.touch(run)
+
+    async def mark(self, run: str, reader: str, seq: int | None) -> None:
+        check_id(reader, "reader")
+        head = await self.store.head(run, full=False)
+        if head.meta.ahead is not None and not head.ended:
+            await self.store.mark(run, reader, seq)
+
+    async def aclose(self) -> None:
+        self.check_loop()
+        self._closed = True
+        try:
+            await self.hub.aclose()
+        finally:
+            if self._watching is not None:
+                await cancel_and_wait(self._watching)
+
+    def _watch(self) -> None:
+        """Somebody reads: he shall learn of a publisher that died, also where there is no worker."""
+        if self._watching is None and not self._closed:
+            watchman = Watchman(self._store, f"watchman-{uuid.uuid4().hex[:8]}")
+            self._watching = spawn(watchman.run(), "loom-watchman")
+
+
+def _same_request(there: Meta, asked: Meta, producer: Producer[..., Any] | None) -> bool:
+    """Also when the inputs mean the same in other words, or one was stored by who did not know the producer."""
+    if there.same_request(asked):
+        return True
+    same_but_input = there.same_request(replace(asked, input=there.input))
+    return same_but_input and producer is not None and producer.inputs.same(there.input, asked.input)

@@ -1,0 +1,1 @@
+"""What drives a run: a worker claims it, a runner tries it, a writer writes its log."""

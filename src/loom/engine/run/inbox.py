@@ -1,0 +1,91 @@
+"""What a running run is told: its inbox, read from the start by each attempt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from loom.backoff import Backoff
+from loom.model.chunk import CANCEL, Message, Page
+from loom.model.cursor import Cursor
+from loom.model.errors import Damaged, RemoteProtocolError
+from loom.model.ports import Logs, Notice
+from loom.model.run import inbox_of
+from loom.wire.json import decode_message
+
+__all__ = ["Inbox"]
+
+
+class Inbox:
+    """Reads a run's inbox as it grows: cancels call `on_cancel`, everything else waits for `receive`."""
+
+    def __init__(self, logs: Logs, run: str, on_cancel: Callable[[], None]) -> None:
+        self._logs = logs
+        self._log = inbox_of(run)
+        self._on_cancel = on_cancel
+        self._messages: list[Message[Any]] = []
+        self._left: deque[Message[Any]] = deque()
+        self._after: Cursor | None = None
+        self._news = asyncio.Event()
+        self._arrived = asyncio.Condition()
+
+    async def follow(self) -> None:
+        """Read for ever; the owner cancels it. Raises `LogNotFound` when the run was dropped."""
+        unwatch = self._logs.watch(self._log, self._notice)
+        backoff = Backoff.of_store()
+        try:
+            while True:
+                self._news.clear()
+                if await backoff.attempt(self.read):
+                    await self._news.wait()
+        finally:
+            unwatch()
+
+    async def read(self) -> bool:
+        """Take one page; whether it reached the end of what is there. Raises `Damaged`."""
+        page = await self._logs.read(self._log, self._after)
+        messages = _decoded(page)
+        self._after = page.cursor
+        for message in messages:
+            if message.type == CANCEL:
+                self._on_cancel()
+            else:
+                self._messages.append(message)
+                self._left.append(message)
+        if page.batches:
+            async with self._arrived:
+                self._arrived.notify_all()
+        return page.caught_up
+
+    def rewind(self) -> None:
+        """A new attempt begins: it gets every message anew."""
+        self._left = deque(self._messages)
+
+    async def receive(self, type: str | None) -> Message[Any]:
+        """The first message (of `type`) that this attempt has not taken yet, waiting for it."""
+        async with self._arrived:
+            while (message := self._take(type)) is None:
+                await self._arrived.wait()
+            return message
+
+    def _take(self, type: str | None) -> Message[Any] | None:
+        for index, message in enumerate(self._left):
+            if type is None or message.type == type:
+                del self._left[index]
+                return message
+        return None
+
+    def _notice(self, notice: Notice) -> None:
+        self._news.set()
+
+
+def _decoded(page: Page) -> list[Message[Any]]:
+    messages = []
+    for cursor, line in page.lines():
+        try:
+            messages.append(decode_message(line))
+        except RemoteProtocolError as error:
+            raise Damaged(f"the inbox cannot be read: {error}", details={"seq": cursor.seq}) from None
+    return messages

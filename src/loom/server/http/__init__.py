@@ -1,0 +1,1 @@
+"""HTTP itself: connections, requests within bounds, answers, security. Knows no run."""

@@ -1,0 +1,1 @@
+"""The operations: one table, and a module for each group of them."""

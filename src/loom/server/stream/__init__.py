@@ -1,0 +1,1 @@
+"""Event streams: frames, and who reads them. The hot path."""

@@ -1,0 +1,1 @@
+"""The connection to Redis: addresses, servers, topologies, subscriptions. Knows no log."""
