@@ -19,7 +19,6 @@ from loom.connect import open_store
 from loom.engine.follow.client import Client
 from loom.engine.follow.transport import StoreTransport
 from loom.engine.run.worker import Worker
-from loom.model import limits
 from loom.model.grammar import State
 from loom.model.ports import Notice, Store
 from loom.server.app import create_app
@@ -370,7 +369,7 @@ async def test_log_trimmed_below_the_cursor_or_dropped(store: Store, how: str) -
 
 async def test_store_unreachable_while_running(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers wait and resume; a worker stops at the end of its lease and writes nothing after."""
-    monkeypatch.setattr(limits, "CLAIM_WAIT", LEASE / 5)
+    monkeypatch.setattr("loom.engine.run.worker.CLAIM_WAIT", LEASE / 5)
     mine, theirs = FaultStore(store), FaultStore(store)
     loop = asyncio.get_running_loop()
     async with a_client(theirs) as client, a_worker(mine) as worker, reading(client, "continue") as reader:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 import loom
-from loom.model import limits
 from loom.model.errors import Conflict, LogNotFound, UsageError
 
 from .places import Connected, ConnectedSync
@@ -193,7 +192,7 @@ async def test_any_run_that_has_ended_is_retried_and_no_other(connected: Connect
 async def test_workers_are_told_of_and_drain_when_they_are_asked(
     connected: Connected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "ATTEND_EVERY", 0.02)
+    monkeypatch.setattr("loom.engine.run.worker.ATTEND_EVERY", 0.02)
     busy = Busy()
     async with connected(busy.app) as client:
         async with asyncio.timeout(20):

@@ -31,7 +31,9 @@ from loom.backoff import repeated
 from loom.engine.declare.registry import Registry
 from loom.engine.follow.client import Client
 from loom.engine.follow.transport import StoreTransport
-from loom.engine.run.worker import Worker
+from loom.engine.run import worker as worker_module
+from loom.engine.run.worker import ATTEND_EVERY, Worker
+from loom.engine.run.writer import BATCH_BYTES
 from loom.model import limits
 from loom.model.chunk import CANCEL, Message
 from loom.model.errors import Fenced, StoreFull, Unauthorized
@@ -130,7 +132,7 @@ async def flood(ctx: loom.Context) -> AsyncIterator[object]:
     for n in range(2 * limits.YIELD_EVERY):
         yield n
     for _ in range(10):
-        yield "x" * (limits.BATCH_BYTES // 3)
+        yield "x" * (BATCH_BYTES // 3)
     if ctx.attempt == 1:
         raise OSError("once")
 
@@ -408,7 +410,7 @@ async def keeper(client: Client, actor: Any) -> None:
     await asyncio.sleep(0.5)
     for info in await client.workers():
         await client.ask_to_drain(info.name)
-    await asyncio.sleep(limits.ATTEND_EVERY)
+    await asyncio.sleep(ATTEND_EVERY)
 
 
 async def crowd(client: Client, actor: Any) -> None:
@@ -469,7 +471,7 @@ async def _publish(client: Client) -> None:
             await pub.publish(n)
             await pub.flush()
         for _ in range(10):
-            await pub.publish("x" * (limits.BATCH_BYTES // 3))
+            await pub.publish("x" * (BATCH_BYTES // 3))
         await asyncio.sleep(5.0)
         await pub.complete("done")
 
@@ -759,7 +761,7 @@ class Scene:
             for head in heads:
                 if not head.ended:  # whoever was to tell or to cancel it may have been cancelled before
                     await self._rescue(head.meta.run, cancel=self.play.actor is fails)
-            await asyncio.sleep(limits.CLAIM_WAIT / 5)
+            await asyncio.sleep(worker_module.CLAIM_WAIT / 5)
         for head in heads:
             assert head.first > 1 or grammatical(await chunks_in(self.truth, head.meta.run)) is State.ENDED
             assert head.state in self.play.ends
@@ -894,15 +896,15 @@ def test_cancelled_at_each_await_on_sqlite(
     virtual_time: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, play: Play
 ) -> None:
     """In real time: whether a cancelled call was carried out is up to the store's thread."""
-    monkeypatch.setattr(limits, "CLAIM_WAIT", 0.02)
+    monkeypatch.setattr("loom.engine.run.worker.CLAIM_WAIT", 0.02)
     assert given_at_each_await(virtual_time, in_files(tmp_path), play)
 
 
 def _all_of(clock: Clock, monkeypatch: pytest.MonkeyPatch, play: Play) -> set[Place]:
     with monkeypatch.context() as patch:
-        patch.setattr(limits, "RENEWED_AT_ONCE", 1)
+        patch.setattr("loom.engine.run.worker.RENEWED_AT_ONCE", 1)
         if not play.virtual:
-            patch.setattr(limits, "CLAIM_WAIT", 0.02)
+            patch.setattr("loom.engine.run.worker.CLAIM_WAIT", 0.02)
         return given_at_each_await(clock, in_memory(clock), play)
 
 

@@ -16,7 +16,7 @@ from loom.engine.follow.transport import StoreTransport
 from loom.engine.run.worker import Worker
 from loom.model import limits
 from loom.model.chunk import Chunk
-from loom.remote.http import HttpTransport, Patience
+from loom.remote.http import CALL_ATTEMPTS, HttpTransport, Patience
 from loom.server.app import create_app
 from loom.server.serve import serving
 from loom.stores.memory import MemoryStore
@@ -256,14 +256,14 @@ async def test_a_cancel_whose_reply_was_lost() -> None:
 
 
 async def test_calls_give_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CALL_BACKOFF", (0.001, 0.002))
+    monkeypatch.setattr("loom.remote.http.CALL_BACKOFF", (0.001, 0.002))
     async with world() as w:
         w.proxy.refuse = True
         for call in (lambda: w.far.start("count", n=1), w.far.runs, w.far.run("r").cancel, w.far.run("r").status):
             made = w.proxy.made
             with pytest.raises(loom.Unavailable):
                 await cast("Callable[[], Any]", call)()
-            assert w.proxy.made - made == limits.CALL_ATTEMPTS
+            assert w.proxy.made - made == CALL_ATTEMPTS
         w.proxy.refuse = False
         assert await w.far.runs() == []
 

@@ -10,7 +10,7 @@ import pytest
 
 from loom.model import limits
 from loom.model.errors import HandleClosed, LimitExceeded, Unavailable, UsageError
-from loom.remote.connections import Connections, Lifetime
+from loom.remote.connections import IDLE_CONNECTIONS, Connections, Lifetime
 from loom.tasks import spawn
 from loom.wire.headers import AHEAD, retry_after
 
@@ -169,7 +169,7 @@ async def test_who_is_slow_holds_up_nobody() -> None:
         assert server.open == 301
         for exchange in held:
             await exchange.aclose()
-        assert repr(connections).endswith(f"0 in use, {limits.IDLE_CONNECTIONS} idle>")
+        assert repr(connections).endswith(f"0 in use, {IDLE_CONNECTIONS} idle>")
         await connections.aclose()
 
 

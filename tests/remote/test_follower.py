@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from loom.model import limits
 from loom.model.chunk import Page
 from loom.model.cursor import Cursor
 from loom.model.errors import (
@@ -282,7 +281,7 @@ async def test_the_server_may_ask_for_a_longer_pause(what: str, caplog: pytest.L
 
 
 async def test_but_not_for_any_pause(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "RETRY_AFTER", 0.03)
+    monkeypatch.setattr("loom.remote.follower.RETRY_AFTER", 0.03)
     caplog.set_level(logging.INFO, "loom.client")
     async with scripted() as server:
         server.play(sized("503 Service Unavailable", b"", "Retry-After: 86400"))

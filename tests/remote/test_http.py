@@ -29,7 +29,7 @@ from loom.model.errors import (
     UnknownProducer,
 )
 from loom.model.run import Head, Meta
-from loom.remote.http import HttpTransport, Patience
+from loom.remote.http import CALL_ATTEMPTS, CALL_WITHIN, HttpTransport, Patience
 from loom.tasks import spawn
 from loom.wire.views import error_body, view_of
 from tests.server.harness import PATIENCE, rig
@@ -270,7 +270,7 @@ ANSWERS = {
 
 @pytest.fixture
 def quick_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CALL_BACKOFF", (0.001, 0.002))
+    monkeypatch.setattr("loom.remote.http.CALL_BACKOFF", (0.001, 0.002))
 
 
 def answer_to(call: str) -> Answer:
@@ -302,7 +302,7 @@ async def test_but_not_for_ever(call: str) -> None:
         async with transport_to(server.url) as transport:
             with pytest.raises(Unavailable, match="busy"):
                 await CALLS[call](transport)
-            assert len(server.asked) == limits.CALL_ATTEMPTS
+            assert len(server.asked) == CALL_ATTEMPTS
 
 
 @pytest.mark.usefixtures("quick_calls")
@@ -322,7 +322,7 @@ async def test_an_answer_that_drips_hangs_no_call() -> None:
         async with transport_to(server.url, patience=Patience(answer=0.1)) as transport, asyncio.timeout(10):
             with pytest.raises(Unavailable, match="in time"):
                 await transport.head("run")
-        assert len(server.asked) == limits.CALL_ATTEMPTS
+        assert len(server.asked) == CALL_ATTEMPTS
 
 
 @pytest.mark.usefixtures("quick_calls")
@@ -333,7 +333,7 @@ async def test_the_server_may_ask_for_a_pause_but_not_for_too_long_a_one() -> No
             began = asyncio.get_running_loop().time()
             await transport.actors()
             assert asyncio.get_running_loop().time() - began >= 0.05
-            server.play(unavailable({"retry_after": limits.CALL_WITHIN + 1}))
+            server.play(unavailable({"retry_after": CALL_WITHIN + 1}))
             with pytest.raises(Unavailable):
                 await transport.actors()
             assert len(server.asked) == 3
@@ -362,7 +362,7 @@ async def test_what_is_final_is_raised_at_once(what: str) -> None:
 
 async def test_calls_beyond_the_bound_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads that wait, and followers, are no calls: they hold up none."""
-    monkeypatch.setattr(limits, "CALLS", 3)
+    monkeypatch.setattr("loom.remote.http.CALLS", 3)
     async with rig() as r, transport_to(r.address.url) as transport:
         cursor = await r.begin()
         waiting = [spawn(transport.read("r", cursor, limit=1, wait=20.0), "test") for _ in range(5)]
@@ -378,7 +378,7 @@ async def test_calls_beyond_the_bound_wait_for_others(monkeypatch: pytest.Monkey
 
 
 async def test_no_more_calls_are_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CALLS", 3)
+    monkeypatch.setattr("loom.remote.http.CALLS", 3)
     async with scripted() as server:
         server.play(Answer(b"", "hold"))
         transport = HttpTransport(server.url)

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from loom.model import limits
 from loom.server.app import Gateway
 from loom.server.serve import serving
 
@@ -83,7 +82,7 @@ async def test_stopping_lets_requests_finish() -> None:
 
 
 async def test_stopping_does_not_wait_for_what_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SHUTDOWN", 0.1)
+    monkeypatch.setattr("loom.server.serve.SHUTDOWN", 0.1)
     async with contextlib.AsyncExitStack() as clients:
         async with rig() as r:
             reader, writer = await clients.enter_async_context(connection(r.address))

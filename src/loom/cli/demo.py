@@ -32,6 +32,9 @@ from .target import BUILT_IN, load_app
 
 __all__ = ["demo", "first_free"]
 
+DEMO_LEASE = 2.0
+"""In `loom demo`, whose process is killed for show: nobody wants to wait. A worker that hangs so long is fenced."""
+
 _HOST, _PORT = "127.0.0.1", 8700
 
 _PORTS = range(_PORT, _PORT + 10)
@@ -72,7 +75,7 @@ async def _demo(url: str, named: str | None, port: int | None, browse: bool, dri
 
     app = load_app(BUILT_IN)
     writer = await _writer()
-    driver = Driver(app, None, limits.CONCURRENCY, limits.DEMO_LEASE, limits.DRAIN)
+    driver = Driver(app, None, limits.CONCURRENCY, DEMO_LEASE, limits.DRAIN)
     async with open_store(url) as store, aclosing(StoreTransport(store, app.registry)) as transport:
         listener = first_free(_PORTS) if port is None else None
         again = _again(port if listener is None else listener.getsockname()[1], named, drives)

@@ -15,7 +15,6 @@ from loom.engine.follow.client import Client
 from loom.engine.follow.run import Run
 from loom.engine.follow.transport import StoreTransport
 from loom.engine.follow.unserved import unserved
-from loom.model import limits
 from loom.model.cursor import Cursor
 from loom.model.errors import LoomError, Unavailable, revive
 from loom.model.run import Head, RunState
@@ -34,6 +33,9 @@ from .tally import Tally, duration
 from .watch import Watch, watching
 
 __all__ = ["call", "cancel", "list_runs", "retry", "send", "show", "tail"]
+
+CANCEL_WAIT = 30.0
+"""How long `loom runs cancel` waits for the confirmation: longer than a producer that has to be abandoned."""
 
 T = TypeVar("T")
 
@@ -145,9 +147,7 @@ def cancel(
     run: RunId,
     /,
     *,
-    timeout: Annotated[
-        Seconds, Parameter(help="How long to wait for the confirmation; 0: not at all.")
-    ] = limits.CANCEL_WAIT,
+    timeout: Annotated[Seconds, Parameter(help="How long to wait for the confirmation; 0: not at all.")] = CANCEL_WAIT,
     where: Where | None = None,
 ) -> None:
     """End a run, and wait until it is really gone. Of an ended run it does nothing."""

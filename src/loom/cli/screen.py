@@ -18,7 +18,7 @@ __all__ = ["Screen"]
 ERASE_BELOW = "\x1b[J"
 MAKE_ROOM = "\x1bD\x1b[A"  # IND scrolls at the bottom and keeps the column; then up again (ECMA-48, 8.3.22)
 SAVE, RESTORE = "\x1b7", "\x1b8"
-TAB = 8
+_TAB = 8
 
 _PARTS = re.compile(r"[ \t]+|\n|[^ \t\n\u1100-\U0010ffff]+|.")
 """Blanks, line ends, words; and one by one what may be wide, before and behind which a line may break."""
@@ -66,7 +66,7 @@ class Screen:
         """Blanks that do not fit are left out: the line break stands for them."""
         begin = column = self._cells % columns
         for character in part:
-            column += TAB - column % TAB if character == "\t" else 1
+            column += _TAB - column % _TAB if character == "\t" else 1
         width = max(min(column, columns - 1) - begin, 0)
         self._put(" " * width, width)
 

@@ -26,6 +26,9 @@ from .places import make_private
 
 __all__ = ["Session", "end_orphans", "session"]
 
+DEAD_SESSIONS = 100
+"""Killed `loom actor run` commands whose queues the next one serves: none but in strange places."""
+
 _OPEN: tuple[RunState, ...] = ("running", "queued")
 
 
@@ -126,7 +129,7 @@ def _is_locked(path: Path) -> bool:
 
 def _dead_queues(folder: Path) -> Iterator[str]:
     """Queues whose claims may still be unsettled. Their marks go when no claim of theirs can matter any more."""
-    for path in sorted(folder.glob(f"{PRIVATE}*"))[: limits.DEAD_SESSIONS]:
+    for path in sorted(folder.glob(f"{PRIVATE}*"))[:DEAD_SESSIONS]:
         if not _is_locked(path):
             if time.time() - path.stat().st_mtime > limits.RETENTION:
                 path.unlink(missing_ok=True)

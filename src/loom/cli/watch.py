@@ -30,6 +30,9 @@ from .tally import Tally
 
 __all__ = ["Watch", "watching"]
 
+SCREEN_CHARACTERS = 64 << 10
+"""What may wait for a terminal or pipe that takes nothing; then the command reads no further."""
+
 
 class Watch:
     """One run, followed in front of somebody. Made by `watching`."""
@@ -105,7 +108,7 @@ class Watch:
             self._show.take(chunk, taken_back)
             self.cursor, self.last = chunk.cursor, chunk
             self._pump.nudge()
-            if len(self._show) > limits.SCREEN_CHARACTERS:
+            if len(self._show) > SCREEN_CHARACTERS:
                 await self._pump.settle()
 
     async def _note_unserved(self, run: Run[Any, Any]) -> None:

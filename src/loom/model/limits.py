@@ -1,4 +1,6 @@
-"""Every bound, with its reason. Nothing in Loom is unbounded.
+"""Bounds that a user can meet or that several modules share, with their reasons. Nothing in Loom is unbounded.
+
+A bound that one module uses stands there, as a constant with its reason.
 
 Sizes are bytes, times are seconds, unless the name says otherwise.
 """
@@ -15,19 +17,9 @@ CHUNK_BYTES = (1 << 20) - EVENT_FIELDS
 """One chunk's JSON, so that its event fits what clients take: 1 MiB (httpx2's `EventSource`). Larger things belong in
 files or object stores, with a chunk that names them."""
 
-BATCH_BYTES = 256 << 10
-"""The writer's pending batch: beyond it the producer waits. Large enough that a row's overhead vanishes."""
-
-BATCH_CHUNKS = 1024
-"""The same in chunks: what one append, one decode and one skip inside a batch may cost."""
-
 LOG_BYTES = 256 << 20
 """What one run may have said and kept: an actor that floods ends here, and not with a full disk. A million tokens are
 a fifth of it. Whoever means to say more says how much is kept (`Keep(bytes=...)`)."""
-
-HISTORY_BYTES = 64 << 20
-"""What the attempts of one worker hold in memory of what was said before them; the rest lies in temporary files. A
-hundred that continue at once may find 25 GB; but most find a few kB."""
 
 TRIM_PARTS = 8
 """A log with `keep` is trimmed by about an eighth of its bounds at a time: seldom, and never much beyond them."""
@@ -88,14 +80,8 @@ LEASE = 10.0
 LEAST_LEASE = 0.1
 """A shorter one lapses by itself whenever its holder's loop or the store is busy, and is renewed all the time."""
 
-DEMO_LEASE = 2.0
-"""In `loom demo`, whose process is killed for show: nobody wants to wait. A worker that hangs so long is fenced."""
-
 RENEW_FRACTION = 3
 """Leases are renewed every LEASE / 3: two renewals may be lost."""
-
-RENEWED_AT_ONCE = 100
-"""Claims that a worker renews by one call: half a millisecond of its loop and of a server's, in which no run speaks."""
 
 OWNER_LEASE = 10.0
 """An owned run is cancelled when its owner has not been heard of for this long."""
@@ -116,10 +102,6 @@ LEAVE = 1.0
 ABANDON_AFTER = 10.0
 """What does not stop within this time after a cancel is told as abandoned; its slot stays counted."""
 
-STOP_AT_ONCE = 0.1
-"""A sync producer whose time is over may stop by itself within this time, at its next yield. Nothing can interrupt it:
-what goes on is told as abandoned, and its slot stays counted."""
-
 WIND_UP = 1.0
 """At the end of a process or thread of ours, what is left of its loop gets this long, and then it is left behind."""
 
@@ -135,18 +117,8 @@ LONG_POLL = 30.0
 STALLED_VIEWER = 60.0
 """A connection that takes no byte for this long is closed; its viewer resumes from its cursor."""
 
-STOP_LOOK = 1.0
-"""How often an event stream in somebody else's app looks whether its server was told to stop: 60 us a look, the turn of
-the loop for it included."""
-
 LEAVE_GRACE = 10.0
 """A viewer of an owned endpoint may be away this long (a reconnect) before its run is cancelled."""
-
-LOOP_LAG = 1.0
-"""A worker whose event loop stood still for longer says so: something in it blocks."""
-
-CLAIM_WAIT = 5.0
-"""How long one claim call waits for a run before the worker looks around."""
 
 SWEEP_EVERY = 10.0
 """How often a worker looks for lapsed leases' leftovers and expired runs."""
@@ -168,39 +140,21 @@ WORKER_SEEN = 60.0
 SILENT_WORKERS = 100
 """That many of them one that attends forgets: more than ever fall silent between two beats, but few for the server."""
 
-ATTEND_EVERY = 5.0
-"""A worker tells of itself at least this often, and hears so soon that it was asked to drain."""
-
 UNSERVED_AFTER = 3.0
 """A run that waits for so long is looked at: does any worker serve its queue? Workers that start register at once."""
-
-UNSERVED_PAUSE = 60.0
-"""A client warns of a queue that no worker serves this often at most, however many runs it starts in it."""
 
 STRANGER_WAIT = 60.0
 """For so long a worker leaves the runs of an actor that no worker knows: while a release is rolled out, gateways that
 have the new actor may be there before the first worker that has it."""
-
-STRANGER_PAUSE = 5.0
-"""How long it claims none of them after it met one: as often workers tell what they know."""
 
 # --- a worker --------------------------------------------------------------------------------------------------------
 
 CONCURRENCY = 100
 """Runs that one worker drives at a time, by default."""
 
-THREADS = 32
-"""Sync producers that one worker runs at a time: each needs a thread of its own."""
-
-COLLECT_AFTER = 50_000
-"""New objects that the garbage collector waits for in Loom's own processes: a few MB, should all be garbage."""
-
 PUBLISHER_LEASE = 30.0
 """The log of a publisher that has not been heard of for this long is ended: a process that its supervisor starts anew
 is back within it, and goes on."""
-
-WATCH_PUBLISHED = 2.0
-"""How often workers, and who follows runs in a store, look for publishers that died."""
 
 CRASHES = 5
 """Lost workers that a run survives (`max_crashes`) before it ends as `run_lost`."""
@@ -214,21 +168,6 @@ STORE_RETRY = (0.02, 1.0)
 REFUSED_RETRY = 10.0
 """The longest pause after a store refused what will hardly be allowed in a second: a rotated password, a missing right.
 Rare enough to be no load and no noise, soon enough for whoever mends it and watches."""
-
-TROUBLES = 100
-"""Different errors of a store that are remembered as logged: far more than come in turn, unless each has a text of its
-own."""
-
-# --- viewers ---------------------------------------------------------------------------------------------------------
-
-FEED_BYTES = 512 << 10
-"""What the hub keeps of a followed log for viewers that are nearly caught up; the rest is read from the store."""
-
-FEED_LINGER = 1.0
-"""How long a feed outlives its last viewer: a page that reloads finds it warm."""
-
-SEND_BYTES = 64 << 10
-"""What the server hands to one connection at a time; more waits in the log, not in memory."""
 
 # --- HTTP ------------------------------------------------------------------------------------------------------------
 
@@ -245,36 +184,14 @@ sending it slowly holds neither a handler nor a connection."""
 HEAD_BYTES = 64 << 10
 """A request's line and headers: beyond what browsers and proxies send."""
 
-PIPELINED = 1000
-"""Requests that may wait behind the one that is being answered, some kilobytes each; no client sends so many."""
-
-HEAD_TIME = 10.0
-"""A request's line and headers must have come within this time of its first byte, or of the connection."""
-
 LINGER = 2.0
 """After a refusal the connection is read on for this long, so that the other side gets to read why."""
 
 KEEP_ALIVE = 65
 """Whole seconds an idle connection is kept: a little longer than the proxies before it commonly keep theirs (60)."""
 
-UNSENT_BYTES = 128 << 10
-"""What the system may hold of one connection beyond what is on its way, so that a slow reader is felt here."""
-
-READY_WITHIN = 2.0
-"""The store must answer a readiness probe within this time: probes commonly give up after a few seconds."""
-
-SHUTDOWN = 5.0
-"""Requests under way may take this long to finish when the server stops; event streams end at once."""
-
 CONNECTIONS = 10_000
 """Concurrent connections of one server. At this bound a new one evicts one without an admitted request."""
-
-DESCRIPTOR_SHARE = 0.75
-"""Of the descriptors that the process may open (`ulimit -n`), the share that connections may take: the rest is for the
-store, its producers and their models."""
-
-NETWORK_IDLE = 1000
-"""Idle connections of one address after an answer: more than a proxy keeps open."""
 
 LIST_LIMIT = 1000
 """Runs in one page of a list."""
@@ -302,50 +219,17 @@ RECONNECT = (0.1, 10.0)
 CONNECT_TIMEOUT = 5.0
 """To reach a server."""
 
-ANSWER_TIMEOUT = 10.0
-"""A server's answer to one call, connecting included: longer than its store may wait for another's write lock."""
-
 ANSWER_BYTES = 16 << 20
 """An answer that is no event stream: a run with its input and result, a page, or a list of the longest kind."""
-
-CALL_ATTEMPTS = 5
-"""Calls of a server that is out of reach before the caller is told, the first included."""
-
-CALL_BACKOFF = (0.1, 2.0)
-"""First and longest pause between them, doubling and jittered: a server that restarts is back within these."""
-
-CALL_WITHIN = 15.0
-"""No further call is made when the first lies this long back, nor when the server asks for a longer pause."""
-
-CALLS = 100
-"""Calls of one client under way at once: a loop over thousands of runs shall not open thousands of connections."""
-
-IDLE_CONNECTIONS = 20
-"""Connections that a client keeps open between requests."""
 
 CLOSING = 0.1
 """After a stream's last event, a server's or a provider's: how long the body's end may take, before the connection is
 given up instead of kept."""
 
-RETRY_AFTER = 60.0
-"""The longest pause before a reconnect that a server can ask for: a wrong header shall not stop a reader for good."""
-
-SILENCE = 3 * HEARTBEAT
-"""An event stream without a byte for this long is taken for dead and reconnected."""
-
 # --- command line ----------------------------------------------------------------------------------------------------
 
 REDRAW = 0.1
 """How often the live line is drawn anew: the spinner looks alive, and a fast stream is not slowed by it."""
-
-SCREEN_CHARACTERS = 64 << 10
-"""What may wait for a terminal or pipe that takes nothing; then the command reads no further."""
-
-DEAD_SESSIONS = 100
-"""Killed `loom actor run` commands whose queues the next one serves: none but in strange places."""
-
-CANCEL_WAIT = 30.0
-"""How long `loom runs cancel` waits for the confirmation: longer than a producer that has to be abandoned."""
 
 # --- language models -------------------------------------------------------------------------------------------------
 
@@ -354,16 +238,6 @@ AI_EVENT_BYTES = 4 << 20
 
 AI_BODY_BYTES = 16 << 20
 """A provider's answer that is not a stream: one JSON document."""
-
-AI_ERROR_BYTES = 64 << 10
-"""What is read of a provider's error body, for its message."""
-
-AI_ERROR_CHARACTERS = 500
-"""What is passed on of a provider's error message."""
-
-AI_ERROR_ANSWER = 2500
-"""Characters of an answer that does not fit its type, kept in the error's details: however escaped, they fit
-`ERROR_BYTES`."""
 
 AI_ANSWER_CHARACTERS = 16 << 20
 """What `complete` gathers: far beyond any model's longest answer."""
@@ -377,42 +251,11 @@ AI_ARGUMENT_CHARACTERS = 1 << 20
 AI_ROUNDS = 16
 """Answers of a model in one `run_tools`, unless the call says otherwise: a loop that does not end costs money."""
 
-AI_TOOLS_AT_ONCE = 16
-"""Tools of one round that run at the same time; sync ones take a thread each."""
-
 AI_TOOL_RESULT_CHARACTERS = 1 << 20
 """What one tool may tell the model: more than any context window holds."""
 
-AI_MAX_TOKENS = 16_384
-"""The longest answer asked of a provider that must be told one: what every model since 2025 can give."""
-
-AI_CONNECTIONS = 1000
-"""Connections to one provider; further calls wait for one. Ten workers' worth of runs, below descriptor limits."""
-
-AI_CONNECT = 10.0
-"""To reach a provider: across the world, TLS included."""
-
 AI_SILENCE = 300.0
 """A provider that sends no byte for this long is given up: a reasoning model may think for minutes before its first."""
-
-AI_KEPT_ALIVE = 1800.0
-"""A provider that sends comments and pings, but nothing of its answer, is given up after so long: the slowest models
-think unseen for less."""
-
-AI_TRAILER = 5.0
-"""After the finish reason: how long the usage count may take to follow."""
-
-AI_ATTEMPTS = 4
-"""Calls of a provider for one answer, the first included, as long as nothing was said."""
-
-AI_BACKOFF = (0.5, 8.0)
-"""First and longest pause between them, doubling and jittered."""
-
-AI_RETRY_AFTER = 30.0
-"""The longest pause that a provider may ask for; beyond it the caller is told at once."""
-
-AI_RETRY_WITHIN = 120.0
-"""No further call is made when the first lies this long back."""
 
 # --- stores ----------------------------------------------------------------------------------------------------------
 

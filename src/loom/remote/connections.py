@@ -19,6 +19,9 @@ from loom.wire.urls import BAD_PROXY
 
 __all__ = ["Connections", "Exchange", "Lifetime"]
 
+IDLE_CONNECTIONS = 20
+"""Connections that a client keeps open between requests."""
+
 T = TypeVar("T")
 
 _HEADERS = {"user-agent": "loom-streams", "accept-encoding": "identity"}  # a compressor would hold chunks back
@@ -66,7 +69,7 @@ class Lifetime:
 
 class Connections:
     """As many as there are requests under way: nobody waits for a connection that another holds. A followed run holds
-    one for as long as it is followed (HTTP/1.1). Up to `limits.IDLE_CONNECTIONS` stay open in between, the one used
+    one for as long as it is followed (HTTP/1.1). Up to `IDLE_CONNECTIONS` stay open in between, the one used
     last first.
 
     `url`: ``http://`` or ``https://``, a host, perhaps a path that the server is mounted at. `api_key` is sent as a
@@ -169,7 +172,7 @@ class Connections:
 
     async def _give(self, line: httpx2.AsyncClient) -> None:
         """The line is free again. What broke has closed its connection, and will make another."""
-        if len(self._idle) >= limits.IDLE_CONNECTIONS:
+        if len(self._idle) >= IDLE_CONNECTIONS:
             self._all.discard(line)
             await line.aclose()
         else:

@@ -24,6 +24,15 @@ from .pages import Pages
 
 __all__ = ["Follower", "Patience"]
 
+ANSWER_TIMEOUT = 10.0
+"""A server's answer to one call, connecting included: longer than its store may wait for another's write lock."""
+
+RETRY_AFTER = 60.0
+"""The longest pause before a reconnect that a server can ask for: a wrong header shall not stop a reader for good."""
+
+SILENCE = 3 * limits.HEARTBEAT
+"""An event stream without a byte for this long is taken for dead and reconnected."""
+
 _log = logging.getLogger("loom.client")
 
 
@@ -31,8 +40,8 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     """How long a client waits, in seconds. `reconnect`: the first and the longest pause."""
 
     connect: float = limits.CONNECT_TIMEOUT
-    answer: float = limits.ANSWER_TIMEOUT
-    silence: float = limits.SILENCE
+    answer: float = ANSWER_TIMEOUT
+    silence: float = SILENCE
     reconnect: tuple[float, float] = limits.RECONNECT
 
 
@@ -175,7 +184,7 @@ class Follower:
 
     async def _pause(self, error: LoomError) -> None:
         asked = max(float(error.details.get("retry_after", 0.0)), self._pages.retry)
-        pause = min(asked, limits.RETRY_AFTER) + self._backoff.draw()
+        pause = min(asked, RETRY_AFTER) + self._backoff.draw()
         _log.info("run %s: %s; asking again in %.2f s", self._run, escaped(str(error)), pause)
         await self._connections.lifetime.run(lambda: asyncio.sleep(pause))
 

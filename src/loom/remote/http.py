@@ -42,6 +42,18 @@ from .pages import page_of
 
 __all__ = ["HttpTransport", "Patience"]
 
+CALL_ATTEMPTS = 5
+"""Calls of a server that is out of reach before the caller is told, the first included."""
+
+CALL_BACKOFF = (0.1, 2.0)
+"""First and longest pause between them, doubling and jittered: a server that restarts is back within these."""
+
+CALL_WITHIN = 15.0
+"""No further call is made when the first lies this long back, nor when the server asks for a longer pause."""
+
+CALLS = 100
+"""Calls of one client under way at once: a loop over thousands of runs shall not open thousands of connections."""
+
 T = TypeVar("T")
 
 _log = logging.getLogger("loom.client")
@@ -50,10 +62,10 @@ _log = logging.getLogger("loom.client")
 class HttpTransport:
     """`Transport` over a Loom server.
 
-    A call that finds the server out of reach is made again, as every call is idempotent, at most `limits.CALL_ATTEMPTS`
-    times within `limits.CALL_WITHIN`; then it raises `Unavailable`. Following goes on for as long as somebody waits
+    A call that finds the server out of reach is made again, as every call is idempotent, at most `CALL_ATTEMPTS`
+    times within `CALL_WITHIN`; then it raises `Unavailable`. Following goes on for as long as somebody waits
     (see `Follower`); the log, and `told`, are told of each outage once. Refusals are raised as the errors that the
-    server names. At most `limits.CALLS` calls are under way at once, the others wait; each followed run has a
+    server names. At most `CALLS` calls are under way at once, the others wait; each followed run has a
     connection of its own.
 
     `api_key` is sent as a bearer and appears in no message, log or repr. `trust_env`: whether the environment may name
@@ -73,7 +85,7 @@ class HttpTransport:
         self._patience = patience or Patience()
         self._connections = Connections(url, api_key=api_key, trust_env=trust_env, connect=self._patience.connect)
         self._outages = Outages(self._connections.place, told)
-        self._calls = asyncio.Semaphore(limits.CALLS)
+        self._calls = asyncio.Semaphore(CALLS)
         self.check_loop = self._connections.lifetime.check_loop
 
     def __repr__(self) -> str:
@@ -214,9 +226,9 @@ class HttpTransport:
         return await repeated(
             once,
             lambda error: isinstance(error, (Unavailable, OutcomeUnknown)),
-            attempts=limits.CALL_ATTEMPTS,
-            within=limits.CALL_WITHIN,
-            backoff=limits.CALL_BACKOFF,
+            attempts=CALL_ATTEMPTS,
+            within=CALL_WITHIN,
+            backoff=CALL_BACKOFF,
             log=_log,
         )
 

@@ -21,6 +21,9 @@ from .http.protocol import BoundedProtocol
 
 __all__ = ["serving"]
 
+SHUTDOWN = 5.0
+"""Requests under way may take this long to finish when the server stops; event streams end at once."""
+
 log = logging.getLogger("loom.server")
 
 _TICK = 1.0  # uvicorn renews its Date header so often, and a cut request may take so long to notice
@@ -32,7 +35,7 @@ async def serving(
 ) -> AsyncIterator[Address]:
     """Serve in this event loop for as long as the block lasts; `sock` is a listening socket to be used and closed.
 
-    Leaving stops: no new connections, event streams end at once, other requests have `limits.SHUTDOWN` seconds. No
+    Leaving stops: no new connections, event streams end at once, other requests have `SHUTDOWN` seconds. No
     signal is handled here. Raises `UsageError` when the address cannot be had, and beyond loopback without keys.
     """
     with sock or listen(host, port, keyed=app.keyed) as listener:
@@ -104,14 +107,14 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Listeners first, so that nothing that ends here comes again; idle connections and event streams at once;
-        then whatever else is under way, for `limits.SHUTDOWN` seconds."""
+        then whatever else is under way, for `SHUTDOWN` seconds."""
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
         self._app.end_streams()
         try:
-            async with asyncio.timeout(limits.SHUTDOWN):
+            async with asyncio.timeout(SHUTDOWN):
                 await self._state.wait_empty()
         except TimeoutError:
             log.warning("stopped with %d requests under way", len(self.server_state.tasks))

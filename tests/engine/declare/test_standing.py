@@ -8,8 +8,7 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loom.engine.declare.standing import Room, Standing
-from loom.model import limits
+from loom.engine.declare.standing import HISTORY_BYTES, Room, Standing
 from loom.model.chunk import Batch, Chunk
 from loom.wire.json import make_batch
 
@@ -77,4 +76,4 @@ def test_a_file_goes_with_what_lies_in_it() -> None:
 
 
 def test_a_worker_has_the_room_that_the_limits_say() -> None:
-    assert Room().left == limits.HISTORY_BYTES
+    assert Room().left == HISTORY_BYTES

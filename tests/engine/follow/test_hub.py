@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loom.engine.follow.hub import Feed, Hub
+from loom.engine.follow.hub import FEED_BYTES, FEED_LINGER, Feed, Hub
 from loom.model import limits
 from loom.model.chunk import Chunk, Page
 from loom.model.cursor import Cursor, make_epoch
@@ -386,12 +386,12 @@ async def test_a_slow_viewer_is_served_from_the_store_a_page_at_a_time(
 ) -> None:
     fast, slow = Watcher(hub), hub.follow("run")
     assert [len(page) for page in [await anext(slow)]] == [1]
-    await say_much(author, 4 * limits.FEED_BYTES)
+    await say_much(author, 4 * FEED_BYTES)
     await author.say("complete")
     await fast.task
     seqs = [1]
     async for page in slow:
-        assert sum(len(batch.payload) for batch in page.batches) <= max(limits.PAGE_BYTES, limits.FEED_BYTES)
+        assert sum(len(batch.payload) for batch in page.batches) <= max(limits.PAGE_BYTES, FEED_BYTES)
         seqs += [cursor.seq for cursor, _ in page.lines()]
     assert seqs == fast.seqs == list(range(1, len(seqs) + 1))
 
@@ -400,9 +400,9 @@ async def test_what_the_feed_holds_is_bounded(author: Author, hub: Hub) -> None:
     watcher = Watcher(hub)
     await watcher.saw(1)
     feed = hub.attach("run")
-    await say_much(author, 4 * limits.FEED_BYTES)
+    await say_much(author, 4 * FEED_BYTES)
     await turns()
-    assert feed._bytes == sum(len(batch.payload) for batch in feed._batches) <= limits.FEED_BYTES
+    assert feed._bytes == sum(len(batch.payload) for batch in feed._batches) <= FEED_BYTES
     hub.detach("run")
     await cancel_and_wait(watcher.task)
 
@@ -497,12 +497,12 @@ class TestLinger:
         return "asyncio", {"loop_factory": VirtualLoop}
 
     async def test_a_feed_outlives_its_last_viewer_a_little(self, store: FaultStore, author: Author, hub: Hub) -> None:
-        for pause, reads in ((limits.FEED_LINGER / 2, 1), (limits.FEED_LINGER * 2, 2)):
+        for pause, reads in ((FEED_LINGER / 2, 1), (FEED_LINGER * 2, 2)):
             viewer = hub.follow("run")
             await anext(viewer)
             await viewer.aclose()
             assert len(hub) == 1
-            assert store.calls["read"] == reads - (1 if pause > limits.FEED_LINGER else 0)
+            assert store.calls["read"] == reads - (1 if pause > FEED_LINGER else 0)
             await asyncio.sleep(pause)
         assert len(hub) == 0
         assert store.watched == set()
@@ -516,7 +516,7 @@ class TestLinger:
         await anext(one)
         await anext(other)
         await one.aclose()
-        await asyncio.sleep(10 * limits.FEED_LINGER)
+        await asyncio.sleep(10 * FEED_LINGER)
         assert len(hub) == 1
         await other.aclose()
 
@@ -557,7 +557,7 @@ async def test_a_run_dropped_and_made_anew_is_told(
 async def test_history_trimmed_under_a_slow_viewer_is_told(store: FaultStore, author: Author, hub: Hub) -> None:
     slow = hub.follow("run")
     await anext(slow)
-    await say_much(author, 4 * limits.FEED_BYTES)
+    await say_much(author, 4 * FEED_BYTES)
     await store.trim("run", author.tail)
     with pytest.raises(CursorExpired) as raised:
         await anext(slow)

@@ -10,7 +10,7 @@ import pytest
 import loom
 from loom.engine.follow.client import Client
 from loom.engine.follow.transport import StoreTransport
-from loom.engine.follow.unserved import unserved
+from loom.engine.follow.unserved import UNSERVED_PAUSE, unserved
 from loom.engine.run.worker import Worker
 from loom.model import limits
 from loom.model.run import PUBLISHED, Head, Meta, RunState, WorkerInfo
@@ -77,7 +77,7 @@ async def test_a_client_warns_once_of_a_queue_that_no_worker_serves(
         await asyncio.sleep(limits.UNSERVED_AFTER + 1)
         expected = ["run r1 waits: no worker serves queue jobs", "run r3 waits: no worker serves queue default"]
         assert warnings(caplog) == expected
-        await asyncio.sleep(limits.UNSERVED_PAUSE)
+        await asyncio.sleep(UNSERVED_PAUSE)
         await client.start("report", queue="jobs", id="r4")
         await asyncio.sleep(limits.UNSERVED_AFTER + 1)
         assert warnings(caplog) == [*expected, "run r4 waits: no worker serves queue jobs"]

@@ -14,7 +14,7 @@ import pytest
 from loom.engine.declare.signature import make_producer
 from loom.engine.run.drive import ThreadSlot, Voice, drive
 from loom.engine.run.readers import Readers
-from loom.engine.run.writer import Writer
+from loom.engine.run.writer import BATCH_BYTES, Writer
 from loom.model import limits
 from loom.model.chunk import Chunk, Progress, Result
 from loom.model.errors import ErrorInfo, LimitExceeded, LocalProtocolError, LoomError, RunFailed
@@ -303,7 +303,7 @@ async def test_a_full_writer_holds_the_generator(stage: Stage) -> None:
     driving = spawn(stage.drive(busy), "drive")
     await held.arrived.wait()
     await turns(300)
-    assert made * 10_000 < 2 * limits.BATCH_BYTES + 20_000
+    assert made * 10_000 < 2 * BATCH_BYTES + 20_000
     held.let_go()
     await driving
     assert made == 100
@@ -323,7 +323,7 @@ async def test_a_full_writer_holds_the_thread(stage: Stage) -> None:
     await held.arrived.wait()
     await until(lambda: stage.writer.full)
     await turns(300)
-    assert made * 1000 < 2 * limits.BATCH_BYTES + 3 * limits.YIELD_EVERY * 1000
+    assert made * 1000 < 2 * BATCH_BYTES + 3 * limits.YIELD_EVERY * 1000
     held.let_go()
     await driving
     assert len(await stage.said()) == 20 * limits.YIELD_EVERY

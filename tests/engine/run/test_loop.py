@@ -7,8 +7,7 @@ import gc
 
 import pytest
 
-from loom.engine.run.loop import loop_runner
-from loom.model import limits
+from loom.engine.run.loop import COLLECT_AFTER, loop_runner
 
 
 def test_it_runs_on_uvloop_where_there_is_one() -> None:
@@ -24,5 +23,5 @@ def test_it_runs_on_uvloop_where_there_is_one() -> None:
 def test_the_collector_waits_inside_and_is_as_it_was_behind() -> None:
     before = gc.get_threshold()
     with loop_runner():
-        assert gc.get_threshold() == (limits.COLLECT_AFTER, *before[1:])
+        assert gc.get_threshold() == (COLLECT_AFTER, *before[1:])
     assert gc.get_threshold() == before

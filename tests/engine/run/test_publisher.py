@@ -18,7 +18,9 @@ from loom.engine.declare.registry import Registry
 from loom.engine.follow.client import Client
 from loom.engine.follow.transport import StoreTransport
 from loom.engine.run.publisher import Publisher
+from loom.engine.run.watchman import WATCH_PUBLISHED
 from loom.engine.run.worker import Worker
+from loom.engine.run.writer import BATCH_CHUNKS
 from loom.model import limits
 from loom.model.errors import (
     Conflict,
@@ -388,7 +390,7 @@ async def test_no_reader_hangs(client: Client, handed: bool) -> None:
     began = loop.time()
     with pytest.raises(RunLost, match="publisher"):
         await client.run("job").result()
-    assert 6.0 <= loop.time() - began <= 1.5 * 6.0 + 2 * limits.WATCH_PUBLISHED
+    assert 6.0 <= loop.time() - began <= 1.5 * 6.0 + 2 * WATCH_PUBLISHED
     with pytest.raises(LogEnded):
         await client.publisher("job").__aenter__()
 
@@ -591,16 +593,16 @@ async def test_publish_waits_while_the_batch_is_full(store: FaultStore, client: 
 
         async def flood() -> None:
             nonlocal published
-            for _ in range(3 * limits.BATCH_CHUNKS):
+            for _ in range(3 * BATCH_CHUNKS):
                 await pub.publish("x")
                 published += 1
 
         flooding = spawn(flood(), "flood")
         await asyncio.sleep(1.0)
-        assert limits.BATCH_CHUNKS <= published <= 2 * limits.BATCH_CHUNKS + limits.YIELD_EVERY
+        assert BATCH_CHUNKS <= published <= 2 * BATCH_CHUNKS + limits.YIELD_EVERY
         standing.let_go()
         await flooding
-    assert len(await client.run("job").result()) == 3 * limits.BATCH_CHUNKS
+    assert len(await client.run("job").result()) == 3 * BATCH_CHUNKS
 
 
 async def test_a_full_log_is_told(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

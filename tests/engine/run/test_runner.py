@@ -14,6 +14,7 @@ import pytest
 
 from loom.engine.declare.context import Context
 from loom.engine.declare.options import Retry
+from loom.engine.declare.standing import HISTORY_BYTES
 from loom.engine.run.attempt import Ending, Resources, Stop
 from loom.model import limits
 from loom.model.chunk import CANCEL, Chunk, Message, Progress, Result
@@ -1527,7 +1528,7 @@ async def test_attempts_that_continue_at_once_share_a_bounded_room(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, in_file: bool
 ) -> None:
     """Beyond it what they find lies in a file; they find all the same."""
-    monkeypatch.setattr(limits, "HISTORY_BYTES", 0 if in_file else 10_000)
+    monkeypatch.setattr("loom.engine.declare.standing.HISTORY_BYTES", 0 if in_file else 10_000)
     rig.resources = Resources()
     room, seen, go = rig.resources.room, list[tuple[int, int]](), asyncio.Event()
 
@@ -1554,7 +1555,7 @@ async def test_attempts_that_continue_at_once_share_a_bounded_room(
     assert 0 <= room.left < 5000
     go.set()
     assert [await one() for one in again] == [Ending.ENDED] * len(runs)
-    assert room.left == limits.HISTORY_BYTES
+    assert room.left == (0 if in_file else 10_000)
 
 
 async def test_what_was_said_is_not_held_for_who_cannot_look_at_it(rig: Rig) -> None:
@@ -1571,4 +1572,4 @@ async def test_what_was_said_is_not_held_for_who_cannot_look_at_it(rig: Rig) -> 
     await rig.said("a")
     await driving.lose()
     assert await rig.go() is Ending.ENDED
-    assert left == [limits.HISTORY_BYTES] * 2
+    assert left == [HISTORY_BYTES] * 2

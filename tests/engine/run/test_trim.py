@@ -11,7 +11,7 @@ import pytest
 import loom
 from loom.engine.follow.client import Client
 from loom.engine.follow.transport import StoreTransport
-from loom.engine.run.writer import Writer
+from loom.engine.run.writer import BATCH_BYTES, Writer
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import CursorExpired, RunFailed, RunLost, UsageError
@@ -132,7 +132,7 @@ async def test_a_flood_fails_its_run(store: Any, monkeypatch: pytest.MonkeyPatch
         assert failure.value.code == "log_full"
         assert attempts == [1]
         size = sum(len(batch.payload) for batch in (await store.read("run", limit=10_000)).batches)
-        assert size < 100_000 + 2 * limits.BATCH_BYTES
+        assert size < 100_000 + 2 * BATCH_BYTES
 
 
 async def test_the_bound_counts_what_earlier_attempts_said(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:

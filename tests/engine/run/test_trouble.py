@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from loom.engine.declare.registry import Registry
-from loom.engine.run.trouble import Trouble
-from loom.engine.run.watchman import Watchman
+from loom.engine.run.trouble import TROUBLES, Trouble
+from loom.engine.run.watchman import WATCH_PUBLISHED, Watchman
 from loom.engine.run.worker import Worker
 from loom.model import limits
 from loom.model.errors import LoomError, Unauthorized, Unavailable, UsageError
@@ -78,7 +78,7 @@ async def test_what_is_refused_is_tried_rarely(virtual_time: Clock, monkeypatch:
         await asyncio.sleep(60)  # doubling up to the bound at first
         tried = 0
         await asyncio.sleep(600)
-    others = 600 / limits.WATCH_PUBLISHED  # of the watchman, which has its own pace
+    others = 600 / WATCH_PUBLISHED  # of the watchman, which has its own pace
     assert 600 / limits.REFUSED_RETRY <= tried - others <= 2 * 600 / limits.REFUSED_RETRY + 5
 
 
@@ -108,6 +108,6 @@ async def test_another_error_is_another_line(caplog: pytest.LogCaptureFixture) -
 
 def test_errors_that_are_all_different_are_not_all_remembered() -> None:
     trouble = Trouble(logging.getLogger("loom.worker"), "worker w")
-    for number in range(10 * limits.TROUBLES):
+    for number in range(10 * TROUBLES):
         trouble.met("loop", Unavailable(f"no answer to call {number}"))
-    assert len(trouble._met) == limits.TROUBLES
+    assert len(trouble._met) == TROUBLES

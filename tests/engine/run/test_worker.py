@@ -20,7 +20,8 @@ from loom.engine.declare.registry import Registry
 from loom.engine.declare.signature import make_producer
 from loom.engine.follow.transport import StoreTransport
 from loom.engine.run.attempt import Ending
-from loom.engine.run.worker import Worker
+from loom.engine.run.strangers import STRANGER_PAUSE
+from loom.engine.run.worker import ATTEND_EVERY, CLAIM_WAIT, RENEWED_AT_ONCE, Worker
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import Fenced, Unavailable
@@ -173,7 +174,7 @@ async def test_a_run_whose_actor_no_worker_has_ends_with_a_clear_error(place: Pl
     assert error is not None
     assert error.code == "unknown_producer"
     waited = place.clock() - began
-    assert limits.STRANGER_WAIT <= waited <= limits.STRANGER_WAIT + 2 * limits.STRANGER_PAUSE
+    assert limits.STRANGER_WAIT <= waited <= limits.STRANGER_WAIT + 2 * STRANGER_PAUSE
     await place.ended("second")
     await place.start("third", actor="nobody")
     await place.ended("third")
@@ -297,7 +298,7 @@ async def test_a_run_that_no_queue_holds_is_found(place: Place) -> None:
     await place.store.create(Meta(run="run", actor="actor"))
     before = place.clock()
     await place.ended()
-    assert place.clock() - before <= limits.SWEEP_EVERY + limits.CLAIM_WAIT
+    assert place.clock() - before <= limits.SWEEP_EVERY + CLAIM_WAIT
 
 
 # --- leases ----------------------------------------------------------------------------------------------------------
@@ -337,7 +338,7 @@ async def test_who_cannot_renew_stops_at_the_lease_s_end_and_another_takes_over(
         await gate.runs()
         gate.open.set()
     head = await place.ended()
-    assert place.clock() - cut <= LEASE + LEASE / limits.RENEW_FRACTION + limits.CLAIM_WAIT
+    assert place.clock() - cut <= LEASE + LEASE / limits.RENEW_FRACTION + CLAIM_WAIT
     assert len(store.appended) == appended
     assert head.state == ("lost" if retry is None else "completed")
     assert data_in(await chunks_in(place.store)) == ([1] if retry is None else [1, 2])
@@ -434,7 +435,7 @@ async def test_a_lost_run_is_stopped_once_however_long_its_clean_up_takes(place:
 
 async def test_renewals_are_spread_and_none_is_late(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many runs a worker holds, a few at a time are renewed, each of them every third of a lease."""
-    gate, count, period = Gate(), 3 * limits.RENEWED_AT_ONCE, LEASE / limits.RENEW_FRACTION
+    gate, count, period = Gate(), 3 * RENEWED_AT_ONCE, LEASE / limits.RENEW_FRACTION
     place.actor(gate.silent)
     _, store = await place.worker("w1", concurrency=count)
     renew_all, renewed = store.renew_all, defaultdict[str, list[float]](list)
@@ -455,7 +456,7 @@ async def test_renewals_are_spread_and_none_is_late(place: Place, monkeypatch: p
         assert at[0] - began <= 2 * period
         assert all(after - before <= period + 0.01 for before, after in pairwise(at))
     at_once = Counter(round(moment, 2) for at in renewed.values() for moment in at)
-    assert max(at_once.values()) <= limits.RENEWED_AT_ONCE
+    assert max(at_once.values()) <= RENEWED_AT_ONCE
 
 
 async def test_a_run_that_lapsed_and_came_back_to_the_same_worker_is_kept(place: Place) -> None:
@@ -578,7 +579,7 @@ async def test_a_producer_that_does_not_stop_keeps_its_actors_room(
     await until(lambda: began)
     await place.transport.cancel("run0")
     assert (await place.ended("run0")).error.details == {"abandoned": True}  # type: ignore[union-attr]
-    await asyncio.sleep(3 * limits.CLAIM_WAIT)
+    await asyncio.sleep(3 * CLAIM_WAIT)
     assert (worker.abandoned, began) == (1, ["run0"])
     stop.set()
     await place.ended("run1")
@@ -595,7 +596,7 @@ async def test_a_worker_tells_of_itself(place: Place) -> None:
     await place.start()
     await gate.runs()
     store.refuse("attend", times=2)
-    await asyncio.sleep(limits.ATTEND_EVERY)
+    await asyncio.sleep(ATTEND_EVERY)
     (info,) = await place.store.workers()
     assert (info.name, info.queues, info.concurrency, info.running) == ("w1", ("default", "slow"), 7, 1)
     assert info.pid == os.getpid()
@@ -913,7 +914,7 @@ async def test_abandoned_threads_keep_no_run_waiting_for_theirs(
 ) -> None:
     """A claimed run could never begin here, and no other worker would get it. A worker that holds nothing else takes
     nothing, and logs it."""
-    monkeypatch.setattr(limits, "THREADS", 1)
+    monkeypatch.setattr("loom.engine.run.worker.THREADS", 1)
     go = threading.Event()
     place.actor(go.wait, "deaf")
     place.actor(lambda: "done", "short")
@@ -938,7 +939,7 @@ async def test_abandoned_threads_keep_no_run_waiting_for_theirs(
 async def test_a_run_cancelled_while_it_waits_for_a_thread_leaves_nothing(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "THREADS", 1)
+    monkeypatch.setattr("loom.engine.run.worker.THREADS", 1)
     go, ran = threading.Event(), []
 
     def holds() -> None:

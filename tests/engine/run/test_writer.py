@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loom.engine.run.writer import Writer, encode_chunk
+from loom.engine.run.writer import BATCH_BYTES, BATCH_CHUNKS, Writer, encode_chunk
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk
 from loom.model.errors import (
@@ -122,7 +122,7 @@ async def test_a_flush_of_nothing_does_not_wait(store: FaultStore, writer: Write
 
 
 async def test_it_is_full_after_so_many_chunks(writer: Writer) -> None:
-    for value in range(limits.BATCH_CHUNKS):
+    for value in range(BATCH_CHUNKS):
         assert not writer.full
         writer.put(data(value))
     assert writer.full
@@ -132,7 +132,7 @@ async def test_it_is_full_after_so_many_bytes(writer: Writer) -> None:
     while not writer.full:
         writer.put(data("x" * 20_000))
     said = writer.seq - 1
-    assert (said - 1) * 20_100 < limits.BATCH_BYTES <= said * 20_100
+    assert (said - 1) * 20_100 < BATCH_BYTES <= said * 20_100
 
 
 async def test_room_holds_the_producer_until_the_store_has_taken_the_batch(store: FaultStore, writer: Writer) -> None:

@@ -28,6 +28,7 @@ from loom.model.errors import (
 )
 from loom.model.parts import ChatMessage, FinishReasonPart, Part, ReasoningPart, TextPart, ToolResultPart, ToolSpec
 from loom.producers.llm.openai import OPENAI_URL, OpenAICompatible
+from loom.producers.llm.refusals import AI_ERROR_CHARACTERS
 
 from .provider import PATIENCE, Play, Provider, Request, chunked, events, head, said, sized, until_close
 from .recordings import CLOUDFLARE, NOT_STREAMED, OPENAI, OPENAI_TOOLS, RECORDINGS, Recording
@@ -171,7 +172,7 @@ async def test_connections_are_used_again(provider: Provider) -> None:
 
 
 async def test_an_answer_that_is_finished_is_not_waited_on(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "AI_TRAILER", 0.01)
+    monkeypatch.setattr("loom.producers.llm.http.AI_TRAILER", 0.01)
     provider.play(Play(head() + events(said("Hi"), said("", "stop")), stay=True))
     async with aclosing(ai_of(provider)) as ai:
         assert await outcome(ai) == ([TextPart("Hi"), FinishReasonPart("stop")], None)
@@ -179,7 +180,7 @@ async def test_an_answer_that_is_finished_is_not_waited_on(provider: Provider, m
 
 
 async def test_nor_when_comments_follow_for_ever(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "AI_TRAILER", 0.01)
+    monkeypatch.setattr("loom.producers.llm.http.AI_TRAILER", 0.01)
     for_ever = b":\n\n" * 300_000
     provider.play(Play(head() + events(said("Hi"), said("", "stop")) + for_ever, step=300, cut=10_000_000, stay=True))
     async with aclosing(ai_of(provider)) as ai:
@@ -477,7 +478,7 @@ async def test_a_server_that_falls_silent(provider: Provider) -> None:
 async def test_a_server_that_is_alive_for_ever_and_says_nothing(
     provider: Provider, monkeypatch: pytest.MonkeyPatch, alive: bytes, said_before: list[Any]
 ) -> None:
-    monkeypatch.setattr(limits, "AI_KEPT_ALIVE", 0.3)
+    monkeypatch.setattr("loom.producers.llm.http.AI_KEPT_ALIVE", 0.3)
     line = head() + events(*said_before) + alive * 300_000
     provider.play(Play(line, step=300, cut=100_000_000, stay=True))
     async with aclosing(ai_of(provider, attempts=1)) as ai:
@@ -561,7 +562,7 @@ async def test_a_key_that_a_provider_repeats_is_blotted_out(provider: Provider) 
     async with aclosing(ai_of(provider)) as ai:
         with pytest.raises(InvalidInput, match=r"odd \[key\] \[31m x") as caught:
             await ai.complete("hi")
-    assert len(caught.value.message) < 2 * limits.AI_ERROR_CHARACTERS
+    assert len(caught.value.message) < 2 * AI_ERROR_CHARACTERS
 
 
 @pytest.mark.parametrize("key", ["sk-1\nx", "schlüssel", "a\x00b"])

@@ -10,7 +10,7 @@ import pytest
 
 from loom.model import limits
 from loom.model.errors import UsageError
-from loom.server.http.address import Address
+from loom.server.http.address import UNSENT_BYTES, Address
 from loom.server.http.protocol import BoundedProtocol
 from loom.server.serve import serving
 from tests.server.harness import ask, gateway, rig
@@ -96,6 +96,6 @@ async def test_connections_have_the_systems_bounds(monkeypatch: pytest.MonkeyPat
             (sock,) = sockets
             for option, value in (
                 (getattr(socket, "TCP_USER_TIMEOUT", None), int(limits.STALLED_VIEWER * 1000)),
-                (getattr(socket, "TCP_NOTSENT_LOWAT", None), limits.UNSENT_BYTES),
+                (getattr(socket, "TCP_NOTSENT_LOWAT", None), UNSENT_BYTES),
             ):
                 assert option is None or sock.getsockopt(socket.IPPROTO_TCP, option) == value

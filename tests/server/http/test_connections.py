@@ -81,7 +81,8 @@ async def test_connections_without_a_key_keep_nobody_out(what: str, monkeypatch:
 @pytest.mark.parametrize("what", [what for what in WITHOUT_A_KEY if what != "pipelined, never read"])
 async def test_connections_without_a_key_end(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By themselves, also when a byte comes now and then."""
-    for limit in ("HEAD_TIME", "BODY_TIME", "LINGER", "KEEP_ALIVE"):
+    monkeypatch.setattr("loom.server.http.protocol.HEAD_TIME", 0.2)
+    for limit in ("BODY_TIME", "LINGER", "KEEP_ALIVE"):
         monkeypatch.setattr(limits, limit, 0.2)
     async with rig(keys=["k"]) as r, opened(r, WITHOUT_A_KEY[what], 1) as (sock,):
         closed = asyncio.ensure_future(wait_closed(sock))
@@ -108,7 +109,7 @@ async def test_a_body_that_ends_after_its_answer_leaves_the_connection_to_the_ne
 
 async def test_one_address_keeps_few_idle_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest of them goes."""
-    monkeypatch.setattr(limits, "NETWORK_IDLE", 3)
+    monkeypatch.setattr("loom.server.http.connections.NETWORK_IDLE", 3)
     async with rig() as r, opened(r, GET, 3) as first, opened(r, GET, 2) as second:
         for sock in first[:2]:
             await wait_closed(sock)
@@ -120,7 +121,7 @@ async def test_one_address_keeps_few_idle_connections(monkeypatch: pytest.Monkey
 
 
 async def test_requests_under_way_are_not_counted_as_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "NETWORK_IDLE", 1)
+    monkeypatch.setattr("loom.server.http.connections.NETWORK_IDLE", 1)
     async with rig() as r:
         await r.begin()
         async with r.viewer("/runs/r/events") as one, r.viewer("/runs/r/events") as two, opened(r, GET, 5):
@@ -130,7 +131,7 @@ async def test_requests_under_way_are_not_counted_as_idle(monkeypatch: pytest.Mo
 
 
 async def test_a_request_that_comes_in_is_not_cut_off_as_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "NETWORK_IDLE", 2)
+    monkeypatch.setattr("loom.server.http.connections.NETWORK_IDLE", 2)
     loop = asyncio.get_running_loop()
     async with rig() as r, opened(r, GET, 1) as (sock,):
         await loop.sock_recv(sock, 65536)

@@ -44,20 +44,20 @@ async def test_what_is_not_http(raw: bytes) -> None:
 
 
 async def test_a_slow_head_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "HEAD_TIME", 0.1)
+    monkeypatch.setattr("loom.server.http.protocol.HEAD_TIME", 0.1)
     async with rig() as r:
         reply = await ask_raw(r.address, b"GET / HTTP/1.1\r\nHost: local")
         assert (reply.status, reply.error["code"]) == (408, "request_timeout")
 
 
 async def test_a_silent_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "HEAD_TIME", 0.1)
+    monkeypatch.setattr("loom.server.http.protocol.HEAD_TIME", 0.1)
     async with rig() as r, connection(r.address) as (reader, _):
         assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
 
 
 async def test_a_slow_second_head_is_cut_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "HEAD_TIME", 0.1)
+    monkeypatch.setattr("loom.server.http.protocol.HEAD_TIME", 0.1)
     async with rig() as r, connection(r.address) as (reader, writer):
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         first = await read_head(reader)
@@ -133,7 +133,7 @@ GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 @pytest.mark.parametrize("behind", [GET + GARBAGE, GET * 20, GET + GET[:-2] + b"X: " + b"x" * 300_000])
 async def test_what_waits_behind_a_stream_is_bounded(behind: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "PIPELINED", 10)
+    monkeypatch.setattr("loom.server.http.protocol.PIPELINED", 10)
     async with rig() as r:
         await r.begin()
         async with r.viewer("/runs/r/events") as viewer:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from loom.model import limits
 from loom.model.run import WorkerInfo
 from tests.server.harness import rig
 
@@ -20,7 +19,7 @@ async def test_a_store_that_does_not_answer_is_not_ready_and_the_server_is_alive
     async def hangs(**options: Any) -> Any:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(limits, "READY_WITHIN", 0.01)
+    monkeypatch.setattr("loom.server.routes.probes.READY_WITHIN", 0.01)
     async with rig() as r:
         monkeypatch.setattr(r.transport, "heads", hangs)
         reply = await r.ask("GET", "/readyz")

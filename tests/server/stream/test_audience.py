@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.cursor import Cursor
 from loom.model.errors import CursorExpired
 from loom.server.app import Times
-from loom.server.stream.audience import http_chunk
+from loom.server.stream.audience import SEND_BYTES, http_chunk
 from loom.wire.json import decode
 from loom.wire.sse import FAULT, Event
 from tests.server.harness import PATIENCE, Rig, Viewer, rig
@@ -131,7 +130,7 @@ async def test_a_page_too_large_for_one_send_goes_to_each_in_parts() -> None:
                 events: list[Event] = []
                 while len(events) < 200:
                     piece = await viewer.piece()
-                    assert len(piece) <= limits.SEND_BYTES
+                    assert len(piece) <= SEND_BYTES
                     events += viewer.decoder.feed(piece)
             await r.say("r", data("again"))
             for viewer in (one, two):

@@ -15,6 +15,7 @@ from loom.model.errors import CursorExpired, Unavailable
 from loom.server.app import Times
 from loom.server.http.connection import CONNECTION
 from loom.server.stream import audience as module
+from loom.server.stream.audience import SEND_BYTES
 from loom.wire.json import decode
 from loom.wire.sse import FAULT, HEARTBEAT, Framer
 from tests.server.harness import PATIENCE, Viewer, rig
@@ -75,7 +76,7 @@ async def test_a_page_goes_out_in_parts_of_bounded_size() -> None:
                 sizes.append(len(piece))
                 events += len(viewer.decoder.feed(piece))
         assert events == 103
-        assert max(sizes) <= limits.SEND_BYTES
+        assert max(sizes) <= SEND_BYTES
 
 
 async def test_without_event_names() -> None:

@@ -6,12 +6,11 @@ import asyncio
 
 import pytest
 
-from loom.model import limits
 from loom.model.cursor import Cursor
 from loom.model.errors import Unavailable
 from loom.model.run import Meta
 from loom.server.stream.audience import Key
-from loom.server.stream.streams import Streams, Times, renew
+from loom.server.stream.streams import STOP_LOOK, Streams, Times, renew
 from loom.stores.memory import MemoryStore
 from loom.tasks import TaskSet, spawn
 from loom.wire.sse import Framer
@@ -65,7 +64,7 @@ async def test_what_is_done_for_connections_ends_together(streams: Streams) -> N
 async def test_they_look_for_themselves_where_nobody_tells_them() -> None:
     told = False
     streams = Streams(WatchedTransport(MemoryStore(), None), Times(), lambda: told)
-    assert streams.look_every == limits.STOP_LOOK
+    assert streams.look_every == STOP_LOOK
     streams.check_open()
     told = True
     with pytest.raises(Unavailable, match="stopping"):

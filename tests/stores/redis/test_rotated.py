@@ -51,8 +51,8 @@ async def test_a_rotated_password(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(limits, "REFUSED_RETRY", 0.02)
-    monkeypatch.setattr(limits, "CLAIM_WAIT", 0.1)
-    monkeypatch.setattr(limits, "WATCH_PUBLISHED", 0.1)
+    monkeypatch.setattr("loom.engine.run.worker.CLAIM_WAIT", 0.1)
+    monkeypatch.setattr("loom.engine.run.watchman.WATCH_PUBLISHED", 0.1)
     app = loom.App()
 
     @app.actor

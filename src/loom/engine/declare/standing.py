@@ -9,17 +9,20 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from loom.model import limits
 from loom.model.chunk import Batch
 
 __all__ = ["Room", "Standing"]
+
+HISTORY_BYTES = 64 << 20
+"""What the attempts of one worker hold in memory of what was said before them; the rest lies in temporary files. A
+hundred that continue at once may find 25 GB; but most find a few kB."""
 
 
 class Room:
     """The bytes of earlier output that the attempts of one process may hold in memory together."""
 
     def __init__(self, size: int | None = None) -> None:
-        self.left = limits.HISTORY_BYTES if size is None else size
+        self.left = HISTORY_BYTES if size is None else size
 
     def take(self, size: int) -> bool:
         """True, and so much less is left; or False."""

@@ -13,7 +13,6 @@ from typing import Self
 
 from loom.backoff import REPEATABLE, Backoff
 from loom.engine.run.readers import Reader
-from loom.model import limits
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed, closed
@@ -22,6 +21,12 @@ from loom.tasks import TaskSet
 
 __all__ = ["Feed", "Hub", "Viewer"]
 
+FEED_BYTES = 512 << 10
+"""What the hub keeps of a followed log for viewers that are nearly caught up; the rest is read from the store."""
+
+FEED_LINGER = 1.0
+"""How long a feed outlives its last viewer: a page that reloads finds it warm."""
+
 
 def _cancelling() -> bool:
     task = asyncio.current_task()
@@ -29,7 +34,7 @@ def _cancelling() -> bool:
 
 
 class Feed:
-    """The newest batches of one log, contiguous, within `limits.FEED_BYTES`; wakes its viewers."""
+    """The newest batches of one log, contiguous, within `FEED_BYTES`; wakes its viewers."""
 
     def __init__(self, logs: Logs, run: str) -> None:
         self._logs = logs
@@ -137,7 +142,7 @@ class Feed:
     def _keep(self, batch: Batch) -> None:
         self._batches.append(batch)
         self._bytes += len(batch.payload)
-        while self._bytes > limits.FEED_BYTES and len(self._batches) > 1:
+        while self._bytes > FEED_BYTES and len(self._batches) > 1:
             self._bytes -= len(self._batches.popleft().payload)
         self._tail = Cursor(batch.epoch, batch.last)
 
@@ -329,7 +334,7 @@ class Hub:
         feed.viewers -= 1
         if feed.viewers == 0:
             loop = asyncio.get_running_loop()
-            self._lingering[run] = loop.call_later(limits.FEED_LINGER, self._drop, run)
+            self._lingering[run] = loop.call_later(FEED_LINGER, self._drop, run)
 
     def _drop(self, run: str) -> None:
         self._lingering.pop(run, None)

@@ -14,6 +14,9 @@ from loom.tasks import TaskSet
 
 __all__ = ["UnservedQueues", "unserved", "unserved_note"]
 
+UNSERVED_PAUSE = 60.0
+"""A client warns of a queue that no worker serves this often at most, however many runs it starts in it."""
+
 _log = logging.getLogger("loom.client")
 
 
@@ -39,7 +42,7 @@ async def unserved_note(transport: Transport, run: str) -> str | None:
 
 class UnservedQueues:
     """Warns when a run that one client started waits in a queue that no worker serves; of each queue once in
-    `limits.UNSERVED_PAUSE` at most, whatever is started in it."""
+    `UNSERVED_PAUSE` at most, whatever is started in it."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -54,7 +57,7 @@ class UnservedQueues:
 
     def _due(self, meta: Meta) -> None:
         loop = asyncio.get_running_loop()
-        self._looks[meta.queue] = loop.call_later(limits.UNSERVED_PAUSE, self._looks.pop, meta.queue)
+        self._looks[meta.queue] = loop.call_later(UNSERVED_PAUSE, self._looks.pop, meta.queue)
         self._tasks.spawn(self._look(meta), f"loom-unserved {meta.run}")
 
     async def _look(self, meta: Meta) -> None:

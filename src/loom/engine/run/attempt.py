@@ -44,6 +44,10 @@ from .writer import InvalidOutput, Writer
 
 __all__ = ["Attempt", "Ending", "Job", "Resources", "Stop"]
 
+STOP_AT_ONCE = 0.1
+"""A sync producer whose time is over may stop by itself within this time, at its next yield. Nothing can interrupt it:
+what goes on is told as abandoned, and its slot stays counted."""
+
 _log = logging.getLogger("loom.worker")
 
 
@@ -282,7 +286,7 @@ class Attempt:
         cleans up, but a thread, which nothing can interrupt, just goes on."""
         stopped = self._job.stopped
         timed_out = stopped.done() and stopped.exception() is None and stopped.result() in (Stop.DEADLINE, Stop.IDLE)
-        return limits.STOP_AT_ONCE if timed_out and self._producer.threaded else limits.ABANDON_AFTER
+        return STOP_AT_ONCE if timed_out and self._producer.threaded else limits.ABANDON_AFTER
 
     def _halted(self, task: asyncio.Task[Any], patience: float) -> None:
         run = self._job.meta.run

@@ -14,6 +14,9 @@ from loom.model.run import Claim, Meta
 
 __all__ = ["Strangers"]
 
+STRANGER_PAUSE = 5.0
+"""How long it claims none of them after it met one: as often workers tell what they know."""
+
 _log = logging.getLogger("loom.worker")
 
 
@@ -57,7 +60,7 @@ class Strangers:
             )  # fmt: skip
         stranger = self._met[actor]
         if now - stranger.since < limits.STRANGER_WAIT:
-            stranger.left_until = now + limits.STRANGER_PAUSE
+            stranger.left_until = now + STRANGER_PAUSE
 
     async def leaves(self, claim: Claim) -> bool:
         """Whether the run goes back to the queue: its actor is not ours, but may be another worker's."""
@@ -69,7 +72,7 @@ class Strangers:
             stranger.since = now
         if now - stranger.since >= limits.STRANGER_WAIT:
             return False
-        stranger.left_until = now + limits.STRANGER_PAUSE
+        stranger.left_until = now + STRANGER_PAUSE
         return True
 
     async def _is_known_elsewhere(self, meta: Meta) -> bool:

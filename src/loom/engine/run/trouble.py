@@ -11,6 +11,10 @@ from loom.model.text import escaped
 
 __all__ = ["Trouble"]
 
+TROUBLES = 100
+"""Different errors of a store that are remembered as logged: far more than come in turn, unless each has a text of its
+own."""
+
 
 class Trouble:
     """The store's errors that the loops of one owner meet. Each is logged once, however often and in however many loops
@@ -29,7 +33,7 @@ class Trouble:
         for loops in self._met.values():
             loops.discard(loop)
         self._met.setdefault(told, set()).add(loop)
-        if len(self._met) > limits.TROUBLES:
+        if len(self._met) > TROUBLES:
             del self._met[next(iter(self._met))]
 
     def _tell(self, error: Exception) -> None:

@@ -19,11 +19,14 @@ from .trouble import Trouble
 
 __all__ = ["Watchman"]
 
+WATCH_PUBLISHED = 2.0
+"""How often workers, and who follows runs in a store, look for publishers that died."""
+
 _log = logging.getLogger("loom.worker")
 
 
 class Watchman:
-    """Looks every `limits.WATCH_PUBLISHED` seconds, as `name`, for as long as `run` goes on."""
+    """Looks every `WATCH_PUBLISHED` seconds, as `name`, for as long as `run` goes on."""
 
     def __init__(self, store: Store, name: str, trouble: Trouble | None = None) -> None:
         self._store = store
@@ -33,7 +36,7 @@ class Watchman:
     async def run(self) -> None:
         """For ever; its owner cancels it."""
         while True:
-            await asyncio.sleep(limits.WATCH_PUBLISHED)
+            await asyncio.sleep(WATCH_PUBLISHED)
             try:
                 await self.look()
             except HandleClosed:

@@ -35,6 +35,21 @@ from .watchman import Watchman
 
 __all__ = ["Drained", "Worker"]
 
+RENEWED_AT_ONCE = 100
+"""Claims that a worker renews by one call: half a millisecond of its loop and of a server's, in which no run speaks."""
+
+LOOP_LAG = 1.0
+"""A worker whose event loop stood still for longer says so: something in it blocks."""
+
+CLAIM_WAIT = 5.0
+"""How long one claim call waits for a run before the worker looks around."""
+
+ATTEND_EVERY = 5.0
+"""A worker tells of itself at least this often, and hears so soon that it was asked to drain."""
+
+THREADS = 32
+"""Sync producers that one worker runs at a time: each needs a thread of its own."""
+
 _log = logging.getLogger("loom.worker")
 
 
@@ -113,7 +128,7 @@ class Worker:
         self._driven: Counter[str] = Counter()
         self._room = asyncio.Event()
         """An actor that had as many runs as it may have, has one less."""
-        self._threads = asyncio.Semaphore(min(concurrency, limits.THREADS))
+        self._threads = asyncio.Semaphore(min(concurrency, THREADS))
         # By claim: one that lapsed may still be winding up here while the same run is driven anew.
         self._held: dict[tuple[str, int], _Held] = {}
         self._tasks = TaskSet()
@@ -260,7 +275,7 @@ class Worker:
                 self.queues,
                 self.name,
                 lease=self._lease,
-                wait=min(limits.CLAIM_WAIT, self._lease),
+                wait=min(CLAIM_WAIT, self._lease),
                 without=without,
             )
         finally:
@@ -290,7 +305,7 @@ class Worker:
             _log.warning("worker %s: it was asked to drain", self.name)
             self._drainer = spawn(self.drain(), f"loom-drain {self.name}")
             self._asked.set()
-        await asyncio.sleep(min(self._lease / limits.RENEW_FRACTION, limits.ATTEND_EVERY))
+        await asyncio.sleep(min(self._lease / limits.RENEW_FRACTION, ATTEND_EVERY))
 
     def _begin(self, claim: Claim) -> None:
         self._driven[claim.meta.actor] += 1
@@ -357,9 +372,9 @@ class Worker:
         period = self._lease / limits.RENEW_FRACTION
         while True:
             held = list(self._held.values())
-            starts = range(0, len(held), limits.RENEWED_AT_ONCE) or (0,)
+            starts = range(0, len(held), RENEWED_AT_ONCE) or (0,)
             for start in starts:
-                some = [one for one in held[start : start + limits.RENEWED_AT_ONCE] if one.driven]
+                some = [one for one in held[start : start + RENEWED_AT_ONCE] if one.driven]
                 if some:
                     self._renewals.spawn(self._renew(some), f"loom-renew {self.name}")
                 due = time.monotonic() + period / len(starts)
@@ -368,7 +383,7 @@ class Worker:
 
     def _tell_lag(self, late: float) -> None:
         """A producer that blocks the loop holds up every run, viewer and lease of this process: say so."""
-        if late > limits.LOOP_LAG:
+        if late > LOOP_LAG:
             runs = ", ".join(f"{one.claim.meta.actor} {one.claim.run}" for one in list(self._held.values())[:5])
             _log.warning(
                 "worker %s: the event loop stood still for %.1f s (running: %s); what blocks belongs in a plain "

@@ -27,6 +27,12 @@ from .trim import Trimmer
 
 __all__ = ["InvalidOutput", "OutputTooLarge", "Writer", "encode_chunk"]
 
+BATCH_BYTES = 256 << 10
+"""The writer's pending batch: beyond it the producer waits. Large enough that a row's overhead vanishes."""
+
+BATCH_CHUNKS = 1024
+"""The same in chunks: what one append, one decode and one skip inside a batch may cost."""
+
 _OPEN, _ENDED = State.OPEN, State.ENDED  # looked at once a chunk
 
 _OURS = (__name__, encode_data.__module__, check_depth.__module__)
@@ -99,7 +105,7 @@ class Writer:
     @property
     def full(self) -> bool:
         """Whether the pending batch has reached its bound: await `room` before the next `put`."""
-        return self._bytes >= limits.BATCH_BYTES or len(self._lines) >= limits.BATCH_CHUNKS
+        return self._bytes >= BATCH_BYTES or len(self._lines) >= BATCH_CHUNKS
 
     def put(self, chunk: Chunk[Any]) -> bool:
         """Say `chunk`; whether to await `room` before the next. It is encoded here and now: what happens to its data
@@ -119,7 +125,7 @@ class Writer:
         if self._resting:
             self._resting = False
             self._send()
-        return len(self._lines) >= self._bound or self._bytes >= limits.BATCH_BYTES
+        return len(self._lines) >= self._bound or self._bytes >= BATCH_BYTES
 
     def _admit(self, type: str) -> State:
         if self._broken is not None:
@@ -136,13 +142,13 @@ class Writer:
     async def room(self) -> None:
         """If `put` said so: give way to others, and wait until the pending batch is below its bound. Raises what broke
         the writer."""
-        if len(self._lines) < self._bound and self._bytes < limits.BATCH_BYTES:
+        if len(self._lines) < self._bound and self._bytes < BATCH_BYTES:
             return
         if not self.full:
             await asyncio.sleep(0)
         while self.full:
             await self._settling()
-        self._bound = min(len(self._lines) + limits.YIELD_EVERY, limits.BATCH_CHUNKS)
+        self._bound = min(len(self._lines) + limits.YIELD_EVERY, BATCH_CHUNKS)
 
     async def flush(self) -> None:
         """Wait until all that was put is acknowledged. Raises what broke the writer."""

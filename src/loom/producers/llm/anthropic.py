@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Unpack
 
-from loom.model import limits
 from loom.model.errors import UsageError
 from loom.model.parts import Part, TextPart
 
@@ -16,6 +15,9 @@ from .messages import ANTHROPIC, MessageAnswer, message_body
 from .schemas import OutputMode
 
 __all__ = ["ANTHROPIC_URL", "Anthropic"]
+
+AI_MAX_TOKENS = 16_384
+"""The longest answer asked of a provider that must be told one: what every model since 2025 can give."""
 
 ANTHROPIC_URL = "https://api.anthropic.com"
 
@@ -38,7 +40,7 @@ class Anthropic(HttpModel):
         self,
         base_url: str = ANTHROPIC_URL,
         *,
-        max_tokens: int = limits.AI_MAX_TOKENS,
+        max_tokens: int = AI_MAX_TOKENS,
         **connecting: Unpack[Connecting],
     ) -> None:
         super().__init__(base_url, **connecting)

@@ -39,6 +39,34 @@ from .schemas import OutputMode
 
 __all__ = ["Connecting", "HttpModel", "Question", "Reading"]
 
+AI_ERROR_BYTES = 64 << 10
+"""What is read of a provider's error body, for its message."""
+
+AI_CONNECTIONS = 1000
+"""Connections to one provider; further calls wait for one. Ten workers' worth of runs, below descriptor limits."""
+
+AI_CONNECT = 10.0
+"""To reach a provider: across the world, TLS included."""
+
+AI_KEPT_ALIVE = 1800.0
+"""A provider that sends comments and pings, but nothing of its answer, is given up after so long: the slowest models
+think unseen for less."""
+
+AI_TRAILER = 5.0
+"""After the finish reason: how long the usage count may take to follow."""
+
+AI_ATTEMPTS = 4
+"""Calls of a provider for one answer, the first included, as long as nothing was said."""
+
+AI_BACKOFF = (0.5, 8.0)
+"""First and longest pause between them, doubling and jittered."""
+
+AI_RETRY_AFTER = 30.0
+"""The longest pause that a provider may ask for; beyond it the caller is told at once."""
+
+AI_RETRY_WITHIN = 120.0
+"""No further call is made when the first lies this long back."""
+
 _log = logging.getLogger("loom.llm")
 
 _CLIENT_LOGGERS = [
@@ -130,10 +158,10 @@ class HttpModel(Model):
         *,
         api_key: str | None = None,
         model: str | None = None,
-        connect: float = limits.AI_CONNECT,
+        connect: float = AI_CONNECT,
         silence: float = limits.AI_SILENCE,
-        attempts: int = limits.AI_ATTEMPTS,
-        backoff: tuple[float, float] = limits.AI_BACKOFF,
+        attempts: int = AI_ATTEMPTS,
+        backoff: tuple[float, float] = AI_BACKOFF,
     ) -> None:
         self._url = _check_url(base_url, self.refusals.key)
         self._key = _check_key(api_key)
@@ -206,7 +234,7 @@ class HttpModel(Model):
             lambda: self._begin_once(ask),
             _may_pass,
             attempts=self._attempts,
-            within=limits.AI_RETRY_WITHIN,
+            within=AI_RETRY_WITHIN,
             backoff=self._backoff,
             log=_log,
         )
@@ -263,7 +291,7 @@ class HttpModel(Model):
     ) -> AsyncGenerator[list[Part], None]:
         decoder = sse.Decoder(limit=limits.AI_EVENT_BYTES)
         blocks = response.aiter_bytes()
-        until, finished = _in(limits.AI_KEPT_ALIVE), False  # comments may come for ever
+        until, finished = _in(AI_KEPT_ALIVE), False  # comments may come for ever
         while not answer.done and (block := await self._next_block(blocks, answer, until, received)):
             heard = False
             received.bytes += len(block)
@@ -274,9 +302,9 @@ class HttpModel(Model):
                     received.parts += len(parts)
                     yield parts
             if answer.finished and not finished:
-                until, finished = _in(limits.AI_TRAILER), True
+                until, finished = _in(AI_TRAILER), True
             elif heard and not finished:
-                until = _in(limits.AI_KEPT_ALIVE)
+                until = _in(AI_KEPT_ALIVE)
         # The body's end: only then can the connection be used again.
         await self._next_block(blocks, answer, _in(limits.CLOSING) if answer.done else until, received)
         if not answer.finished:
@@ -310,7 +338,7 @@ class HttpModel(Model):
     async def _body(self, response: httpx2.Response, most: int) -> bytes:
         body = bytearray()
         try:
-            async with asyncio.timeout(limits.AI_KEPT_ALIVE):
+            async with asyncio.timeout(AI_KEPT_ALIVE):
                 async for block in response.aiter_bytes():
                     body += block
                     if len(body) > most:
@@ -350,7 +378,7 @@ class HttpModel(Model):
         if response.is_redirect:
             return RemoteProtocolError(f"{self._place} redirects elsewhere: give the base URL that it redirects to")
         try:
-            fault = fault_of(json.decode(json.mended(await self._body(response, limits.AI_ERROR_BYTES))), self.refusals)
+            fault = fault_of(json.decode(json.mended(await self._body(response, AI_ERROR_BYTES))), self.refusals)
         except LoomError:  # the status says enough
             fault = Fault()
         if response.status_code == 404 and not fault.message:
@@ -362,7 +390,7 @@ class HttpModel(Model):
         if isinstance(error, httpx2.ReadTimeout):
             reason = f"it was silent for {self._silence:g} s"
         elif isinstance(error, TimeoutError):
-            reason = f"it sent nothing of its answer for {limits.AI_KEPT_ALIVE:g} s"
+            reason = f"it sent nothing of its answer for {AI_KEPT_ALIVE:g} s"
         else:
             reason = _reason_of(error)
         if received is None:
@@ -382,7 +410,7 @@ class HttpModel(Model):
                 self._client = httpx2.AsyncClient(
                     headers={**_HEADERS, **self._authority()},
                     timeout=self._timeout,
-                    limits=httpx2.Limits(max_connections=limits.AI_CONNECTIONS),
+                    limits=httpx2.Limits(max_connections=AI_CONNECTIONS),
                 )
             except (ValueError, httpx2.InvalidURL):  # whose words are parts of the URL
                 raise UsageError(BAD_PROXY) from None
@@ -456,7 +484,7 @@ def _in(seconds: float) -> float:
 
 def _may_pass(error: LoomError) -> bool:
     """Whether to call again after it."""
-    return error.retryable and float(error.details.get("retry_after", 0.0)) <= limits.AI_RETRY_AFTER
+    return error.retryable and float(error.details.get("retry_after", 0.0)) <= AI_RETRY_AFTER
 
 
 def _is_stream(response: httpx2.Response) -> bool:

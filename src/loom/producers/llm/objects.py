@@ -19,6 +19,10 @@ from .surrogates import sound_text
 
 __all__ = ["Form", "read_object"]
 
+AI_ERROR_ANSWER = 2500
+"""Characters of an answer that does not fit its type, kept in the error's details: however escaped, they fit
+`ERROR_BYTES`."""
+
 T = TypeVar("T")
 
 
@@ -45,7 +49,7 @@ class Form(Generic[T]):
                 raise InvalidInput(f"{self._field}: missing", details={"field": self._field})
             return cast(T, convert(value, self._type))
         except (InvalidInput, RemoteProtocolError) as error:
-            details = {**getattr(error, "details", {}), "answer": text[: limits.AI_ERROR_ANSWER]}
+            details = {**getattr(error, "details", {}), "answer": text[:AI_ERROR_ANSWER]}
             raise RemoteProtocolError(f"the model's answer is no {self.name}: {error}", details=details) from None
 
 
@@ -86,5 +90,5 @@ def _check_whole(partial: PartialJson, reason: str, form: Form[Any], said: str) 
         raise LimitExceeded(f"the model's {form.name} is cut: max_tokens did not suffice", code="too_large")
     if reason == "content_filter":
         raise InvalidInput(f"the model refused to give a {form.name}", code="content_filter")
-    details = {"answer": said[: limits.AI_ERROR_ANSWER]}
+    details = {"answer": said[:AI_ERROR_ANSWER]}
     raise RemoteProtocolError(f"the model's answer is no {form.name}: no whole JSON", details=details)

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from loom.model import limits
 from loom.model.errors import InvalidInput, LimitExceeded, LoomError, RemoteProtocolError, Unauthorized, Unavailable
 from loom.wire import json
 from loom.wire.headers import retry_after
 
 __all__ = ["TOO_LONG", "Fault", "Refusals", "fault_of", "refusal"]
+
+AI_ERROR_CHARACTERS = 500
+"""What is passed on of a provider's error message."""
 
 _TOO_LONG = (
     "context_length_exceeded|exceed_context_size",  # codes: OpenAI's and llama.cpp's
@@ -143,5 +145,5 @@ def _by_status(status: int, why: str, fault: Fault, details: dict[str, Any]) -> 
 
 
 def _clean(text: str) -> str:
-    plain = "".join(c if c.isprintable() else " " for c in text[: 4 * limits.AI_ERROR_CHARACTERS])
-    return " ".join(plain.split())[: limits.AI_ERROR_CHARACTERS]
+    plain = "".join(c if c.isprintable() else " " for c in text[: 4 * AI_ERROR_CHARACTERS])
+    return " ".join(plain.split())[:AI_ERROR_CHARACTERS]

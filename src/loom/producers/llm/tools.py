@@ -38,6 +38,9 @@ from .calls import CUT_SHORT
 
 __all__ = ["Answering", "Tool", "Toolbox", "run_rounds"]
 
+AI_TOOLS_AT_ONCE = 16
+"""Tools of one round that run at the same time; sync ones take a thread each."""
+
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What OpenAI and Anthropic take for a tool's name."""
 
@@ -90,7 +93,7 @@ class Toolbox:
             if tool.spec.name in self._tools:
                 raise UsageError(f"two tools are named {tool.spec.name!r}")
             self._tools[tool.spec.name] = tool
-        self._room = asyncio.Semaphore(limits.AI_TOOLS_AT_ONCE)
+        self._room = asyncio.Semaphore(AI_TOOLS_AT_ONCE)
 
     @property
     def specs(self) -> tuple[ToolSpec, ...]:

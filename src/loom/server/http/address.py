@@ -14,6 +14,9 @@ from .security import is_loopback
 
 __all__ = ["Address", "adopt", "listen"]
 
+UNSENT_BYTES = 128 << 10
+"""What the system may hold of one connection beyond what is on its way, so that a slow reader is felt here."""
+
 
 class Address(NamedTuple):
     """Where a server listens; `port` is the real one when 0 was asked for."""
@@ -78,4 +81,4 @@ def _tune(listener: socket.socket) -> None:
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; RFC 5482
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(limits.STALLED_VIEWER * 1000))
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limits.UNSENT_BYTES)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)

@@ -18,6 +18,13 @@ except ImportError:  # Windows, which has no such bound
 
 __all__ = ["Connections", "Evictable", "max_connections", "network_of"]
 
+DESCRIPTOR_SHARE = 0.75
+"""Of the descriptors that the process may open (`ulimit -n`), the share that connections may take: the rest is for the
+store, its producers and their models."""
+
+NETWORK_IDLE = 1000
+"""Idle connections of one address after an answer: more than a proxy keeps open."""
+
 
 class Evictable(Protocol):
     """A connection that `Connections` may close."""
@@ -60,14 +67,14 @@ class Connections(ServerState):
 
     def release(self, connection: Evictable) -> None:
         """Makes it evictable again, after an answer. Evicts the oldest such connection of its network if there are more
-        than `limits.NETWORK_IDLE`. A connection that is lost is ignored."""
+        than `NETWORK_IDLE`. A connection that is lost is ignored."""
         self._forget(connection)
         if cast("Any", connection) not in self.connections:
             return
         self._evictable[connection] = None
         answered = self._idle.setdefault(connection.network, OrderedDict())
         answered[connection] = None
-        if len(answered) > limits.NETWORK_IDLE:
+        if len(answered) > NETWORK_IDLE:
             self._evict(next(iter(answered)))
 
     def remove(self, connection: Evictable) -> None:
@@ -102,7 +109,7 @@ def max_connections() -> int:
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed == resource.RLIM_INFINITY:
         return limits.CONNECTIONS
-    return min(limits.CONNECTIONS, int(allowed * limits.DESCRIPTOR_SHARE))
+    return min(limits.CONNECTIONS, int(allowed * DESCRIPTOR_SHARE))
 
 
 def network_of(host: str) -> str:

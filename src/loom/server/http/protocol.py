@@ -23,6 +23,12 @@ from .framing import check_framing, without_upgrade
 
 __all__ = ["BoundedProtocol"]
 
+PIPELINED = 1000
+"""Requests that may wait behind the one that is being answered, some kilobytes each; no client sends so many."""
+
+HEAD_TIME = 10.0
+"""A request's line and headers must have come within this time of its first byte, or of the connection."""
+
 
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 with the bounds that it lacks: of a request's head in bytes and time, of its trailers, of what
@@ -50,7 +56,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.network = network_of(self.client[0] if self.client else "")
-        self._set_deadline(limits.HEAD_TIME, self._head_late)
+        self._set_deadline(HEAD_TIME, self._head_late)
         if not self._state.admit(self):
             self._refuse(Unavailable(f"{len(self.connections) - 1} connections are open"))
 
@@ -74,7 +80,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._in_head:
             if self._deadline is None:
-                self._set_deadline(limits.HEAD_TIME, self._head_late)
+                self._set_deadline(HEAD_TIME, self._head_late)
             self._head_bytes += len(data)
         else:
             self._framing_bytes += len(data)
@@ -110,7 +116,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _check_bounds(self) -> None:
         if (self._head_bytes if self._in_head else self._framing_bytes) > limits.HEAD_BYTES:
             self._fail_parsing(_head_too_large())
-        elif len(self.pipeline) > limits.PIPELINED or max(self._waiting_bytes, self._discarded) > limits.DISCARD_BYTES:
+        elif len(self.pipeline) > PIPELINED or max(self._waiting_bytes, self._discarded) > limits.DISCARD_BYTES:
             self._drop()
         elif self.pipeline and len(self.cycle.body) <= HIGH_WATER_LIMIT:
             self.flow.resume_reading()  # while nothing is read, the client's leaving is not seen

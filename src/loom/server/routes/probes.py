@@ -10,7 +10,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from loom.model import limits
 from loom.model.errors import Unavailable
 from loom.server.http.answers import json_answer
 from loom.server.stream.streams import Streams
@@ -20,6 +19,9 @@ from .openapi import describe
 from .operations import Answer, Operation
 
 __all__ = ["Probes"]
+
+READY_WITHIN = 2.0
+"""The store must answer a readiness probe within this time: probes commonly give up after a few seconds."""
 
 
 class Probes:
@@ -53,11 +55,11 @@ class Probes:
     async def ready(self, request: Request) -> ASGIApp:
         self._streams.check_open()
         try:
-            async with asyncio.timeout(limits.READY_WITHIN):
+            async with asyncio.timeout(READY_WITHIN):
                 await self._streams.transport.heads(limit=1)
                 await self._check_driven()
         except TimeoutError:
-            raise Unavailable(f"the store did not answer within {limits.READY_WITHIN:g} s") from None
+            raise Unavailable(f"the store did not answer within {READY_WITHIN:g} s") from None
         return json_answer(Status("ready"))
 
     async def _check_driven(self) -> None:

@@ -14,7 +14,6 @@ from contextlib import aclosing
 from itertools import chain
 from typing import NamedTuple, Protocol, cast
 
-from loom.model import limits
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import LoomError
@@ -23,6 +22,9 @@ from loom.tasks import TaskSet
 from loom.wire.sse import Framer
 
 __all__ = ["Audience", "Frames", "Key", "Viewer", "http_chunk"]
+
+SEND_BYTES = 64 << 10
+"""What the server hands to one connection at a time; more waits in the log, not in memory."""
 
 log = logging.getLogger("loom.server")
 
@@ -103,10 +105,10 @@ class Audience:
     def chunk(self, batches: tuple[Batch, ...]) -> bytes | None:
         """Their frames as one HTTP chunk; None if they are too much for one send."""
         data = self._render(batches)
-        return http_chunk(data) if len(data) <= limits.SEND_BYTES else None
+        return http_chunk(data) if len(data) <= SEND_BYTES else None
 
     def parts(self, batches: tuple[Batch, ...]) -> Iterable[bytes]:
-        """Their frames, to be sent one after the other: `limits.SEND_BYTES` each at most, rendered as they are asked
+        """Their frames, to be sent one after the other: `SEND_BYTES` each at most, rendered as they are asked
         for, so that a slow viewer holds little."""
         if len(batches) == 1:
             return self._cut(batches)
@@ -114,9 +116,9 @@ class Audience:
 
     def _cut(self, batches: tuple[Batch, ...]) -> Sequence[bytes]:
         data = self._render(batches)
-        if len(data) <= limits.SEND_BYTES:
+        if len(data) <= SEND_BYTES:
             return (data,)
-        return [data[start : start + limits.SEND_BYTES] for start in range(0, len(data), limits.SEND_BYTES)]
+        return [data[start : start + SEND_BYTES] for start in range(0, len(data), SEND_BYTES)]
 
     def _render(self, batches: tuple[Batch, ...]) -> bytes:
         return b"".join(map(self._framer.frames, batches)) if len(batches) > 1 else self._framer.frames(batches[0])
@@ -174,7 +176,7 @@ class Audience:
     def _deliver(self, batches: tuple[Batch, ...]) -> None:
         after, self._cursor = self._cursor, batches[-1].cursor
         data = self._render(batches)
-        if len(data) > limits.SEND_BYTES:  # too much for a connection at a time
+        if len(data) > SEND_BYTES:  # too much for a connection at a time
             self._part_with(list(self._members), after)
         else:
             chunk, now = http_chunk(data), asyncio.get_running_loop().time()
@@ -202,13 +204,13 @@ class Audience:
 
 
 def groups(batches: tuple[Batch, ...]) -> list[tuple[Batch, ...]]:
-    """Consecutive batches that go out together: about `limits.SEND_BYTES` each."""
+    """Consecutive batches that go out together: about `SEND_BYTES` each."""
     if len(batches) == 1:
         return [batches]
     found = []
     start = size = 0
     for index, batch in enumerate(batches):
-        if size and size + len(batch.payload) > limits.SEND_BYTES:
+        if size and size + len(batch.payload) > SEND_BYTES:
             found.append(batches[start:index])
             start, size = index, 0
         size += len(batch.payload)

@@ -18,6 +18,10 @@ from .audience import Audience, Frames, Key
 
 __all__ = ["Streams", "Times", "renew"]
 
+STOP_LOOK = 1.0
+"""How often an event stream in somebody else's app looks whether its server was told to stop: 60 us a look, the turn of
+the loop for it included."""
+
 log = logging.getLogger("loom.server")
 
 
@@ -40,7 +44,7 @@ class Streams:
     def __init__(self, transport: Transport, times: Times, stops: Callable[[], bool] | None = None) -> None:
         self.transport = transport
         self.times = times
-        self.look_every = times.stalled if stops is None else min(times.stalled, limits.STOP_LOOK)
+        self.look_every = times.stalled if stops is None else min(times.stalled, STOP_LOOK)
         self._stops = stops
         self.closing = False
         self.open = 0

@@ -22,8 +22,10 @@ from loom.wire.json import ending_of
 __all__ = ["BATCH_BYTES", "RUN_BYTES", "ByAge", "Log", "Run", "size_of"]
 
 RUN_BYTES = 2048
+"""The cost of a run besides its payload, about: objects, list slots, table entries."""
+
 BATCH_BYTES = 160
-"""What a run and a batch cost besides their payload, about: objects, list slots, table entries."""
+"""The same of a batch."""
 
 _last = attrgetter("last")
 
