@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from contextlib import closing
+from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, Page, Request, expect
@@ -187,6 +189,29 @@ def test_what_an_attempt_takes_back_is_taken_back(reader: Reader) -> None:
         return [texts, answer.attempt]
     }""")
     assert folded == [["", "a", "ab", "a", "a", 'a{"c":1}'], 2]
+
+
+def test_the_page_takes_back_what_the_fold_does(reader: Reader) -> None:
+    """The twin of `loom.model.fold`, on the same table."""
+    cases = json.loads((Path(__file__).parents[1] / "model" / "restarts.json").read_text())
+    found = reader.tab().evaluate(
+        """async (cases) => {
+        const { covers, noSteps, retractionOf } = await import("/page/restarts.js")
+        return cases.map(({ chunks }) => {
+            const steps = noSteps()
+            let kept = []
+            chunks.forEach(([type, source, data], place) => {
+                const [seq, chunk] = [place + 1, { type, source, data }]
+                const gone = retractionOf(steps, seq, chunk)
+                if (gone) kept = kept.filter((each) => !covers(gone, each.seq, each.source))
+                if (!["start", "complete", "error"].includes(type)) kept.push({ seq, source })
+            })
+            return kept.map(({ seq }) => seq)
+        })
+    }""",
+        cases,
+    )
+    assert found == [case["standing"] for case in cases]
 
 
 def test_runs_that_were_asked_the_same_are_tries_at_one_answer(reader: Reader) -> None:

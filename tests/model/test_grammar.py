@@ -1,17 +1,13 @@
-"""The life of a run: the whole table, and what a restart takes back."""
+"""The life of a run: the whole table."""
 
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from loom.model.chunk import Chunk
 from loom.model.errors import LocalProtocolError, RemoteProtocolError
-from loom.model.grammar import RESERVED, TABLE, State, advance, check_type, fold, is_output, kept_through
+from loom.model.grammar import RESERVED, TABLE, State, advance, check_type, is_output
 
 NEW, OPEN, ENDED = State
 KINDS = ("start", "output", "complete", "error")
@@ -107,43 +103,3 @@ def test_what_is_no_word_is_refused(type: str) -> None:
     with pytest.raises(LocalProtocolError, match="not a chunk type") as caught:
         check_type(type)
     assert len(str(caught.value)) < 300
-
-
-def start(kept: Any = None, seq: int = 1) -> Chunk[Any]:
-    return Chunk("start", {} if kept is None else {"kept_through": kept}, seq=seq)
-
-
-def test_kept_through() -> None:
-    assert kept_through(Chunk("data", {"kept_through": 3})) is None
-    assert kept_through(start(3)) == 3
-    assert kept_through(start()) == 0
-    assert kept_through(Chunk("start")) == 0
-
-
-@pytest.mark.parametrize("kept", ["3", None, [3], -1, 1.5, True])
-def test_kept_through_refuses_what_is_no_seq(kept: Any) -> None:
-    with pytest.raises(RemoteProtocolError, match="kept_through"):
-        kept_through(Chunk("start", {"kept_through": kept}))
-
-
-def test_fold_takes_back_what_a_start_does_not_keep() -> None:
-    chunks: list[Chunk[Any]] = [
-        start(0, 1),
-        *(Chunk("data", seq, seq=seq) for seq in (2, 3, 4)),
-        start(3, 5),
-        *(Chunk("data", seq, seq=seq) for seq in (6, 7)),
-    ]
-    assert [chunk.seq for chunk in fold(chunks)] == [2, 3, 6, 7]
-    assert [chunk.seq for chunk in fold([*chunks, start(0, 8), Chunk("data", seq=9)])] == [9]
-    assert [chunk.seq for chunk in fold([*chunks, start(7, 8), Chunk("complete", seq=9)])] == [2, 3, 6, 7]
-    assert fold([]) == []
-
-
-@given(st.lists(st.integers(0, 10) | st.none(), max_size=30))
-def test_fold_is_what_each_start_in_order_leaves(kinds: list[int | None]) -> None:
-    chunks: list[Chunk[Any]] = []
-    standing: set[int] = set()
-    for seq, kept in enumerate(kinds, 1):
-        chunks.append(Chunk("data", seq=seq) if kept is None else start(kept, seq))
-        standing = standing | {seq} if kept is None else {each for each in standing if each <= kept}
-    assert [chunk.seq for chunk in fold(chunks)] == sorted(standing)

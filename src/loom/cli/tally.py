@@ -8,7 +8,8 @@ from collections import deque
 from typing import Any
 
 from loom.model.chunk import Chunk, Progress
-from loom.model.grammar import is_output, kept_through
+from loom.model.fold import MARKERS, Fold, Retraction
+from loom.model.grammar import is_output
 from loom.model.parts import RefusalPart, TextPart, Usage, part_of
 
 __all__ = ["Tally", "answer_in", "duration", "text_in", "text_of", "used"]
@@ -47,8 +48,10 @@ class Tally:
         self.progress: Progress | None = None
         self.attempt = 0
         self.usage: Usage | None = None
-        self._texts = array("Q")  # seqs of what stands
-        self._others = array("Q")
+        self._fold = Fold()
+        self._count = 0
+        self._texts: dict[str | None, array[int]] = {}  # seqs of what stands, by source
+        self._others: dict[str | None, array[int]] = {}
         self._wall: float | None = None
         self._recent: deque[tuple[float, int]] = deque(maxlen=_SAMPLES)
 
@@ -64,7 +67,7 @@ class Tally:
 
     @property
     def count(self) -> int:
-        return len(self._texts) + len(self._others)
+        return self._count
 
     def take(self, chunk: Chunk[Any], now: float) -> int:
         """Count a chunk. Returns how many chunks of output it took back."""
@@ -74,23 +77,31 @@ class Tally:
         if chunk.progress is not None:
             self.progress = chunk.progress
         self.usage = chunk.usage or self.usage
-        kept = kept_through(chunk)
-        if kept is not None:
-            return self._restart(chunk, kept)
+        if chunk.type == "start":
+            self.attempt = chunk.data.get("attempt", self.attempt + 1) if isinstance(chunk.data, dict) else 1
+        retraction = self._fold.feed(chunk) if chunk.type in MARKERS else None
+        taken_back = 0 if retraction is None else self._retract(retraction)
         if is_output(chunk.type) and chunk.progress is None:
-            (self._others if text_of(chunk) is None else self._texts).append(chunk.seq)
+            seqs = self._others if text_of(chunk) is None else self._texts
+            seqs.setdefault(chunk.source, array("Q")).append(chunk.seq)
+            self._count += 1
             self._sample(now)
-        return 0
+        return taken_back
 
-    def _restart(self, chunk: Chunk[Any], kept: int) -> int:
-        self.attempt = chunk.data.get("attempt", self.attempt + 1) if isinstance(chunk.data, dict) else 1
-        before = self.count
-        for seqs in (self._texts, self._others):
-            del seqs[bisect_right(seqs, kept) :]
-        if before != self.count:
+    def _retract(self, retraction: Retraction) -> int:
+        before = self._count
+        for by_source in (self._texts, self._others):
+            for source, seqs in list(by_source.items()):
+                if seqs and retraction.covers(seqs[-1], source):
+                    self._count -= len(seqs)
+                    del seqs[bisect_right(seqs, retraction.after) :]
+                    self._count += len(seqs)
+                if not seqs:
+                    del by_source[source]
+        if before != self._count:
             self.progress = None
             self._recent.clear()
-        return before - self.count
+        return before - self._count
 
     def _sample(self, now: float) -> None:
         if not self._recent or now - self._recent[-1][0] >= _SPAN / _SAMPLES:

@@ -1,4 +1,4 @@
-"""The life of a run as data: which chunk may follow which, and what a restart takes back.
+"""The life of a run as data: which chunk may follow which.
 
 The table is the truth; the diagram in docs/concepts.md is drawn from it.
 """
@@ -6,16 +6,11 @@ The table is the truth; the diagram in docs/concepts.md is drawn from it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from enum import Enum
-from typing import Any, TypeVar
 
-from .chunk import Chunk
 from .errors import LocalProtocolError, RemoteProtocolError
 
-__all__ = ["RESERVED", "TABLE", "State", "advance", "check_type", "fold", "is_output", "kept_through"]
-
-T = TypeVar("T")
+__all__ = ["RESERVED", "TABLE", "State", "advance", "check_type", "is_output"]
 
 
 class State(Enum):
@@ -69,29 +64,3 @@ def advance(state: State, type: str, *, ours: bool = True) -> State:
         error = LocalProtocolError if ours else RemoteProtocolError
         raise error(f"a {type!r} chunk may not follow in state {state.value}")
     return following
-
-
-def kept_through(chunk: Chunk[Any]) -> int | None:
-    """For a `start` chunk: up to which seq the earlier output still stands. None for every other chunk.
-
-    Raises `RemoteProtocolError` when it says something else.
-    """
-    if chunk.type != "start":
-        return None
-    kept = chunk.data.get("kept_through", 0) if isinstance(chunk.data, dict) else 0
-    if type(kept) is not int or kept < 0:
-        raise RemoteProtocolError(f"kept_through is a seq or 0, not {kept!r:.80}")
-    return kept
-
-
-def fold(chunks: Iterable[Chunk[T]]) -> list[Chunk[T]]:
-    """The output that still stands, in order: each `start` takes back what lies beyond its `kept_through`."""
-    standing: list[Chunk[T]] = []
-    for chunk in chunks:
-        kept = kept_through(chunk)
-        if kept is not None:
-            while standing and standing[-1].seq > kept:
-                standing.pop()
-        elif is_output(chunk.type):
-            standing.append(chunk)
-    return standing

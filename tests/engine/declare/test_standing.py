@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from loom.engine.declare.standing import HISTORY_BYTES, Room, Standing
 from loom.model.chunk import Batch, Chunk
+from loom.model.fold import Retraction
 from loom.wire.json import make_batch
 
 SIZE = 300
@@ -20,7 +21,7 @@ def lines(batches: list[Batch]) -> list[tuple[int, bytes]]:
 
 
 steps = st.lists(
-    st.one_of(st.tuples(st.just("append"), st.integers(1, 5)), st.tuples(st.just("keep"), st.integers(0, 30))),
+    st.tuples(st.sampled_from(["append", "keep", "step"]), st.integers(1, 30)),
     max_size=20,
 )
 
@@ -32,13 +33,21 @@ def test_what_stands_is_what_was_appended_and_not_taken_back(steps: list[tuple[s
     standing, model, seq = Standing(room), list[tuple[int, bytes]](), 0
     for act, number in steps:
         if act == "append":
-            batch = make_batch(1, seq + 1, [Chunk("data", f"chunk {seq} {place}" * 3) for place in range(number)])
+            number = number % 5 + 1
+            chunks = [
+                Chunk("data", f"chunk {seq} {place}" * 3, source="step" if place % 2 else None)
+                for place in range(number)
+            ]
+            batch = make_batch(1, seq + 1, chunks)
             standing.append(batch)
             model += lines([batch])
             seq += number
+        elif act == "keep":
+            standing.retract(Retraction(number - 1))
+            model = [each for each in model if each[0] < number]
         else:
-            standing.keep_through(number)
-            model = [each for each in model if each[0] <= number]
+            standing.retract(Retraction(number, number + 10, "step"))
+            model = [each for each in model if not (number < each[0] < number + 10 and b'"step"' in each[1])]
         assert lines(list(standing)) == model
         assert sum(standing.counts) == len(model)
         assert 0 <= room.left <= size

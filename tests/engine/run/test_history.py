@@ -15,7 +15,7 @@ from loom.engine.declare.standing import Room
 from loom.engine.run.history import History, plan
 from loom.model.chunk import Batch, Chunk, Page
 from loom.model.errors import Damaged, ErrorInfo
-from loom.model.grammar import fold
+from loom.model.fold import surviving
 from loom.model.parts import Usage
 from loom.wire.json import decode_batch, make_batch
 
@@ -120,7 +120,7 @@ def logs(draw: st.DrawFn) -> list[Chunk[Any]]:
 @given(logs(), st.lists(st.integers(1, 30)), st.integers(0, 200))
 def test_it_is_the_fold_that_readers_make(chunks: list[Chunk[Any]], cuts: list[int], room: int) -> None:
     placed = [decode_batch(make_batch(1, seq, [chunk]))[0] for seq, chunk in enumerate(chunks, 1)]
-    wanted = [(chunk.seq, chunk.data) for chunk in fold(placed)]
+    wanted = [(chunk.seq, chunk.data) for chunk in surviving(placed)]
     history = folded(chunks, [cut for cut in cuts if cut < len(chunks)], room=room)
     assert standing(history.standing) == wanted
 

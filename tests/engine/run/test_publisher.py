@@ -35,7 +35,7 @@ from loom.model.errors import (
     Unavailable,
     UsageError,
 )
-from loom.model.grammar import fold
+from loom.model.fold import surviving
 from loom.model.ports import Store
 from loom.model.run import PUBLISHED, Claim
 from loom.stores.memory import MemoryStore
@@ -334,7 +334,7 @@ async def test_one_that_crashed_is_gone_on_with(store: FaultStore, client: Clien
     async with client.publisher("job") as pub:
         pass
     chunks = await chunks_in(store, "job")
-    assert data_in(fold(chunks)) == [0, 1, 2, 3]
+    assert data_in(surviving(chunks)) == [0, 1, 2, 3]
     assert await client.run("job").result() == [0, 1, 2, 3]
 
 

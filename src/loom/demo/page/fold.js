@@ -1,5 +1,7 @@
 /** From what the server says to what is shown: chunks to an answer, runs to conversations and turns. Pure. */
 
+import { covers, noSteps, retractionOf } from "./restarts.js";
+
 /** The number of the chunk that a cursor (`<epoch>-<seq>`) stands behind. */
 export const seqOf = (cursor) => Number(cursor.slice(cursor.lastIndexOf("-") + 1));
 
@@ -10,7 +12,7 @@ export function wordsOf(message) {
 }
 
 /** An answer of which nothing was heard yet. `state`: queued, running, completed, cancelled, failed, lost; gone: deleted. */
-export const silent = () => ({ pieces: [], state: "queued", attempt: 0, seq: 0, cursor: "", error: null, began: 0, ended: 0 });
+export const silent = () => ({ pieces: [], state: "queued", attempt: 0, seq: 0, cursor: "", error: null, began: 0, ended: 0, steps: noSteps() });
 
 export const textOf = (answer) => answer.pieces.map((piece) => piece.text).join("");
 
@@ -20,12 +22,14 @@ const ENDS = { cancelled: "cancelled", run_lost: "lost" };
 export function take(answer, cursor, chunk) {
   answer.cursor = cursor;
   answer.seq = seqOf(cursor);
+  const gone = retractionOf(answer.steps, answer.seq, chunk);
+  if (gone) answer.pieces = answer.pieces.filter((piece) => !covers(gone, piece.seq, piece.source));
   switch (chunk.type) {
     case "start":
       begin(answer, chunk);
       break;
     case "data":
-      answer.pieces.push({ seq: answer.seq, text: typeof chunk.data === "string" ? chunk.data : JSON.stringify(chunk.data) });
+      answer.pieces.push({ seq: answer.seq, source: chunk.source, text: typeof chunk.data === "string" ? chunk.data : JSON.stringify(chunk.data) });
       break;
     case "complete":
       Object.assign(answer, { state: "completed", ended: chunk.time });
@@ -37,10 +41,7 @@ export function take(answer, cursor, chunk) {
   }
 }
 
-/** An attempt says through which chunk the earlier output still stands; what came behind that is taken back. */
 function begin(answer, chunk) {
-  const kept = chunk.data.kept_through ?? 0;
-  answer.pieces = answer.pieces.filter((piece) => piece.seq <= kept);
   answer.attempt = chunk.data.attempt;
   answer.state = "running";
   answer.began ||= chunk.time;

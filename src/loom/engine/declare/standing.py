@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from itertools import groupby
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from loom.model.chunk import Batch
+from loom.model.fold import Retraction
+from loom.wire.json import decode_batch
 
 __all__ = ["Room", "Standing"]
 
@@ -79,13 +82,14 @@ class Standing:
         self._kept.append(_Kept(replace(batch, payload=b""), size, self._end))
         self._end += size
 
-    def keep_through(self, seq: int) -> None:
-        """Take back what lies beyond chunk `seq`."""
-        while self._kept and self._kept[-1].batch.last > seq:
-            cut = self[-1].slice(self._kept[-1].batch.first, seq) if self._kept[-1].batch.first <= seq else None
+    def retract(self, retraction: Retraction) -> None:
+        """Take back what it covers. Of a step's, batches are decoded for their chunks' sources."""
+        kept: list[Batch] = []
+        while self._kept and self._kept[-1].batch.last > retraction.after:
+            kept += reversed(_left_of(self[-1], retraction))
             self._pop()
-            if cut is not None:
-                self.append(cut)
+        for batch in reversed(kept):
+            self.append(batch)
 
     def _pop(self) -> None:
         kept = self._kept.pop()
@@ -99,6 +103,21 @@ class Standing:
         """Give the room to others. It can still be read; nothing more is appended."""
         taken, self._taken = self._taken, 0
         self._room.give_back(taken)
+
+
+def _left_of(batch: Batch, retraction: Retraction) -> list[Batch]:
+    """The parts of a batch that still stand, in order."""
+    if retraction.step is None:
+        parts = [(batch.first, retraction.after), (retraction.before, batch.last)]
+        return [batch.slice(max(first, batch.first), last) for first, last in parts if batch.first <= last >= first]
+    stands = [not retraction.covers(chunk.seq, chunk.source) for chunk in decode_batch(batch)]
+    parts, seq = [], batch.first
+    for kept, chunks in groupby(stands):
+        count = len(list(chunks))
+        if kept:
+            parts.append((seq, seq + count - 1))
+        seq += count
+    return [batch.slice(first, last) for first, last in parts]
 
 
 class _Kept(NamedTuple):

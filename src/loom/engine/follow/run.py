@@ -24,7 +24,8 @@ from loom.model.errors import (
     Unavailable,
     revive,
 )
-from loom.model.grammar import RESERVED, State, advance, kept_through
+from loom.model.fold import MARKERS, Fold
+from loom.model.grammar import RESERVED, State, advance
 from loom.model.numbers import seconds
 from loom.model.parts import Usage
 from loom.model.ports import Transport
@@ -115,35 +116,39 @@ class Run(Generic[T, R]):
 
     async def _values(self, after: Cursor | str | None) -> AsyncIterator[T]:
         after = Cursor.parse(after) if isinstance(after, str) else after
-        given = 0 if after is None else after.seq
+        before = 0 if after is None else after.seq
+        fold, newest = Fold(), dict[str | None, int]()
         async with aclosing(cast(Any, self._chunks(after))) as chunks:
             async for chunk in chunks:
                 if chunk.type == "data":
-                    given = chunk.seq
+                    newest[chunk.source] = chunk.seq
                     yield chunk.data
-                elif (kept := kept_through(chunk)) is not None and given > kept:
+                elif (
+                    chunk.type in MARKERS
+                    and (retraction := fold.feed(chunk)) is not None
+                    and (before > retraction.after or retraction.covers_any(newest))
+                ):
                     raise RunRestarted(
                         "a new attempt took back values that were given: begin again",
-                        details={"kept_through": kept, "cursor": str(chunk.cursor)},
+                        details={"kept_through": retraction.after, "cursor": str(chunk.cursor)},
                     )
 
     async def text(self) -> str:
         """The run's whole text (its data chunks that are strings, and text deltas), once it has ended, with what
         restarts took back left out. Raises as `chunks`."""
-        return "".join([data for _, data in await self._standing() if isinstance(data, str)])
+        return "".join([data for data in await self._surviving() if isinstance(data, str)])
 
-    async def _standing(self) -> list[tuple[int, Any]]:
-        """(seq, data) of the data chunks and text deltas that still stand at the end, folded as they come."""
-        standing: list[tuple[int, Any]] = []
+    async def _surviving(self) -> list[Any]:
+        """Data of the data chunks and text deltas that still stand at the end, folded as they come."""
+        fold, said = Fold(), list[tuple[int, str | None, Any]]()
         head = await self.status()
         async with aclosing(cast(Any, self._chunks(head.earliest))) as chunks:
             async for chunk in chunks:
                 if chunk.type in ("data", "text-delta"):
-                    standing.append((chunk.seq, chunk.data))
-                elif (kept := kept_through(chunk)) is not None:
-                    while standing and standing[-1][0] > kept:
-                        standing.pop()
-        return standing
+                    said.append((chunk.seq, chunk.source, chunk.data))
+                elif chunk.type in MARKERS and (retraction := fold.feed(chunk)) is not None:
+                    retraction.cut(said, lambda each: each[:2])
+        return [data for _, _, data in said]
 
     async def result(self, timeout: float | timedelta | None = None) -> R:
         """The run's result, once it has ended: what the producer returned or gave as `loom.Result`. Of a generator
@@ -171,7 +176,7 @@ class Run(Generic[T, R]):
         if head.error is not None:
             raise _raised(head.error)
         value = decode(bytes(head.result)) if head.result is not None else None
-        return _collected([data for _, data in await self._standing()]) if value is None else value
+        return _collected(await self._surviving()) if value is None else value
 
     async def _within(self, timeout: float | timedelta | None, work: Awaitable[V]) -> V:
         try:

@@ -26,6 +26,7 @@ from loom.model.errors import (
     RunFailed,
     StartOver,
 )
+from loom.model.fold import Retraction
 from loom.model.parts import Usage
 from loom.model.ports import Fence, Store
 from loom.model.run import Claim
@@ -228,7 +229,7 @@ class Attempt:
     def _context(self, voice: Voice, verdict: Plan) -> Context:
         meta = self._job.meta
         resources = self._job.resources
-        self._history.standing.keep_through(verdict.kept_through)
+        self._history.standing.retract(Retraction(verdict.kept_through))
         return Context(
             run_id=meta.run,
             actor=self._producer.name,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from loom.engine.declare.options import Retry
 from loom.engine.declare.standing import Room, Standing
 from loom.model.chunk import Batch, Chunk, Page
 from loom.model.errors import Damaged, RemoteProtocolError
-from loom.model.grammar import is_output, kept_through
+from loom.model.fold import MARKERS, Fold
+from loom.model.grammar import is_output
 from loom.model.parts import Usage
 from loom.wire.json import decode_chunk, type_of
 
@@ -23,6 +25,7 @@ class History:
     def __init__(self, *, keep: bool, room: Room) -> None:
         self._keep = keep
         self.standing = Standing(room)
+        self._fold = Fold()
         self.usage: Usage | None = None
         """What the attempts up to the last start had used, as far as it was told."""
         self.said = False
@@ -42,11 +45,11 @@ class History:
             raise RemoteProtocolError(f"a batch of {len(batch)} chunks holds {len(lines)}")
         for seq, line in enumerate(lines, batch.first):
             type = type_of(line)
-            if type == "start":
+            if type in MARKERS:
                 self._stand(batch, first, seq - 1)
-                self._restart(decode_chunk(line))
-                first = seq + 1
-            elif is_output(type):
+                self._mark(seq, decode_chunk(line))
+                first = seq + (type == "start")
+            if is_output(type):
                 self.said = True
         self._stand(batch, first, batch.last)
 
@@ -54,9 +57,11 @@ class History:
         if self._keep and first <= last:
             self.standing.append(batch.slice(first, last))
 
-    def _restart(self, chunk: Chunk[Any]) -> None:
+    def _mark(self, seq: int, chunk: Chunk[Any]) -> None:
         self.usage = chunk.usage or self.usage
-        self.standing.keep_through(kept_through(chunk) or 0)
+        retraction = self._fold.feed(replace(chunk, seq=seq))
+        if retraction is not None:
+            self.standing.retract(retraction)
 
 
 class Plan(msgspec.Struct, frozen=True):

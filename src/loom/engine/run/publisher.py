@@ -37,6 +37,7 @@ from loom.model.errors import (
     RunFailed,
     Unavailable,
 )
+from loom.model.fold import Retraction
 from loom.model.keep import Keep
 from loom.model.ports import Fence, Store
 from loom.model.run import Claim, Head, Meta
@@ -250,7 +251,7 @@ class _Opened:
     async def previous(self) -> Previous:
         while (history := await self._history()) is None:
             continue
-        history.standing.keep_through(self.kept)
+        history.standing.retract(Retraction(self.kept))
         return Previous(history.standing)
 
     async def _history(self) -> History | None:

@@ -34,7 +34,7 @@ from loom.wire.dialects.openai import (
     Model,
     ModelList,
     ProviderChatBody,
-    TakenBack,
+    RetractedRanges,
     Whole,
     read_request,
 )
@@ -208,7 +208,7 @@ class _Chat:
         """Its status waits for the first output, but not for ever: then comments say that somebody is there."""
         opening, first = HEARTBEAT, BEGINNING
         if self._restarted:
-            self._telling = preview = preview.again(await self._taken_back())
+            self._telling = preview = preview.again(await self._retracted())
         try:
             async with asyncio.timeout(self._streams.times.first_output), self._pages() as pages:
                 async for page in pages:
@@ -224,8 +224,8 @@ class _Chat:
         viewing = Viewing(opening=opening, location=self._location, dialect=events, headers=headers)
         return EventStream(self._streams, self._run, first, viewing)
 
-    async def _taken_back(self) -> TakenBack:
-        found = TakenBack()
+    async def _retracted(self) -> RetractedRanges:
+        found = RetractedRanges()
         page = BEGINNING
         while True:
             page = await self._streams.transport.read(self._run, page.cursor, limit=limits.PAGE_CHUNKS, wait=0.0)

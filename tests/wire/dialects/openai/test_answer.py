@@ -21,7 +21,7 @@ from loom.model.parts import (
     Usage,
     UsagePart,
 )
-from loom.wire.dialects.openai import Events, TakenBack, Whole
+from loom.wire.dialects.openai import Events, RetractedRanges, Whole
 from loom.wire.json import decode, make_batch
 from loom.wire.sse import Decoder
 
@@ -276,15 +276,33 @@ def test_an_attempt_that_takes_back_what_was_sent_ends_the_stream() -> None:
 def test_what_is_known_to_be_taken_back_is_not_sent() -> None:
     chunks = [START, said("Hel"), said("p"), again(2), said("X"), again(2, 3), said("lo"), END]
     batch = make_batch(100000001, 1, chunks)
-    gone = TakenBack()
+    gone = RetractedRanges()
     gone.feed(batch)
-    assert [seq for seq in range(1, 9) if seq in gone] == [3, 4, 5]
+    assert [seq for seq, line in enumerate(batch.lines(), 1) if gone.covers(seq, line)] == [3, 4, 5]
     data = Events("r", "m", 1.0).again(gone).again().frames(batch)
     assert b'"Hel"' in data
     assert b'"lo"' in data
     assert b'"p"' not in data
     assert b'"X"' not in data
     assert data.endswith(b"[DONE]\n\n")
+
+
+def test_a_repeated_step_takes_back_what_it_sent_and_nothing_else() -> None:
+    def step(source: str, text: str) -> Chunk[Any]:
+        return Chunk("data", text, source=source)
+
+    begin: Chunk[Any] = Chunk("action-start", {}, source="s")
+    silent = [START, begin, step("t", "a"), begin, step("s", "b"), END]
+    assert text_of(*silent) == "ab"
+    spoken = [START, begin, step("s", "a"), step("t", "b"), begin, step("s", "c"), END]
+    assert events_of(*spoken)[-1]["error"]["code"] == "run_restarted"
+    assert whole_of(*spoken)["choices"][0]["message"]["content"] == "bc"
+    batch, gone = make_batch(1, 1, spoken), RetractedRanges()
+    gone.feed(batch)
+    data = Events("r", "m", 1.0).again(gone).frames(batch)
+    assert b'"b"' in data
+    assert b'"c"' in data
+    assert b'"a"' not in data
 
 
 def test_what_was_held_back_can_be_taken_back() -> None:

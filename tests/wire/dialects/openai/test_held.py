@@ -6,6 +6,7 @@ import pytest
 
 from loom.model import limits
 from loom.model.errors import RunFailed
+from loom.model.fold import Retraction
 from loom.model.parts import FinishReasonPart, ToolCallPart, ToolResultPart, Usage, UsagePart
 from loom.wire.dialects.openai.held import Held
 from loom.wire.dialects.openai.pieces import Last
@@ -17,7 +18,7 @@ DETAILS = {"prompt_tokens_details": {"cached_tokens": 1}}
 def holding(*parts: Last) -> Held:
     held = Held()
     for seq, part in enumerate(parts, 2):
-        held.add(seq, part)
+        held.add(seq, None, part)
     return held
 
 
@@ -25,7 +26,7 @@ def test_a_call_waits_for_its_result() -> None:
     held = holding(CALL)
     assert [call["id"] for call in held.calls] == ["c"]
     assert held.reason == "tool_calls"
-    held.add(3, RESULT)
+    held.add(3, None, RESULT)
     assert held.calls == []
     assert held.reason == "stop"
 
@@ -42,7 +43,7 @@ def test_what_is_said_behind_a_finish_reason_ends_its_round() -> None:
 
 def test_what_an_attempt_takes_back_is_held_no_more() -> None:
     held = holding(CALL, FinishReasonPart("length"), UsagePart(1, 2))
-    held.take_back(2)
+    held.retract(Retraction(2))
     assert [call["id"] for call in held.calls] == ["c"]
     assert held.reason == "tool_calls"
     assert held.usage(None) is None

@@ -2,7 +2,7 @@
 
 from .answer import Events, Whole
 from .errors import ApiErrorBody, error_body, status_of
-from .pieces import TakenBack
+from .pieces import RetractedRanges
 from .request import ChatBody, ChatRequest, Completion, Model, ModelList, ProviderChatBody, read_request
 
 __all__ = [
@@ -14,7 +14,7 @@ __all__ = [
     "Model",
     "ModelList",
     "ProviderChatBody",
-    "TakenBack",
+    "RetractedRanges",
     "Whole",
     "error_body",
     "read_request",

@@ -12,14 +12,15 @@ from typing import Any
 import msgspec
 
 from loom.model import limits
-from loom.model.chunk import Batch
+from loom.model.chunk import Batch, Chunk
 from loom.model.errors import ErrorInfo
+from loom.model.fold import Fold
 from loom.model.parts import Usage
 from loom.wire.json import encode
 
 from .errors import error_body
 from .held import Held
-from .pieces import FIELDS, Line, Piece, TakenBack, kept_of, plain_text, read_line, result_of, said_of
+from .pieces import FIELDS, Line, Piece, RetractedRanges, marker_of, plain_text, read_line, result_of, said_of
 
 __all__ = ["Events", "Whole"]
 
@@ -37,8 +38,8 @@ def _completion_id(run: str) -> str:
 class Events:
     """A run as events, without ids (`openai` of Python chokes on them), to be given every batch from the run's first.
 
-    One that restarts and takes back what was sent ends in an error: this wire cannot take anything back. What is known
-    to be `taken_back` is not sent.
+    A run that takes back what was sent ends in an error: this wire cannot take anything back. What is known to be
+    `retracted` is not sent.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Events:
         created: float,
         *,
         include_usage: bool = False,
-        taken_back: TakenBack | None = None,
+        retracted: RetractedRanges | None = None,
     ) -> None:
         self.ended = False
         """Nothing follows."""
@@ -59,8 +60,9 @@ class Events:
         self.error: ErrorInfo | None = None
         """Why it broke off."""
         self._about = (run, model, created)
-        self._taken_back = taken_back
-        self._spoken_to = 0
+        self._retracted = retracted
+        self._fold = Fold()
+        self._newest: dict[str | None, int] = {}  # the last seq of each source that was sent
         self._held = Held()
         self._role = b'"role":"assistant",'
         self._head = b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,"choices":[' % (
@@ -73,10 +75,9 @@ class Events:
         self._close = b'},"logprobs":null,"finish_reason":null}]' + self._end
         self._include_usage = include_usage
 
-    def again(self, taken_back: TakenBack | None = None) -> Events:
+    def again(self, retracted: RetractedRanges | None = None) -> Events:
         """Another one for the same run, from its first batch."""
-        gone = taken_back or self._taken_back
-        return Events(*self._about, include_usage=self._include_usage, taken_back=gone)
+        return Events(*self._about, include_usage=self._include_usage, retracted=retracted or self._retracted)
 
     def frames(self, batch: Batch) -> bytes:
         """What these chunks add; b"" if nothing. Raises `RemoteProtocolError` for what are no chunks."""
@@ -91,18 +92,19 @@ class Events:
         return b"data: %b\n\n" % error_body(error)
 
     def _frame(self, seq: int, data: bytes) -> bytes:
-        if self.ended or (self._taken_back is not None and seq in self._taken_back):
+        if self.ended or (self._retracted is not None and self._retracted.covers(seq, data)):
             return b""
         text = plain_text(data)
         if text is not None and text != b'""':
-            self._spoken_to = seq
+            self._newest[None] = seq
             self._held.go_on()
             return self._delta(b"content", text)
         return self._other(seq, read_line(data))
 
     def _other(self, seq: int, line: Line) -> bytes:
-        if line.type == "start":
-            return self._restart(kept_of(line))
+        marker = marker_of(seq, line)
+        if marker is not None:
+            return self._mark(marker)
         if line.type == "complete":
             return self._complete(line)
         if line.type == "error":
@@ -110,11 +112,11 @@ class Events:
             return self.fault(line.error or ErrorInfo("run_failed", "the run failed"))
         said = said_of(line)
         if isinstance(said, Piece):
-            self._spoken_to = seq
+            self._newest[line.source] = seq
             self._held.go_on()
             return self._delta(*said)
         if said is not None:
-            self._held.add(seq, said)
+            self._held.add(seq, line.source, said)
         return b""
 
     def _delta(self, field: bytes, value: bytes) -> bytes:
@@ -135,9 +137,14 @@ class Events:
             return self._event(b"tool_calls", whole)
         return b"".join([self._event(b"tool_calls", encode([part])) for call in calls for part in _parts_of(call)])
 
-    def _restart(self, kept: int) -> bytes:
-        if self._spoken_to <= kept:
-            self._held.take_back(kept)
+    def _mark(self, marker: Chunk[Any]) -> bytes:
+        if marker.type == "start":
+            self._held.begin_attempt()
+        retraction = self._fold.feed(marker)
+        if retraction is None:
+            return b""
+        if not retraction.covers_any(self._newest):
+            self._held.retract(retraction)
             return b""
         return self.fault(ErrorInfo("run_restarted", "a new attempt took back what was sent: ask again", True))
 
@@ -187,7 +194,8 @@ class Whole:
         self._run = run
         self._model = model
         self._created = int(created)
-        self._pieces: list[tuple[int, Piece]] = []
+        self._pieces: list[tuple[int, str | None, Piece]] = []
+        self._fold = Fold()
         self._bytes = 0
         self._held = Held()
         self._used: Usage | None = None
@@ -199,29 +207,35 @@ class Whole:
                 self._take(seq, read_line(line))
 
     def _take(self, seq: int, line: Line) -> None:
-        if line.type == "start":
-            self._restart(kept_of(line))
+        marker = marker_of(seq, line)
+        if marker is not None:
+            self._mark(marker)
         elif line.type == "complete":
             self.ended = self.run_ended = True
             self._used = line.usage
             if not self._pieces and not self._held.calls and (piece := result_of(line)):
-                self._add(seq, piece)
+                self._add(seq, None, piece)
         elif line.type == "error":
             self.run_ended = True
             self._fail(line.error or ErrorInfo("run_failed", "the run failed"))
         elif isinstance(said := said_of(line), Piece):
-            self._add(seq, said)
+            self._add(seq, line.source, said)
         elif said is not None:
-            self._held.add(seq, said)
+            self._held.add(seq, line.source, said)
 
-    def _restart(self, kept: int) -> None:
-        self._held.take_back(kept)
-        while self._pieces and self._pieces[-1][0] > kept:
-            self._bytes -= len(self._pieces.pop()[1].text)
+    def _mark(self, marker: Chunk[Any]) -> None:
+        if marker.type == "start":
+            self._held.begin_attempt()
+        retraction = self._fold.feed(marker)
+        if retraction is None:
+            return
+        self._held.retract(retraction)
+        retraction.cut(self._pieces, lambda each: each[:2])
+        self._bytes = sum(len(piece.text) for _, _, piece in self._pieces)
 
-    def _add(self, seq: int, piece: Piece) -> None:
+    def _add(self, seq: int, source: str | None, piece: Piece) -> None:
         self._held.go_on()
-        self._pieces.append((seq, piece))
+        self._pieces.append((seq, source, piece))
         self._bytes += len(piece.text)
         if self._bytes > limits.COMPLETION_BYTES:
             most = f"an answer larger than {limits.COMPLETION_BYTES} bytes: stream it"
@@ -251,4 +265,4 @@ class Whole:
         })  # fmt: skip
 
     def _text(self, field: bytes) -> str:
-        return "".join([_any.decode(piece.text) for _, piece in self._pieces if piece.field == field])
+        return "".join([_any.decode(piece.text) for _, _, piece in self._pieces if piece.field == field])

@@ -9,6 +9,7 @@ from typing import Any
 
 from loom.model import limits
 from loom.model.errors import RunFailed
+from loom.model.fold import Retraction
 from loom.model.parts import FinishReasonPart, ToolCallPart, ToolResultPart, Usage, UsagePart
 
 from .pieces import Last
@@ -19,14 +20,14 @@ _DETAILS = ("prompt_tokens_details", "completion_tokens_details")
 
 
 class Held:
-    """Tool calls, their results and the finish reason of the last round, the usage of all, each with its seq."""
+    """Tool calls, their results and the finish reason of the last round, the usage of all; each with its place."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple[int, Last]] = []
+        self._parts: list[tuple[int, str | None, Last]] = []
         self._finished = False
         self._early: int | None = None  # a count before its round's finish reason: the next one replaces it
 
-    def add(self, seq: int, part: Last) -> None:
+    def add(self, seq: int, source: str | None, part: Last) -> None:
         """Raises `RunFailed` when there are too many."""
         if self._finished and not isinstance(part, UsagePart):
             self.go_on()
@@ -35,30 +36,33 @@ class Held:
         if len(self._parts) >= limits.COMPLETION_PARTS:
             most = f"more than {limits.COMPLETION_PARTS} tool calls, results and usage counts in one answer"
             raise RunFailed(most, code="invalid_output")
-        self._parts.append((seq, part))
+        self._parts.append((seq, source, part))
         self._finished = self._finished or isinstance(part, FinishReasonPart)
 
     def _replace_early(self, early: int | None) -> None:
         if self._early is not None:
-            self._parts = [(seq, part) for seq, part in self._parts if seq != self._early]
+            self._parts = [each for each in self._parts if each[0] != self._early]
         self._early = early
 
     def go_on(self) -> None:
         """More is said: what ended before was a round of the producer's own."""
         if self._finished:
-            self._parts = [(seq, part) for seq, part in self._parts if isinstance(part, UsagePart)]
+            self._parts = [each for each in self._parts if isinstance(each[2], UsagePart)]
             self._finished = False
 
-    def take_back(self, kept: int) -> None:
-        self._parts = [(seq, part) for seq, part in self._parts if seq <= kept]
-        self._early = None  # nobody completes what an attempt that is gone has counted
-        self._finished = any(isinstance(part, FinishReasonPart) for _, part in self._parts)
+    def begin_attempt(self) -> None:
+        """No later count completes one of an attempt that is gone."""
+        self._early = None
+
+    def retract(self, retraction: Retraction) -> None:
+        retraction.cut(self._parts, lambda each: each[:2])
+        self._finished = any(isinstance(part, FinishReasonPart) for _, _, part in self._parts)
 
     @property
     def calls(self) -> list[dict[str, Any]]:
         """Those that wait for a result. Ids may come again: a result is of the calls before it."""
-        given = {part.id: seq for seq, part in self._parts if isinstance(part, ToolResultPart)}
-        asked = [(seq, part) for seq, part in self._parts if isinstance(part, ToolCallPart)]
+        given = {part.id: seq for seq, _, part in self._parts if isinstance(part, ToolResultPart)}
+        asked = [(seq, part) for seq, _, part in self._parts if isinstance(part, ToolCallPart)]
         calls = [part for seq, part in asked if given.get(part.id, 0) < seq]
         return [
             {
@@ -73,7 +77,7 @@ class Held:
     @property
     def reason(self) -> str:
         """One of OpenAI's words: clients know no others."""
-        told = next((part.reason for _, part in self._parts if isinstance(part, FinishReasonPart)), None)
+        told = next((part.reason for _, _, part in self._parts if isinstance(part, FinishReasonPart)), None)
         if told in ("length", "content_filter"):
             return told
         return "tool_calls" if self.calls else "stop"
@@ -81,7 +85,7 @@ class Held:
     def usage(self, of_run: Usage | None) -> dict[str, Any] | None:
         """All rounds' together, else what the run's models used; None if nobody counted. Details only of a sole count:
         providers' differ."""
-        counts = [part for _, part in self._parts if isinstance(part, UsagePart)]
+        counts = [part for _, _, part in self._parts if isinstance(part, UsagePart)]
         if not counts and of_run is not None and of_run.calls > of_run.uncounted:
             counts = [UsagePart(of_run.input_tokens, of_run.output_tokens)]
         if not counts:

@@ -12,7 +12,7 @@ import msgspec
 
 from loom.model.chunk import Batch, Chunk
 from loom.model.errors import ErrorInfo, RemoteProtocolError
-from loom.model.grammar import kept_through
+from loom.model.fold import MARKERS, Fold, Retraction
 from loom.model.parts import (
     FinishReasonPart,
     Part,
@@ -26,7 +26,18 @@ from loom.model.parts import (
 )
 from loom.wire.json import encode
 
-__all__ = ["FIELDS", "Last", "Line", "Piece", "TakenBack", "kept_of", "plain_text", "read_line", "result_of", "said_of"]
+__all__ = [
+    "FIELDS",
+    "Last",
+    "Line",
+    "Piece",
+    "RetractedRanges",
+    "marker_of",
+    "plain_text",
+    "read_line",
+    "result_of",
+    "said_of",
+]
 
 
 class Piece(NamedTuple):
@@ -42,6 +53,7 @@ class Line(msgspec.Struct, gc=False):
     type: str
     data: msgspec.Raw = msgspec.Raw(b"null")
     error: ErrorInfo | None = None
+    source: str | None = None
     usage: Usage | None = None
 
 
@@ -50,7 +62,8 @@ Last = ToolCallPart | ToolResultPart | FinishReasonPart | UsagePart
 
 _line = msgspec.json.Decoder(Line)
 _TEXT = b'{"type":"data","data":"'
-_START = b'{"type":"start"'
+_SOURCE = b',"source"'
+_MARKERS = tuple(b'{"type":"%b"' % type.encode() for type in MARKERS)
 _part: msgspec.json.Decoder[Part] = msgspec.json.Decoder(Part)
 _any = msgspec.json.Decoder()
 FIELDS: dict[type[Any], bytes] = {
@@ -95,9 +108,11 @@ def result_of(line: Line) -> Piece | None:
     return Piece(b"content", data if data.startswith(b'"') else encode(data.decode()))
 
 
-def kept_of(line: Line) -> int:
-    """Up to which seq a `start` lets the earlier output stand."""
-    return kept_through(Chunk("start", _any.decode(line.data))) or 0
+def marker_of(seq: int, line: Line) -> Chunk[Any] | None:
+    """The chunk for `Fold.feed`, if the line is one of its markers."""
+    if line.type not in MARKERS:
+        return None
+    return Chunk(line.type, _any.decode(line.data), source=line.source, seq=seq)
 
 
 def read_line(line: bytes) -> Line:
@@ -109,23 +124,33 @@ def read_line(line: bytes) -> Line:
 
 
 def plain_text(line: bytes) -> bytes | None:
-    """The JSON string of a data chunk that is a text without escapes, as nearly every token is: found, not decoded."""
+    """The JSON string of a data chunk that is a text without escapes and without a source, as nearly every token is:
+    found, not decoded."""
     if not line.startswith(_TEXT) or b"\\" in line:
         return None
-    return line[len(_TEXT) - 1 : line.index(b'"', len(_TEXT)) + 1]
+    end = line.index(b'"', len(_TEXT)) + 1
+    return None if line.startswith(_SOURCE, end) else line[len(_TEXT) - 1 : end]
 
 
-class TakenBack:
-    """The chunks that later attempts took back, of a log that is read before it is told."""
+class RetractedRanges:
+    """The chunks that later attempts took back, of a log that is read before it is sent."""
 
     def __init__(self) -> None:
-        self._between: list[tuple[int, int]] = []
+        self._fold = Fold()
+        self._retractions: list[Retraction] = []
 
     def feed(self, batch: Batch) -> None:
         """Look at these chunks."""
         for seq, line in enumerate(batch.lines(), batch.first):
-            if line.startswith(_START) and (kept := kept_of(read_line(line))) < seq - 1:
-                self._between.append((kept, seq))
+            if line.startswith(_MARKERS) and (marker := marker_of(seq, read_line(line))) is not None:
+                retraction = self._fold.feed(marker)
+                if retraction is not None:
+                    self._retractions.append(retraction)
 
-    def __contains__(self, seq: int) -> bool:
-        return any(kept < seq < start for kept, start in self._between)
+    def covers(self, seq: int, line: bytes) -> bool:
+        """True if the chunk at `seq`, whose JSON this is, was taken back."""
+        found = [each for each in self._retractions if each.after < seq < each.before]
+        if not found or any(each.step is None for each in found):
+            return bool(found)
+        source = read_line(line).source
+        return any(each.covers(seq, source) for each in found)
