@@ -6,12 +6,12 @@ import pytest
 
 import loom
 from loom.cli.blame import line_of, report
-from loom.model.errors import CODES, LoomError
+from loom.model.errors import CODES, LoomError, class_of
 
 
 @pytest.mark.parametrize("code", CODES)
 def test_every_code_exits_as_the_table_says(code: str, capsys: pytest.CaptureFixture[str]) -> None:
-    error = CODES[code].error("what happened", code=code)
+    error = class_of(code)("what happened", code=code)
     assert report(error) == CODES[code].exit
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == f"error: what happened ({code})"

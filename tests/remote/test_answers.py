@@ -14,6 +14,7 @@ from loom.model.errors import (
     RemoteProtocolError,
     Unauthorized,
     Unavailable,
+    class_of,
 )
 from loom.remote.answers import decode_as, fault_of, is_final, refusal
 from loom.wire.views import Accepted, error_body
@@ -25,7 +26,7 @@ PLACE = "http://h"
 def test_every_error_comes_back_as_itself(code: str) -> None:
     info = ErrorInfo(code, "because", True, {"field": "x"})
     error = refusal(CODES[code].http, {}, error_body(info), PLACE)
-    assert type(error) is CODES[code].error
+    assert type(error) is class_of(code)
     assert error.info == info
 
 
@@ -93,7 +94,7 @@ def test_a_pause_that_is_none_is_not_told(pause: str) -> None:
 def test_what_is_final(code: str) -> None:
     """The server's own troubles pass, and what is said to pass; asking again changes nothing else."""
     row = CODES[code]
-    error = row.error("", code=code)
+    error = class_of(code)("", code=code)
     assert is_final(error) is (row.http < 500 and not row.retryable)
 
 

@@ -26,12 +26,11 @@ from loom.model.run import ActorInfo
 from loom.wire.json import encode
 from loom.wire.views import view_of
 
-from .blame import hush, report
+from .blame import hush, location_of, report
 from .inputs import check_once, read_input, read_piped
 from .loops import Interrupted, Signals
 from .loops import run as run_loop
 from .options import AppOption, Listing, Seconds, Streaming, Where, flag, sessions_folder
-from .origin import Origin, noticing
 from .places import Place
 from .session import end_orphans, session
 from .shows import Show, make_show
@@ -112,31 +111,33 @@ def run(
     options = Options(id=id, key=key, priority=priority, delay=delay)
     request = _Request(name, text, input, piped, stream, output, options)
     hush()
-    with noticing() as origin:
-        return run_loop(lambda signals: _run(request, place, signals, origin))
+    return run_loop(lambda signals: _run(request, place, signals))
 
 
-async def _run(request: _Request, place: Place, signals: Signals, origin: Origin) -> int:
+async def _run(request: _Request, place: Place, signals: Signals) -> int:
     tally = Tally(time.monotonic())
     show = make_show(request.output, tally, stream=request.stream)
-    async with watching(show, tally, signals) as watch, _opened(place, watch) as (client, queue):
+    raised: dict[str, BaseException] = {}
+    async with watching(show, tally, signals) as watch, _opened(place, watch, raised) as (client, queue):
         actor = next((info for info in await client.actors() if info.name == request.name), None)
         value = read_input(actor, request.text, request.json, request.piped)
         options = request.options if queue is None else replace(request.options, queue=queue)
         async with client.stream(request.name, value, **options.given()) as run:
-            origin.run = run.id
             try:
                 await _follow(run, watch)
                 await _conclude(request, run, watch)
             finally:
                 if watch.state is None and queue is not None:
                     await _cancel(run)  # before our own worker goes, who would hand it over to nobody
-    return _verdict(watch, show, signals, origin)
+    return _verdict(watch, show, signals, raised.get(run.id))
 
 
 @asynccontextmanager
-async def _opened(place: Place, watch: Watch) -> AsyncIterator[tuple[Client, str | None]]:
-    """A client; with a store also the private queue that a worker of ours serves."""
+async def _opened(
+    place: Place, watch: Watch, raised: dict[str, BaseException]
+) -> AsyncIterator[tuple[Client, str | None]]:
+    """A client; with a store also the private queue that a worker of ours serves. The worker adds to `raised` the
+    exception that ends a run, by run."""
     async with AsyncExitStack() as stack:
         if place.app is None:
             yield await stack.enter_async_context(watch.connected(place.url)), None
@@ -146,6 +147,7 @@ async def _opened(place: Place, watch: Watch) -> AsyncIterator[tuple[Client, str
         await end_orphans(store, sessions_folder())
         own = stack.enter_context(session(sessions_folder()))
         resources = await stack.enter_async_context(app.resources(default_ai))
+        resources.on_failure = raised.__setitem__
         worker = Worker(store, app.registry, queues=own.served, resources=resources, drain=limits.ABANDON_AFTER)
         await stack.enter_async_context(worker)
         yield await stack.enter_async_context(Client(StoreTransport(store, app.registry))), own.queue
@@ -176,7 +178,7 @@ async def _cancel(run: Run[Any, Any]) -> None:
         await run.cancel(wait=True, timeout=limits.ABANDON_AFTER + 1)
 
 
-def _verdict(watch: Watch, show: Show, signals: Signals, origin: Origin) -> int:
+def _verdict(watch: Watch, show: Show, signals: Signals, raised: BaseException | None) -> int:
     error = watch.last.error if watch.last is not None else None
     if error is None:
         return 0
@@ -184,4 +186,12 @@ def _verdict(watch: Watch, show: Show, signals: Signals, origin: Origin) -> int:
         if not show.moves:
             report(revive(error))
         raise Interrupted(signals.number)
-    raise origin.told(revive(error))
+    raise _with_place(revive(error), raised)
+
+
+def _with_place(error: LoomError, raised: BaseException | None) -> LoomError:
+    """`error` with the user's line that raised, where that is known: only the process that drove the run shows it."""
+    if raised is not None and (where := location_of(raised)):
+        error.message = f"{' '.join(error.message.split())}, at {where}"
+        error.details = {"hint": "LOOM_DEBUG=1 shows the way there", **error.details}
+    return error

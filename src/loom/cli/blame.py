@@ -7,18 +7,22 @@ import logging
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import TypeGuard
 
+import loom
 from loom.model.errors import LoomError, RunError, code_of
 
 from .clean import clean
 from .log_format import indented, log_to_stderr_at
 from .standard import INPUT, OUTPUT, symbol
 
-__all__ = ["debugging", "hush", "line_of", "report"]
+__all__ = ["debugging", "hush", "line_of", "location_of", "report"]
 
 _PIPE = 141  # 128 + SIGPIPE: the reader of our output left, as shells tell it
 _FAILED = 74  # sysexits.h, EX_IOERR
+
+_OURS = Path(loom.__file__).parent
 
 _LOGGERS = ("loom", "httpx2", "httpcore2")
 
@@ -98,3 +102,14 @@ def _hint_of(error: BaseException) -> str | None:
         earliest = error.details.get("earliest")
         return f"begin with --after {earliest}" if earliest else "leave out --after to begin at the beginning"
     return _HINTS.get(error.code)
+
+
+def location_of(error: BaseException) -> str:
+    """The innermost line of its traceback below the working directory that is neither Loom's nor an installed
+    package's; empty if there is none."""
+    here = os.getcwd()
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(here) and not path.is_relative_to(_OURS) and "site-packages" not in path.parts:
+            return f"{path.relative_to(here)}:{frame.lineno} in {frame.name}"
+    return ""

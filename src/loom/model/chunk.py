@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 
 from .cursor import Cursor
-from .errors import ErrorInfo
 from .parts import Usage
+from .root_error import ErrorInfo
 
 __all__ = ["CANCEL", "Batch", "Chunk", "Message", "Page", "Progress", "Result"]
 

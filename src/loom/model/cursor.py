@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from .errors import UsageError
+from .root_error import UsageError
 
 __all__ = ["EPOCH_DIGITS", "Cursor", "attempt_of", "cursor_at", "make_epoch"]
 

@@ -1,4 +1,4 @@
-"""Every error of Loom, by blame, and the one table of their codes.
+"""Every error of Loom, by blame. The table of their codes is in `root_error`.
 
     LoomError
     ├── UsageError              you called us wrongly
@@ -31,12 +31,10 @@ Errors cross boundaries as data (`ErrorInfo`) and are raised again, by code, as 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any
 
-import msgspec
-
-if TYPE_CHECKING:
-    from .chunk import Chunk
+from .chunk import Chunk
+from .root_error import CODES, Code, ErrorInfo, LoomError, UsageError, code_of
 
 __all__ = [
     "CODES",
@@ -68,6 +66,7 @@ __all__ = [
     "Unavailable",
     "UnknownProducer",
     "UsageError",
+    "class_of",
     "closed",
     "code_of",
     "revive",
@@ -76,46 +75,6 @@ __all__ = [
 
 DEAD = "dead_letter"
 """In the details of the error that ends a run: true, when it was tried as often as it may be."""
-
-
-class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
-    """An error as data: what crosses every boundary, in error chunks and HTTP error bodies alike."""
-
-    code: str
-    message: str
-    retryable: bool = False
-    details: dict[str, Any] = {}
-
-
-class LoomError(Exception):
-    """The root. `code` is stable for ever; `retryable` says that the same call may succeed later."""
-
-    default_code: ClassVar[str] = "internal"
-
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        code: str | None = None,
-        retryable: bool | None = None,
-        details: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.code = code or self.default_code
-        self.message = message
-        self.retryable = code_of(self.code).retryable if retryable is None else retryable
-        self.details: dict[str, Any] = details or {}
-
-    @property
-    def info(self) -> ErrorInfo:
-        """This error as data."""
-        return ErrorInfo(self.code, self.message, self.retryable, self.details)
-
-
-class UsageError(LoomError):
-    """You called us wrongly; nothing was changed."""
-
-    default_code = "usage"
 
 
 class UnknownProducer(UsageError):
@@ -260,67 +219,20 @@ class Unavailable(LoomError):
     default_code = "unavailable"
 
 
-class Code(NamedTuple):
-    """One row of the table: how an error of this code is shown at every boundary."""
-
-    error: type[LoomError]
-    http: int  # RFC 9110, section 15
-    websocket: int  # RFC 6455, section 7.4: 1000-1015 registered, 4000-4999 private (4000 + HTTP status)
-    exit: int  # sysexits.h where one fits; 128 + SIGINT for a cancel
-    retryable: bool = False
-
-
-CODES: dict[str, Code] = {
-    "internal": Code(LoomError, 500, 1011, 70),
-    "usage": Code(UsageError, 400, 4400, 64),
-    "unknown_producer": Code(UnknownProducer, 404, 4404, 64),
-    "unknown_worker": Code(UsageError, 404, 4404, 66),
-    "invalid_input": Code(InvalidInput, 422, 4422, 65),
-    "handle_closed": Code(HandleClosed, 409, 4409, 64),
-    "local_protocol_error": Code(LocalProtocolError, 500, 1011, 70),
-    "run_failed": Code(RunFailed, 500, 4500, 1),
-    "deadline_exceeded": Code(RunFailed, 504, 4504, 1),
-    "idle_timeout": Code(RunFailed, 504, 4504, 1),
-    "invalid_output": Code(RunFailed, 500, 4500, 1),
-    "log_full": Code(RunFailed, 500, 4500, 1),
-    "start_over": Code(StartOver, 500, 4500, 1),
-    "cancelled": Code(RunCancelled, 409, 4409, 130),
-    "run_lost": Code(RunLost, 500, 4500, 1),
-    "run_restarted": Code(RunRestarted, 409, 4409, 1),
-    "log_error": Code(LogError, 500, 1011, 70),
-    "not_found": Code(LogNotFound, 404, 4404, 66),
-    "ended": Code(LogEnded, 409, 4409, 1),
-    "fenced": Code(Fenced, 409, 4409, 75),
-    "conflict": Code(Conflict, 409, 4409, 65),
-    "cursor_expired": Code(CursorExpired, 410, 4410, 66),
-    "protocol_error": Code(RemoteProtocolError, 400, 1002, 76),
-    "not_acceptable": Code(RemoteProtocolError, 406, 4406, 76),
-    "unsupported_media_type": Code(RemoteProtocolError, 415, 4415, 76),
-    "route_not_found": Code(UsageError, 404, 4404, 64),
-    "method_not_allowed": Code(UsageError, 405, 4405, 64),
-    "request_timeout": Code(RemoteProtocolError, 408, 4408, 75, retryable=True),
-    "headers_too_large": Code(LimitExceeded, 431, 4431, 65),
-    "limit_exceeded": Code(LimitExceeded, 429, 4429, 75, retryable=True),
-    "too_large": Code(LimitExceeded, 413, 1009, 65),
-    "context_length": Code(LimitExceeded, 413, 4413, 65),
-    "content_filter": Code(InvalidInput, 422, 4422, 65),
-    "unauthorized": Code(Unauthorized, 401, 4401, 77),
-    "forbidden": Code(Unauthorized, 403, 4403, 77),
-    "store_full": Code(StoreFull, 507, 4507, 73, retryable=True),
-    "damaged": Code(Damaged, 500, 1011, 74),
-    "outcome_unknown": Code(OutcomeUnknown, 503, 1013, 75),
-    "unavailable": Code(Unavailable, 503, 1013, 69, retryable=True),
+_CLASSES: dict[str, type[LoomError]] = {
+    kind.default_code: kind for kind in list(vars().values()) if isinstance(kind, type) and issubclass(kind, LoomError)
 }
+"""By default code. `RunFailed` stands behind `RunError`, whose code it shares."""
 
 
-def code_of(code: str) -> Code:
-    """The table's row for `code`; an unknown code is a producer's own and counts as a failed run."""
-    return CODES.get(code, CODES["run_failed"])
+def class_of(code: str) -> type[LoomError]:
+    """The class of the errors of `code`."""
+    return _CLASSES[code_of(code).family]
 
 
 def revive(info: ErrorInfo) -> LoomError:
     """The error that `info` was, as the same class, by its code alone: no class is ever named by data."""
-    return code_of(info.code).error(info.message, code=info.code, retryable=info.retryable, details=info.details)
+    return class_of(info.code)(info.message, code=info.code, retryable=info.retryable, details=info.details)
 
 
 def closed() -> HandleClosed:

@@ -81,6 +81,8 @@ class Resources:
         """What the attempts hold of what was said before them."""
         self.values = values or {}
         self.ais = ais or {}
+        self.on_failure: Callable[[str, BaseException], object] | None = None
+        """Called with the run and the exception that ends it, in this process, before its log ends. Must not raise."""
 
 
 class Job:
@@ -333,6 +335,8 @@ class Attempt:
             _log.info("run %s: %s; trying again", self._job.meta.run, escaped(info.message))
             return None
         _log.warning("run %s failed: %s", self._job.meta.run, escaped(info.message), exc_info=error)
+        if (observe := self._job.resources.on_failure) is not None:
+            observe(self._job.meta.run, error)
         if self._tried_in_vain(error):
             info = replace(info, details={**info.details, DEAD: True})
         return await self._end(writer, error_chunk(info))

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import uuid
 from collections import Counter
 from typing import Any, Protocol
 
+from loom.backoff import Backoff
 from loom.model import limits
 from loom.model.errors import LoomError, Unauthorized, UsageError
 from loom.model.text import escaped
@@ -101,26 +101,28 @@ class Ear:
 
     async def listen(self) -> None:
         """For ever: connected and subscribed, as far as the server lets us."""
-        loop, pause, longest, said = asyncio.get_running_loop(), limits.STORE_RETRY[0], limits.STORE_RETRY[1], ""
+        loop, said = asyncio.get_running_loop(), ""
+        outage, refusal = Backoff.of_store(), Backoff.of_refusals()
         while True:
             if not self._channels:  # perhaps its server is gone for good, and others have its slots
                 self._wanted.clear()
                 await self._wanted.wait()
-            began = loop.time()
+            began, pauses = loop.time(), outage
             try:
                 self._wire = await self._servers.listen(self._host, self.heard)
                 await self._subscribe(self._wire)
                 await self._stay(self._wire)
             except LoomError as error:
-                refused = isinstance(error, (Unauthorized, UsageError))  # which will hardly be mended in a second
-                longest = limits.REFUSED_RETRY if refused else limits.STORE_RETRY[1]
+                if isinstance(error, (Unauthorized, UsageError)):
+                    pauses = refusal
                 if str(error) != said:  # once, until it is another
                     said = str(error)
                     _log.info("no notices: %s", escaped(said))
             if loop.time() - began > limits.REDIS_STAYED:
-                pause, said = limits.STORE_RETRY[0], ""
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(pause * 2, longest)
+                said = ""
+                outage.reset()
+                refusal.reset()
+            await pauses.pause()
             await self._hearer.sort_anew()
 
     async def _subscribe(self, wire: Wire) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from loom.model.errors import ErrorInfo, RunError, code_of
+from loom.model.errors import ErrorInfo, RunError, class_of, code_of
 from loom.wire.json import encode
 
 __all__ = ["ApiError", "ApiErrorBody", "error_body", "status_of"]
@@ -57,6 +57,6 @@ def _type(code: str) -> str:
     row = code_of(code)
     if row.http == 429:
         return "rate_limit_error"
-    if row.http >= 500 or issubclass(row.error, RunError):
+    if row.http >= 500 or issubclass(class_of(code), RunError):
         return "server_error"
     return "invalid_request_error"

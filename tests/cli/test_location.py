@@ -1,4 +1,4 @@
-"""Where a run failed is said to whoever drove it."""
+"""A run that fails in the process that drives it names the line that raised."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loom.cli.origin import spot_of
+from loom.cli.blame import location_of
 from loom.wire.json import decode
 
 from .kit import Loom
@@ -49,6 +49,6 @@ def test_what_others_raise_is_blamed_on_who_called_them(monkeypatch: pytest.Monk
     monkeypatch.chdir(Path(__file__).parents[2])
     with pytest.raises(Exception, match="JSON") as raised:
         decode(b"{")
-    assert spot_of(raised.value).endswith("in test_what_others_raise_is_blamed_on_who_called_them")
+    assert location_of(raised.value).endswith("in test_what_others_raise_is_blamed_on_who_called_them")
     monkeypatch.chdir("/")
-    assert spot_of(ValueError("never raised")) == ""
+    assert location_of(ValueError("never raised")) == ""
