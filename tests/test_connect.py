@@ -224,6 +224,12 @@ def test_a_malformed_url_is_refused_and_what_is_secret_in_it_not_shown(url: str)
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("url", ["memory://", "sqlite:///runs.db", "http://localhost:8700"])
+def test_credentials_belong_to_redis(url: str) -> None:
+    with pytest.raises(loom.UsageError, match="are Redis's"):
+        connect(url, credentials=lambda: ("user", "password"))
+
+
 def test_what_is_no_url_is_refused_before_anything_is_opened() -> None:
     with pytest.raises(loom.UsageError, match="no URL"):
         connect("http://[::1")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from msgspec.structs import replace
 
 from loom.engine.declare.options import check_worker
 from loom.engine.follow.client import Client
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["connect", "default_ai", "is_alone", "open_store", "server_at"]
 
 
+Credentials = Callable[[], tuple[str, str] | Awaitable[tuple[str, str]]]
+
 _HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})(?:/\S*)?", re.ASCII)
 
 
@@ -33,11 +37,14 @@ class connect:
     """``async with loom.connect(url, app=app, worker=True) as client``: a client of the runs behind `url`.
 
     `url`: ``memory://``, ``sqlite:///relative.db``, ``sqlite:////absolute.db`` (``?durability=process``),
-    ``redis://host``, ``rediss://``, ``redis+sentinel://host,host/service``, ``redis+cluster://host`` (or ``valkey``;
+    ``redis://host``, ``rediss://``, ``redis+sentinel://host,host/service``, ``redis+cluster://host``,
+    ``unix:///path/to/redis.sock`` (or ``valkey``;
     options: docs/redis.md), or ``http://host:port``. `app` makes its producers known (their inputs are checked before
     anything is sent). `worker=True` runs a worker for `app` in this process for as long as the block lasts; leaving
     drains it within `drain` seconds. `queues`: those that it serves (default: ``default`` and those that the app's
-    actors declare); on ``memory://``, where no other worker can be, a start in any other is refused. For servers:
+    actors declare); on ``memory://``, where no other worker can be, a start in any other is refused. For Redis:
+    `credentials` is called for each new connection and returns its user and password, or an awaitable of them. What it
+    raises is `Unavailable`, unless it raises `Unauthorized` itself. For servers:
     `api_key` (default: ``LOOM_API_KEY``); `on_outage` is called with True when the server is out of reach, and with
     False when it answers again, and must not raise or wait.
 
@@ -58,14 +65,18 @@ class connect:
         concurrency: int = limits.CONCURRENCY,
         lease: float = limits.LEASE,
         drain: float = limits.DRAIN,
+        credentials: Credentials | None = None,
     ) -> None:
         self._url = url
+        self._credentials = credentials
         self._app = app
         self._api_key = api_key
         self._on_outage = on_outage
         self._worker: dict[str, Any] | None = None
         if _scheme(url) not in ("http", "https"):
-            open_store(url)  # no I/O yet: a URL that names none is told here, not when it is entered
+            open_store(url, credentials)  # no I/O yet: a URL that names none is told here, not when it is entered
+        elif credentials is not None:
+            raise UsageError("credentials= are Redis's; a server's is api_key=")
         if is_alone(url) and not worker:
             raise UsageError("memory:// is this process's alone: without app= and worker=True nothing would ever run")
         if worker:
@@ -105,7 +116,7 @@ class connect:
 
             api_key = self._api_key or os.environ.get("LOOM_API_KEY")
             return HttpTransport(self._url, api_key=api_key, told=self._on_outage)
-        store = await stack.enter_async_context(open_store(self._url))
+        store = await stack.enter_async_context(open_store(self._url, self._credentials))
         registry = self._app.registry if self._app is not None else None
         only: Worker | None = None
         if self._worker is not None:
@@ -117,9 +128,11 @@ class connect:
         return StoreTransport(store, registry, served=None if only is None else lambda: only.queues)
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, credentials: Credentials | None = None) -> Store:
     """The store that `url` names, not yet entered. Raises `UsageError`."""
     scheme = _scheme(url)
+    if credentials is not None and scheme in ("memory", "sqlite"):
+        raise UsageError(f"credentials= are Redis's: {shown_url(url)!r} has none")
     if scheme == "memory":
         from loom.stores.memory import MemoryStore
 
@@ -129,8 +142,8 @@ def open_store(url: str) -> Store:
 
         path, options = _sqlite_path(url)
         return SqliteStore(path, **options)
-    if scheme.partition("+")[0] in ("redis", "rediss", "valkey", "valkeys"):
-        return _redis(url)
+    if scheme.partition("+")[0] in ("redis", "rediss", "unix", "valkey", "valkeys"):
+        return _redis(url, credentials)
     if guess := server_at(url):
         raise UsageError(f"no store is named by {shown_url(url)!r}: did you mean {guess}?")
     named = f"no store is named by {shown_url(url)!r}"
@@ -146,12 +159,12 @@ def server_at(text: str) -> str | None:
     return f"{'redis' if named[1] == '6379' else 'http'}://{text}"
 
 
-def _redis(url: str) -> Store:
+def _redis(url: str, credentials: Credentials | None) -> Store:
     try:
         from loom.stores.redis import RedisStore, parse_url
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed: python -m pip install {error.name}") from None
-    address = parse_url(url)
+    address = replace(parse_url(url), credentials=credentials)
     return RedisStore(address, retention=address.retention)
 
 

@@ -29,6 +29,13 @@ URLS: dict[str, Address] = {
     "redis+sentinel://u:p@a/main/2?sentinel_password=q": Address(
         hosts=(("a", 26379),), kind="sentinel", service="main", db=2, user="u", password="p", sentinel_password="q"
     ),
+    "redis+sentinel://a/main?sentinel_user=s&sentinel_password=q": Address(
+        hosts=(("a", 26379),), kind="sentinel", service="main", sentinel_user="s", sentinel_password="q"
+    ),
+    "unix:///run/redis.sock": Address(hosts=(("/run/redis.sock", 0),)),
+    "unix:///run/r%20s.sock?db=2&prefix=shop": Address(hosts=(("/run/r s.sock", 0),), db=2, prefix="shop"),
+    "redis+unix://al:p%40ss@/r.sock": Address(hosts=(("/r.sock", 0),), user="al", password="p@ss"),
+    "valkey+unix:///r.sock?username=al&password=q": Address(hosts=(("/r.sock", 0),), user="al", password="q"),
     "valkey+cluster://a,b": Address(hosts=(("a", 6379), ("b", 6379)), kind="cluster"),
 }
 
@@ -42,6 +49,13 @@ FAULTS = {
     "redis+sentinel://h": "names the service",
     "redis+sentinel://h/": "names the service",
     "redis+cluster://h/1": "one database",
+    "redis://h?db=1": "no option of that name",
+    "redis+sentinel://h/s?sentinel_user=u": "belongs to a sentinel_password",
+    "unix://run/redis.sock": "three slashes",
+    "unix://": "three slashes",
+    "unix:///r.sock?db=x": "database's number",
+    "unix:///r.sock?dv=1": "no option of that name",
+    "unix:///r@q.sock": "escaped",
     "redis://h?prefx=a": "no option 'prefx'",
     "redis://h?prefix=": "prefix",
     "redis://h?prefix={a}": "prefix",

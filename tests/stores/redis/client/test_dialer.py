@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from loom.model.errors import LoomError, Unauthorized, Unavailable, UsageError
 from loom.model.run import Meta
@@ -55,6 +59,73 @@ async def test_a_password(servers: Servers) -> None:
         none = await refused(f"redis://127.0.0.1:{server.port}")
         assert isinstance(none, Unauthorized)
         assert "wants a user and password" in str(none)
+
+
+async def test_credentials_are_asked_for_at_each_connection(servers: Servers) -> None:
+    """A password that is rotated while the store is open is found again after the connections were lost."""
+    password, asked = "first", 0
+
+    async def credentials() -> tuple[str, str]:
+        nonlocal asked
+        asked += 1
+        return "alice", password
+
+    with servers.server("valkey", users={"alice": ">first ~* &* +@all", "root": ">root ~* &* +@all"}) as server:
+        address = replace(parse_url(f"redis://127.0.0.1:{server.port}"), credentials=credentials)
+        async with RedisStore(address) as store:
+            assert asked == 1
+            await store.create(Meta(run="run", actor="actor"))
+            with server.client(user="root", password="root") as client:
+                client.acl_setuser("alice", enabled=True, reset_passwords=True, passwords=["+second"])
+                client.client_kill_filter(user="alice", skipme=True)
+            with pytest.raises(LoomError):
+                await store.head("run")
+            with pytest.raises(Unauthorized) as caught:
+                await store.head("run")
+            assert "first" not in str(caught.value)
+            password = "second"
+            assert (await store.head("run")).meta.actor == "actor"
+
+
+class Vault(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [
+        (Vault("the token is hush"), Unavailable),
+        (Unauthorized("the role is gone"), Unauthorized),
+        (Unavailable("the vault sleeps"), Unavailable),
+    ],
+)
+async def test_credentials_that_cannot_be_had(valkey: Server, raised: Exception, kind: type[LoomError]) -> None:
+    """No secret is shown, neither by the message nor by a chained exception."""
+
+    def credentials() -> tuple[str, str]:
+        raise raised
+
+    with pytest.raises(kind) as caught:
+        await Dialer(replace(parse_url(valkey.url()), credentials=credentials)).dial(None)
+    assert "hush" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("returned", ["hush", ("hush",), ("alice", b"hush"), None])
+async def test_credentials_that_are_none(valkey: Server, returned: Any) -> None:
+    with pytest.raises(UsageError, match="two strings") as caught:
+        await Dialer(replace(parse_url(valkey.url()), credentials=lambda: returned)).dial(None)
+    assert "hush" not in str(caught.value)
+
+
+async def test_a_unix_socket(servers: Servers) -> None:
+    with TemporaryDirectory(prefix="loom") as folder:  # such a path has at most 107 bytes
+        path = f"{folder}/redis.sock"
+        with servers.server("valkey", config={"unixsocket": path}, password="hush"):
+            assert await works(f"unix://:hush@{path}?db=1")
+            assert isinstance(await refused(f"unix://{path}"), Unauthorized)
+        gone = await refused(f"unix://{path}")
+    assert isinstance(gone, Unavailable)
+    assert f"Redis at {path} does not answer" in str(gone)
 
 
 async def test_a_user_of_one_prefix(servers: Servers) -> None:
@@ -166,6 +237,23 @@ async def test_sentinels_are_asked_in_turn_for_the_primary(sentinel: Sentinels) 
         assert (await wire.ask("ROLE"))[0] == b"master"
     finally:
         wire.close()
+
+
+async def test_sentinels_have_users_of_their_own(sentinel: Sentinels) -> None:
+    """Apart from those of the servers; the second one may not ask."""
+    url = sentinel.url(sentinel_user="watcher", sentinel_password="hush")
+    for one in sentinel.sentinels:
+        one.ask("ACL", "SETUSER", "watcher", "on", ">hush", "+auth", "+sentinel|get-master-addr-by-name")
+        one.ask("ACL", "SETUSER", "stranger", "on", ">hush", "+auth")
+    try:
+        (await Dialer(parse_url(url)).dial(None)).close()
+        for wrong in (url.replace("hush", "hash"), url.replace("watcher", "stranger")):
+            with pytest.raises(Unauthorized) as caught:
+                await Dialer(parse_url(wrong)).dial(None)
+            assert "hush" not in str(caught.value)
+    finally:
+        for one in sentinel.sentinels:
+            one.ask("ACL", "DELUSER", "watcher", "stranger")
 
 
 async def test_a_service_that_no_sentinel_knows(sentinel: Sentinels) -> None:

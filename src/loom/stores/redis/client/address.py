@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Awaitable, Callable
 from difflib import get_close_matches
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote
@@ -15,27 +16,40 @@ from loom.model.ports import Durability
 from loom.wire.duration import parse_duration
 from loom.wire.urls import shown_url
 
-__all__ = ["OPTIONS", "Address", "Host", "parse_url"]
+__all__ = ["OPTIONS", "Address", "Credentials", "Host", "Login", "host_name", "is_socket", "parse_url"]
 
 Host = tuple[str, int]
+"""A name and a port, or the path of a unix socket and 0."""
+
+Login = tuple[str, str]
+"""A user and a password."""
+
+Credentials = Callable[[], Login | Awaitable[Login]]
+"""Returns the login of one new connection. Called in the event loop each time that one is made."""
 
 Kind = Literal["single", "sentinel", "cluster"]
 
 _PORTS: dict[Kind, int] = {"single": 6379, "sentinel": 26379, "cluster": 6379}
 
-OPTIONS = ("ca", "cert", "durability", "key", "prefix", "replicas", "retention", "sentinel_password")
+OPTIONS = ("ca", "cert", "durability", "key", "prefix", "replicas", "retention", "sentinel_password", "sentinel_user")
 """What may stand behind the ``?`` of a URL."""
+
+UNIX_OPTIONS = ("db", "durability", "password", "prefix", "replicas", "retention", "username")
+"""The same of a unix socket's URL, whose path leaves no room for the database's number."""
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
     """How the servers are reached. `hosts`: the server; or Sentinels, which know where `service` is; or nodes of a
-    cluster, one of which has to answer. `retention`: seconds that ended runs are kept. Never shows its passwords."""
+    cluster, one of which has to answer. `retention`: seconds that ended runs are kept. `credentials`, if given,
+    replaces `user` and `password`. Never shows its passwords."""
 
     hosts: tuple[Host, ...]
     kind: Kind = "single"
     service: str = ""
     user: str = ""
     password: str = ""
+    credentials: Credentials | None = None
+    sentinel_user: str = ""
     sentinel_password: str = ""
     db: int = 0
     tls: ssl.SSLContext | None = None
@@ -48,15 +62,28 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         return f"<Address {self}>"
 
     def __str__(self) -> str:
-        hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
+        hosts = ",".join(host_name(host) for host in self.hosts)
         return f"{hosts}/{self.service}" if self.service else hosts
+
+
+def host_name(host: Host) -> str:
+    """``host:port``, or the path of a unix socket."""
+    return host[0] if is_socket(host) else f"{host[0]}:{host[1]}"
+
+
+def is_socket(host: Host) -> bool:
+    """True for a unix socket."""
+    return host[0].startswith("/")
 
 
 def parse_url(url: str) -> Address:
     """The address that a URL names: ``redis://[user:password@]host[:port][/db]``, ``rediss://`` for TLS (``ca``, and
-    ``cert`` with ``key``, are files), ``redis+sentinel://host,host/service[/db]``, ``redis+cluster://host,host``; in
-    all of them ``valkey`` says the same. Raises `UsageError`, and never tells the password."""
+    ``cert`` with ``key``, are files), ``redis+sentinel://host,host/service[/db]``, ``redis+cluster://host,host``,
+    ``unix:///path[?db=0]`` or ``redis+unix://``; in all of them ``valkey`` says the same.
+    Raises `UsageError`, and never tells the password."""
     scheme, _, rest = url.partition("://")
+    if scheme in ("unix", "redis+unix", "valkey+unix"):
+        return _parse_socket(url, rest)
     base, _, kind = scheme.partition("+")
     if base not in ("redis", "rediss", "valkey", "valkeys") or kind not in ("", "sentinel", "cluster"):
         raise UsageError(f"{shown_url(url)!r} is no Redis URL, as redis://host")
@@ -75,6 +102,7 @@ def parse_url(url: str) -> Address:
         service=service,
         user=unquote(user),
         password=unquote(password),
+        sentinel_user=options.get("sentinel_user", ""),
         sentinel_password=options.get("sentinel_password", ""),
         db=db,
         tls=_tls(options) if base.endswith("s") and base != "redis" else None,
@@ -85,17 +113,42 @@ def parse_url(url: str) -> Address:
     )
 
 
-def _options(query: str) -> dict[str, str]:
+def _parse_socket(url: str, rest: str) -> Address:
+    """As redis-py reads it: ``unix://[user[:password]@]/path[?db=0][&username=][&password=]``."""
+    if "#" in rest or "@" in rest.partition("?")[0].partition("/")[2]:
+        raise UsageError("a Redis URL's user, password and path are escaped: %3F for ?, %23 for #, %40 for @")
+    before, _, query = rest.partition("?")
+    place, slash, path = before.partition("/")
+    login, _, host = place.rpartition("@")
+    user, _, password = login.partition(":")
+    options = _options(query, UNIX_OPTIONS)
+    if host or not slash or not path:
+        raise UsageError(f"{shown_url(url)!r}: a unix socket's URL has three slashes, as unix:///run/redis.sock?db=0")
+    return Address(
+        hosts=((f"/{unquote(path)}", 0),),
+        user=options.get("username", unquote(user)),
+        password=options.get("password", unquote(password)),
+        db=_path(options.get("db", ""), "single")[1],
+        prefix=_prefix(options),
+        durability=_durability(options),
+        replicas=_count(options),
+        retention=_retention(options),
+    )
+
+
+def _options(query: str, known: tuple[str, ...] = OPTIONS) -> dict[str, str]:
     options = dict(parse_qsl(query, keep_blank_values=True))
     for name in options:
-        if name not in OPTIONS:
-            raise UsageError(f"a Redis URL has no option{_like(name)} (there are: {', '.join(OPTIONS)})")
+        if name not in known:
+            raise UsageError(f"a Redis URL has no option{_like(name, known)} (there are: {', '.join(known)})")
+    if "sentinel_user" in options and "sentinel_password" not in options:
+        raise UsageError("sentinel_user: belongs to a sentinel_password=")
     return options
 
 
-def _like(name: str) -> str:
+def _like(name: str, known: tuple[str, ...]) -> str:
     """The name, where it is a slip of one that there is: any other may be the rest of a password."""
-    return f" {name!r}" if get_close_matches(name, OPTIONS, 1, 0.7) else " of that name"
+    return f" {name!r}" if get_close_matches(name, known, 1, 0.7) else " of that name"
 
 
 def _path(path: str, kind: Kind) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from loom.model.errors import HandleClosed, LoomError, OutcomeUnknown, Unavailab
 from loom.model.ports import Durability
 from loom.tasks import cancel_and_wait, spawn
 
-from .address import Address, Host
+from .address import Address, Host, host_name
 from .dialer import Dialer
 from .functions import CODE, name_of
 from .link import Link, Pushed, Reply, ReplyError, Wire
@@ -228,7 +228,7 @@ class Servers:
                 link.wire.close()
 
     def _name(self, host: Host | None) -> str:
-        return f"Redis at {self._address}" if host is None else f"Redis at {host[0]}:{host[1]}"
+        return f"Redis at {self._address}" if host is None else f"Redis at {host_name(host)}"
 
     async def listen(self, host: Host | None, pushed: Pushed) -> Wire:
         """Another connection to a server, for what it sends of its own accord."""
