@@ -31,7 +31,7 @@ def codes() -> str:
     rows = ["| code | class | HTTP | exit | retryable |", "|---|---|---|---|---|"]
     for code, row in errors.CODES.items():
         retryable = "yes" if row.retryable else ""
-        rows.append(f"| `{code}` | `{row.error.__name__}` | {row.http} | {row.exit} | {retryable} |")
+        rows.append(f"| `{code}` | `{errors.class_of(code).__name__}` | {row.http} | {row.exit} | {retryable} |")
     return "\n".join(rows)
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import re
+import tomllib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+import uvicorn
 
 from loom.server.app import Gateway
-from loom.server.serve import serving
+from loom.server.serve import PRIVATE_PARTS_BEFORE, PRIVATE_PARTS_SINCE, serving
 
 from .harness import PATIENCE, connection, gateway, read_head, rig
 
@@ -90,3 +95,40 @@ async def test_stopping_does_not_wait_for_what_never_ends(monkeypatch: pytest.Mo
             await r.ask("GET", "/healthz")
         with contextlib.suppress(ConnectionError):
             assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
+
+
+# --- another uvicorn -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["0.34.3", "0.55.0", "1.0.0", "next"])
+async def test_a_uvicorn_that_is_not_known_serves_by_its_own_http(
+    version: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says so in one line; runs are told as ever, and their streams end in order."""
+    monkeypatch.setattr(uvicorn, "__version__", version)
+    with caplog.at_level(logging.WARNING, "loom.server"):
+        async with contextlib.AsyncExitStack() as server, contextlib.AsyncExitStack() as clients:
+            r = await server.enter_async_context(rig())
+            await r.begin()
+            viewer = await clients.enter_async_context(r.viewer("/runs/r/events"))
+            await viewer.event()
+            stopping = asyncio.ensure_future(server.aclose())
+            assert await viewer.rest() == []
+            await asyncio.wait_for(stopping, PATIENCE)
+            with pytest.raises(OSError):
+                await asyncio.open_connection(r.address.host, r.address.port)
+    (line,) = [record.getMessage() for record in caplog.records if "uvicorn" in record.getMessage()]
+    assert line.startswith(f"uvicorn {version} is not known (before 0.55 is)")
+
+
+async def test_the_uvicorn_that_is_installed_is_known(caplog: pytest.LogCaptureFixture) -> None:
+    async with rig():
+        pass
+    assert not [record for record in caplog.records if "uvicorn" in record.getMessage()]
+
+
+def test_the_bound_is_the_one_of_the_dependency() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    (wanted,) = [line for line in project["dependencies"] if line.startswith("uvicorn")]
+    since, before = re.findall(r"(\d+)\.(\d+)", wanted)
+    assert (tuple(map(int, since)), tuple(map(int, before))) == (PRIVATE_PARTS_SINCE, PRIVATE_PARTS_BEFORE)

@@ -58,6 +58,18 @@ async def test_partial_values_while_it_streams() -> None:
     assert ai.calls[0].schema is not None
 
 
+async def test_partial_values_of_a_long_answer_are_not_its_square() -> None:
+    """Each is a copy of all that has come: given at each piece they would be 10,500 copies here."""
+    text = msgspec.json.encode([{"text": "Boil", "minutes": 3}] * 1500).decode()
+    pieces = [text[at : at + 4] for at in range(0, len(text), 4)]
+    assert len(pieces) > 10_000
+    parts = [part async for part in FakeAI(['{"value": ', *pieces, "}"]).stream_object(list[Step], "hi")]
+    assert len(parts) < 800
+    assert parts[-1].value == [Step("Boil", 3)] * 1500
+    sizes = [len(part.partial) for part in parts]
+    assert sizes == sorted(sizes)
+
+
 @pytest.mark.parametrize(
     ("type", "text", "value"),
     [

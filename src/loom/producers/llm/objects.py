@@ -23,6 +23,10 @@ AI_ERROR_ANSWER = 2500
 """Characters of an answer that does not fit its type, kept in the error's details: however escaped, they fit
 `ERROR_BYTES`."""
 
+PARTIAL_STEPS = 100
+"""A partial value is given again once the answer is a hundredth longer. Each costs as much as all that has come, so all
+of them together cost about a hundred times the answer, and not its square."""
+
 T = TypeVar("T")
 
 
@@ -54,12 +58,14 @@ class Form(Generic[T]):
 
 
 async def read_object(parts: AsyncGenerator[Part, None], form: Form[T]) -> AsyncGenerator[ObjectPart[T], None]:
-    """The answer as far as it has come, each time that more of it is known; the last one is the whole, checked.
+    """The answer as far as it has come, each time that more of it is known and it has grown by a hundredth; the last
+    one is the whole, checked.
 
     Raises `RemoteProtocolError` for an answer that does not fit, `LimitExceeded` for one that was cut at its longest,
     `InvalidInput` (`content_filter`) for one that the provider held back.
     """
     partial, said, reason, length, before = PartialJson("{"), list[str](), "", 0, UNKNOWN
+    shown = 0
     async with aclosing(parts):
         async for part in parts:
             if isinstance(part, TextPart):
@@ -67,6 +73,9 @@ async def read_object(parts: AsyncGenerator[Part, None], form: Form[T]) -> Async
                 _check_length(length)
                 said.append(part.text)
                 partial.feed(part.text)
+                if length - shown < shown // PARTIAL_STEPS:
+                    continue
+                shown = length
                 value = form.partial(partial.value)
                 if value is not UNKNOWN and value != before:
                     before = value
