@@ -7,11 +7,12 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from msgspec.structs import replace
 
+from loom.app import App
 from loom.engine.declare.options import check_worker
 from loom.engine.follow.client import Client
 from loom.engine.follow.transport import StoreTransport
@@ -21,9 +22,6 @@ from loom.model.ai import AI
 from loom.model.errors import UsageError
 from loom.model.ports import Store, Transport
 from loom.wire.urls import shown_url
-
-if TYPE_CHECKING:
-    from loom.app import App
 
 __all__ = ["connect", "default_ai", "is_alone", "open_store", "server_at"]
 

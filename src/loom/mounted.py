@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
+from loom.app import App
 from loom.connect import connect
 from loom.engine.follow.client import Client
 from loom.model.errors import LoomError, UsageError
@@ -17,9 +18,6 @@ from loom.server.app import Gateway, Times, create_app
 from loom.server.http.answers import error_answer
 from loom.server.http.hosts import told_to_stop
 from loom.server.http.security import LOOPBACK_HOSTS, Guard
-
-if TYPE_CHECKING:
-    from loom.app import App
 
 __all__ = ["asgi"]
 

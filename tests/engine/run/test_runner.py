@@ -102,6 +102,22 @@ async def test_a_run_begins_says_and_ends(rig: Rig) -> None:
     assert start.error is None
 
 
+async def test_the_exception_that_ends_a_run_is_given_to_an_observer(rig: Rig) -> None:
+    """Once, as it was raised, with its traceback; not one after which the run is tried again."""
+    raised: list[tuple[str, BaseException]] = []
+    error = ValueError("kaputt")
+    part = Part(error=error)
+    part.go.set()
+    rig.resources = Resources()
+    rig.resources.on_failure = lambda run, failure: raised.append((run, failure))
+    rig.actor(part.stream, retry=Retry(attempts=2, backoff=(1.0, 1.0)))
+    await rig.start()
+    assert await rig.go() is Ending.ENDED
+    assert len(part.contexts) == 2
+    assert raised == [("run", error)]
+    assert raised[0][1].__traceback__ is not None
+
+
 async def test_the_producer_gets_its_context(rig: Rig) -> None:
     part = Part()
     part.go.set()
