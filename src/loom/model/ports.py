@@ -6,7 +6,7 @@ all are idempotent as said) and, where it writes, `StoreFull` (nothing happened)
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import msgspec
@@ -14,22 +14,32 @@ import msgspec
 from . import limits
 from .chunk import Batch, Message, Page
 from .cursor import Cursor
+from .errors import ErrorInfo
 from .run import ActorInfo, Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo
 
 __all__ = [
+    "JSON_LINES",
+    "Commit",
     "Durability",
     "Fence",
-    "Logs",
+    "LogInfo",
+    "LogPolicy",
+    "LogSpec",
+    "LogStore",
     "Notice",
     "Notify",
-    "Queue",
+    "ProducerSeq",
+    "RunStore",
     "Store",
     "Survey",
     "Surveyed",
-    "Swept",
+    "SweepReport",
     "Take",
     "Transport",
     "Unwatch",
+    "WorkQueue",
+    "WorkerRegistry",
+    "message_producer",
 ]
 
 Durability = Literal["memory", "process", "disk", "replica"]
@@ -58,10 +68,10 @@ Take = Callable[[Page], bool]
 
 
 class Fence(msgspec.Struct, frozen=True):
-    """What a new writer is told: its epoch, the log's tail, and whether the log has ended (then it may not write).
+    """What a new writer learns: its epoch, the log's tail, and whether the log has ended (then it may not write).
 
-    `size`: the payload bytes, line ends included, that the log keeps. `failures`: attempts that have failed, by
-    the largest number that a fence was given."""
+    `size`: the payload bytes, line ends included, that the log keeps. `failures`: failed attempts, the largest number
+    that a fence was given."""
 
     epoch: int
     tail: int
@@ -70,7 +80,61 @@ class Fence(msgspec.Struct, frozen=True):
     failures: int = 0
 
 
-class Swept(msgspec.Struct, frozen=True):
+LogPolicy = Literal["single", "many"]
+"""Who may append. `single`: one writer, by epoch (`fence`, `append`). `many`: any producer, by its own epoch and seq
+(`send`)."""
+
+JSON_LINES = "application/x-ndjson"
+"""The content type of a run's logs: each record is one line of JSON, and a batch holds any number of them."""
+
+
+class LogSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a log was created: fixed from then on.
+
+    Records of a log of `JSON_LINES` are lines that end with LF. Those of any other content type are opaque bytes: a
+    batch holds exactly one, its whole payload."""
+
+    policy: LogPolicy = "single"
+    content_type: str = JSON_LINES
+    max_records: int | None = None
+    """`send` refuses what would exceed it; None: no bound. Of a log with one writer the writer keeps the bounds."""
+    max_bytes: int | None = None
+
+
+class LogInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a store knows of a log without reading it; the fields as in `Head`. `size`: payload bytes that it keeps."""
+
+    spec: LogSpec
+    epochs: tuple[tuple[int, int], ...] = ()
+    first: int = 1
+    tail: int = 0
+    ended: bool = False
+    size: int = 0
+
+
+class ProducerSeq(msgspec.Struct, frozen=True, gc=False):
+    """One record's identity in a log of many writers: who sends it, as which incarnation, and its number there.
+
+    The numbers of one epoch are dense from 0. A larger epoch fences the smaller ones, and begins again at 0. A message
+    with an id of its own is a producer of its own, whose only record is (0, 0): see `message_producer`."""
+
+    producer: str
+    epoch: int = 0
+    seq: int = 0
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
+    """What one append writes besides its batch, in the same atomic act: all of it or none.
+
+    A field here is room for more: records of steps and a key's state join it. `end`: the log ends with this batch.
+    `state` and `error`: what the run becomes whose outbox this is (None: the log has no run)."""
+
+    end: bool = True
+    state: RunState | None = None
+    error: ErrorInfo | None = None
+
+
+class SweepReport(msgspec.Struct, frozen=True):
     """What a sweep did: open runs that no queue held and were put back, ended runs dropped by retention, open runs that
     it ended because nothing had happened in them for `limits.IDLE_OPEN`."""
 
@@ -79,68 +143,69 @@ class Swept(msgspec.Struct, frozen=True):
     ended: int = 0
 
 
-class Logs(Protocol):
-    """Append-only, ordered, resumable logs that end once. A run's id names its outbox, `inbox_of(run)` its inbox."""
+class LogStore(Protocol):
+    """Append-only, ordered, resumable logs of opaque records; each ends once. A log needs no run.
 
-    async def create(self, meta: Meta) -> Head:
-        """Make the run's two logs. Idempotent: of a run that exists the head is returned as it is (also when `meta`
-        differs: the caller compares with `Meta.same_request`)."""
+    A run's id names its outbox, `inbox_of(run)` its inbox. Names that are equal up to the first ``/`` lie together: on
+    a cluster one atomic act reaches them all."""
+
+    async def create(self, log: str, spec: LogSpec) -> LogInfo:
+        """Create a log that belongs to no run; it is kept until it is dropped. Idempotent.
+
+        Raises `Conflict` when a log of that name has another spec, or belongs to a run."""
         ...
 
-    async def head(self, run: str, *, full: bool = True) -> Head:
-        """The outbox's head; its input and result only if `full`: without them it costs the same whatever they, and the
-        log, hold. Raises `LogNotFound`."""
+    async def info(self, log: str) -> LogInfo:
+        """The log's spec and position; costs the same whatever the log holds. Raises `LogNotFound`."""
         ...
 
-    async def heads(
-        self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
-    ) -> list[Head]:
-        """Heads without inputs and results, newest first; `before`: those older than this run.
-
-        Raises `LogNotFound` when `before` is gone.
-        """
-        ...
-
-    async def fence(self, run: str, token: str, *, failures: int = 0) -> Fence:
+    async def fence(self, log: str, token: str, *, failures: int = 0) -> Fence:
         """Take the sole right to append: a new epoch, whose attempt is higher than every earlier one's. Idempotent by
-        `token` while no newer fence was drawn (then `Fenced`). An ended log gets no new epoch.
+        `token` while no newer fence was drawn (then `Fenced`). An ended log gets no new epoch. A run whose outbox this
+        is becomes `running` with its first epoch.
 
-        `failures` attempts have failed by now: the largest such number is kept with the run, trimmed or not."""
+        `failures` attempts have failed by now: the largest such number is kept with the log, trimmed or not. Raises
+        `LogNotFound`, and `UsageError` for a log of many writers."""
         ...
 
-    async def append(self, run: str, batch: Batch, *, end: bool = False) -> Cursor:
-        """Add `batch`, and with `end` end the log in the same atomic act (its last chunk is `complete` or `error`).
+    async def append(self, log: str, batch: Batch, commit: Commit | None = None) -> Cursor:
+        """Add `batch`, and write what `commit` holds in the same atomic act. An inbox ends with its outbox.
 
         The same batch as the last one stored, byte for byte, is success, also after the end. Raises `Fenced` (any
-        other epoch than the newest), `LogEnded`, `Conflict` (does not continue at tail + 1), `LogNotFound`.
-        """
+        other epoch than the newest), `LogEnded`, `Conflict` (does not continue at tail + 1), `LogNotFound`, and
+        `UsageError` for a log of many writers."""
         ...
 
-    def append_nowait(self, run: str, batch: Batch, *, end: bool = False) -> bool:
+    def append_nowait(self, log: str, batch: Batch, commit: Commit | None = None) -> bool:
         """`append`, if the store needs no waiting for it; False, and nothing has happened, if it does.
 
         Raises what `append` raises; what is `retryable` of it may be tried again by either.
         """
         ...
 
-    async def end_unstarted(self, run: str, line: bytes) -> bool:
-        """End a log that no attempt was made on with this one `error` chunk's JSON (no line end). True if the log is
-        ended by such a call, now or before; False if an attempt was made. A queue entry that waits for its `not_before`
-        is forgotten with it. Raises `LogNotFound`."""
-        ...
+    async def send(
+        self, log: str, record: bytes, producer: ProducerSeq, *, end: bool = False, urgent: bool = False
+    ) -> Cursor:
+        """Add one record to a log of many writers; once for each `producer`, however often it is sent. Of a log of
+        `JSON_LINES`, `record` is a line without its end. With `end` the log ends with it.
 
-    async def send(self, run: str, message: bytes, *, sender: str, id: str) -> Cursor:
-        """Add a message's JSON to the run's inbox; once for each (sender, id), however often it is sent.
-
-        Raises `LogNotFound`, `LimitExceeded` (too large; or the inbox is full, in messages or bytes: only the `CANCEL`
-        finds room then), `LogEnded` when the outbox has ended; a message that is already there is success all the same.
-        """
+        A record that is there already is success, also after the end and in a full log: its cursor comes back, or, of
+        one that is not the producer's newest, the newest one's. Raises `LogNotFound`; `LogEnded`; `LimitExceeded` when
+        the log's spec leaves no room, except for one that is `urgent`; `Fenced` for an epoch older than the
+        producer's; `Conflict` (``details["expected"]``) for a seq that leaves a gap; `UsageError` for a log of one
+        writer."""
         ...
 
     async def read(
-        self, log: str, after: Cursor | None = None, *, limit: int = limits.PAGE_CHUNKS, wait: float = 0.0
+        self,
+        log: str,
+        after: Cursor | None = None,
+        *,
+        limit: int = limits.PAGE_CHUNKS,
+        limit_bytes: int = limits.PAGE_BYTES,
+        wait: float = 0.0,
     ) -> Page:
-        """What follows `after` (None: from seq 1): at most `limit` chunks and about `limits.PAGE_BYTES`, at least one.
+        """What follows `after` (None: from seq 1): at most `limit` records and `limit_bytes` of payload, at least one.
 
         With nothing there it waits up to `wait` seconds for an append or the end, then returns an empty page. Raises
         `LogNotFound`, and `CursorExpired` (with `details["earliest"]`, a cursor's text or None) when the cursor's epoch
@@ -148,39 +213,83 @@ class Logs(Protocol):
         """
         ...
 
-    async def trim(self, run: str, before: int) -> int:
+    async def trim(self, log: str, before: int) -> int:
         """Forget whole batches that lie below seq `before`, but never the last one (a repeated append is compared with
         it); returns the first seq still kept. Raises `LogNotFound`."""
         ...
 
-    async def drop(self, run: str) -> None:
-        """Forget the run: logs, queue entry, marks. Waiting readers get `LogNotFound`. Idempotent."""
+    async def drop(self, log: str) -> None:
+        """Forget a log that belongs to no run. Waiting readers get `LogNotFound`. Idempotent.
+
+        Raises `UsageError` for the log of a run: it goes with its run."""
         ...
 
     def watch(self, log: str, notify: Notify) -> Unwatch:
         """Call `notify` on the loop whenever `log` may have changed, from now on. Never blocks, holds no memory per
-        unseen change. The log need not exist yet. An outbox also tells of its marks and its drop, an inbox of the
-        run's end and drop. `notify` must not raise."""
+        unseen change. The log need not exist yet. It also notifies of positions and of the drop, an inbox of the
+        run's end. `notify` must not raise."""
         ...
 
-    async def touch(self, run: str) -> None:
+    async def commit_position(self, log: str, reader: str, seq: int | None) -> None:
+        """Note that `reader` has read through `seq` (its beat changes); None: it has left. Idempotent.
+
+        A reader that has not committed for `limits.READER_LEASE`, by the store's clock, is forgotten, and counts no
+        more. Raises `LogNotFound`, and `LimitExceeded` for a new one beside `limits.READERS` others."""
+        ...
+
+    async def positions(self, log: str) -> list[Mark]:
+        """The attached readers' positions, without those that are forgotten. Raises `LogNotFound`."""
+        ...
+
+
+class RunStore(Protocol):
+    """Runs: a record each, and two logs."""
+
+    async def create(self, meta: Meta) -> Head:
+        """Create the run's record and its two logs. Idempotent: of a run that exists the head is returned as it is
+        (also when `meta` differs: the caller compares with `Meta.same_request`). A log of that name that belongs to no
+        run is a `Conflict`."""
+        ...
+
+    async def get(self, run: str, *, full: bool = True) -> Head:
+        """The run's head; its input and result only if `full`: without them it costs the same whatever they, and the
+        log, hold. Raises `LogNotFound`."""
+        ...
+
+    async def list_runs(
+        self,
+        *,
+        limit: int = 100,
+        before: str | None = None,
+        state: RunState | None = None,
+        actor: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        parent: str | None = None,
+        root: str | None = None,
+    ) -> list[Head]:
+        """Heads without inputs and results, newest first, of the runs that match every filter; `before`: those older
+        than this run. Each filter is indexed: the cost grows with the runs that match the narrowest one.
+
+        Raises `LogNotFound` when `before` is gone."""
+        ...
+
+    async def heartbeat(self, run: str) -> None:
         """The owner is alive: count `Head.beat` up, and note when, by the store's wall clock, in `Head.heard`. Nothing
-        happens to an ended log. Raises `LogNotFound`."""
+        happens to an ended run. Raises `LogNotFound`."""
         ...
 
-    async def mark(self, run: str, reader: str, seq: int | None) -> None:
-        """Reader `reader` has read through `seq` (its beat changes); None: it has left. Idempotent.
-
-        A reader that has not marked for `limits.READER_LEASE`, by the store's clock, is forgotten, and counts no more.
-        Raises `LimitExceeded` for a new one beside `limits.READERS` others."""
+    async def cancel_unstarted(self, run: str, line: bytes) -> bool:
+        """End a run that no attempt was made on with this one `error` chunk's JSON (no line end). True if the run is
+        ended by such a call, now or before; False if an attempt was made. A queue entry that waits for its `not_before`
+        is forgotten with it. Raises `LogNotFound`."""
         ...
 
-    async def marks(self, run: str) -> list[Mark]:
-        """The attached readers' marks, without those that are forgotten."""
+    async def drop(self, run: str) -> None:
+        """Forget the run: record, logs, queue entry, positions. Waiting readers get `LogNotFound`. Idempotent."""
         ...
 
 
-class Queue(Protocol):
+class WorkQueue(Protocol):
     """Hands each run to one worker at a time, at least once, in order within an actor's key.
 
     The log is the truth, the queue a hint: a claim of an ended run is acknowledged and dropped by the worker.
@@ -194,9 +303,9 @@ class Queue(Protocol):
         ...
 
     async def claim(
-        self, queues: Sequence[str], worker: str, *, lease: float, wait: float, without: Collection[str] = ()
+        self, queues: Sequence[str], worker: str, *, lease: float, wait: float, exclude: Collection[str] = ()
     ) -> Claim | None:
-        """The next run for this worker, waiting up to `wait` seconds for one; none of the actors `without`.
+        """The next run for this worker, waiting up to `wait` seconds for one; none of the actors `exclude`.
 
         Within a priority the one put first goes first, whichever of `queues` it is in; which priority is looked at
         first says `priority.order` of how many claims this store has handed out. Order within a key is order of
@@ -210,8 +319,8 @@ class Queue(Protocol):
         """
         ...
 
-    async def seize(self, meta: Meta, worker: str, *, lease: float) -> Claim:
-        """Put the run unless it is there, and claim it at once, whoever holds it: he is `Fenced` from now on.
+    async def force_claim(self, meta: Meta, worker: str, *, lease: float) -> Claim:
+        """Put the run unless it is there, and claim it at once, whoever holds it: that claim is `Fenced` from now on.
 
         One act, so that nobody else can claim it in between; the claim lapses as any other. For publishers: raises
         `Conflict` when the entry that is there is of another queue than `meta.queue`. Repeated, it is another claim."""
@@ -233,40 +342,58 @@ class Queue(Protocol):
         """Hand the run over: claimable again after `delay` seconds, no crash counted. `Fenced` as for `renew`."""
         ...
 
-    async def entries(self, *, queue: str | None = None, place: Place | None = None, limit: int = 100) -> list[Entry]:
+    async def list_entries(
+        self, *, queue: str | None = None, place: Place | None = None, limit: int = 100
+    ) -> list[Entry]:
         """What the queue holds, in the order of putting; what waits for its `not_before` comes last, in the order of
         that. A claim that has lapsed may stay `leased` until it is taken over; an entry released with a delay is
         `delayed`, and holds its place in its key's line. At most `limit`, and `limits.LIST_LIMIT`."""
         ...
 
-    async def attend(self, info: WorkerInfo) -> bool:
+
+class WorkerRegistry(Protocol):
+    """The workers that are there, and what they can drive."""
+
+    async def register(self, info: WorkerInfo) -> bool:
         """Note that this worker is there, as of now by the store's wall clock. True: it was asked to drain.
 
         A worker of the same name that started at another time is another: what it was asked is forgotten."""
         ...
 
-    async def dismiss(self, worker: str) -> None:
-        """The worker has ended: forget it. Idempotent."""
+    async def deregister(self, worker: str) -> None:
+        """Forget a worker that has ended. Idempotent."""
         ...
 
-    async def workers(self) -> list[WorkerInfo]:
-        """Who attended within `limits.WORKER_SEEN` seconds, by name."""
+    async def list_workers(self) -> list[WorkerInfo]:
+        """The workers that registered within `limits.WORKER_SEEN` seconds, by name."""
         ...
 
-    async def ask_to_drain(self, worker: str) -> None:
-        """Let the worker know, when it attends next, that it shall drain. Idempotent.
+    async def request_drain(self, worker: str) -> None:
+        """Ask the worker to drain: it learns of it when it registers next. Idempotent.
 
-        Raises `UsageError` (``unknown_worker``) for one that `workers` does not name."""
+        Raises `UsageError` (``unknown_worker``) for one that `list_workers` does not name."""
         ...
 
 
-class Store(Logs, Queue, Protocol):
-    """A place that offers logs and a queue. An async context manager; entering opens it, leaving closes it."""
+class Store(Protocol):
+    """A place that offers the four ports. An async context manager; entering opens it, leaving closes it."""
+
+    @property
+    def logs(self) -> LogStore: ...
+
+    @property
+    def runs(self) -> RunStore: ...
+
+    @property
+    def queue(self) -> WorkQueue: ...
+
+    @property
+    def workers(self) -> WorkerRegistry: ...
 
     @property
     def durability(self) -> Durability: ...
 
-    async def sweep(self) -> Swept:
+    async def sweep(self) -> SweepReport:
         """Put back open runs that no queue holds, drop ended runs whose retention has passed (`Meta.retention`, else
         the store's own). Bounded work a call.
 
@@ -276,6 +403,11 @@ class Store(Logs, Queue, Protocol):
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(self, *exc: object) -> None: ...
+
+
+def message_producer(sender: str, id: str) -> ProducerSeq:
+    """The identity of an inbox's message, so that each (sender, id) is stored once."""
+    return ProducerSeq(f"{sender}\0{id}")
 
 
 class Survey(msgspec.Struct, frozen=True):
@@ -293,7 +425,7 @@ class Surveyed(Protocol):
 
 
 class Transport(Protocol):
-    """How a client reaches runs: a store in this process, or a server. Errors are those of `Logs`.
+    """How a client reaches runs: a store in this process, or a server. Errors are those of the four ports.
 
     Belongs to the event loop in which it is first used: every call in another one raises `UsageError`."""
 
@@ -310,8 +442,16 @@ class Transport(Protocol):
 
     async def head(self, run: str, *, full: bool = True) -> Head: ...
 
-    async def heads(
-        self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
+    async def list_runs(
+        self,
+        *,
+        limit: int = 100,
+        before: str | None = None,
+        state: RunState | None = None,
+        actor: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        parent: str | None = None,
+        root: str | None = None,
     ) -> list[Head]: ...
 
     async def actors(self) -> list[ActorInfo]: ...
@@ -322,7 +462,8 @@ class Transport(Protocol):
         """Non-empty pages from `after` to the log's end, as they come, over reconnects and outages of the store.
 
         An iterator with `aclose`. Every page continues the one before; raises `CursorExpired` or `LogNotFound`. A run
-        with `ahead` waits for this reader, unless `attach` is False: then whoever reads on says `mark`. While it is
+        with `ahead` waits for this reader, unless `attach` is False: then the caller commits
+        its positions itself. While it is
         waited for, pages may be given to `take` instead.
         """
         ...
@@ -346,19 +487,19 @@ class Transport(Protocol):
         """
         ...
 
-    async def entries(
+    async def list_entries(
         self, *, queue: str | None = None, place: Place | None = None, limit: int = 100
     ) -> list[Entry]: ...
 
-    async def workers(self) -> list[WorkerInfo]: ...
+    async def list_workers(self) -> list[WorkerInfo]: ...
 
-    async def ask_to_drain(self, worker: str) -> None: ...
+    async def request_drain(self, worker: str) -> None: ...
 
-    async def touch(self, run: str) -> None:
+    async def heartbeat(self, run: str) -> None:
         """The owner's heartbeat of an owned run."""
         ...
 
-    async def mark(self, run: str, reader: str, seq: int | None) -> None:
+    async def commit_position(self, run: str, reader: str, seq: int | None) -> None:
         """Reader `reader` of a run with `ahead` has read through `seq`, and is alive; None: it has left. Idempotent; of
         a run without `ahead`, or ended, it does nothing. Raises `LimitExceeded` beyond `limits.READERS`."""
         ...

@@ -134,6 +134,12 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
     """In Unix seconds: no worker gets the run before, by the store's clock."""
     retry_of: str | None = None
     """The ended run that this one was started from anew."""
+    labels: dict[str, str] = {}
+    """What the run is found by (`RunStore.list_runs`): names and values, as {"user": "42"}."""
+    parent: str | None = None
+    """The run that started this one, through `ctx.client`."""
+    root: str | None = None
+    """The first of its line of parents; None: it has no parent, and is the root itself."""
     assumed: tuple[str, ...] = ()
     """Those of `DECLARABLE` that the start left open. Where the actor is known, its declaration replaces them, and this
     is empty; else they keep the defaults above."""
