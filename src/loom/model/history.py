@@ -10,18 +10,23 @@ from collections.abc import Iterable, Sequence
 from . import limits
 from .chunk import Batch, Page
 from .cursor import Cursor, attempt_of, cursor_at, make_epoch
-from .errors import Conflict, CursorExpired, Damaged, Fenced, LogEnded
+from .errors import Conflict, CursorExpired, Damaged, Fenced, LimitExceeded, LogEnded, UsageError
+from .ports import JSON_LINES, LogSpec, ProducerSeq
 
 __all__ = [
     "Epochs",
     "add_epoch",
     "check_repeat",
+    "check_room",
+    "check_single",
     "continues",
     "cut",
     "expired",
+    "is_repeat",
     "newest",
     "next_epoch",
     "page_of",
+    "record_batch",
     "start_after",
     "written",
 ]
@@ -81,6 +86,56 @@ def check_repeat(batch: Batch, *, end: bool, epoch: int, ended: bool, last: Batc
     raise Conflict(f"a batch from seq {batch.first} does not continue the log, whose tail is {tail}")
 
 
+def check_single(log: str, spec: LogSpec, batch: Batch | None = None) -> None:
+    """Raise `UsageError` where `fence`, or `append` of `batch`, does not suit the log."""
+    if spec.policy != "single":
+        raise UsageError(f"log {log!r} takes records of many writers, by `send`: it has no epochs to write as")
+    if batch is not None and spec.content_type != JSON_LINES and len(batch) != 1:
+        raise UsageError(f"log {log!r} holds opaque records: a batch is one of them, not {len(batch)}")
+
+
+# --- sending ---------------------------------------------------------------------------------------------------------
+
+
+def record_batch(log: str, spec: LogSpec, epoch: int, seq: int, record: bytes) -> Batch:
+    """The batch of one record that is sent. Raises `UsageError` where the log does not take it."""
+    if spec.policy != "many":
+        raise UsageError(f"log {log!r} has one writer, by `fence` and `append`: nothing is sent to it")
+    if spec.content_type != JSON_LINES:
+        return Batch(epoch, seq, seq, record)
+    if b"\n" in record:
+        raise UsageError(f"log {log!r} holds lines of JSON: a record holds no line end")
+    return Batch(epoch, seq, seq, record + b"\n")
+
+
+def is_repeat(known: ProducerSeq | None, sent: ProducerSeq) -> bool:
+    """True if the record is there already, by the newest one that is `known` of its producer; False: it is the next.
+
+    Raises `Fenced` for an older epoch, and `Conflict` for a seq that is not the next of its epoch."""
+    expected = 0
+    if known is not None:
+        if sent.epoch < known.epoch:
+            raise Fenced(f"producer {sent.producer!r} writes as epoch {known.epoch} now, not as {sent.epoch}")
+        if sent.epoch == known.epoch:
+            expected = known.seq + 1
+    if sent.seq > expected:
+        raise Conflict(
+            f"producer {sent.producer!r} sent record {sent.seq}, but {expected} is the next",
+            details={"expected": expected},
+        )
+    return sent.seq < expected
+
+
+def check_room(spec: LogSpec, size: int, *, records: int, stored: int) -> None:
+    """Raise `LimitExceeded` for a payload of `size` bytes that a log of so many records and bytes has no room for."""
+    if spec.max_records is not None and records >= spec.max_records:
+        raise LimitExceeded(f"the log is full: {records} records", retryable=False)
+    if spec.max_bytes is not None and stored + size > spec.max_bytes:
+        raise LimitExceeded(
+            f"the log has no room for {size} bytes: it holds {stored} of {spec.max_bytes}", retryable=False
+        )
+
+
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
@@ -109,20 +164,29 @@ def expired(epochs: Epochs, first: int) -> CursorExpired:
     )
 
 
-def page_of(batches: Iterable[Batch], start: int, *, after: Cursor | None, tail: int, ended: bool, limit: int) -> Page:
-    """The page from chunk `start` on, of consecutive `batches` of which the first holds it (none: nothing there).
+def page_of(
+    batches: Iterable[Batch],
+    start: int,
+    *,
+    after: Cursor | None,
+    tail: int,
+    ended: bool,
+    limit: int,
+    limit_bytes: int = limits.PAGE_BYTES,
+) -> Page:
+    """The page from record `start` on, of consecutive `batches` of which the first holds it (none: nothing there).
 
     `tail` and `ended` are the log's, of the same moment as `batches`, which are taken one by one as needed.
     """
-    taken = cut(batches, start, limit)
+    taken = cut(batches, start, limit, min(limit_bytes, limits.PAGE_BYTES))
     caught_up = (taken[-1].last if taken else start - 1) >= tail
     return Page(tuple(taken), taken[-1].cursor if taken else after, caught_up, ended and caught_up)
 
 
 def cut(batches: Iterable[Batch], start: int, limit: int, most_bytes: int = limits.PAGE_BYTES) -> list[Batch]:
-    """What of `batches` fits into one page from chunk `start` on.
+    """The part of `batches` that fits into one page from record `start` on.
 
-    At most `limit` chunks (1 to `limits.READ_LIMIT`) and `most_bytes`, but one chunk always fits. Raises `Damaged`
+    At most `limit` records (1 to `limits.READ_LIMIT`) and `most_bytes`, but one record always fits. Raises `Damaged`
     where they do not continue each other.
     """
     taken: list[Batch] = []
@@ -145,7 +209,9 @@ def cut(batches: Iterable[Batch], start: int, limit: int, most_bytes: int = limi
 
 
 def _fitting(batch: Batch, most_bytes: int) -> Batch:
-    """The chunks that fit into `most_bytes`, at least the first."""
-    end = batch.payload.rfind(b"\n", 0, most_bytes) + 1
+    """The records that fit into `most_bytes`, at least the first."""
+    if len(batch) == 1:  # an opaque record's line ends mean nothing
+        return batch
+    end = batch.payload.rfind(b"\n", 0, max(most_bytes, 0)) + 1
     count = batch.payload.count(b"\n", 0, end)
     return batch.slice(batch.first, batch.first + max(count, 1) - 1)

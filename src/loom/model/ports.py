@@ -12,13 +12,15 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 import msgspec
 
 from . import limits
-from .chunk import Batch, Message, Page
+from .chunk import Batch, Chunk, Message, Page
 from .cursor import Cursor
 from .errors import ErrorInfo
-from .run import ActorInfo, Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo
+from .run import ActorInfo, Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo, state_of
 
 __all__ = [
+    "INBOX",
     "JSON_LINES",
+    "OUTBOX",
     "Commit",
     "Durability",
     "Fence",
@@ -39,6 +41,7 @@ __all__ = [
     "Unwatch",
     "WorkQueue",
     "WorkerRegistry",
+    "closing",
     "message_producer",
 ]
 
@@ -99,6 +102,14 @@ class LogSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_records: int | None = None
     """`send` refuses what would exceed it; None: no bound. Of a log with one writer the writer keeps the bounds."""
     max_bytes: int | None = None
+    """The same in payload bytes, line ends included. Both bound what the log keeps: trimming makes room."""
+
+
+OUTBOX = LogSpec()
+"""A run's outbox."""
+
+INBOX = LogSpec(policy="many", max_records=limits.INBOX_MESSAGES, max_bytes=limits.INBOX_BYTES)
+"""A run's inbox."""
 
 
 class LogInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -127,7 +138,8 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """What one append writes besides its batch, in the same atomic act: all of it or none.
 
     A field here is room for more: records of steps and a key's state join it. `end`: the log ends with this batch.
-    `state` and `error`: what the run becomes whose outbox this is (None: the log has no run)."""
+    `state` and `error`: what the run becomes whose outbox this is; always given where an outbox ends, without meaning
+    for a log that belongs to no run. See `closing`."""
 
     end: bool = True
     state: RunState | None = None
@@ -173,7 +185,7 @@ class LogStore(Protocol):
 
         The same batch as the last one stored, byte for byte, is success, also after the end. Raises `Fenced` (any
         other epoch than the newest), `LogEnded`, `Conflict` (does not continue at tail + 1), `LogNotFound`, and
-        `UsageError` for a log of many writers."""
+        `UsageError` for a log of many writers, and for a batch of several records in a log of opaque records."""
         ...
 
     def append_nowait(self, log: str, batch: Batch, commit: Commit | None = None) -> bool:
@@ -190,10 +202,10 @@ class LogStore(Protocol):
         `JSON_LINES`, `record` is a line without its end. With `end` the log ends with it.
 
         A record that is there already is success, also after the end and in a full log: its cursor comes back, or, of
-        one that is not the producer's newest, the newest one's. Raises `LogNotFound`; `LogEnded`; `LimitExceeded` when
-        the log's spec leaves no room, except for one that is `urgent`; `Fenced` for an epoch older than the
-        producer's; `Conflict` (``details["expected"]``) for a seq that leaves a gap; `UsageError` for a log of one
-        writer."""
+        one that is not the producer's newest, the newest one's. Raises, in this order: `LogNotFound`; `UsageError` for
+        a log of one writer, and for a line that holds an LF; `Fenced` for an epoch older than the producer's;
+        `Conflict` (``details["expected"]``, the seq) for a seq that leaves a gap; `LogEnded`; `LimitExceeded` when the
+        log's spec leaves no room, except for a record that is `urgent`."""
         ...
 
     async def read(
@@ -205,7 +217,8 @@ class LogStore(Protocol):
         limit_bytes: int = limits.PAGE_BYTES,
         wait: float = 0.0,
     ) -> Page:
-        """What follows `after` (None: from seq 1): at most `limit` records and `limit_bytes` of payload, at least one.
+        """What follows `after` (None: from seq 1): at most `limit` records and `limit_bytes` of payload (and never more
+        than `limits.READ_LIMIT` and `limits.PAGE_BYTES`), but at least one record.
 
         With nothing there it waits up to `wait` seconds for an append or the end, then returns an empty page. Raises
         `LogNotFound`, and `CursorExpired` (with `details["earliest"]`, a cursor's text or None) when the cursor's epoch
@@ -269,6 +282,9 @@ class RunStore(Protocol):
     ) -> list[Head]:
         """Heads without inputs and results, newest first, of the runs that match every filter; `before`: those older
         than this run. Each filter is indexed: the cost grows with the runs that match the narrowest one.
+
+        A run matches `labels` if it has all of them, perhaps among others; `parent` and `root` if its `Meta` names
+        that run there (a root itself has none).
 
         Raises `LogNotFound` when `before` is gone."""
         ...
@@ -403,6 +419,12 @@ class Store(Protocol):
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(self, *exc: object) -> None: ...
+
+
+def closing(chunk: Chunk[Any]) -> Commit:
+    """What a log's last chunk, `complete` or `error`, commits: the end, and how the run ended."""
+    error = None if chunk.type == "complete" else chunk.error or ErrorInfo("run_failed", "")
+    return Commit(state=state_of(attempted=True, error=error, ended=True), error=error)
 
 
 def message_producer(sender: str, id: str) -> ProducerSeq:
