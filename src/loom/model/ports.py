@@ -13,7 +13,7 @@ import msgspec
 
 from . import limits
 from .chunk import Batch, Chunk, Message, Page
-from .cursor import Cursor
+from .cursor import Cursor, cursor_at
 from .errors import ErrorInfo
 from .run import ActorInfo, Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo, state_of
 
@@ -121,6 +121,15 @@ class LogInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tail: int = 0
     ended: bool = False
     size: int = 0
+
+    def cursor_at(self, seq: int) -> Cursor | None:
+        """The cursor behind record `seq` (None for 0, the beginning)."""
+        return cursor_at(self.epochs, seq)
+
+    @property
+    def earliest(self) -> Cursor | None:
+        """Where a reader of everything that is kept begins: None unless the log was trimmed."""
+        return self.cursor_at(self.first - 1)
 
 
 class ProducerSeq(msgspec.Struct, frozen=True, gc=False):

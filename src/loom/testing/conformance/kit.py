@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import ErrorInfo, LoomError
-from loom.model.ports import Notice, Store
+from loom.model.ports import Commit, LogSpec, LogStore, Notice, RunStore, Store, WorkerRegistry, WorkQueue
 from loom.model.run import Claim, Meta
+from loom.testing.author import Author
 from loom.testing.clock import ManualClock, StoreFactory
 from loom.wire.json import encode
 
@@ -23,6 +24,12 @@ WAIT = 20.0
 LEASE = 10.0
 CANCELLED = encode(Chunk("error", error=ErrorInfo("cancelled", "by test")))
 QUEUES = ("default",)
+
+FAR = 1e10
+"""A time that does not come, in Unix seconds."""
+
+ENDED = Commit(state="completed")
+"""Ends a log, as a last chunk `complete` does."""
 
 
 def meta(run: str = "run", actor: str = "actor", **more: Any) -> Meta:
@@ -42,35 +49,35 @@ async def turns(count: int) -> None:
 
 
 async def claim(
-    store: Store,
+    queue: WorkQueue,
     worker: str = "w1",
     *,
     queues: Sequence[str] = QUEUES,
     wait: float = 0.0,
-    without: Collection[str] = (),
+    exclude: Collection[str] = (),
 ) -> Claim | None:
     """A claim with the suite's lease."""
-    return await store.claim(queues, worker, lease=LEASE, wait=wait, without=without)
+    return await queue.claim(queues, worker, lease=LEASE, wait=wait, exclude=exclude)
 
 
-async def stand_still(store: Store, clock: ManualClock, seconds: float) -> None:
+async def stand_still(queue: WorkQueue, clock: ManualClock, seconds: float) -> None:
     """Let `seconds` pass, in which somebody looks at the queue as often as a waiting worker does."""
     end = clock.now + seconds
     while clock.now < end:
         clock.advance(min(limits.OBSERVE, end - clock.now))
-        assert await claim(store, "observer", queues=["nobody's"]) is None
+        assert await claim(queue, "observer", queues=["nobody's"]) is None
 
 
 async def must_claim(
-    store: Store,
+    queue: WorkQueue,
     worker: str = "w1",
     *,
     queues: Sequence[str] = QUEUES,
     wait: float = 0.0,
-    without: Collection[str] = (),
+    exclude: Collection[str] = (),
 ) -> Claim:
     """A claim that has to be there."""
-    claimed = await claim(store, worker, queues=queues, wait=wait, without=without)
+    claimed = await claim(queue, worker, queues=queues, wait=wait, exclude=exclude)
     assert claimed is not None
     return claimed
 
@@ -86,10 +93,10 @@ async def outcome_of(call: Any) -> Any:
 class Told:
     """The notices of one watch."""
 
-    def __init__(self, store: Store, log: str) -> None:
+    def __init__(self, logs: LogStore, log: str) -> None:
         self.notices: list[Notice] = []
         self._event = asyncio.Event()
-        self.unwatch = store.watch(log, self.notify)
+        self.unwatch = logs.watch(log, self.notify)
 
     def notify(self, notice: Notice) -> None:
         self.notices.append(notice)
@@ -105,8 +112,54 @@ class Told:
         return notices
 
 
+class LogMaker(Protocol):
+    """Makes the logs that the tests of logs write: without a run, or the outboxes of runs."""
+
+    async def create(self, log: str = "log") -> None: ...
+
+    async def drop(self, log: str = "log") -> None: ...
+
+    async def start(self, log: str = "log", token: str = "token") -> Author:
+        """A log's author, who has said `start`."""
+        ...
+
+
+class LogsAlone:
+    """Logs without runs."""
+
+    def __init__(self, logs: LogStore) -> None:
+        self._logs = logs
+
+    async def create(self, log: str = "log") -> None:
+        await self._logs.create(log, LogSpec())
+
+    async def drop(self, log: str = "log") -> None:
+        await self._logs.drop(log)
+
+    async def start(self, log: str = "log", token: str = "token") -> Author:
+        author = await Author.open(self._logs, log, token)
+        await author.say("start")
+        return author
+
+
+class Outboxes:
+    """Outboxes of runs."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def create(self, log: str = "log") -> None:
+        await self._store.runs.create(meta(log))
+
+    async def drop(self, log: str = "log") -> None:
+        await self._store.runs.drop(log)
+
+    async def start(self, log: str = "log", token: str = "token") -> Author:
+        return await Author.start(self._store, log, token)
+
+
 class Suite:
-    """The fixtures; `make_store` comes from the subclass."""
+    """The fixtures; `make_store` comes from the subclass. A place that offers one port only overrides that fixture."""
 
     pytestmark = pytest.mark.anyio
 
@@ -130,3 +183,23 @@ class Suite:
     async def store(self, make_store: StoreFactory, clock: ManualClock) -> AsyncIterator[Store]:
         async with make_store(clock) as store:
             yield store
+
+    @pytest.fixture
+    def logs(self, store: Store) -> LogStore:
+        return store.logs
+
+    @pytest.fixture
+    def maker(self, logs: LogStore) -> LogMaker:
+        return LogsAlone(logs)
+
+    @pytest.fixture
+    def runs(self, store: Store) -> RunStore:
+        return store.runs
+
+    @pytest.fixture
+    def queue(self, store: Store) -> WorkQueue:
+        return store.queue
+
+    @pytest.fixture
+    def workers(self, store: Store) -> WorkerRegistry:
+        return store.workers

@@ -1,4 +1,4 @@
-"""G5 to G8: cuts, expired cursors, waiting, pages."""
+"""G5 to G8: cuts, expired cursors, waiting, pages; and how far readers are."""
 
 from __future__ import annotations
 
@@ -10,67 +10,62 @@ import pytest
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk
 from loom.model.cursor import Cursor
-from loom.model.errors import CursorExpired, Fenced, LogNotFound
-from loom.model.ports import Store
-from loom.model.run import inbox_of
+from loom.model.errors import CursorExpired, Fenced, LimitExceeded, LogNotFound
+from loom.model.ports import LogStore
 from loom.tasks import cancel_and_wait, spawn
 from loom.testing.author import Author, read_all
 
-from .kit import CANCELLED, WAIT, Suite, Told, claim, meta, outcome_of, turns
+from .kit import WAIT, LogMaker, Suite, Told, outcome_of, turns
 
 
 class ReadingConformance(Suite):
-    """What every store guarantees to a reader."""
+    """Guarantees to the readers of a log."""
 
-    # --- G5 ----------------------------------------------------------------------------------------------------------
-
-    async def test_g5_for_any_cut_both_parts_are_the_whole(self, store: Store) -> None:
+    async def test_g5_for_any_cut_both_parts_are_the_whole(self, logs: LogStore, maker: LogMaker) -> None:
         """What was read up to a cursor, and what is read after it, is everything once, whatever the page size."""
-        author = await Author.start(store)
+        author = await maker.start()
         for size in (1, 3, 1, 5):
             await author.say(*["data"] * size)
-        author = await Author.take(store, "run", "token-2")
+        author = await Author.take(logs, "log", "token-2")
         await author.say("start", "data", "data")
         await author.say("complete")
-        whole = await read_all(store, "run")
+        whole = await read_all(logs, "log")
         assert len(whole) == 15
         for cut in range(len(whole) + 1):
             after = whole[cut - 1][0] if cut else None
             for limit in (1, 2, 3, 7, 1000):
-                assert await read_all(store, "run", after, limit=limit) == whole[cut:]
+                assert await read_all(logs, "log", after, limit=limit) == whole[cut:]
 
-    async def test_g5_a_follower_sees_each_chunk_once(self, store: Store) -> None:
+    async def test_g5_a_follower_sees_each_chunk_once(self, logs: LogStore, maker: LogMaker) -> None:
         """Readers that follow while it is written, in pages of different sizes, all see the same log."""
 
         async def follow(limit: int) -> list[tuple[Cursor, bytes]]:
             seen: list[tuple[Cursor, bytes]] = []
-            page = await store.read("run", limit=limit, wait=WAIT)
+            page = await logs.read("log", limit=limit, wait=WAIT)
             while True:
                 seen += page.lines()
                 if page.ended:
                     return seen
-                page = await store.read("run", page.cursor, limit=limit, wait=WAIT)
+                page = await logs.read("log", page.cursor, limit=limit, wait=WAIT)
                 assert page.batches
 
-        author = await Author.start(store)
+        author = await maker.start()
         following = [spawn(follow(limit), f"follow-{limit}") for limit in (1, 2, 5, 1000)]
         for size in (1, 2, 3, 4, 5, 1):
             await author.say(*["data"] * size)
             await turns(size)
         await author.say("complete")
-        whole = await read_all(store, "run")
+        whole = await read_all(logs, "log")
         for seen in await asyncio.gather(*following):
             assert seen == whole
 
-    # --- G6 ----------------------------------------------------------------------------------------------------------
-
-    async def test_g6_a_cursor_that_was_never_given_is_expired(self, store: Store) -> None:
+    async def test_g6_a_cursor_that_was_never_given_is_expired(self, logs: LogStore, maker: LogMaker) -> None:
         """An unknown epoch, and a seq that the epoch did not write, are refused, with where to begin."""
-        first = await Author.start(store)
+        first = await maker.start()
         await first.say("data", "data")
-        second = await Author.take(store, "run", "token-2")
+        second = await Author.take(logs, "log", "token-2")
         await second.say("start", "data")
-        third = await Author.take(store, "run", "token-3")
+        third = await Author.take(logs, "log", "token-3")
         unwritten = [
             *((first.epoch, seq) for seq in (4, 5, 6)),
             *((second.epoch, seq) for seq in (1, 3, 6)),
@@ -79,191 +74,137 @@ class ReadingConformance(Suite):
         ]
         for epoch, seq in unwritten:
             with pytest.raises(CursorExpired) as caught:
-                await store.read("run", Cursor(epoch, seq))
+                await logs.read("log", Cursor(epoch, seq))
             assert caught.value.details == {"earliest": None}
-        assert len(await read_all(store, "run", Cursor(first.epoch, 3))) == 2
-        assert len(await read_all(store, "run", Cursor(second.epoch, 4))) == 1
+        assert len(await read_all(logs, "log", Cursor(first.epoch, 3))) == 2
+        assert len(await read_all(logs, "log", Cursor(second.epoch, 4))) == 1
 
-    async def test_g6_an_expired_cursor_is_refused_without_waiting(self, store: Store) -> None:
+    async def test_g6_an_expired_cursor_is_refused_without_waiting(self, logs: LogStore, maker: LogMaker) -> None:
         """A reader of a history that is gone is told at once; it never waits for chunks that cannot come."""
-        await Author.start(store)
+        await maker.start()
         with pytest.raises(CursorExpired):
-            await store.read("run", Cursor(1, 1), wait=1000 * WAIT)
+            await logs.read("log", Cursor(1, 1), wait=1000 * WAIT)
 
-    async def test_g6_trimmed_history_is_refused(self, store: Store) -> None:
+    async def test_g6_trimmed_history_is_refused(self, logs: LogStore, maker: LogMaker) -> None:
         """Whole batches go; a reader who would miss one is told where the log begins now."""
-        author = await Author.start(store)
+        author = await maker.start()
         for _ in range(3):
             await author.say("data", "data", "data")
-        whole = await read_all(store, "run")
-        assert await store.trim("run", 7) == 5  # 5 to 7 are one batch
-        head = await store.head("run")
-        assert (head.first, head.tail, head.earliest) == (5, 10, whole[3][0])
+        whole = await read_all(logs, "log")
+        assert await logs.trim("log", 7) == 5  # 5 to 7 are one batch
+        info = await logs.info("log")
+        assert (info.first, info.tail, info.earliest) == (5, 10, whole[3][0])
         for after in (None, whole[0][0], whole[2][0]):
             with pytest.raises(CursorExpired) as caught:
-                await store.read("run", after, wait=WAIT)
+                await logs.read("log", after, wait=WAIT)
             assert caught.value.details == {"earliest": str(whole[3][0])}
         for cut in range(4, 11):
-            assert await read_all(store, "run", whole[cut - 1][0], limit=2) == whole[cut:]
+            assert await read_all(logs, "log", whole[cut - 1][0], limit=2) == whole[cut:]
 
-    async def test_g6_trimming_is_idempotent_and_keeps_the_last_batch(self, store: Store) -> None:
+    async def test_g6_trimming_is_idempotent_and_keeps_the_last_batch(self, logs: LogStore, maker: LogMaker) -> None:
         """It never goes back; a repeated append is still known afterwards; the log goes on."""
-        author = await Author.start(store)
+        author = await maker.start()
         await author.say("data", "data")
         last = author.batch("data", "data")
         await author.send(last)
-        assert [await store.trim("run", before) for before in (0, 1, 2, 3, 4, 3, 1, 100)] == [1, 1, 2, 2, 4, 4, 4, 4]
-        assert await store.append("run", last) == last.cursor
+        assert [await logs.trim("log", before) for before in (0, 1, 2, 3, 4, 3, 1, 100)] == [1, 1, 2, 2, 4, 4, 4, 4]
+        assert await logs.append("log", last) == last.cursor
         await author.say("complete")
-        assert await store.trim("run", 100) == 6
-        assert (await store.head("run")).state == "completed"
-        assert len(await read_all(store, "run", last.cursor)) == 1
+        assert await logs.trim("log", 100) == 6
+        assert (await logs.info("log")).ended
+        assert len(await read_all(logs, "log", last.cursor)) == 1
 
-    async def test_g6_trimming_what_is_empty_does_nothing(self, store: Store) -> None:
+    async def test_g6_trimming_what_is_empty_does_nothing(self, logs: LogStore, maker: LogMaker) -> None:
         """An empty log begins at 1, also after a fence."""
-        await store.create(meta())
-        assert await store.trim("run", 10) == 1
-        author = await Author.take(store, "run")
-        assert await store.trim("run", 10) == 1
+        await maker.create("log")
+        assert await logs.trim("log", 10) == 1
+        author = await Author.take(logs, "log")
+        assert await logs.trim("log", 10) == 1
         await author.say("start")
-        assert len(await read_all(store, "run")) == 1
+        assert len(await read_all(logs, "log")) == 1
 
-    async def test_g6_trimming_reaches_over_epochs(self, store: Store) -> None:
+    async def test_g6_trimming_reaches_over_epochs(self, logs: LogStore, maker: LogMaker) -> None:
         """The earliest cursor names the epoch that wrote the chunk before the first that is kept."""
-        first = await Author.start(store)
-        second = await Author.take(store, "run", "token-2")
+        first = await maker.start()
+        second = await Author.take(logs, "log", "token-2")
         await second.say("start")
         await second.say("data")
-        assert await store.trim("run", 2) == 2
-        assert (await store.head("run")).earliest == Cursor(first.epoch, 1)
-        assert len(await read_all(store, "run", Cursor(first.epoch, 1))) == 2
-        assert await store.trim("run", 3) == 3
-        assert (await store.head("run")).earliest == Cursor(second.epoch, 2)
+        assert await logs.trim("log", 2) == 2
+        assert (await logs.info("log")).earliest == Cursor(first.epoch, 1)
+        assert len(await read_all(logs, "log", Cursor(first.epoch, 1))) == 2
+        assert await logs.trim("log", 3) == 3
+        assert (await logs.info("log")).earliest == Cursor(second.epoch, 2)
         with pytest.raises(CursorExpired):
-            await store.read("run", Cursor(first.epoch, 1))
+            await logs.read("log", Cursor(first.epoch, 1))
 
-    async def test_g6_what_was_dropped_is_gone(self, store: Store) -> None:
-        """Logs, queue entry and marks; dropping again does nothing."""
-        author = await Author.start(store)
-        await store.put(meta())
-        for _ in range(2):
-            await store.drop("run")
-            for call in (store.head("run"), store.read("run"), store.read(inbox_of("run")), author.say("data")):
-                with pytest.raises(LogNotFound):
-                    await call
-        assert await store.heads() == []
-        assert await claim(store) is None
-
-    async def test_g6_cursors_of_a_dropped_run_are_expired_in_its_successor(self, store: Store) -> None:
-        """A run of the same id is another history: its readers are told, whatever they had read."""
-        old = await Author.start(store)
-        await old.say("data", "data")
-        told = await store.send("run", b'{"type":"x"}', sender="s", id="1")
-        await store.drop("run")
-        await store.create(meta())
-        assert await read_all(store, "run") == await read_all(store, inbox_of("run")) == []
-        await self._refused(store, old, told)
-        with pytest.raises(Fenced):
-            await old.say("data")
-        await (await Author.take(store, "run", "token")).say("start", "data", "data")
-        await store.send("run", b'{"type":"x"}', sender="s", id="1")
-        await self._refused(store, old, told)
-        assert len(await read_all(store, inbox_of("run"))) == 1
-
-    @staticmethod
-    async def _refused(store: Store, old: Author, told: Cursor) -> None:
-        for seq in (1, 2, 3):
-            with pytest.raises(CursorExpired):
-                await store.read("run", Cursor(old.epoch, seq))
-        with pytest.raises(CursorExpired):
-            await store.read(inbox_of("run"), told)
-
-    # --- G7 ----------------------------------------------------------------------------------------------------------
-
-    async def test_g7_without_a_wait_an_empty_page_comes_at_once(self, store: Store) -> None:
+    async def test_g7_without_a_wait_an_empty_page_comes_at_once(self, logs: LogStore, maker: LogMaker) -> None:
         """At the tail: no batches, the same cursor, caught up, not ended."""
-        author = await Author.start(store)
+        author = await maker.start()
         after = Cursor(author.epoch, 1)
-        for page in (await store.read("run", after), await store.read("run", after, wait=0.01)):
+        for page in (await logs.read("log", after), await logs.read("log", after, wait=0.01)):
             assert (page.batches, page.cursor, page.caught_up, page.ended) == ((), after, True, False)
-        page = await store.read(inbox_of("run"), wait=0.01)
+        await maker.create("empty")
+        page = await logs.read("empty", wait=0.01)
         assert (page.batches, page.cursor, page.caught_up, page.ended) == ((), None, True, False)
 
     @pytest.mark.parametrize("count", range(8))
-    async def test_g7_no_wake_up_is_lost(self, store: Store, count: int) -> None:
+    async def test_g7_no_wake_up_is_lost(self, logs: LogStore, maker: LogMaker, count: int) -> None:
         """Whenever the append comes, before, while or after the reader begins to wait, the reader has its chunk."""
-        author = await Author.start(store)
+        author = await maker.start()
         cursor = Cursor(author.epoch, 1)
         for _ in range(10):
-            reading = spawn(store.read("run", cursor, wait=WAIT), "read")
+            reading = spawn(logs.read("log", cursor, wait=WAIT), "read")
             await turns(count)
             cursor = await author.say("data")
             page = await reading
             assert (len(page), page.cursor) == (1, cursor)
 
-    async def test_g7_an_append_and_a_wait_at_once_never_miss(self, store: Store) -> None:
+    async def test_g7_an_append_and_a_wait_at_once_never_miss(self, logs: LogStore, maker: LogMaker) -> None:
         """Begun in the same turn of the loop, in both orders."""
-        author = await Author.start(store)
+        author = await maker.start()
         cursor = Cursor(author.epoch, 1)
         for number in range(20):
-            calls: list[Any] = [store.read("run", cursor, wait=WAIT), author.say("data")]
+            calls: list[Any] = [logs.read("log", cursor, wait=WAIT), author.say("data")]
             await asyncio.gather(*(calls if number % 2 else calls[::-1]))
-            page = await store.read("run", cursor)
+            page = await logs.read("log", cursor)
             assert len(page) == 1
             cursor = page.batches[-1].cursor
 
-    async def test_g7_every_reader_wakes(self, store: Store) -> None:
+    async def test_g7_every_reader_wakes(self, logs: LogStore, maker: LogMaker) -> None:
         """However many wait on one log."""
-        author = await Author.start(store)
+        author = await maker.start()
         after = Cursor(author.epoch, 1)
-        reading = [spawn(store.read("run", after, wait=WAIT), f"read-{number}") for number in range(100)]
+        reading = [spawn(logs.read("log", after, wait=WAIT), f"read-{number}") for number in range(100)]
         await turns(5)
         await author.say("data")
         assert all(len(page) == 1 for page in await asyncio.gather(*reading))
 
     @pytest.mark.parametrize("ending", ["complete", "error"])
-    async def test_g7_a_reader_wakes_on_the_end(self, store: Store, ending: str) -> None:
-        """The page that wakes it tells the last chunk and the end; the inbox's reader is told the end too."""
-        author = await Author.start(store)
-        reading = spawn(store.read("run", Cursor(author.epoch, 1), wait=WAIT), "read")
-        listening = spawn(store.read(inbox_of("run"), wait=WAIT), "listen")
+    async def test_g7_a_reader_wakes_on_the_end(self, logs: LogStore, maker: LogMaker, ending: str) -> None:
+        """The page that wakes it holds the last chunk and the end."""
+        author = await maker.start()
+        reading = spawn(logs.read("log", Cursor(author.epoch, 1), wait=WAIT), "read")
         await turns(5)
         await author.say(ending)
-        page, told = await reading, await listening
+        page = await reading
         assert (len(page), page.ended) == (1, True)
-        assert (told.batches, told.ended) == ((), True)
 
-    async def test_g7_a_reader_of_a_run_that_never_began_wakes(self, store: Store) -> None:
-        """On its first chunk, and on `end_unstarted`."""
-        await store.create(meta("run-1"))
-        await store.create(meta("run-2"))
-        reading = [spawn(store.read(run, wait=WAIT), run) for run in ("run-1", "run-2")]
+    async def test_g7_dropping_wakes_readers(self, logs: LogStore, maker: LogMaker) -> None:
+        """With `LogNotFound`."""
+        author = await maker.start()
+        after = Cursor(author.epoch, 1)
+        reading = [spawn(outcome_of(logs.read("log", after, wait=WAIT)), "read") for _ in range(3)]
         await turns(5)
-        await (await Author.take(store, "run-1")).say("start")
-        await store.end_unstarted("run-2", CANCELLED)
-        first, second = await asyncio.gather(*reading)
-        assert (len(first), first.ended) == (1, False)
-        assert (len(second), second.ended) == (1, True)
-
-    async def test_g7_dropping_wakes_readers(self, store: Store) -> None:
-        """Those who wait on either log are told that there is no such run."""
-        author = await Author.start(store)
-        reading = [
-            spawn(outcome_of(store.read(log, after, wait=WAIT)), "read")
-            for log, after in (("run", Cursor(author.epoch, 1)), (inbox_of("run"), None))
-            for _ in range(3)
-        ]
-        await turns(5)
-        await store.drop("run")
+        await maker.drop("log")
         assert all(isinstance(outcome, LogNotFound) for outcome in await asyncio.gather(*reading))
 
     @pytest.mark.parametrize("count", range(8))
-    async def test_g7_a_wait_is_safe_to_cancel(self, store: Store, count: int) -> None:
+    async def test_g7_a_wait_is_safe_to_cancel(self, logs: LogStore, maker: LogMaker, count: int) -> None:
         """Wherever it is cut, before or after the append, nothing is lost for the next read."""
-        author = await Author.start(store)
+        author = await maker.start()
         cursor = Cursor(author.epoch, 1)
         for number in range(6):
-            reading = spawn(store.read("run", cursor, wait=WAIT), "read")
+            reading = spawn(logs.read("log", cursor, wait=WAIT), "read")
             await turns(count)
             if number % 2:
                 said = await author.say("data")
@@ -271,37 +212,36 @@ class ReadingConformance(Suite):
             else:
                 await cancel_and_wait(reading)
                 said = await author.say("data")
-            page = await store.read("run", cursor, wait=WAIT)
+            page = await logs.read("log", cursor, wait=WAIT)
             assert page.cursor == said
             cursor = said
 
-    async def test_g7_a_wait_outlasts_what_does_not_concern_it(self, store: Store) -> None:
-        """Marks, heartbeats and trimming wake nobody for good."""
-        author = await Author.start(store)
-        reading = spawn(store.read("run", Cursor(author.epoch, 1), wait=WAIT), "read")
+    async def test_g7_a_wait_outlasts_what_does_not_concern_it(self, logs: LogStore, maker: LogMaker) -> None:
+        """Positions and trimming wake no reader for good."""
+        author = await maker.start()
+        reading = spawn(logs.read("log", Cursor(author.epoch, 1), wait=WAIT), "read")
         await turns(3)
-        await store.mark("run", "reader", 1)
-        await store.touch("run")
-        await store.trim("run", 1)
+        await logs.commit_position("log", "reader", 1)
+        await logs.trim("log", 1)
         await turns(3)
         assert not reading.done()
         await author.say("data")
         assert len(await reading) == 1
 
-    async def test_g7_cancelling_one_wait_leaves_the_others(self, store: Store) -> None:
+    async def test_g7_cancelling_one_wait_leaves_the_others(self, logs: LogStore, maker: LogMaker) -> None:
         """Readers do not depend on each other."""
-        author = await Author.start(store)
+        author = await maker.start()
         after = Cursor(author.epoch, 1)
-        reading = [spawn(store.read("run", after, wait=WAIT), f"read-{number}") for number in range(10)]
+        reading = [spawn(logs.read("log", after, wait=WAIT), f"read-{number}") for number in range(10)]
         await turns(3)
         await cancel_and_wait(*reading[::2])
         await author.say("data")
         assert all(len(page) == 1 for page in await asyncio.gather(*reading[1::2]))
 
-    async def test_g7_a_watcher_is_told_of_appends(self, store: Store) -> None:
+    async def test_g7_a_watcher_is_told_of_appends(self, logs: LogStore, maker: LogMaker) -> None:
         """With the batch itself, or to look; a batch that is told is exactly what was appended."""
-        author = await Author.start(store)
-        told = Told(store, "run")
+        author = await maker.start()
+        told = Told(logs, "log")
         appended: list[Batch] = []
         for end in (False, False, True):
             batch = author.batch("data", "complete" if end else "data")
@@ -312,43 +252,33 @@ class ReadingConformance(Suite):
                 assert notice.batch is None or notice.ended == (notice.batch == appended[-1] and end)
         told.unwatch()
 
-    async def test_g7_a_watcher_is_told_of_messages_and_of_the_end(self, store: Store) -> None:
-        """By the inbox's watch."""
-        author = await Author.start(store)
-        told = Told(store, inbox_of("run"))
-        await store.send("run", b'{"type":"x"}', sender="s", id="1")
-        await told.next()
-        await author.say("complete")
-        await told.next()
-        told.unwatch()
-
-    async def test_g7_a_watcher_is_told_of_marks_and_the_drop(self, store: Store) -> None:
-        """By the outbox's watch."""
-        await Author.start(store)
-        told = Told(store, "run")
+    async def test_g7_a_watcher_is_told_of_marks_and_the_drop(self, logs: LogStore, maker: LogMaker) -> None:
+        """Positions with a notice of their own."""
+        await maker.start()
+        told = Told(logs, "log")
         for seq in (1, None):
-            await store.mark("run", "reader", seq)
+            await logs.commit_position("log", "reader", seq)
             for notice in await told.next(marks=True):
                 assert notice.batch is None
                 assert not notice.ended
-        await store.drop("run")
+        await maker.drop("log")
         await told.next()
         told.unwatch()
 
-    async def test_g7_a_watch_may_come_before_the_run(self, store: Store) -> None:
+    async def test_g7_a_watch_may_come_before_the_log(self, logs: LogStore, maker: LogMaker) -> None:
         """Who watches first and reads then misses nothing, not even its beginning."""
-        told = Told(store, "run")
-        await store.create(meta())
+        told = Told(logs, "log")
+        await maker.create("log")
         await told.next()
-        await (await Author.take(store, "run")).say("start")
+        await (await Author.take(logs, "log")).say("start")
         await told.next()
         told.unwatch()
 
-    async def test_g7_after_unwatch_nothing_is_told(self, store: Store) -> None:
+    async def test_g7_after_unwatch_nothing_is_told(self, logs: LogStore, maker: LogMaker) -> None:
         """Each watch ends by itself, also when the same function watches twice; ending it again does nothing."""
-        author = await Author.start(store)
-        first, second = Told(store, "run"), Told(store, "run")
-        again = store.watch("run", second.notify)
+        author = await maker.start()
+        first, second = Told(logs, "log"), Told(logs, "log")
+        again = logs.watch("log", second.notify)
         first.unwatch()
         first.unwatch()
         second.unwatch()
@@ -357,22 +287,20 @@ class ReadingConformance(Suite):
         assert first.notices == []
         again()
         await author.say("data")
-        await store.read("run")
+        await logs.read("log")
         await turns(5)
         assert first.notices == second.notices == []
 
-    # --- G8 ----------------------------------------------------------------------------------------------------------
-
-    async def test_g8_a_page_is_bounded(self, store: Store) -> None:
+    async def test_g8_a_page_is_bounded(self, logs: LogStore, maker: LogMaker) -> None:
         """In chunks and in bytes, whatever the reader lags; a single larger chunk still passes."""
-        author = await Author.start(store)
+        author = await maker.start()
         large = Chunk("data", "x" * (limits.CHUNK_BYTES - 64))
         for _ in range(8):
             await author.say(*[Chunk("data", "x" * 1000)] * 250)
         await author.say("data", large, large, "data")
         after, seen = None, 0
         while True:
-            page = await store.read("run", after)
+            page = await logs.read("log", after)
             seen += len(page)
             assert page.batches
             assert len(page) <= limits.PAGE_CHUNKS
@@ -382,11 +310,132 @@ class ReadingConformance(Suite):
                 break
         assert seen == 1 + 2000 + 4
 
-    async def test_g8_no_reader_gets_more_than_the_most(self, store: Store) -> None:
+    async def test_g8_no_reader_gets_more_than_the_most(self, logs: LogStore, maker: LogMaker) -> None:
         """A limit is at least 1 and at most `READ_LIMIT`, whatever is asked."""
-        author = await Author.start(store)
+        author = await maker.start()
         for _ in range(11):
             await author.say(*["data"] * 1000)
-        assert len(await store.read("run", limit=10**9)) <= limits.READ_LIMIT
-        assert len(await store.read("run", limit=1)) == 1
-        assert len(await store.read("run", limit=0)) == 1
+        assert len(await logs.read("log", limit=10**9)) <= limits.READ_LIMIT
+        assert len(await logs.read("log", limit=1)) == 1
+        assert len(await logs.read("log", limit=0)) == 1
+
+    async def test_g6_a_log_that_is_trimmed_as_it_grows(self, logs: LogStore, maker: LogMaker) -> None:
+        """First and tail hold at every step; a reader that kept up goes on, one that lags is told."""
+        author = await maker.start()
+        begin = (await logs.info("log")).cursor_at(1)
+        cursor = begin
+        for turn in range(1, 30):
+            await author.say("data", "data")
+            page = await logs.read("log", cursor)
+            assert [where.seq for where, _ in page.lines()] == [2 * turn, 2 * turn + 1]
+            cursor = page.cursor
+            first = await logs.trim("log", author.tail - 5)
+            info = await logs.info("log")
+            assert (info.first, info.tail) == (first, author.tail)
+            assert author.tail - 6 <= first <= max(1, author.tail - 5)
+        with pytest.raises(CursorExpired) as expired:
+            await logs.read("log", begin)
+        assert expired.value.details["earliest"] == str(info.earliest)
+        assert [where.seq for where, _ in await read_all(logs, "log", info.earliest)] == list(
+            range(info.first, info.tail + 1)
+        )
+
+    async def test_readers_are_bounded(self, logs: LogStore, maker: LogMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Those that are there may go on, and one that leaves makes room."""
+        monkeypatch.setattr(limits, "READERS", 2)
+        await maker.start()
+        for reader in ("a", "b", "a"):
+            await logs.commit_position("log", reader, 1)
+        for _ in range(2):
+            with pytest.raises(LimitExceeded):
+                await logs.commit_position("log", "c", 1)
+        await logs.commit_position("log", "a", None)
+        await logs.commit_position("log", "c", 1)
+        assert sorted(mark.reader for mark in await logs.positions("log")) == ["b", "c"]
+
+    async def test_a_reader_that_is_silent_is_forgotten(
+        self, logs: LogStore, maker: LogMaker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It holds up nobody, and takes nobody's place."""
+        monkeypatch.setattr(limits, "READERS", 2)
+        await maker.start()
+        for reader in ("a", "b"):
+            await logs.commit_position("log", reader, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(limits, "READER_LEASE", -1.0)  # as if every mark were older than a reader may be silent
+            assert await logs.positions("log") == []
+            await logs.commit_position("log", "c", 1)
+        assert [mark.reader for mark in await logs.positions("log")] == ["c"]
+        await logs.commit_position("log", "a", 2)  # it was alive after all
+        assert sorted((mark.reader, mark.seq) for mark in await logs.positions("log")) == [("a", 2), ("c", 1)]
+
+    async def test_marks_tell_how_far_readers_are(self, logs: LogStore, maker: LogMaker) -> None:
+        """The newest seq of each attached reader, with a heartbeat that counts up; who left is gone."""
+        await maker.start()
+        await maker.start("other")
+        assert await logs.positions("log") == []
+        await logs.commit_position("log", "a", 1)
+        await logs.commit_position("log", "b", 2)
+        await logs.commit_position("other", "c", 3)
+        first = {mark.reader: mark for mark in await logs.positions("log")}
+        assert {reader: mark.seq for reader, mark in first.items()} == {"a": 1, "b": 2}
+        await logs.commit_position("log", "a", 5)
+        await logs.commit_position("log", "b", 2)
+        second = {mark.reader: mark for mark in await logs.positions("log")}
+        assert {reader: mark.seq for reader, mark in second.items()} == {"a": 5, "b": 2}
+        assert all(second[reader].beat > first[reader].beat for reader in second)
+        for _ in range(2):
+            await logs.commit_position("log", "a", None)
+        assert [mark.reader for mark in await logs.positions("log")] == ["b"]
+
+    async def test_g6_cursors_of_a_dropped_log_are_expired_in_its_successor(
+        self, logs: LogStore, maker: LogMaker
+    ) -> None:
+        """A log of the same name is another history."""
+        old = await maker.start()
+        await old.say("data", "data")
+        for _ in range(2):
+            await maker.drop("log")
+            for call in (logs.info("log"), logs.read("log"), logs.fence("log", "token"), old.say("data")):
+                with pytest.raises(LogNotFound):
+                    await call
+        await maker.create("log")
+        assert await read_all(logs, "log") == []
+        with pytest.raises(Fenced):
+            await old.say("data")
+        heir = await Author.take(logs, "log", "token")
+        await heir.say("start", "data", "data")
+        for seq in (1, 2, 3):
+            with pytest.raises(CursorExpired):
+                await logs.read("log", Cursor(old.epoch, seq))
+
+    async def test_g8_a_page_is_bounded_in_bytes_as_asked(self, logs: LogStore, maker: LogMaker) -> None:
+        """To the byte, also inside a batch; a first record that alone is larger still comes. A reader that asks for
+        nothing, or for too much, gets one record, or a page."""
+        author = await maker.start()
+        await author.say(*[Chunk("data", "x" * (10 * size)) for size in range(8)])
+        await author.say(*["data"] * 5)
+        lines = await read_all(logs, "log")
+        sizes = [len(line) + 1 for _, line in lines]
+        for cut in range(len(lines)):
+            after = lines[cut - 1][0] if cut else None
+            for limit_bytes in {
+                0,
+                1,
+                sizes[cut] - 1,
+                sizes[cut],
+                sizes[cut] + 1,
+                sum(sizes[cut : cut + 3]),
+                sum(sizes),
+            }:
+                page = await logs.read("log", after, limit_bytes=limit_bytes)
+                got = sum(len(batch.payload) for batch in page.batches)
+                assert got <= limit_bytes or len(page) == 1
+                assert len(page) >= 1
+                assert [line for _, line in page.lines()] == [line for _, line in lines[cut : cut + len(page)]]
+                assert page.caught_up == (cut + len(page) == len(lines))
+            first_batch = next(end for end in (1, 9, 14) if end > cut)
+            fitting = await logs.read("log", after, limit_bytes=sum(sizes[cut:first_batch]))
+            assert len(fitting) == first_batch - cut, "of one batch comes all that fits"
+            assert await read_all(logs, "log", after, limit_bytes=100) == lines[cut:]
+        assert len(await logs.read("log", limit_bytes=10**12)) == len(lines)

@@ -1,9 +1,11 @@
-"""A run besides its chunks: its head, its inbox, heartbeats and marks."""
+"""Runs: a record and two logs; G3, lists, inboxes, the owner's heartbeat."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, get_args
+import itertools
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,26 +13,59 @@ from msgspec.structs import replace
 
 from loom.model import limits
 from loom.model.chunk import CANCEL, Chunk
-from loom.model.errors import LimitExceeded, LogEnded, LogNotFound
-from loom.model.ports import Durability, Store
-from loom.model.run import NO_INPUT, RunState, inbox_of
+from loom.model.cursor import Cursor
+from loom.model.errors import (
+    Conflict,
+    CursorExpired,
+    ErrorInfo,
+    Fenced,
+    LimitExceeded,
+    LogEnded,
+    LogNotFound,
+    LoomError,
+    UsageError,
+)
+from loom.model.grammar import State, advance
+from loom.model.ports import INBOX, OUTBOX, Commit, LogSpec, LogStore, RunStore, message_producer
+from loom.model.run import NO_INPUT, Meta, RunState, inbox_of
 from loom.tasks import spawn
 from loom.testing.author import Author, read_all
-from loom.wire.json import encode, make_batch
+from loom.wire.json import encode, make_batch, type_of
 
-from .kit import CANCELLED, WAIT, Suite, failed, meta, turns
+from .kit import CANCELLED, WAIT, Suite, Told, failed, meta, outcome_of, turns
+
+Begin = Callable[..., Coroutine[Any, Any, Author]]
+
+
+def _matching(metas: Sequence[Meta], filters: dict[str, Any]) -> list[str]:
+    """The runs that a list has to show, of which every fifth is running."""
+    return [
+        each.run
+        for each in reversed(metas)
+        if filters.get("state") in (None, "running" if int(each.run[-2:]) % 5 == 0 else "queued")
+        and filters.get("actor") in (None, each.actor)
+        and (filters.get("labels") or {}).items() <= each.labels.items()
+        and filters.get("parent") in (None, each.parent)
+        and filters.get("root") in (None, each.root)
+    ]
 
 
 class RunConformance(Suite):
-    """What every store guarantees of runs."""
+    """Guarantees of runs. A place that has no queue gives the fixtures `runs` and `logs`."""
 
-    # --- a run's life ------------------------------------------------------------------------------------------------
+    @pytest.fixture
+    def begin(self, runs: RunStore, logs: LogStore) -> Begin:
+        """Creates a run and says `start`."""
 
-    async def test_durability_is_named(self, store: Store) -> None:
-        """A store says what an acknowledged append survives, in one of the four words."""
-        assert store.durability in get_args(Durability)
+        async def begin(run: str = "run", **more: Any) -> Author:
+            await runs.create(meta(run, **more))
+            author = await Author.take(logs, run)
+            await author.say("start")
+            return author
 
-    async def test_create_gives_a_queued_head(self, store: Store) -> None:
+        return begin
+
+    async def test_create_gives_a_queued_head(self, runs: RunStore) -> None:
         """Of a new run nothing is known but how it was started; that is kept whole."""
         started = meta(
             input=msgspec.Raw(b'{"a":[1,2]}'),
@@ -41,48 +76,48 @@ class RunConformance(Suite):
             idle_timeout=2.5,
             ahead=3,
         )
-        head = await store.create(started)
+        head = await runs.create(started)
         assert head.meta == started
-        assert head == await store.head("run")
+        assert head == await runs.get("run")
         assert (head.state, head.attempt, head.tail, head.first, head.ended) == ("queued", 0, 0, 1, False)
         assert (head.earliest, head.latest, head.error, head.result) == (None, None, None, None)
 
-    async def test_create_is_idempotent(self, store: Store) -> None:
+    async def test_create_is_idempotent(self, runs: RunStore, logs: LogStore, begin: Begin) -> None:
         """Creating again changes nothing, also with another meta: the head comes back as it is."""
-        author = await Author.start(store)
+        author = await begin()
         await author.say("data")
-        before = await store.head("run")
-        assert await store.create(meta(actor="another")) == before
-        assert await store.create(before.meta) == before
-        assert len(await read_all(store, "run")) == 2
+        before = await runs.get("run")
+        assert await runs.create(meta(actor="another")) == before
+        assert await runs.create(before.meta) == before
+        assert len(await read_all(logs, "run")) == 2
 
-    async def test_concurrent_creates_make_one_run(self, store: Store) -> None:
+    async def test_concurrent_creates_make_one_run(self, runs: RunStore) -> None:
         """Whoever creates a run, all see the same one."""
-        heads = await asyncio.gather(*(store.create(meta(actor=f"actor-{number}")) for number in range(10)))
+        heads = await asyncio.gather(*(runs.create(meta(actor=f"actor-{number}")) for number in range(10)))
         assert len({head.meta.actor for head in heads}) == 1
-        assert len(await store.heads()) == 1
+        assert len(await runs.list_runs()) == 1
 
-    async def test_what_there_is_not_is_not_found(self, store: Store) -> None:
+    async def test_what_there_is_not_is_not_found(self, runs: RunStore, logs: LogStore) -> None:
         """Every call about a run that does not exist raises `LogNotFound`."""
         batch = make_batch(1, 1, [Chunk("start")])
         for call in (
-            store.head("run"),
-            store.fence("run", "token"),
-            store.append("run", batch),
-            store.end_unstarted("run", CANCELLED),
-            store.send("run", b'{"type":"x"}', sender="s", id="1"),
-            store.read("run"),
-            store.read(inbox_of("run")),
-            store.read("run", wait=WAIT),
-            store.trim("run", 1),
-            store.touch("run"),
-            store.heads(before="run"),
+            runs.get("run"),
+            logs.fence("run", "token"),
+            logs.append("run", batch),
+            runs.cancel_unstarted("run", CANCELLED),
+            logs.send(inbox_of("run"), b'{"type":"x"}', message_producer("s", "1")),
+            logs.read("run"),
+            logs.read(inbox_of("run")),
+            logs.read("run", wait=WAIT),
+            logs.trim("run", 1),
+            runs.heartbeat("run"),
+            runs.list_runs(before="run"),
         ):
             with pytest.raises(LogNotFound):
                 await call
 
-    async def test_the_head_tells_how_a_run_ended(self, store: Store) -> None:
-        """State, error and result come from the last chunk."""
+    async def test_the_head_tells_how_a_run_ended(self, runs: RunStore, begin: Begin) -> None:
+        """State and error come with the end, the result from the last chunk."""
         endings: list[tuple[Chunk[Any], RunState]] = [
             (Chunk("complete", {"answer": 42}), "completed"),
             (Chunk("complete"), "completed"),
@@ -92,10 +127,10 @@ class RunConformance(Suite):
             (failed("run_lost"), "lost"),
         ]
         for number, (chunk, state) in enumerate(endings):
-            author = await Author.start(store, f"run-{number}")
-            assert (await store.head(author.run)).state == "running"
+            author = await begin(f"run-{number}")
+            assert (await runs.get(author.log)).state == "running"
             await author.say("data", chunk)
-            head = await store.head(author.run)
+            head = await runs.get(author.log)
             assert (head.ended, head.state, head.error, head.tail) == (True, state, chunk.error, 3)
             assert head.started is not None
             assert head.ended_at is not None
@@ -103,29 +138,29 @@ class RunConformance(Suite):
                 assert head.result is not None
                 assert msgspec.json.decode(head.result) == chunk.data
 
-    async def test_a_light_head_leaves_out_input_and_result(self, store: Store) -> None:
+    async def test_a_light_head_leaves_out_input_and_result(self, runs: RunStore, begin: Begin) -> None:
         """Without `full` a head is the same but for input and result, from the run's start to its end."""
         input, result = msgspec.Raw(b'{"a":1}'), "a result"
-        await store.create(meta(input=input, key="k", timeout=1.5))
-        author = await Author.start(store)
+        await runs.create(meta(input=input, key="k", timeout=1.5))
+        author = await begin()
         for chunk in (Chunk("data", "a chunk"), Chunk("complete", result)):
             await author.say(chunk)
-            head, light = await store.head("run"), await store.head("run", full=False)
+            head, light = await runs.get("run"), await runs.get("run", full=False)
             assert light == replace(head, meta=replace(head.meta, input=NO_INPUT), result=None)
         assert (bytes(head.meta.input), head.result) == (bytes(input), msgspec.Raw(encode(result)))
         with pytest.raises(LogNotFound):
-            await store.head("another", full=False)
+            await runs.get("another", full=False)
 
-    async def test_heads_lists_the_newest_first(self, store: Store) -> None:
+    async def test_list_runs_lists_the_newest_first(self, runs: RunStore, begin: Begin) -> None:
         """Pages of heads, newest first, by `before`, each run once; without inputs and results."""
         names = [f"run-{number}" for number in range(7)]
         for name in names:
             started = meta(name, input=msgspec.Raw(b'{"a":1}'), key="k", timeout=1.5)
-            assert (await store.create(started)).meta == started
-            await (await Author.start(store, name)).say(Chunk("complete", "a result"))
+            assert (await runs.create(started)).meta == started
+            await (await begin(name)).say(Chunk("complete", "a result"))
         listed: list[str] = []
         before = None
-        while page := await store.heads(limit=3, before=before):
+        while page := await runs.list_runs(limit=3, before=before):
             assert len(page) <= 3
             assert all((bytes(head.meta.input), head.result) == (b"null", None) for head in page)
             assert all((head.meta.key, head.meta.timeout) == ("k", 1.5) for head in page)
@@ -133,12 +168,12 @@ class RunConformance(Suite):
             before = listed[-1]
         assert listed == names[::-1]
 
-    async def test_heads_filters(self, store: Store) -> None:
+    async def test_list_runs_filters(self, runs: RunStore, logs: LogStore) -> None:
         """By state and by actor, before the limit counts."""
         for number in range(6):
-            await store.create(meta(f"run-{number}", f"actor-{number % 2}"))
+            await runs.create(meta(f"run-{number}", f"actor-{number % 2}"))
         for number in range(3):
-            author = await Author.take(store, f"run-{number}")
+            author = await Author.take(logs, f"run-{number}")
             await author.say("start")
             if number:
                 await author.say("complete" if number == 1 else failed("cancelled"))
@@ -150,168 +185,379 @@ class RunConformance(Suite):
             "queued": ["run-5", "run-4", "run-3"],
         }
         for state, names in states.items():
-            assert [head.meta.run for head in await store.heads(state=state)] == names
-        assert [head.meta.run for head in await store.heads(actor="actor-0", limit=2)] == ["run-4", "run-2"]
-        assert [head.meta.run for head in await store.heads(actor="actor-1", state="queued")] == ["run-5", "run-3"]
-        assert await store.heads(actor="none") == []
+            assert [head.meta.run for head in await runs.list_runs(state=state)] == names
+        assert [head.meta.run for head in await runs.list_runs(actor="actor-0", limit=2)] == ["run-4", "run-2"]
+        assert [head.meta.run for head in await runs.list_runs(actor="actor-1", state="queued")] == ["run-5", "run-3"]
+        assert await runs.list_runs(actor="none") == []
 
-    # --- the inbox ---------------------------------------------------------------------------------------------------
-
-    async def test_inbox_keeps_each_message_once(self, store: Store) -> None:
+    async def test_inbox_keeps_each_message_once(self, runs: RunStore, logs: LogStore) -> None:
         """By sender and id: sent again it is success, with the same cursor; ids of different senders are apart."""
-        await store.create(meta())
+        await runs.create(meta())
         sent = [("a", "1"), ("a", "2"), ("b", "1"), ("a", "1"), ("b", "1"), ("a", "2")]
         cursors = [
-            await store.send("run", encode({"type": "x", "data": f"{sender}{id}"}), sender=sender, id=id)
+            await logs.send(
+                inbox_of("run"), encode({"type": "x", "data": f"{sender}{id}"}), message_producer(sender, id)
+            )
             for sender, id in sent
         ]
         assert cursors[3:] == [cursors[0], cursors[2], cursors[1]]
-        lines = await read_all(store, inbox_of("run"), limit=2)
+        lines = await read_all(logs, inbox_of("run"), limit=2)
         assert [msgspec.json.decode(line)["data"] for _, line in lines] == ["a1", "a2", "b1"]
         assert [cursor for cursor, _ in lines] == cursors[:3]
         assert [cursor.seq for cursor, _ in lines] == [1, 2, 3]
 
-    async def test_inbox_takes_many_senders_at_once(self, store: Store) -> None:
+    async def test_inbox_takes_many_senders_at_once(self, runs: RunStore, logs: LogStore) -> None:
         """Each message gets a place of its own; a sender's own order stands."""
-        await store.create(meta())
+        await runs.create(meta())
 
         async def sender(name: str) -> None:
             for number in range(10):
                 for _ in range(2):
-                    await store.send("run", encode([name, number]), sender=name, id=str(number))
+                    await logs.send(inbox_of("run"), encode([name, number]), message_producer(name, str(number)))
 
         await asyncio.gather(*(sender(f"s{number}") for number in range(10)))
-        told = [msgspec.json.decode(line) for _, line in await read_all(store, inbox_of("run"), limit=7)]
+        told = [msgspec.json.decode(line) for _, line in await read_all(logs, inbox_of("run"), limit=7)]
         assert len(told) == 100
         for number in range(10):
             assert [each for name, each in told if name == f"s{number}"] == list(range(10))
 
-    async def test_inbox_is_read_from_the_start_by_each_attempt(self, store: Store) -> None:
+    async def test_inbox_is_read_from_the_start_by_each_attempt(self, runs: RunStore, logs: LogStore) -> None:
         """What was sent before an attempt, or before any, is there for it; fences do not touch it."""
-        await store.create(meta())
-        await store.send("run", b'{"type":"cancel"}', sender="s", id="1")
-        await Author.take(store, "run", "token-1")
-        await Author.take(store, "run", "token-2")
-        lines = await read_all(store, inbox_of("run"))
+        await runs.create(meta())
+        await logs.send(inbox_of("run"), b'{"type":"cancel"}', message_producer("s", "1"))
+        await Author.take(logs, "run", "token-1")
+        await Author.take(logs, "run", "token-2")
+        lines = await read_all(logs, inbox_of("run"))
         assert [line for _, line in lines] == [b'{"type":"cancel"}']
-        cursor = await store.send("run", b'{"type":"more"}', sender="s", id="2")
-        assert [cursor for cursor, _ in await read_all(store, inbox_of("run"), lines[0][0])] == [cursor]
+        cursor = await logs.send(inbox_of("run"), b'{"type":"more"}', message_producer("s", "2"))
+        assert [cursor for cursor, _ in await read_all(logs, inbox_of("run"), lines[0][0])] == [cursor]
 
-    async def test_inbox_wakes_its_reader(self, store: Store) -> None:
+    async def test_inbox_wakes_its_reader(self, runs: RunStore, logs: LogStore) -> None:
         """A run hears at once of what it is told."""
-        await store.create(meta())
-        reading = spawn(store.read(inbox_of("run"), wait=WAIT), "read")
+        await runs.create(meta())
+        reading = spawn(logs.read(inbox_of("run"), wait=WAIT), "read")
         await turns(5)
-        await store.send("run", b'{"type":"x"}', sender="s", id="1")
+        await logs.send(inbox_of("run"), b'{"type":"x"}', message_producer("s", "1"))
         assert len(await reading) == 1
 
-    async def test_inbox_is_closed_by_the_end(self, store: Store) -> None:
+    async def test_inbox_is_closed_by_the_end(self, logs: LogStore, begin: Begin) -> None:
         """Then sending is refused, and what is there says so; a message that is already there stays sent."""
-        author = await Author.start(store)
-        first = await store.send("run", b'{"type":"x"}', sender="s", id="1")
+        author = await begin()
+        first = await logs.send(inbox_of("run"), b'{"type":"x"}', message_producer("s", "1"))
         await author.say("complete")
         with pytest.raises(LogEnded):
-            await store.send("run", b'{"type":"x"}', sender="s", id="2")
-        assert await store.send("run", b'{"type":"x"}', sender="s", id="1") == first
-        page = await store.read(inbox_of("run"))
+            await logs.send(inbox_of("run"), b'{"type":"x"}', message_producer("s", "2"))
+        assert await logs.send(inbox_of("run"), b'{"type":"x"}', message_producer("s", "1")) == first
+        page = await logs.read(inbox_of("run"))
         assert (len(page), page.caught_up, page.ended) == (1, True, True)
 
-    async def test_inbox_is_bounded_in_bytes(self, store: Store) -> None:
+    async def test_inbox_is_bounded_in_bytes(self, runs: RunStore, logs: LogStore) -> None:
         """Together, line ends included, to the byte; what is there stays sent, and the cancel finds room."""
-        await store.create(meta())
+        await runs.create(meta())
         large = b'"%b"' % (b"x" * (limits.MESSAGE_BYTES - 3))
         most = limits.INBOX_BYTES // (len(large) + 1)
         for number in range(most - 1):
-            await store.send("run", large, sender="s", id=str(number))
-        await store.send("run", large.replace(b"xx", b"", 1), sender="s", id="two bytes less")
+            await logs.send(inbox_of("run"), large, message_producer("s", str(number)))
+        await logs.send(inbox_of("run"), large.replace(b"xx", b"", 1), message_producer("s", "two bytes less"))
         with pytest.raises(LimitExceeded) as caught:
-            await store.send("run", b"12", sender="s", id="does not fit")
+            await logs.send(inbox_of("run"), b"12", message_producer("s", "does not fit"))
         assert not caught.value.retryable
-        await store.send("run", b"1", sender="s", id="fits")
+        await logs.send(inbox_of("run"), b"1", message_producer("s", "fits"))
         with pytest.raises(LimitExceeded):
-            await store.send("run", b"1", sender="s", id="one more")
-        assert (await store.send("run", large, sender="s", id="0")).seq == 1
-        await store.send("run", b"1", sender=CANCEL, id=CANCEL)
-        assert len(await read_all(store, inbox_of("run"))) == most + 2
+            await logs.send(inbox_of("run"), b"1", message_producer("s", "one more"))
+        assert (await logs.send(inbox_of("run"), large, message_producer("s", "0"))).seq == 1
+        await logs.send(inbox_of("run"), b"1", message_producer(CANCEL, CANCEL), urgent=True)
+        assert len(await read_all(logs, inbox_of("run"))) == most + 2
 
-    async def test_inbox_is_bounded(self, store: Store) -> None:
-        """In messages, and in each one's size; nothing is changed by what is refused."""
-        await store.create(meta())
-        with pytest.raises(LimitExceeded):
-            await store.send("run", b'"%b"' % (b"x" * limits.MESSAGE_BYTES), sender="s", id="large")
+    async def test_inbox_is_bounded(self, runs: RunStore, logs: LogStore) -> None:
+        """In messages; nothing is changed by one that is refused."""
+        await runs.create(meta())
         for start in range(0, limits.INBOX_MESSAGES, 500):
             await asyncio.gather(
-                *(store.send("run", b"1", sender="s", id=str(number)) for number in range(start, start + 500))
+                *(
+                    logs.send(inbox_of("run"), b"1", message_producer("s", str(number)))
+                    for number in range(start, start + 500)
+                )
             )
         with pytest.raises(LimitExceeded):
-            await store.send("run", b"1", sender="s", id="one more")
-        assert (await store.send("run", b"1", sender="s", id="0")).seq <= 500
-        assert len(await read_all(store, inbox_of("run"))) == limits.INBOX_MESSAGES
-        await store.send("run", b"1", sender=CANCEL, id=CANCEL)
-        assert len(await read_all(store, inbox_of("run"))) == limits.INBOX_MESSAGES + 1
+            await logs.send(inbox_of("run"), b"1", message_producer("s", "one more"))
+        assert (await logs.send(inbox_of("run"), b"1", message_producer("s", "0"))).seq <= 500
+        assert len(await read_all(logs, inbox_of("run"))) == limits.INBOX_MESSAGES
+        await logs.send(inbox_of("run"), b"1", message_producer(CANCEL, CANCEL), urgent=True)
+        assert len(await read_all(logs, inbox_of("run"))) == limits.INBOX_MESSAGES + 1
 
-    # --- heartbeats and marks ----------------------------------------------------------------------------------------
-
-    async def test_touch_counts_the_owners_heartbeat(self, store: Store) -> None:
+    async def test_heartbeat_counts_the_owners_heartbeat(self, runs: RunStore, begin: Begin) -> None:
         """Up, and not after the end."""
-        author = await Author.start(store)
-        beats = [(await store.head("run")).beat]
-        assert (await store.head("run")).heard is None
+        author = await begin()
+        beats = [(await runs.get("run")).beat]
+        assert (await runs.get("run")).heard is None
         for _ in range(3):
-            await store.touch("run")
-            beats.append((await store.head("run")).beat)
+            await runs.heartbeat("run")
+            beats.append((await runs.get("run")).beat)
         assert beats == sorted(set(beats))
-        heard = (await store.head("run")).heard
+        heard = (await runs.get("run")).heard
         assert heard is not None
-        await store.touch("run")
-        assert heard <= ((await store.head("run")).heard or 0) < heard + WAIT
-        beats.append((await store.head("run")).beat)
+        await runs.heartbeat("run")
+        assert heard <= ((await runs.get("run")).heard or 0) < heard + WAIT
+        beats.append((await runs.get("run")).beat)
         await author.say("complete")
-        await store.touch("run")
-        assert (await store.head("run")).beat == beats[-1]
+        await runs.heartbeat("run")
+        assert (await runs.get("run")).beat == beats[-1]
 
-    async def test_readers_are_bounded(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Those that are there may go on, and one that leaves makes room."""
-        monkeypatch.setattr(limits, "READERS", 2)
-        await Author.start(store)
-        for reader in ("a", "b", "a"):
-            await store.mark("run", reader, 1)
+    @pytest.mark.parametrize("count", range(6))
+    async def test_g3_every_prefix_is_grammatical(self, runs: RunStore, logs: LogStore, count: int) -> None:
+        """Whoever races for a run (two workers, somebody who cancels it before it began), its log is one life."""
+        for number in range(8):
+            run = f"run-{number}"
+            await runs.create(meta(run))
+            await asyncio.gather(
+                self._live(logs, run, "a", number % 3),
+                self._live(logs, run, "b", count),
+                self._cancel(runs, run, number % 4),
+            )
+            state = State.NEW
+            for _, line in await read_all(logs, run):
+                state = advance(state, type_of(line), ours=False)
+            assert (state is State.ENDED) == (await runs.get(run)).ended
+
+    @staticmethod
+    async def _live(logs: LogStore, run: str, token: str, count: int) -> None:
+        await turns(count)
+        fence = await outcome_of(logs.fence(run, token))
+        if isinstance(fence, LoomError) or fence.ended:
+            return
+        author = Author(logs, run, fence)
+        for said in (["start"], ["data"], ["data", "complete"]):
+            if isinstance(await outcome_of(author.say(*said)), LoomError):
+                return
+
+    @staticmethod
+    async def _cancel(runs: RunStore, run: str, count: int) -> None:
+        await turns(count)
+        await runs.cancel_unstarted(run, CANCELLED)
+
+    async def test_g3_cancel_unstarted_ends_a_run_that_no_attempt_was_made_on(
+        self, runs: RunStore, logs: LogStore
+    ) -> None:
+        """With this one chunk, once, however often it is called; no attempt is counted."""
+        await runs.create(meta())
+        assert [await runs.cancel_unstarted("run", CANCELLED) for _ in range(3)] == [True] * 3
+        head = await runs.get("run")
+        assert (head.ended, head.state, head.attempt, head.tail) == (True, "cancelled", 0, 1)
+        assert head.error == ErrorInfo("cancelled", "by test")
+        assert [line for _, line in await read_all(logs, "run")] == [CANCELLED]
+        fence = await logs.fence("run", "token")
+        assert (fence.tail, fence.ended) == (1, True)
+
+    async def test_g3_cancel_unstarted_leaves_a_started_run_alone(self, runs: RunStore, logs: LogStore) -> None:
+        """A fence is an attempt, also before its first chunk; so is one that has ended."""
+        await runs.create(meta())
+        author = await Author.take(logs, "run")
+        assert not await runs.cancel_unstarted("run", CANCELLED)
+        await author.say("start", "complete")
+        assert not await runs.cancel_unstarted("run", CANCELLED)
+        assert (await runs.get("run")).state == "completed"
+
+    async def test_g3_cancel_unstarted_and_fence_exclude_each_other(self, runs: RunStore, logs: LogStore) -> None:
+        """Called at once, either the run is ended or there is a writer, never both."""
+        for number in range(20):
+            run = f"run-{number}"
+            await runs.create(meta(run))
+            calls: list[Any] = [runs.cancel_unstarted(run, CANCELLED), logs.fence(run, "token")]
+            outcomes = await asyncio.gather(*(calls if number % 2 else calls[::-1]))
+            ended, fence = outcomes if number % 2 else outcomes[::-1]
+            assert ended == fence.ended
+            assert len(await read_all(logs, run)) == fence.tail == int(ended)
+            if not ended:
+                await Author(logs, run, fence).say("start")
+
+    async def test_g7_a_reader_of_a_run_that_never_began_wakes(self, runs: RunStore, logs: LogStore) -> None:
+        """On its first chunk, and on `cancel_unstarted`."""
+        await runs.create(meta("run-1"))
+        await runs.create(meta("run-2"))
+        reading = [spawn(logs.read(run, wait=WAIT), run) for run in ("run-1", "run-2")]
+        await turns(5)
+        await (await Author.take(logs, "run-1")).say("start")
+        await runs.cancel_unstarted("run-2", CANCELLED)
+        first, second = await asyncio.gather(*reading)
+        assert (len(first), first.ended) == (1, False)
+        assert (len(second), second.ended) == (1, True)
+
+    async def test_g7_a_watcher_is_told_of_messages_and_of_the_end(self, logs: LogStore, begin: Begin) -> None:
+        """By the inbox's watch."""
+        author = await begin()
+        told = Told(logs, inbox_of("run"))
+        await logs.send(inbox_of("run"), b'{"type":"x"}', message_producer("s", "1"))
+        await told.next()
+        await author.say("complete")
+        await told.next()
+        told.unwatch()
+
+    async def test_g6_what_was_dropped_is_gone(self, runs: RunStore, logs: LogStore, begin: Begin) -> None:
+        """Record and logs; dropping again does nothing."""
+        author = await begin()
         for _ in range(2):
-            with pytest.raises(LimitExceeded):
-                await store.mark("run", "c", 1)
-        await store.mark("run", "a", None)
-        await store.mark("run", "c", 1)
-        assert sorted(mark.reader for mark in await store.marks("run")) == ["b", "c"]
+            await runs.drop("run")
+            for call in (runs.get("run"), logs.read("run"), logs.read(inbox_of("run")), author.say("data")):
+                with pytest.raises(LogNotFound):
+                    await call
+        assert await runs.list_runs() == []
 
-    async def test_a_reader_that_is_silent_is_forgotten(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It holds up nobody, and takes nobody's place."""
-        monkeypatch.setattr(limits, "READERS", 2)
-        await Author.start(store)
-        for reader in ("a", "b"):
-            await store.mark("run", reader, 1)
-        with monkeypatch.context() as patch:
-            patch.setattr(limits, "READER_LEASE", -1.0)  # as if every mark were older than a reader may be silent
-            assert await store.marks("run") == []
-            await store.mark("run", "c", 1)
-        assert [mark.reader for mark in await store.marks("run")] == ["c"]
-        await store.mark("run", "a", 2)  # it was alive after all
-        assert sorted((mark.reader, mark.seq) for mark in await store.marks("run")) == [("a", 2), ("c", 1)]
+    async def test_g6_cursors_of_a_dropped_run_are_expired_in_its_successor(
+        self, runs: RunStore, logs: LogStore, begin: Begin
+    ) -> None:
+        """A run of the same id is another history: its readers are told, whatever they had read."""
+        old = await begin()
+        await old.say("data", "data")
+        told = await logs.send(inbox_of("run"), b'{"type":"x"}', message_producer("s", "1"))
+        await runs.drop("run")
+        await runs.create(meta())
+        assert await read_all(logs, "run") == await read_all(logs, inbox_of("run")) == []
+        await self._refused(logs, old, told)
+        with pytest.raises(Fenced):
+            await old.say("data")
+        await (await Author.take(logs, "run", "token")).say("start", "data", "data")
+        await logs.send(inbox_of("run"), b'{"type":"x"}', message_producer("s", "1"))
+        await self._refused(logs, old, told)
+        assert len(await read_all(logs, inbox_of("run"))) == 1
 
-    async def test_marks_tell_how_far_readers_are(self, store: Store) -> None:
-        """The newest seq of each attached reader, with a heartbeat that counts up; who left is gone."""
-        await Author.start(store)
-        await Author.start(store, "other")
-        assert await store.marks("run") == []
-        await store.mark("run", "a", 1)
-        await store.mark("run", "b", 2)
-        await store.mark("other", "c", 3)
-        first = {mark.reader: mark for mark in await store.marks("run")}
-        assert {reader: mark.seq for reader, mark in first.items()} == {"a": 1, "b": 2}
-        await store.mark("run", "a", 5)
-        await store.mark("run", "b", 2)
-        second = {mark.reader: mark for mark in await store.marks("run")}
-        assert {reader: mark.seq for reader, mark in second.items()} == {"a": 5, "b": 2}
-        assert all(second[reader].beat > first[reader].beat for reader in second)
+    @staticmethod
+    async def _refused(logs: LogStore, old: Author, told: Cursor) -> None:
+        for seq in (1, 2, 3):
+            with pytest.raises(CursorExpired):
+                await logs.read("run", Cursor(old.epoch, seq))
+        with pytest.raises(CursorExpired):
+            await logs.read(inbox_of("run"), told)
+
+    async def test_g4_an_ended_run_stays_as_it_is(self, runs: RunStore, begin: Begin) -> None:
+        """Whatever is called."""
+        author = await begin()
+        await author.say("data", "complete")
+        head = await runs.get("run")
+        assert not await runs.cancel_unstarted("run", CANCELLED)
+        await runs.heartbeat("run")
+        await runs.create(meta())
+        assert await runs.get("run") == head
+
+    @pytest.mark.parametrize("ending", ["complete", "error"])
+    async def test_g7_the_inboxs_reader_wakes_on_the_end(self, logs: LogStore, begin: Begin, ending: str) -> None:
+        """An inbox ends with its outbox."""
+        author = await begin()
+        listening = spawn(logs.read(inbox_of("run"), wait=WAIT), "listen")
+        await turns(5)
+        await author.say(ending)
+        page = await listening
+        assert (page.batches, page.ended) == ((), True)
+        assert (await logs.info(inbox_of("run"))).ended
+
+    async def test_g7_dropping_wakes_the_inboxs_reader(self, runs: RunStore, logs: LogStore, begin: Begin) -> None:
+        """With `LogNotFound`."""
+        await begin()
+        listening = spawn(outcome_of(logs.read(inbox_of("run"), wait=WAIT)), "listen")
+        await turns(5)
+        await runs.drop("run")
+        assert isinstance(await listening, LogNotFound)
+
+    async def test_the_end_and_its_commit_are_one(self, runs: RunStore, logs: LogStore, begin: Begin) -> None:
+        """The record holds the state and error that the writer gave, whatever the last chunk is; a batch that is
+        refused commits nothing; repeated, the batch changes nothing."""
+        author = await begin()
+        error = ErrorInfo("run_failed", "by the writer", details={"tries": 3})
+        commit = Commit(state="dead", error=error)
+        batch = author.batch("data")
+        for refused, why in (
+            (make_batch(author.epoch + 1, 2, [Chunk("data")]), Fenced),
+            (make_batch(author.epoch, 3, [Chunk("data")]), Conflict),
+        ):
+            with pytest.raises(why):
+                await logs.append("run", refused, commit)
+            head = await runs.get("run")
+            assert (head.state, head.error, head.ended, head.tail) == ("running", None, False, 1)
+            assert not (await logs.info(inbox_of("run"))).ended
         for _ in range(2):
-            await store.mark("run", "a", None)
-        assert [mark.reader for mark in await store.marks("run")] == ["b"]
+            assert await logs.append("run", batch, commit) == batch.cursor
+            head = await runs.get("run", full=False)
+            assert (head.state, head.error, head.ended, head.tail) == ("dead", error, True, 2)
+        assert [head.meta.run for head in await runs.list_runs(state="dead")] == ["run"]
+        assert await runs.list_runs(state="running") == []
+
+    async def test_a_run_begins_with_its_first_fence(self, runs: RunStore, logs: LogStore) -> None:
+        """Until then it is queued."""
+        await runs.create(meta())
+        await logs.send(inbox_of("run"), b"1", message_producer("s", "1"))
+        assert (await runs.get("run")).state == "queued"
+        await logs.fence("run", "token")
+        assert (await runs.get("run")).state == "running"
+
+    async def test_a_run_is_two_logs(self, runs: RunStore, logs: LogStore) -> None:
+        """With the specs of every run; nothing but the run creates or drops them."""
+        await logs.create("taken", LogSpec())
+        await logs.create("other/in", LogSpec(policy="many"))
+        for run in ("taken", "other"):
+            with pytest.raises(Conflict):
+                await runs.create(meta(run))
+        assert await runs.list_runs() == []
+        await runs.create(meta())
+        assert (await logs.info("run")).spec == OUTBOX
+        assert (await logs.info(inbox_of("run"))).spec == INBOX
+        for log, spec in (("run", OUTBOX), (inbox_of("run"), INBOX)):
+            with pytest.raises(Conflict):
+                await logs.create(log, spec)
+            with pytest.raises(UsageError):
+                await logs.drop(log)
+        with pytest.raises(UsageError):
+            await logs.fence(inbox_of("run"), "token")
+        with pytest.raises(UsageError):
+            await logs.send("run", b"1", message_producer("s", "1"))
+        await runs.drop("run")
+        await logs.drop("taken")
+        await logs.drop("other/in")
+        assert (await logs.create("run", LogSpec(policy="many"))).tail == 0
+        assert (await runs.create(meta("taken"))).tail == (await runs.create(meta("other"))).tail == 0
+
+    async def test_list_runs_filters_by_labels_and_kin(self, runs: RunStore, logs: LogStore) -> None:
+        """Every filter, alone and with each other, before the limit counts, newest first, page by page."""
+        metas = [
+            meta(
+                f"run-{number:02}",
+                f"actor-{number % 2}",
+                labels={"user": str(number % 3), **({"team": "red"} if number % 2 else {})},
+                parent=f"run-{number // 4:02}" if number else None,
+                root="run-00" if number else None,
+            )
+            for number in range(24)
+        ]
+        for each in metas:
+            assert (await runs.create(each)).meta == each
+        for number in range(0, 24, 5):
+            await logs.fence(f"run-{number:02}", "token")
+        choices: dict[str, list[Any]] = {
+            "state": [None, "running", "queued"],
+            "actor": [None, "actor-1"],
+            "labels": [None, {}, {"user": "1"}, {"user": "2", "team": "red"}, {"user": "none"}, {"none": "1"}],
+            "parent": [None, "run-02", "none"],
+            "root": [None, "run-00", "run-01"],
+        }
+        for values in itertools.product(*choices.values()):
+            filters = dict(zip(choices, values, strict=True))
+            found = await runs.list_runs(**filters)
+            assert [head.meta.run for head in found] == _matching(metas, filters), filters
+            assert all(head.meta == metas[int(head.meta.run[-2:])] for head in found)
+        filters = {"labels": {"team": "red"}, "root": "run-00"}
+        listed: list[str] = []
+        while page := await runs.list_runs(limit=5, before=listed[-1] if listed else None, **filters):
+            listed += [head.meta.run for head in page]
+        assert listed == _matching(metas, filters)
+
+    async def test_list_runs_follows_what_changes(self, runs: RunStore, logs: LogStore, begin: Begin) -> None:
+        """A run leaves the list of a state with it, and all lists when it is dropped."""
+        author = await begin("run", labels={"user": "1"}, parent="p", root="p")
+        await runs.create(meta("other", labels={"user": "1"}))
+        for state, said in (("running", "data"), ("running", "complete")):
+            assert [head.meta.run for head in await runs.list_runs(state=state, labels={"user": "1"})] == ["run"]
+            await author.say(said)
+        assert await runs.list_runs(state="running") == []
+        assert [head.meta.run for head in await runs.list_runs(state="completed", parent="p")] == ["run"]
+        await runs.drop("run")
+        assert await runs.list_runs(state="completed") == await runs.list_runs(parent="p") == []
+        assert [head.meta.run for head in await runs.list_runs(labels={"user": "1"})] == ["other"]

@@ -1,4 +1,4 @@
-"""G1 to G4: what is appended, by whom, and the end."""
+"""G1, G2, G4: the one writer of a log, and the end."""
 
 from __future__ import annotations
 
@@ -11,363 +11,291 @@ import pytest
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk
 from loom.model.cursor import Cursor, attempt_of
-from loom.model.errors import Conflict, ErrorInfo, Fenced, LogEnded, LoomError
-from loom.model.grammar import State, advance
-from loom.model.ports import Store
+from loom.model.errors import Conflict, Fenced, LogEnded
+from loom.model.ports import Commit, LogStore
 from loom.tasks import cancel_and_wait, spawn
 from loom.testing.author import Author, read_all
-from loom.wire.json import make_batch, type_of
+from loom.wire.json import make_batch
 
-from .kit import CANCELLED, WAIT, Suite, meta, outcome_of, turns
+from .kit import ENDED, WAIT, LogMaker, Suite, outcome_of, turns
 
 
 class WritingConformance(Suite):
-    """What every store guarantees to a writer, and about it."""
+    """Guarantees to the writer of a log, and about it."""
 
-    # --- G1 ----------------------------------------------------------------------------------------------------------
-
-    async def test_g1_positions_are_dense_and_increasing_along_the_epochs(self, store: Store) -> None:
-        """Seqs go 1, 2, 3 … over the log's whole life; each chunk's epoch is the one that the head lists for it."""
-        await store.create(meta())
+    async def test_g1_positions_are_dense_and_increasing_along_the_epochs(
+        self, logs: LogStore, maker: LogMaker
+    ) -> None:
+        """Seqs go 1, 2, 3 … over the log's whole life; each chunk's epoch is the one that the log lists for it."""
+        await maker.create("log")
         epochs: list[int] = []
         for attempt in (1, 2, 3):
-            author = await Author.take(store, "run", f"token-{attempt}")
+            author = await Author.take(logs, "log", f"token-{attempt}")
             epochs.append(author.epoch)
             for size in range(1, 5):
                 await author.say(*["start" if author.tail == 0 else "data"] * size)
-        lines = await read_all(store, "run")
+        lines = await read_all(logs, "log")
         assert [cursor.seq for cursor, _ in lines] == list(range(1, 31))
         assert [cursor.epoch for cursor, _ in lines] == [epoch for epoch in epochs for _ in range(10)]
-        head = await store.head("run")
-        assert head.tail == 30
-        assert [head.cursor_at(seq) for seq in range(1, 31)] == [cursor for cursor, _ in lines]
+        info = await logs.info("log")
+        assert info.tail == 30
+        assert [info.cursor_at(seq) for seq in range(1, 31)] == [cursor for cursor, _ in lines]
 
-    async def test_g1_only_what_continues_the_tail_is_added(self, store: Store) -> None:
+    async def test_g1_only_what_continues_the_tail_is_added(self, logs: LogStore, maker: LogMaker) -> None:
         """A batch behind a gap, or over what is there, is a `Conflict` and changes nothing."""
-        author = await Author.start(store)
+        author = await maker.start()
         await author.say("data", "data")
-        before = await read_all(store, "run")
+        before = await read_all(logs, "log")
         for first in (1, 2, 3, 5, 100):
             with pytest.raises(Conflict):
-                await store.append("run", make_batch(author.epoch, first, [Chunk("data", "other")]))
+                await logs.append("log", make_batch(author.epoch, first, [Chunk("data", "other")]))
             with pytest.raises(Conflict):
-                await store.append("run", make_batch(author.epoch, first, [Chunk("complete", "other")]), end=True)
-        assert await read_all(store, "run") == before
-        assert not (await store.head("run")).ended
+                await logs.append("log", make_batch(author.epoch, first, [Chunk("complete", "other")]), ENDED)
+        assert await read_all(logs, "log") == before
+        assert not (await logs.info("log")).ended
         await author.say("data")
 
-    async def test_g1_without_waiting_a_store_appends_as_ever_or_does_nothing(self, store: Store) -> None:
+    async def test_g1_without_waiting_a_store_appends_as_ever_or_does_nothing(
+        self, logs: LogStore, maker: LogMaker
+    ) -> None:
         """`append_nowait` is `append`, errors and all, where it returns True; else nothing has happened."""
-        old = await Author.start(store)
-        author = await Author.take(store, "run", "newer")
+        old = await maker.start()
+        author = await Author.take(logs, "log", "newer")
         batch = make_batch(author.epoch, 2, [Chunk("data", 1), Chunk("data", 2)])
         for _ in range(2):
-            done = store.append_nowait("run", batch)
-            assert (await store.head("run")).tail == (3 if done else 1)
+            done = logs.append_nowait("log", batch)
+            assert (await logs.info("log")).tail == (3 if done else 1)
         for refused in (
             make_batch(old.epoch, 4 if done else 2, [Chunk("data")]),
             make_batch(author.epoch, 9, [Chunk("data")]),
         ):
             if done:
                 with pytest.raises((Fenced, Conflict)):
-                    store.append_nowait("run", refused)
+                    logs.append_nowait("log", refused)
             else:
-                assert not store.append_nowait("run", refused)
-        await store.append("run", batch)
-        assert len(await read_all(store, "run")) == 3
+                assert not logs.append_nowait("log", refused)
+        await logs.append("log", batch)
+        assert len(await read_all(logs, "log")) == 3
 
-    async def test_g1_concurrent_appends_to_one_place_leave_one(self, store: Store) -> None:
+    async def test_g1_concurrent_appends_to_one_place_leave_one(self, logs: LogStore, maker: LogMaker) -> None:
         """Of different batches for one place one is stored, the others are a `Conflict`."""
-        author = await Author.start(store)
+        author = await maker.start()
         batches = [make_batch(author.epoch, 2, [Chunk("data", number)] * (1 + number % 3)) for number in range(10)]
-        outcomes = await asyncio.gather(*(outcome_of(store.append("run", batch)) for batch in batches))
+        outcomes = await asyncio.gather(*(outcome_of(logs.append("log", batch)) for batch in batches))
         stored = [batch for batch, outcome in zip(batches, outcomes, strict=True) if isinstance(outcome, Cursor)]
         assert len(stored) == 1
         assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 9
-        assert [line for _, line in await read_all(store, "run")][1:] == stored[0].lines()
+        assert [line for _, line in await read_all(logs, "log")][1:] == stored[0].lines()
 
-    async def test_g1_many_runs_at_once_do_not_mix(self, store: Store) -> None:
-        """Concurrent writers of different runs each find what they wrote, in order."""
+    async def test_g1_many_logs_at_once_do_not_mix(self, logs: LogStore, maker: LogMaker) -> None:
+        """Concurrent writers of different logs each find what they wrote, in order."""
 
-        async def write(run: str) -> list[bytes]:
-            author = await Author.start(store, run)
+        async def write(log: str) -> list[bytes]:
+            author = await maker.start(log)
             said = author.batch("data")
             for _ in range(20):
-                said = author.batch(Chunk("data", run), "data")
+                said = author.batch(Chunk("data", log), "data")
                 assert await author.send(said) == said.cursor
             return said.lines()
 
-        runs = [f"run-{number}" for number in range(20)]
-        lasts = await asyncio.gather(*map(write, runs))
-        for run, last in zip(runs, lasts, strict=True):
-            lines = [line for _, line in await read_all(store, run, limit=7)]
+        names = [f"log-{number}" for number in range(20)]
+        lasts = await asyncio.gather(*map(write, names))
+        for name, last in zip(names, lasts, strict=True):
+            lines = [line for _, line in await read_all(logs, name, limit=7)]
             assert len(lines) == 41
             assert lines[-2:] == last
 
-    # --- appending again ---------------------------------------------------------------------------------------------
-
-    async def test_append_again_is_success(self, store: Store) -> None:
+    async def test_append_again_is_success(self, logs: LogStore, maker: LogMaker) -> None:
         """The last batch, byte for byte, is success however often it comes, and stored once."""
-        author = await Author.start(store)
+        author = await maker.start()
         batch = author.batch("data", "data")
-        assert [await store.append("run", batch) for _ in range(3)] == [batch.cursor] * 3
-        assert len(await read_all(store, "run")) == 3
+        assert [await logs.append("log", batch) for _ in range(3)] == [batch.cursor] * 3
+        assert len(await read_all(logs, "log")) == 3
 
-    async def test_append_again_at_once_is_stored_once(self, store: Store) -> None:
+    async def test_append_again_at_once_is_stored_once(self, logs: LogStore, maker: LogMaker) -> None:
         """Also when the calls overlap."""
-        author = await Author.start(store)
+        author = await maker.start()
         batch = author.batch("data", "data")
-        assert await asyncio.gather(*(store.append("run", batch) for _ in range(5))) == [batch.cursor] * 5
-        assert len(await read_all(store, "run")) == 3
+        assert await asyncio.gather(*(logs.append("log", batch) for _ in range(5))) == [batch.cursor] * 5
+        assert len(await read_all(logs, "log")) == 3
 
-    async def test_append_again_after_the_end_is_success(self, store: Store) -> None:
+    async def test_append_again_after_the_end_is_success(self, logs: LogStore, maker: LogMaker) -> None:
         """The batch that ended the log, sent again, is success."""
-        author = await Author.start(store)
+        author = await maker.start()
         batch = author.batch("data", "complete")
-        assert [await store.append("run", batch, end=True) for _ in range(3)] == [batch.cursor] * 3
-        assert len(await read_all(store, "run")) == 3
+        assert [await logs.append("log", batch, ENDED) for _ in range(3)] == [batch.cursor] * 3
+        assert len(await read_all(logs, "log")) == 3
 
     @pytest.mark.parametrize("count", range(8))
-    async def test_append_that_was_cancelled_may_be_repeated(self, store: Store, count: int) -> None:
+    async def test_append_that_was_cancelled_may_be_repeated(self, logs: LogStore, maker: LogMaker, count: int) -> None:
         """Whenever it is cancelled, the same batch again is success, and stored once."""
-        author = await Author.start(store)
+        author = await maker.start()
         for _ in range(5):
             batch = author.batch("data")
-            appending = spawn(store.append("run", batch), "append")
+            appending = spawn(logs.append("log", batch), "append")
             await turns(count)
             await cancel_and_wait(appending)
             assert await author.send(batch) == batch.cursor
-        assert len(await read_all(store, "run")) == 6
+        assert len(await read_all(logs, "log")) == 6
 
-    async def test_append_of_an_older_batch_is_a_conflict(self, store: Store) -> None:
+    async def test_append_of_an_older_batch_is_a_conflict(self, logs: LogStore, maker: LogMaker) -> None:
         """Only the last batch may be repeated; nothing is said of older ones."""
-        author = await Author.start(store)
+        author = await maker.start()
         older = author.batch("data")
         await author.send(older)
         await author.say("data")
         with pytest.raises(Conflict):
-            await store.append("run", older)
+            await logs.append("log", older)
 
-    async def test_append_keeps_bytes_as_they_are(self, store: Store) -> None:
+    async def test_append_keeps_bytes_as_they_are(self, logs: LogStore, maker: LogMaker) -> None:
         """What is stored is what was sent: spaces, escapes, text beyond the Basic Multilingual Plane, large lines."""
-        author = await Author.start(store)
+        author = await maker.start()
         lines = [
             b'{"type":"data",  "data": 1}',
             '{"type":"data","data":"\U0001f9f5 \u2028 \\u0000 \\n"}'.encode(),
             b'{"type":"data","data":"' + b"x" * (limits.CHUNK_BYTES - 64) + b'"}',
         ]
         await author.send(Batch(author.epoch, 2, 4, b"".join(line + b"\n" for line in lines)))
-        assert [line for _, line in await read_all(store, "run")][1:] == lines
+        assert [line for _, line in await read_all(logs, "log")][1:] == lines
 
-    # --- G2 ----------------------------------------------------------------------------------------------------------
-
-    async def test_g2_after_a_newer_fence_an_older_writer_adds_nothing(self, store: Store) -> None:
+    async def test_g2_after_a_newer_fence_an_older_writer_adds_nothing(self, logs: LogStore, maker: LogMaker) -> None:
         """It is the store that refuses: the zombie's batch continues the tail exactly."""
-        zombie = await Author.start(store)
+        zombie = await maker.start()
         await zombie.say("data")
-        heir = await Author.take(store, "run", "token-2")
-        before = await read_all(store, "run")
-        for batch, end in ((zombie.batch("data"), False), (zombie.batch("complete"), True)):
+        heir = await Author.take(logs, "log", "token-2")
+        before = await read_all(logs, "log")
+        for batch, commit in ((zombie.batch("data"), None), (zombie.batch("complete"), ENDED)):
             with pytest.raises(Fenced):
-                await store.append("run", batch, end=end)
-        assert await read_all(store, "run") == before
+                await logs.append("log", batch, commit)
+        assert await read_all(logs, "log") == before
         await heir.say("start", "data")
         with pytest.raises(Fenced):
-            await store.append("run", make_batch(zombie.epoch, 5, [Chunk("data")]))
-        assert [cursor.epoch for cursor, _ in await read_all(store, "run")] == [zombie.epoch] * 2 + [heir.epoch] * 2
+            await logs.append("log", make_batch(zombie.epoch, 5, [Chunk("data")]))
+        assert [cursor.epoch for cursor, _ in await read_all(logs, "log")] == [zombie.epoch] * 2 + [heir.epoch] * 2
 
-    async def test_g2_a_fenced_writer_hears_so_whatever_it_sends(self, store: Store) -> None:
+    async def test_g2_a_fenced_writer_hears_so_whatever_it_sends(self, logs: LogStore, maker: LogMaker) -> None:
         """Also when it repeats what is stored: it has to stop."""
-        zombie = await Author.start(store)
+        zombie = await maker.start()
         stored = zombie.batch("data")
         await zombie.send(stored)
-        await Author.take(store, "run", "token-2")
+        await Author.take(logs, "log", "token-2")
         with pytest.raises(Fenced):
-            await store.append("run", stored)
-        assert len(await read_all(store, "run")) == 2
+            await logs.append("log", stored)
+        assert len(await read_all(logs, "log")) == 2
 
-    async def test_g2_only_an_epoch_that_was_drawn_may_append(self, store: Store) -> None:
+    async def test_g2_only_an_epoch_that_was_drawn_may_append(self, logs: LogStore, maker: LogMaker) -> None:
         """Not before the first fence, and none that is larger than the newest."""
-        await store.create(meta())
+        await maker.create("log")
         with pytest.raises(Fenced):
-            await store.append("run", make_batch(10**8, 1, [Chunk("start")]))
-        author = await Author.take(store, "run")
+            await logs.append("log", make_batch(10**8, 1, [Chunk("start")]))
+        author = await Author.take(logs, "log")
         for epoch in (author.epoch - 1, author.epoch + 1, author.epoch + 10**8):
             with pytest.raises(Fenced):
-                await store.append("run", make_batch(epoch, 1, [Chunk("start")]))
-        assert await read_all(store, "run") == []
+                await logs.append("log", make_batch(epoch, 1, [Chunk("start")]))
+        assert await read_all(logs, "log") == []
 
-    async def test_g2_a_fence_tells_where_to_go_on(self, store: Store) -> None:
+    async def test_g2_a_fence_tells_where_to_go_on(self, logs: LogStore, maker: LogMaker) -> None:
         """The epoch is of a higher attempt than every earlier one's; the tail is the log's."""
-        await store.create(meta())
+        await maker.create("log")
         epochs = [0]
         for number in range(1, 6):
-            fence = await store.fence("run", f"token-{number}")
+            fence = await logs.fence("log", f"token-{number}")
             assert (fence.tail, fence.ended) == (number - 1, False)
             assert attempt_of(fence.epoch) > attempt_of(epochs[-1])
             epochs.append(fence.epoch)
-            assert (await store.head("run")).attempt == attempt_of(fence.epoch)
-            await Author(store, "run", fence).say("start")
+            assert (await logs.info("log")).epochs[-1][0] == fence.epoch
+            await Author(logs, "log", fence).say("start")
 
-    async def test_g2_a_fence_is_idempotent_by_its_token(self, store: Store) -> None:
+    async def test_g2_a_fence_is_idempotent_by_its_token(self, logs: LogStore, maker: LogMaker) -> None:
         """The same token gives the same epoch and the tail as it is now, until a newer fence was drawn."""
-        author = await Author.start(store)
+        author = await maker.start()
         await author.say("data")
-        again = await store.fence("run", "token")
+        again = await logs.fence("log", "token")
         assert (again.epoch, again.tail) == (author.epoch, 2)
-        assert len(set(await asyncio.gather(*(self._epoch(store, "token-2") for _ in range(5))))) == 1
+        assert len(set(await asyncio.gather(*(self._epoch(logs, "token-2") for _ in range(5))))) == 1
         with pytest.raises(Fenced):
-            await store.fence("run", "token")
-        assert (await store.head("run")).attempt == 2
+            await logs.fence("log", "token")
+        assert attempt_of((await logs.info("log")).epochs[-1][0]) == 2
 
-    async def test_g2_a_fence_tells_how_many_attempts_have_failed(self, store: Store) -> None:
+    async def test_g2_a_fence_tells_how_many_attempts_have_failed(self, logs: LogStore, maker: LogMaker) -> None:
         """The largest number that was given, also after all output was forgotten."""
-        author = await Author.start(store)
+        author = await maker.start()
         await author.say(*["data"] * 20)
-        assert (await store.fence("run", "token-2", failures=1)).failures == 1
-        author = await Author.take(store, "run", "token-3")
+        assert (await logs.fence("log", "token-2", failures=1)).failures == 1
+        author = await Author.take(logs, "log", "token-3")
         await author.say("start", *["data"] * 20)
-        await store.trim("run", 40)
-        assert (await store.fence("run", "token-3")).failures == 1
-        assert (await store.fence("run", "token-4", failures=2)).failures == 2
-        assert (await store.fence("run", "token-5", failures=1)).failures == 2
-        await store.drop("run")
-        await store.create(meta())
-        assert (await store.fence("run", "token-6")).failures == 0, "another run of that id"
+        await logs.trim("log", 40)
+        assert (await logs.fence("log", "token-3")).failures == 1
+        assert (await logs.fence("log", "token-4", failures=2)).failures == 2
+        assert (await logs.fence("log", "token-5", failures=1)).failures == 2
+        await maker.drop("log")
+        await maker.create("log")
+        assert (await logs.fence("log", "token-6")).failures == 0, "another log of that name"
 
     @staticmethod
-    async def _epoch(store: Store, token: str) -> int:
-        return (await store.fence("run", token)).epoch
+    async def _epoch(logs: LogStore, token: str) -> int:
+        return (await logs.fence("log", token)).epoch
 
     @pytest.mark.parametrize("count", range(6))
-    async def test_g2_a_fence_that_was_cancelled_may_be_repeated(self, store: Store, count: int) -> None:
+    async def test_g2_a_fence_that_was_cancelled_may_be_repeated(
+        self, logs: LogStore, maker: LogMaker, count: int
+    ) -> None:
         """Whenever it is cancelled: the same token then gives an epoch that may append."""
-        await store.create(meta())
-        fencing = spawn(store.fence("run", "token"), "fence")
+        await maker.create("log")
+        fencing = spawn(logs.fence("log", "token"), "fence")
         await turns(count)
         await cancel_and_wait(fencing)
-        await (await Author.take(store, "run", "token")).say("start")
+        await (await Author.take(logs, "log", "token")).say("start")
 
-    async def test_g2_concurrent_fences_leave_one_writer(self, store: Store) -> None:
+    async def test_g2_concurrent_fences_leave_one_writer(self, logs: LogStore, maker: LogMaker) -> None:
         """Of many that fence at once, exactly one may append; their attempts all differ."""
-        await store.create(meta())
-        fences = await asyncio.gather(*(store.fence("run", f"token-{number}") for number in range(10)))
+        await maker.create("log")
+        fences = await asyncio.gather(*(logs.fence("log", f"token-{number}") for number in range(10)))
         assert len({attempt_of(fence.epoch) for fence in fences}) == 10
-        authors = [Author(store, "run", fence) for fence in fences]
+        authors = [Author(logs, "log", fence) for fence in fences]
         outcomes = await asyncio.gather(*(outcome_of(author.say("start")) for author in authors))
         assert sum(isinstance(outcome, Fenced) for outcome in outcomes) == 9
         newest = max(fence.epoch for fence in fences)
-        assert [cursor for cursor, _ in await read_all(store, "run")] == [Cursor(newest, 1)]
+        assert [cursor for cursor, _ in await read_all(logs, "log")] == [Cursor(newest, 1)]
 
-    async def test_g2_fences_and_appends_at_once_never_mix_epochs(self, store: Store) -> None:
+    async def test_g2_fences_and_appends_at_once_never_mix_epochs(self, logs: LogStore, maker: LogMaker) -> None:
         """While writers take over from each other, each chunk that is stored is of the epoch that was newest then."""
-        await store.create(meta())
+        await maker.create("log")
 
         async def attempt(number: int) -> None:
             await turns(number * 3)
-            author = await Author.take(store, "run", f"token-{number}")
+            author = await Author.take(logs, "log", f"token-{number}")
             for _ in range(10):
                 if isinstance(await outcome_of(author.say("start")), Fenced):
                     return
 
         await asyncio.gather(*map(attempt, range(8)))
-        head = await store.head("run")
-        lines = await read_all(store, "run")
+        info = await logs.info("log")
+        lines = await read_all(logs, "log")
         epochs = [cursor.epoch for cursor, _ in lines]
         assert epochs == sorted(epochs)
-        assert [head.cursor_at(cursor.seq) for cursor, _ in lines] == [cursor for cursor, _ in lines]
+        assert [info.cursor_at(cursor.seq) for cursor, _ in lines] == [cursor for cursor, _ in lines]
         assert all(msgspec.json.decode(line)["data"] == str(cursor) for cursor, line in lines)
 
-    # --- G3 ----------------------------------------------------------------------------------------------------------
-
-    @pytest.mark.parametrize("count", range(6))
-    async def test_g3_every_prefix_is_grammatical(self, store: Store, count: int) -> None:
-        """Whoever races for a run (two workers, somebody who cancels it before it began), its log is one life."""
-        for number in range(8):
-            run = f"run-{number}"
-            await store.create(meta(run))
-            await asyncio.gather(
-                self._live(store, run, "a", number % 3),
-                self._live(store, run, "b", count),
-                self._cancel(store, run, number % 4),
-            )
-            state = State.NEW
-            for _, line in await read_all(store, run):
-                state = advance(state, type_of(line), ours=False)
-            assert (state is State.ENDED) == (await store.head(run)).ended
-
-    @staticmethod
-    async def _live(store: Store, run: str, token: str, count: int) -> None:
-        await turns(count)
-        fence = await outcome_of(store.fence(run, token))
-        if isinstance(fence, LoomError) or fence.ended:
-            return
-        author = Author(store, run, fence)
-        for said in (["start"], ["data"], ["data", "complete"]):
-            if isinstance(await outcome_of(author.say(*said)), LoomError):
-                return
-
-    @staticmethod
-    async def _cancel(store: Store, run: str, count: int) -> None:
-        await turns(count)
-        await store.end_unstarted(run, CANCELLED)
-
-    async def test_g3_end_unstarted_ends_a_run_that_no_attempt_was_made_on(self, store: Store) -> None:
-        """With this one chunk, once, however often it is called; no attempt is counted."""
-        await store.create(meta())
-        assert [await store.end_unstarted("run", CANCELLED) for _ in range(3)] == [True] * 3
-        head = await store.head("run")
-        assert (head.ended, head.state, head.attempt, head.tail) == (True, "cancelled", 0, 1)
-        assert head.error == ErrorInfo("cancelled", "by test")
-        assert [line for _, line in await read_all(store, "run")] == [CANCELLED]
-        fence = await store.fence("run", "token")
-        assert (fence.tail, fence.ended) == (1, True)
-
-    async def test_g3_end_unstarted_leaves_a_started_run_alone(self, store: Store) -> None:
-        """A fence is an attempt, also before its first chunk; so is one that has ended."""
-        await store.create(meta())
-        author = await Author.take(store, "run")
-        assert not await store.end_unstarted("run", CANCELLED)
-        await author.say("start", "complete")
-        assert not await store.end_unstarted("run", CANCELLED)
-        assert (await store.head("run")).state == "completed"
-
-    async def test_g3_end_unstarted_and_fence_exclude_each_other(self, store: Store) -> None:
-        """Called at once, either the run is ended or there is a writer, never both."""
-        for number in range(20):
-            run = f"run-{number}"
-            await store.create(meta(run))
-            calls: list[Any] = [store.end_unstarted(run, CANCELLED), store.fence(run, "token")]
-            outcomes = await asyncio.gather(*(calls if number % 2 else calls[::-1]))
-            ended, fence = outcomes if number % 2 else outcomes[::-1]
-            assert ended == fence.ended
-            assert len(await read_all(store, run)) == fence.tail == int(ended)
-            if not ended:
-                await Author(store, run, fence).say("start")
-
-    # --- G4 ----------------------------------------------------------------------------------------------------------
-
-    async def test_g4_ended_is_for_ever(self, store: Store) -> None:
-        """Nothing is added, nobody becomes its writer, and the head stays as it is."""
-        author = await Author.start(store)
+    async def test_g4_ended_is_for_ever(self, logs: LogStore, maker: LogMaker) -> None:
+        """Nothing is added, nobody becomes its writer, and what is known of the log stays as it is."""
+        author = await maker.start()
         await author.say("data", "complete")
-        head, lines = await store.head("run"), await read_all(store, "run")
-        for batch, end in ((author.batch("data"), False), (author.batch("complete"), True)):
+        info, lines = await logs.info("log"), await read_all(logs, "log")
+        for batch, commit in ((author.batch("data"), None), (author.batch("complete"), ENDED)):
             with pytest.raises(LogEnded):
-                await store.append("run", batch, end=end)
-        assert (await store.fence("run", "token-2")).ended
-        assert (await store.fence("run", "token")).ended
-        assert not await store.end_unstarted("run", CANCELLED)
-        await store.touch("run")
-        await store.create(meta())
-        assert await store.head("run") == head
-        assert await read_all(store, "run") == lines
+                await logs.append("log", batch, commit)
+        assert (await logs.fence("log", "token-2")).ended
+        assert (await logs.fence("log", "token")).ended
+        await maker.create("log")
+        assert await logs.info("log") == info
+        assert await read_all(logs, "log") == lines
 
-    async def test_g4_the_last_chunk_and_the_end_are_one(self, store: Store) -> None:
+    async def test_g4_the_last_chunk_and_the_end_are_one(self, logs: LogStore, maker: LogMaker) -> None:
         """A page that reaches the last chunk says that the log has ended, also to who read while it was written."""
         for number in range(10):
-            author = await Author.start(store, f"run-{number}")
-            following = spawn(self._follow(store, author.run), "follow")
+            author = await maker.start(f"log-{number}")
+            following = spawn(self._follow(logs, author.log), "follow")
             await turns(number)
             await author.say("data")
             await author.say("data", "complete")
@@ -376,22 +304,51 @@ class WritingConformance(Suite):
             assert sum(map(len, pages)) == 4
 
     @staticmethod
-    async def _follow(store: Store, run: str) -> list[Any]:
-        pages = [await store.read(run, wait=WAIT)]
+    async def _follow(logs: LogStore, log: str) -> list[Any]:
+        pages = [await logs.read(log, wait=WAIT)]
         while not pages[-1].ended:
-            pages.append(await store.read(run, pages[-1].cursor, wait=WAIT))
+            pages.append(await logs.read(log, pages[-1].cursor, wait=WAIT))
             assert pages[-1].batches
         return pages
 
-    async def test_g4_caught_up_is_not_ended(self, store: Store) -> None:
+    async def test_g4_caught_up_is_not_ended(self, logs: LogStore, maker: LogMaker) -> None:
         """Only the page that reaches the end of an ended log says `ended`; behind it the page is empty at once."""
-        author = await Author.start(store)
-        page = await store.read("run")
+        author = await maker.start()
+        page = await logs.read("log")
         assert (page.caught_up, page.ended) == (True, False)
         await author.say("data", "complete")
-        page = await store.read("run", limit=2)
+        page = await logs.read("log", limit=2)
         assert (len(page), page.caught_up, page.ended) == (2, False, False)
-        page = await store.read("run", page.cursor)
+        page = await logs.read("log", page.cursor)
         assert (len(page), page.caught_up, page.ended) == (1, True, True)
-        page = await store.read("run", page.cursor, wait=WAIT)
+        page = await logs.read("log", page.cursor, wait=WAIT)
         assert (page.batches, page.caught_up, page.ended) == ((), True, True)
+
+    async def test_a_fence_tells_how_much_a_log_holds(self, logs: LogStore, maker: LogMaker) -> None:
+        """The bytes of its chunks' lines; what was trimmed no longer counts."""
+        author = await maker.start()
+        for _ in range(4):
+            await author.say("data", "data")
+        lines = await read_all(logs, "log")
+        size = sum(len(line) + 1 for _, line in lines)
+        assert (await logs.fence("log", "another")).size == size
+        assert await logs.trim("log", 6) == 6
+        kept = sum(len(line) + 1 for cursor, line in lines if cursor.seq >= 6)
+        assert (await logs.fence("log", "a third")).size == kept
+        assert (await logs.fence("log", "a third")).size == kept
+
+    async def test_a_fence_of_an_empty_log(self, logs: LogStore, maker: LogMaker) -> None:
+        """Holds nothing."""
+        await maker.create("log")
+        assert (await logs.fence("log", "token")).size == 0
+
+    async def test_a_commit_without_an_end_ends_nothing(self, logs: LogStore, maker: LogMaker) -> None:
+        """The log goes on."""
+        author = await maker.start()
+        batch = author.batch("data")
+        assert await logs.append("log", batch, Commit(end=False)) == batch.cursor
+        assert await logs.append("log", batch, Commit(end=False)) == batch.cursor
+        assert not (await logs.info("log")).ended
+        author.tail = batch.last
+        await author.say("complete")
+        assert (await logs.info("log")).ended

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from loom.model.errors import Fenced
+from loom.model.ports import WorkQueue
 from loom.model.priority import order
 from loom.model.run import Claim, Meta
 
@@ -28,7 +29,7 @@ METAS = {
 LEASE = 10.0
 RUNS = st.sampled_from(sorted(METAS))
 QUEUES = st.sampled_from([["q0"], ["q1"], ["q0", "q1"]])
-WITHOUT = st.sampled_from([[], [], ["actor"], ["other"]])
+EXCLUDE = st.sampled_from([[], [], ["actor"], ["other"]])
 NUMBERS = st.integers(0, 50)
 SECONDS = st.sampled_from([0.0, 0.0, 1.0, LEASE / 2, LEASE / 2, LEASE, 3 * LEASE])
 
@@ -76,19 +77,23 @@ class QueueMachine(Machine):
         self.given = 0
         """Claims that were handed out in turn; what was seized is none."""
 
-    def _ready(self, queues: list[str], without: list[str]) -> list[Entry]:
+    @property
+    def queue(self) -> WorkQueue:
+        return self.store.queue
+
+    def _ready(self, queues: list[str], exclude: list[str]) -> list[Entry]:
         """What stands first of its key, or has none, in these queues. The time of delayed starts does not come."""
         lines = {
             (entry.meta.actor, entry.meta.key or f"/{run}"): entry
             for run, entry in reversed(self.entries.items())
             if entry.meta.not_before is None
         }
-        return [entry for entry in lines.values() if entry.meta.queue in queues and entry.meta.actor not in without]
+        return [entry for entry in lines.values() if entry.meta.queue in queues and entry.meta.actor not in exclude]
 
     @rule(runs=st.lists(RUNS, min_size=1, max_size=4))
     def put(self, runs: list[str]) -> None:
         for run in runs:
-            self.do(self.store.put(METAS[run]))
+            self.do(self.queue.put(METAS[run]))
             self.entries.setdefault(run, Entry(METAS[run]))
 
     @rule(run=RUNS, worker=st.sampled_from(["w1", "w2"]))
@@ -99,25 +104,25 @@ class QueueMachine(Machine):
         entry = self.entries.setdefault(run, Entry(METAS[run]))
         lapsed = entry.may_lapse(self.clock())
         entry.held = None  # taken over by force: no crash
-        claim = self.do(self.store.seize(METAS[run], worker, lease=LEASE))
+        claim = self.do(self.queue.force_claim(METAS[run], worker, lease=LEASE))
         entry.crashes += lapsed and claim.crashes > entry.crashes  # the store had taken it as lapsed before
         self._claimed(entry, claim)
 
     @rule(run=RUNS)
     def drop(self, run: str) -> None:
-        self.do(self.store.drop(run))
+        self.do(self.store.runs.drop(run))
         self.entries.pop(run, None)
 
-    @rule(queues=QUEUES, worker=st.sampled_from(["w1", "w2"]), after=SECONDS, without=WITHOUT)
-    def claim(self, queues: list[str], worker: str, after: float, without: list[str]) -> None:
+    @rule(queues=QUEUES, worker=st.sampled_from(["w1", "w2"]), after=SECONDS, exclude=EXCLUDE)
+    def claim(self, queues: list[str], worker: str, after: float, exclude: list[str]) -> None:
         """One that may be claimed; none only if none must be."""
         self.clock.advance(after)
         now = self.clock()
-        ready = self._ready(queues, without)
+        ready = self._ready(queues, exclude)
         free = [entry for entry in ready if entry.held is None]
         may = [entry.meta.run for entry in free] + [entry.meta.run for entry in ready if entry.may_lapse(now)]
         must = [entry for entry in free if not entry.resting] + [entry for entry in ready if entry.must_lapse(now)]
-        claim = self.do(self.store.claim(queues, worker, lease=LEASE, wait=0, without=without))
+        claim = self.do(self.queue.claim(queues, worker, lease=LEASE, wait=0, exclude=exclude))
         if claim is None:
             assert must == []
             for entry in self.entries.values():
@@ -141,7 +146,7 @@ class QueueMachine(Machine):
     @rule()
     def entries_tell(self) -> None:
         """All there are, as far as it is known where they are."""
-        shown = {entry.run: entry for entry in self.do(self.store.entries())}
+        shown = {entry.run: entry for entry in self.do(self.queue.list_entries())}
         assert sorted(shown) == sorted(self.entries)
         assert [run for run in shown if run != "e1"] == [run for run in self.entries if run != "e1"]
         for run, entry in self.entries.items():
@@ -171,7 +176,7 @@ class QueueMachine(Machine):
         if not entry.may_lapse(self.clock()):
             return False
         try:
-            self.do(getattr(self.store, call)(claim))
+            self.do(getattr(self.store.queue, call)(claim))
         except Fenced:
             entry.crashes += 1
             entry.held = None
@@ -184,9 +189,9 @@ class QueueMachine(Machine):
         self.clock.advance(after)
         claim, entry = self._holder(which)
         if entry is None:
-            self.refused(self.store.renew(claim), Fenced)
+            self.refused(self.queue.renew(claim), Fenced)
         elif not self._lost(entry, "renew", claim):
-            self.do(self.store.renew(claim))
+            self.do(self.queue.renew(claim))
             entry.begin(self.clock())
 
     @precondition(lambda self: self.claims)
@@ -195,21 +200,21 @@ class QueueMachine(Machine):
         claim, entry = self._holder(which)
         if entry is not None:
             if not self._lost(entry, "ack", claim):
-                self.do(self.store.ack(claim))
+                self.do(self.queue.ack(claim))
                 del self.entries[claim.run]
         elif claim.run in self.entries:
-            self.refused(self.store.ack(claim), Fenced)
+            self.refused(self.queue.ack(claim), Fenced)
         else:
-            self.do(self.store.ack(claim))
+            self.do(self.queue.ack(claim))
 
     @precondition(lambda self: self.claims)
     @rule(which=NUMBERS, delay=st.sampled_from([0.0, 0.0, 5.0]))
     def release(self, which: int, delay: float) -> None:
         claim, entry = self._holder(which)
         if entry is None:
-            self.refused(self.store.release(claim, delay=delay), Fenced)
+            self.refused(self.queue.release(claim, delay=delay), Fenced)
         elif not self._lost(entry, "renew", claim):
-            self.do(self.store.release(claim, delay=delay))
+            self.do(self.queue.release(claim, delay=delay))
             entry.held, entry.resting = None, delay > 0
 
     @rule()
