@@ -174,22 +174,22 @@ async def _store() -> Finding:
 async def _round_trip(store: Store, run: str) -> None:
     """As a worker does it, from a queue that nobody else serves."""
     meta = Meta(run=run, actor="doctor", queue=run, created=time.time())
-    await store.put(meta)
+    await store.queue.put(meta)
     try:
-        claim = await store.claim([run], run, lease=limits.LEASE, wait=0.0)
+        claim = await store.queue.claim([run], run, lease=limits.LEASE, wait=0.0)
         if claim is None:
             raise Unavailable("what was put into the queue is not found there")
-        await store.create(meta)
-        writer = Writer(store, run, await store.fence(run, uuid.uuid4().hex))
+        await store.runs.create(meta)
+        writer = Writer(store.logs, run, await store.logs.fence(run, uuid.uuid4().hex))
         writer.put(Chunk("start", {"attempt": 1, "actor": "doctor", "kept_through": 0}, time=time.time()))
         await writer.end(Chunk("complete", "written", time=time.time()))
         await writer.aclose()
-        if not (await store.read(run)).ended:
+        if not (await store.logs.read(run)).ended:
             raise Unavailable("what was written is not what is read")
-        await store.ack(claim)
+        await store.queue.ack(claim)
     finally:
-        await store.drop(run)
-        await store.dismiss(run)
+        await store.runs.drop(run)
+        await store.workers.deregister(run)
 
 
 async def _models(target: str) -> list[Finding]:

@@ -78,7 +78,7 @@ async def end_orphans(store: Store, folder: Path) -> list[str]:
 async def _open_runs(store: Store) -> AsyncIterator[Head]:
     for state in _OPEN:
         before = None
-        while heads := await store.heads(limit=limits.LIST_LIMIT, before=before, state=state):
+        while heads := await store.runs.list_runs(limit=limits.LIST_LIMIT, before=before, state=state):
             for head in heads:
                 yield head
             before = heads[-1].meta.run
@@ -86,8 +86,8 @@ async def _open_runs(store: Store) -> AsyncIterator[Head]:
 
 async def _end(store: Store, run: str) -> None:
     info = ErrorInfo("run_lost", "the run was lost: the command that drove it was killed")
-    if not await store.end_unstarted(run, encode(error_chunk(info))):
-        await end_run(store, run, await store.fence(run, f"orphan:{secrets.token_hex(8)}"), info)
+    if not await store.runs.cancel_unstarted(run, encode(error_chunk(info))):
+        await end_run(store.logs, run, await store.logs.fence(run, f"orphan:{secrets.token_hex(8)}"), info)
 
 
 def _identity(folder: Path) -> str:

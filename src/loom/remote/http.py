@@ -107,9 +107,19 @@ class HttpTransport:
         query = None if full else {"full": "0"}
         return head_of(self._read_as(await self._call("GET", _path(run), query=query), RunView))
 
-    async def heads(
-        self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
+    async def list_runs(
+        self,
+        *,
+        limit: int = 100,
+        before: str | None = None,
+        state: RunState | None = None,
+        actor: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        parent: str | None = None,
+        root: str | None = None,
     ) -> list[Head]:
+        if labels or parent is not None or root is not None:
+            raise UsageError("a server lists runs by state and actor only")
         given = {"limit": str(min(limit, limits.LIST_LIMIT)), "before": before, "state": state, "actor": actor}
         query = {name: value for name, value in given.items() if value is not None}
         listed = self._read_as(await self._call("GET", "/runs", query=query), RunList)
@@ -122,15 +132,17 @@ class HttpTransport:
         body = RetryBody(id=check_id(id))
         return head_of(self._read_as(await self._call("POST", _path(run, "retry"), body=body), RunView))
 
-    async def entries(self, *, queue: str | None = None, place: Place | None = None, limit: int = 100) -> list[Entry]:
+    async def list_entries(
+        self, *, queue: str | None = None, place: Place | None = None, limit: int = 100
+    ) -> list[Entry]:
         given = {"limit": str(min(limit, limits.LIST_LIMIT)), "queue": queue, "place": place}
         query = {name: value for name, value in given.items() if value is not None}
         return self._read_as(await self._call("GET", "/queue", query=query), EntryList).entries
 
-    async def workers(self) -> list[WorkerInfo]:
+    async def list_workers(self) -> list[WorkerInfo]:
         return self._read_as(await self._call("GET", "/workers"), WorkerList).workers
 
-    async def ask_to_drain(self, worker: str) -> None:
+    async def request_drain(self, worker: str) -> None:
         try:
             check_id(worker, "worker")
         except InvalidInput:
@@ -147,7 +159,7 @@ class HttpTransport:
             after,
             patience=self._patience,
             outages=self._outages,
-            tell=self.mark if attach else None,
+            tell=self.commit_position if attach else None,
         )
 
     async def read(self, run: str, after: Cursor | None, *, limit: int, wait: float) -> Page:
@@ -184,12 +196,12 @@ class HttpTransport:
     async def cancel(self, run: str) -> None:
         await self._call("POST", _path(run, "cancel"))
 
-    async def touch(self, run: str) -> None:
+    async def heartbeat(self, run: str) -> None:
         """Not waited for longer than there is until the next: a connection that has died unseen costs one beat."""
         timeout = min(self._patience.answer, limits.OWNER_LEASE / limits.RENEW_FRACTION)
         await self._call("POST", _path(run, "renew"), timeout=timeout)
 
-    async def mark(self, run: str, reader: str, seq: int | None) -> None:
+    async def commit_position(self, run: str, reader: str, seq: int | None) -> None:
         timeout = min(self._patience.answer, limits.READER_LEASE / limits.RENEW_FRACTION)
         await self._call(
             "POST", _path(run, f"readers/{check_id(reader, 'reader')}"), body=MarkBody(seq), timeout=timeout

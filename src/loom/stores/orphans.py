@@ -5,6 +5,7 @@ from __future__ import annotations
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk
 from loom.model.errors import ErrorInfo, RemoteProtocolError
+from loom.model.ports import Commit, closing
 from loom.wire.json import decode_batch, encode
 
 __all__ = ["ending_batch", "is_idle"]
@@ -20,8 +21,8 @@ def is_idle(last: Batch | None, now: float) -> bool:
     return 0.0 < said < now - limits.IDLE_OPEN
 
 
-def ending_batch(epoch: int, tail: int, now: float) -> Batch:
-    """What ends such a run, behind chunk `tail`."""
+def ending_batch(epoch: int, tail: int, now: float) -> tuple[Batch, Commit]:
+    """The batch behind chunk `tail` that ends such a run, and its commit."""
     info = ErrorInfo("run_lost", f"the run was lost: nothing had happened in it for {limits.IDLE_OPEN / 86400:g} days")
-    line = encode(Chunk("error", None, None, info, None, now))
-    return Batch(epoch, tail + 1, tail + 1, line + b"\n")
+    chunk = Chunk("error", None, None, info, None, now)
+    return Batch(epoch, tail + 1, tail + 1, encode(chunk) + b"\n"), closing(chunk)

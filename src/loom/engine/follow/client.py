@@ -158,19 +158,19 @@ class Client:
     async def entries(self, *, queue: str | None = None, place: Place | None = None, limit: int = 100) -> list[Entry]:
         """Open runs as the queue holds them, in the order of putting; delayed starts last."""
         self._check_open()
-        return await self._transport.entries(queue=queue, place=place, limit=limit)
+        return await self._transport.list_entries(queue=queue, place=place, limit=limit)
 
     async def workers(self) -> list[WorkerInfo]:
         """The workers that told of themselves within the last `limits.WORKER_SEEN` seconds, by name."""
         self._check_open()
-        return await self._transport.workers()
+        return await self._transport.list_workers()
 
     async def ask_to_drain(self, worker: str) -> None:
         """Let a worker, by name, take nothing new and finish or hand over what it drives, within seconds.
 
         Raises `UsageError` (``unknown_worker``) for one that `workers` does not name."""
         self._check_open()
-        await self._transport.ask_to_drain(worker)
+        await self._transport.request_drain(worker)
 
     def publisher(
         self,
@@ -217,7 +217,7 @@ class Client:
     ) -> list[Head]:
         """Runs, newest first; `before`: those older than that run."""
         self._check_open()
-        return await self._transport.heads(limit=limit, before=before, state=state, actor=actor)
+        return await self._transport.list_runs(limit=limit, before=before, state=state, actor=actor)
 
     async def actors(self) -> list[ActorInfo]:
         """What can be started here."""

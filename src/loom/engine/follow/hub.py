@@ -16,7 +16,7 @@ from loom.engine.run.readers import Reader
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed, closed
-from loom.model.ports import Logs, Notice, Take
+from loom.model.ports import LogStore, Notice, Store, Take
 from loom.tasks import TaskSet
 
 __all__ = ["Feed", "Hub", "Viewer"]
@@ -36,7 +36,7 @@ def _cancelling() -> bool:
 class Feed:
     """The newest batches of one log, contiguous, within `FEED_BYTES`; wakes its viewers."""
 
-    def __init__(self, logs: Logs, run: str) -> None:
+    def __init__(self, logs: LogStore, run: str) -> None:
         self._logs = logs
         self._run = run
         self._loop = asyncio.get_running_loop()
@@ -223,7 +223,6 @@ class Viewer:
         self, hub: Hub, run: str, after: Cursor | None, *, attach: bool = True, take: Take | None = None
     ) -> None:
         self._hub = hub
-        self._logs = hub.logs
         self._run = run
         self._attached = attach
         self.cursor = after
@@ -278,10 +277,10 @@ class Viewer:
     async def _attach(self) -> Feed:
         if self._hub.closed:
             raise closed()
-        head = await self._backoff.attempt(lambda: self._logs.head(self._run, full=False))
+        head = await self._backoff.attempt(lambda: self._hub.runs.get(self._run, full=False))
         feed = self._feed = self._hub.attach(self._run)
         if self._attached and head.meta.ahead is not None and not head.ended:
-            self._reader = Reader(self._logs.mark, self._run)
+            self._reader = Reader(self._hub.logs.commit_position, self._run)
             self.take = None  # what it takes would not count as read
         return feed
 
@@ -299,8 +298,9 @@ class Viewer:
 class Hub:
     """The feeds of one process, by run."""
 
-    def __init__(self, logs: Logs) -> None:
-        self.logs = logs
+    def __init__(self, store: Store) -> None:
+        self.logs = store.logs
+        self.runs = store.runs
         self._feeds: dict[str, Feed] = {}
         self._lingering: dict[str, asyncio.TimerHandle] = {}
         self._tasks = TaskSet()

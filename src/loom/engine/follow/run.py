@@ -292,7 +292,7 @@ class OwnedRun(Generic[T, R]):
         while True:
             await asyncio.sleep(limits.OWNER_LEASE / limits.RENEW_FRACTION)
             try:
-                await self._transport.touch(run)
+                await self._transport.heartbeat(run)
             except LoomError:
                 continue  # out of reach for now; if for long, the run is cancelled, as an owner's should be
 

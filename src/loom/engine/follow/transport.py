@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -31,9 +31,21 @@ from loom.model.errors import (
     closed,
 )
 from loom.model.numbers import is_duration, is_whole
-from loom.model.ports import Store, Take
+from loom.model.ports import Store, Take, message_producer
 from loom.model.priority import check_priority
-from loom.model.run import PRIVATE, PUBLISHED, ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
+from loom.model.run import (
+    PRIVATE,
+    PUBLISHED,
+    ActorInfo,
+    Entry,
+    Head,
+    Meta,
+    Place,
+    RunState,
+    WorkerInfo,
+    check_id,
+    inbox_of,
+)
 from loom.tasks import cancel_and_wait, spawn
 from loom.wire.data import encode_data
 from loom.wire.failure import line_of
@@ -101,7 +113,7 @@ class StoreTransport:
 
     async def _stored(self, meta: Meta) -> Head:
         try:
-            await self.store.put(meta)
+            await self.store.queue.put(meta)
             return await self._created(meta)
         except OutcomeUnknown as unknown:  # by its id it can be looked for, and started again
             unknown.details = {"run": meta.run, **unknown.details}
@@ -109,16 +121,16 @@ class StoreTransport:
 
     async def _created(self, meta: Meta) -> Head:
         try:
-            return await self.store.create(meta)
+            return await self.store.runs.create(meta)
         except StoreFull:
             found = await self._find(meta.run)  # a repeat, of a run that is there already, is not refused
             if found is None:
-                await self.store.drop(meta.run)  # a start that was refused must not run after all
+                await self.store.runs.drop(meta.run)  # a start that was refused must not run after all
                 raise
             return found
 
     async def retry(self, run: str, *, id: str) -> Head:
-        ended = await self.store.head(run)
+        ended = await self.store.runs.get(run)
         if ended.meta.published:
             raise InvalidInput(f"run {run!r} was written by a publisher: there is no actor to start anew")
         if not ended.ended:
@@ -143,7 +155,7 @@ class StoreTransport:
 
     async def _find(self, run: str) -> Head | None:
         try:
-            return await self.store.head(run)
+            return await self.store.runs.get(run)
         except LogNotFound:
             return None
 
@@ -187,21 +199,39 @@ class StoreTransport:
         return replace(meta, input=producer.inputs.settled(meta.input))
 
     async def head(self, run: str, *, full: bool = True) -> Head:
-        return await self.store.head(run, full=full)
+        return await self.store.runs.get(run, full=full)
 
-    async def heads(
-        self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
+    async def list_runs(
+        self,
+        *,
+        limit: int = 100,
+        before: str | None = None,
+        state: RunState | None = None,
+        actor: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        parent: str | None = None,
+        root: str | None = None,
     ) -> list[Head]:
-        return await self.store.heads(limit=min(limit, limits.LIST_LIMIT), before=before, state=state, actor=actor)
+        return await self.store.runs.list_runs(
+            limit=min(limit, limits.LIST_LIMIT),
+            before=before,
+            state=state,
+            actor=actor,
+            labels=labels,
+            parent=parent,
+            root=root,
+        )
 
-    async def entries(self, *, queue: str | None = None, place: Place | None = None, limit: int = 100) -> list[Entry]:
-        return await self.store.entries(queue=queue, place=place, limit=min(limit, limits.LIST_LIMIT))
+    async def list_entries(
+        self, *, queue: str | None = None, place: Place | None = None, limit: int = 100
+    ) -> list[Entry]:
+        return await self.store.queue.list_entries(queue=queue, place=place, limit=min(limit, limits.LIST_LIMIT))
 
-    async def workers(self) -> list[WorkerInfo]:
-        return await self.store.workers()
+    async def list_workers(self) -> list[WorkerInfo]:
+        return await self.store.workers.list_workers()
 
-    async def ask_to_drain(self, worker: str) -> None:
-        await self.store.ask_to_drain(worker)
+    async def request_drain(self, worker: str) -> None:
+        await self.store.workers.request_drain(worker)
 
     async def actors(self) -> list[ActorInfo]:
         self.check_loop()
@@ -216,7 +246,7 @@ class StoreTransport:
 
     async def read(self, run: str, after: Cursor | None, *, limit: int, wait: float) -> Page:
         self._watch()
-        return await self.store.read(run, after, limit=min(limit, limits.READ_LIMIT), wait=wait)
+        return await self.store.logs.read(run, after, limit=min(limit, limits.READ_LIMIT), wait=wait)
 
     async def send(self, run: str, message: Message[Any]) -> None:
         if message.type == CANCEL:
@@ -239,25 +269,26 @@ class StoreTransport:
         except Exception as error:  # user code: a value's JSON form may raise anything
             raise InvalidInput(f"data: {line_of(error)}", details={"field": "data"}) from error
         check_size(data, limits.MESSAGE_BYTES, "a message")
-        await self.store.send(run, data, sender=message.sender, id=message.id)
+        producer = message_producer(message.sender, message.id)
+        await self.store.logs.send(inbox_of(run), data, producer, urgent=message.type == CANCEL)
 
     async def cancel(self, run: str) -> None:
         info = ErrorInfo("cancelled", "the run was cancelled before it began")
-        if await self.store.end_unstarted(run, encode(error_chunk(info))):
+        if await self.store.runs.cancel_unstarted(run, encode(error_chunk(info))):
             return
         try:
             await self._send(run, Message(CANCEL, sender=CANCEL, id=CANCEL))
         except LogEnded:
             return  # it ended by itself: there is nothing to cancel
 
-    async def touch(self, run: str) -> None:
-        await self.store.touch(run)
+    async def heartbeat(self, run: str) -> None:
+        await self.store.runs.heartbeat(run)
 
-    async def mark(self, run: str, reader: str, seq: int | None) -> None:
+    async def commit_position(self, run: str, reader: str, seq: int | None) -> None:
         check_id(reader, "reader")
-        head = await self.store.head(run, full=False)
+        head = await self.store.runs.get(run, full=False)
         if head.meta.ahead is not None and not head.ended:
-            await self.store.mark(run, reader, seq)
+            await self.store.logs.commit_position(run, reader, seq)
 
     async def aclose(self) -> None:
         self.check_loop()

@@ -35,7 +35,7 @@ async def unserved_note(transport: Transport, run: str) -> str | None:
     """`unserved`, as the transport knows it now; None also while that cannot be found out."""
     try:
         head = await transport.head(run, full=False)
-        return None if head.ended else unserved(head, await transport.workers())
+        return None if head.ended else unserved(head, await transport.list_workers())
     except Exception:  # a store's own fault, too: all that is lost is a note
         return None
 

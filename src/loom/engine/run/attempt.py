@@ -97,7 +97,7 @@ class Job:
         self.backoff = Backoff.of_store()
         self.meter = Meter()
         self.stopped: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
-        self.inbox = Inbox(store, claim.run, lambda: self.stop(Stop.CANCEL))
+        self.inbox = Inbox(store.logs, claim.run, lambda: self.stop(Stop.CANCEL))
         self.following: asyncio.Task[None] | None = None
         """Reads the inbox; it ends only by an error (the run was dropped, or cannot be told anything any more)."""
         self.abandoned: asyncio.Task[Any] | None = None
@@ -139,7 +139,7 @@ class Attempt:
             self._history.standing.leave()
 
     async def _write(self, arguments: dict[str, Any]) -> Ending | None:
-        writer = Writer(self._job.store, self._job.meta.run, self._fence, keep=self._producer.keep)
+        writer = Writer(self._job.store.logs, self._job.meta.run, self._fence, keep=self._producer.keep)
         try:
             return await self._run(writer, arguments)
         finally:
@@ -160,12 +160,12 @@ class Attempt:
     async def _read_kept(self) -> bool:
         """Read from the first chunk that is kept; False if it was trimmed meanwhile, by who wrote before us."""
         store, run = self._job.store, self._job.meta.run
-        head = await self._job.backoff.attempt(lambda: store.head(run, full=False))
+        head = await self._job.backoff.attempt(lambda: store.runs.get(run, full=False))
         self._history.said = head.first > 1
         after = head.earliest
         while True:
             try:
-                page = await self._job.backoff.attempt(lambda after=after: store.read(run, after))  # type: ignore[misc]
+                page = await self._job.backoff.attempt(lambda after=after: store.logs.read(run, after))  # type: ignore[misc]
             except CursorExpired:
                 return False
             self._history.add(page)
@@ -226,7 +226,7 @@ class Attempt:
 
     def _readers(self) -> Readers | None:
         meta = self._job.meta
-        return None if meta.ahead is None else Readers(self._job.store, meta.run, meta.ahead)
+        return None if meta.ahead is None else Readers(self._job.store.logs, meta.run, meta.ahead)
 
     def _context(self, voice: Voice, verdict: Plan) -> Context:
         meta = self._job.meta

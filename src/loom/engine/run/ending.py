@@ -7,7 +7,7 @@ from typing import Any
 
 from loom.model.chunk import Chunk
 from loom.model.errors import ErrorInfo
-from loom.model.ports import Fence, Logs
+from loom.model.ports import Fence, LogStore
 from loom.wire.failure import bounded
 
 from .writer import Writer
@@ -20,7 +20,7 @@ def error_chunk(info: ErrorInfo) -> Chunk[Any]:
     return Chunk("error", None, None, info, None, time.time())
 
 
-async def end_run(logs: Logs, run: str, fence: Fence, info: ErrorInfo) -> None:
+async def end_run(logs: LogStore, run: str, fence: Fence, info: ErrorInfo) -> None:
     """End a run as the writer that `fence` made us, no producer being touched. Of one that has ended it does nothing.
 
     Raises what appending raises, `Fenced` among them.

@@ -11,7 +11,7 @@ from loom.backoff import Backoff
 from loom.model.chunk import CANCEL, Message, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import Damaged, RemoteProtocolError
-from loom.model.ports import Logs, Notice
+from loom.model.ports import LogStore, Notice
 from loom.model.run import inbox_of
 from loom.wire.json import decode_message
 
@@ -21,7 +21,7 @@ __all__ = ["Inbox"]
 class Inbox:
     """Reads a run's inbox as it grows: cancels call `on_cancel`, everything else waits for `receive`."""
 
-    def __init__(self, logs: Logs, run: str, on_cancel: Callable[[], None]) -> None:
+    def __init__(self, logs: LogStore, run: str, on_cancel: Callable[[], None]) -> None:
         self._logs = logs
         self._log = inbox_of(run)
         self._on_cancel = on_cancel

@@ -7,7 +7,7 @@ import time
 
 from loom.backoff import REPEATABLE, Backoff
 from loom.model import limits
-from loom.model.ports import Logs
+from loom.model.ports import RunStore
 from loom.model.run import Head
 
 __all__ = ["OwnerWatch"]
@@ -17,8 +17,8 @@ class OwnerWatch:
     """Watches one owned run. The owner's silence counts from when it was last heard of, before this watch began for
     half a lease at most: an outage, or a clock that was set, may only seem to be its silence."""
 
-    def __init__(self, logs: Logs, head: Head, lease: float) -> None:
-        self._logs = logs
+    def __init__(self, runs: RunStore, head: Head, lease: float) -> None:
+        self._runs = runs
         self._run = head.meta.run
         self._lease = lease
         self._beat = head.beat
@@ -35,7 +35,7 @@ class OwnerWatch:
         backoff = Backoff.of_store()
         while True:
             try:
-                head = await self._logs.head(self._run, full=False)
+                head = await self._runs.get(self._run, full=False)
             except REPEATABLE:
                 await backoff.pause()
                 self._seen = time.monotonic()

@@ -103,7 +103,7 @@ class Publisher:
             claim = await self._hold(store)
             fence = await self._fence(store, claim)
             try:
-                await store.renew(claim)
+                await store.queue.renew(claim)
             except Fenced:
                 await backoff.pause()
             else:
@@ -111,21 +111,21 @@ class Publisher:
 
     async def _fence(self, store: Store, claim: Claim) -> Fence:
         try:
-            self._check(await store.create(self._meta))
-            fence = await store.fence(self.id, f"{self._name}:{claim.number}")
+            self._check(await store.runs.create(self._meta))
+            fence = await store.logs.fence(self.id, f"{self._name}:{claim.number}")
             if fence.ended:
                 raise LogEnded(f"run {self.id!r} has ended")
         except (Conflict, LogEnded):
             with contextlib.suppress(LoomError):  # somebody else's by now, or it lapses
-                await store.ack(claim)
+                await store.queue.ack(claim)
             raise
         return fence
 
     async def _hold(self, store: Store) -> Claim:
         """What is there is looked at first: another's run is not touched."""
         with contextlib.suppress(LogNotFound):  # then it is a new run
-            self._check(await store.head(self.id))
-        return await store.seize(self._meta, self._name, lease=self._lease)
+            self._check(await store.runs.get(self.id))
+        return await store.queue.force_claim(self._meta, self._name, lease=self._lease)
 
     def _check(self, head: Head) -> None:
         if not head.meta.published or not head.meta.same_request(self._meta):
@@ -231,10 +231,10 @@ class _Opened:
         self._lease = lease
         self.fence = fence
         self.kept = fence.tail
-        self.writer = Writer(store, claim.run, fence, keep=keep)
+        self.writer = Writer(store.logs, claim.run, fence, keep=keep)
         self._voice = Voice(self.writer)
         self.cancelled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.inbox = Inbox(store, claim.run, self._cancel)
+        self.inbox = Inbox(store.logs, claim.run, self._cancel)
         self._ended = False  # the end was said
         self._own = False  # by whoever publishes, who then needs not be told of a cancel
         self._over = False  # nothing more is to be written
@@ -257,11 +257,11 @@ class _Opened:
     async def _history(self) -> History | None:
         """What stood before us, as far as it is kept; None if it was trimmed meanwhile."""
         history = History(keep=True, room=Room())
-        after = (await self._store.head(self._claim.run, full=False)).earliest
+        after = (await self._store.runs.get(self._claim.run, full=False)).earliest
         while (after.seq if after else 0) < self.kept:
             left = self.kept - (after.seq if after else 0)
             try:
-                page = await self._store.read(self._claim.run, after, limit=min(left, limits.PAGE_CHUNKS))
+                page = await self._store.logs.read(self._claim.run, after, limit=min(left, limits.PAGE_CHUNKS))
             except CursorExpired:
                 return None
             history.add(page)
@@ -320,7 +320,7 @@ class _Opened:
         await self.flush()
         self._over = self._own = True
         await cancel_and_wait(self._renewing)
-        await self._store.renew(self._claim)  # the lease counts from now
+        await self._store.queue.renew(self._claim)  # the lease counts from now
         self.writer.give_up(HandleClosed("this publisher has handed its run over"))
 
     async def _end(self, chunk: Chunk[Any], *, own: bool = False) -> None:
@@ -339,7 +339,7 @@ class _Opened:
         await cancel_and_wait(self._renewing)
         try:
             async with asyncio.timeout(self._lease):
-                await Backoff.of_store().attempt(lambda: self._store.ack(self._claim))
+                await Backoff.of_store().attempt(lambda: self._store.queue.ack(self._claim))
         except (LoomError, TimeoutError):
             _log.info("run %s: its entry was not settled here", self._claim.run)
 
@@ -418,7 +418,7 @@ class _Opened:
                 left = self._lease / limits.RENEW_FRACTION
             try:
                 async with asyncio.timeout(left):
-                    await Backoff.of_store().attempt(lambda: self._store.renew(self._claim))
+                    await Backoff.of_store().attempt(lambda: self._store.queue.renew(self._claim))
             except TimeoutError:
                 raise Unavailable(f"the store was out of reach for the lease of {self._lease} s") from None
             except Fenced:

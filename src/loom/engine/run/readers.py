@@ -11,13 +11,13 @@ from loom.backoff import REPEATABLE, Backoff
 from loom.model import limits
 from loom.model.cursor import Cursor
 from loom.model.errors import LoomError
-from loom.model.ports import Logs, Notice
+from loom.model.ports import LogStore, Notice
 from loom.tasks import cancel_and_wait, spawn
 
 __all__ = ["Reader", "Readers"]
 
 Tell = Callable[[str, str, int | None], Awaitable[None]]
-"""`Logs.mark`, or the same through a server."""
+"""`LogStore.commit_position`, or the same through a server."""
 
 
 _LOOK = limits.READER_LEASE / limits.RENEW_FRACTION
@@ -26,7 +26,7 @@ _LOOK = limits.READER_LEASE / limits.RENEW_FRACTION
 class Readers:
     """The readers' marks of one run. A reader not heard of for `limits.READER_LEASE` no longer counts."""
 
-    def __init__(self, logs: Logs, run: str, ahead: int) -> None:
+    def __init__(self, logs: LogStore, run: str, ahead: int) -> None:
         self._logs = logs
         self._run = run
         self._ahead = ahead
@@ -49,7 +49,7 @@ class Readers:
             await self._news.wait()
 
     async def _look(self) -> None:
-        marks = await self._logs.marks(self._run)
+        marks = await self._logs.positions(self._run)
         now = time.monotonic()
         seen = {}
         for mark in marks:

@@ -105,7 +105,7 @@ class Runner:
         except Damaged as damage:
             _log.error("run %s: it cannot be read: %s", self._job.meta.run, escaped(str(damage)))
             info = damage.info
-        await end_run(self._job.store, self._job.meta.run, await self._fence("end"), info)
+        await end_run(self._job.store.logs, self._job.meta.run, await self._fence("end"), info)
         return Ending.ENDED
 
     async def _drive(self) -> Ending:
@@ -123,7 +123,7 @@ class Runner:
     async def _created(self) -> Head | None:
         """The run's head; None if the run is exhausted and its head cannot be read: its log may still be ended."""
         try:
-            return await self._job.backoff.attempt(lambda: self._job.store.create(self._job.meta))
+            return await self._job.backoff.attempt(lambda: self._job.store.runs.create(self._job.meta))
         except Exception:
             if not self.exhausted:
                 raise
@@ -134,8 +134,8 @@ class Runner:
         """Two starts of one id, unlike in what the queue goes by, at once: the entry is the loser's, the log the
         winner's, and the log is the truth. Should we fail between the two, a sweep puts the run."""
         store = self._job.store
-        await self._job.backoff.attempt(lambda: store.ack(self._job.claim))
-        await self._job.backoff.attempt(lambda: store.put(meta))
+        await self._job.backoff.attempt(lambda: store.queue.ack(self._job.claim))
+        await self._job.backoff.attempt(lambda: store.queue.put(meta))
         return Ending.GIVEN_UP
 
     async def _settle(self, head: Head) -> Ending:
@@ -167,7 +167,7 @@ class Runner:
             used = max(0.0, time.time() - head.started) if head.started is not None else 0.0
             tasks.spawn(self._watch_deadline(max(0.0, meta.timeout - used)), f"loom-deadline {meta.run}")
         if meta.owner_lease is not None:
-            owner = OwnerWatch(self._job.store, head, meta.owner_lease)
+            owner = OwnerWatch(self._job.store.runs, head, meta.owner_lease)
             tasks.spawn(self._guard(self._watch_owner(owner)), f"loom-owner {meta.run}")
             known: set[asyncio.Future[Any]] = {owner.alive, self._job.stopped}
             await asyncio.wait(known, return_when=asyncio.FIRST_COMPLETED)
@@ -205,7 +205,7 @@ class Runner:
 
     async def _fence(self, part: str, failures: int = 0) -> Fence:
         run, token = self._job.meta.run, f"{self._job.claim.worker}:{self._job.claim.number}:{part}"
-        return await self._job.backoff.attempt(lambda: self._job.store.fence(run, token, failures=failures))
+        return await self._job.backoff.attempt(lambda: self._job.store.logs.fence(run, token, failures=failures))
 
 
 def _misplaced(entry: Meta, log: Meta) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from loom.backoff import REPEATABLE
 from loom.engine.declare.registry import Registry
 from loom.model import limits
-from loom.model.ports import Queue
+from loom.model.ports import WorkerRegistry
 from loom.model.run import Claim, Meta
 
 __all__ = ["Strangers"]
@@ -33,8 +33,8 @@ class _Stranger:
 class Strangers:
     """What one worker has met. A run that it leaves goes back to the queue as it was, and no attempt is counted."""
 
-    def __init__(self, queue: Queue, registry: Registry, worker: str) -> None:
-        self._queue = queue
+    def __init__(self, workers: WorkerRegistry, registry: Registry, worker: str) -> None:
+        self._workers = workers
         self._registry = registry
         self._worker = worker
         self._met: dict[str, _Stranger] = {}
@@ -77,7 +77,7 @@ class Strangers:
 
     async def _is_known_elsewhere(self, meta: Meta) -> bool:
         try:
-            workers = await self._queue.workers()
+            workers = await self._workers.list_workers()
         except REPEATABLE:  # then it is not known to be unknown
             return True
         return any(

@@ -13,7 +13,7 @@ from loom.model import limits
 from loom.model.chunk import Batch
 from loom.model.errors import LogNotFound
 from loom.model.keep import Keep, Ledger
-from loom.model.ports import Fence, Logs
+from loom.model.ports import Fence, LogStore
 from loom.tasks import cancel_and_wait, spawn
 
 from .trouble import Trouble
@@ -29,7 +29,7 @@ class Trimmer:
     `on_freed` is told how many bytes are no longer kept. What is too old goes also while nothing is added.
     """
 
-    def __init__(self, logs: Logs, run: str, keep: Keep, fence: Fence, on_freed: Callable[[int], None]) -> None:
+    def __init__(self, logs: LogStore, run: str, keep: Keep, fence: Fence, on_freed: Callable[[int], None]) -> None:
         self._logs = logs
         self._run = run
         self._on_freed = on_freed

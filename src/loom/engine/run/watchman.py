@@ -54,17 +54,17 @@ class Watchman:
         return ended
 
     async def _claim(self) -> Claim | None:
-        return await self._store.claim([PUBLISHED], self._name, lease=limits.LEASE, wait=0.0)
+        return await self._store.queue.claim([PUBLISHED], self._name, lease=limits.LEASE, wait=0.0)
 
     async def _end(self, claim: Claim) -> bool:
         try:
-            head = await self._store.create(claim.meta)  # its publisher may have died before it did so
+            head = await self._store.runs.create(claim.meta)  # its publisher may have died before it did so
             if not head.ended:
-                fence = await self._store.fence(claim.run, f"{self._name}:{claim.number}")
+                fence = await self._store.logs.fence(claim.run, f"{self._name}:{claim.number}")
                 info = ErrorInfo("run_lost", "the run was lost: its publisher has not been heard of")
-                await end_run(self._store, claim.run, fence, info)
+                await end_run(self._store.logs, claim.run, fence, info)
                 _log.warning("run %s: its publisher was lost", claim.run)
-            await self._store.ack(claim)
+            await self._store.queue.ack(claim)
         except (Fenced, Conflict):
             return False  # somebody goes on with it
         except (LogEnded, LogNotFound):

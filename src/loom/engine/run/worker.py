@@ -95,7 +95,7 @@ def _drained(held: Iterable[_Held]) -> Drained:
 
 class Worker:
     """Drives up to `concurrency` runs at a time, and of each actor no more than that declares. An async context
-    manager: entering starts it, leaving drains it. It also drains when its store says so (`Queue.ask_to_drain`).
+    manager: entering starts it, leaving drains it. It also drains when asked to by `WorkerRegistry.request_drain`.
 
     `queues`: those that it serves (default: `Registry.queues`, as they are at each claim). `lease`: seconds after which
     another worker takes over when this one is killed. `drain`: seconds that running producers get on shutdown.
@@ -118,7 +118,7 @@ class Worker:
         self._trouble = Trouble(_log, f"worker {self.name}")
         self._store = store
         self._registry = registry
-        self._strangers = Strangers(store, registry, self.name)
+        self._strangers = Strangers(store.workers, registry, self.name)
         self._given_queues = None if queues is None else tuple(queues)
         self._lease = lease
         self._drain_time = drain
@@ -222,7 +222,7 @@ class Worker:
         """For information only: what cannot be told now, lapses."""
         try:
             async with asyncio.timeout(limits.LEAVE):
-                await self._store.dismiss(self.name)
+                await self._store.workers.deregister(self.name)
         except (LoomError, TimeoutError):
             return
         except Exception:  # a store's own fault: leaving goes on
@@ -271,12 +271,12 @@ class Worker:
         await self._slots.acquire()
         claim: Claim | None = None
         try:
-            claim = await self._store.claim(
+            claim = await self._store.queue.claim(
                 self.queues,
                 self.name,
                 lease=self._lease,
                 wait=min(CLAIM_WAIT, self._lease),
-                without=without,
+                exclude=without,
             )
         finally:
             if claim is None:
@@ -301,7 +301,7 @@ class Worker:
             started=self._began,
             draining=self._draining,
         )
-        if await self._store.attend(info) and not self._draining:
+        if await self._store.workers.register(info) and not self._draining:
             _log.warning("worker %s: it was asked to drain", self.name)
             self._drainer = spawn(self.drain(), f"loom-drain {self.name}")
             self._asked.set()
@@ -356,7 +356,7 @@ class Worker:
     async def _settle(self, claim: Claim, ending: Ending) -> None:
         if ending is Ending.GIVEN_UP:
             return
-        settle = self._store.ack if ending is Ending.ENDED else self._store.release
+        settle = self._store.queue.ack if ending is Ending.ENDED else self._store.queue.release
         try:
             async with asyncio.timeout(self._lease):
                 await Backoff.of_store().attempt(lambda: settle(claim))
@@ -416,7 +416,7 @@ class Worker:
     async def _ask(self, held: Sequence[_Held]) -> None:
         """Renew; a lease counts from when it was asked for."""
         asked = time.monotonic()
-        for one, kept in zip(held, await self._store.renew_all([one.claim for one in held]), strict=True):
+        for one, kept in zip(held, await self._store.queue.renew_all([one.claim for one in held]), strict=True):
             if kept:
                 one.renewed = max(one.renewed, asked)
             elif (one.claim.run, one.claim.number) in self._held:  # else it is done, and was acknowledged meanwhile

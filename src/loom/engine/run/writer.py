@@ -16,11 +16,11 @@ from loom.model.chunk import Batch, Chunk
 from loom.model.errors import HandleClosed, LimitExceeded, LoomError, RunFailed
 from loom.model.grammar import State, advance, check_type, is_output
 from loom.model.keep import Keep
-from loom.model.ports import Fence, Logs
+from loom.model.ports import Commit, Fence, LogStore, closing
 from loom.tasks import cancel_and_wait, spawn
 from loom.wire.data import encode_data
 from loom.wire.failure import line_of
-from loom.wire.json import check_depth
+from loom.wire.json import check_depth, decode_chunk
 from loom.wire.locate import locate
 
 from .trim import Trimmer
@@ -63,7 +63,7 @@ class Writer:
     of what is kept it takes no more output, but the end, unless `keep` bounds the bytes.
     """
 
-    def __init__(self, logs: Logs, run: str, fence: Fence, *, keep: Keep | None = None) -> None:
+    def __init__(self, logs: LogStore, run: str, fence: Fence, *, keep: Keep | None = None) -> None:
         self._logs = logs
         self._run = run
         self._epoch = fence.epoch
@@ -196,9 +196,9 @@ class Writer:
 
     def _append_nowait(self) -> bool:
         """Whether that was possible, or broke the writer."""
-        batch, end = self._take()
+        batch, commit = self._take()
         try:
-            self._at_once = self._logs.append_nowait(self._run, batch, end=end)
+            self._at_once = self._logs.append_nowait(self._run, batch, commit)
         except REPEATABLE:
             self._put_back(batch)
             return False
@@ -237,13 +237,13 @@ class Writer:
                     self._idle = self._loop.create_future()
                     await self._idle
                 was_full = self.full
-                batch, end = self._take()
+                batch, commit = self._take()
                 if was_full:
                     self._wake()  # there is room: the next batch fills while this one is stored
                 try:
-                    await self._logs.append(self._run, batch, end=end)
+                    await self._logs.append(self._run, batch, commit)
                 except REPEATABLE:
-                    await self._append_again(batch, end)
+                    await self._append_again(batch, commit)
                 self._acked = batch.last
                 if self._trimmer is not None:
                     self._trimmer.stored(batch)
@@ -252,20 +252,20 @@ class Writer:
         except Exception as error:  # a store's own fault: whoever waits on us must hear of it, not hang
             self._break(error)
 
-    async def _append_again(self, batch: Batch, end: bool) -> None:
+    async def _append_again(self, batch: Batch, commit: Commit | None) -> None:
         backoff = Backoff.of_store()
         while True:
             await backoff.pause()
             try:
-                await self._logs.append(self._run, batch, end=end)
+                await self._logs.append(self._run, batch, commit)
             except REPEATABLE:
                 continue
             return
 
     # --- both ---
 
-    def _take(self) -> tuple[Batch, bool]:
-        """What is pending, and whether it ends the log."""
+    def _take(self) -> tuple[Batch, Commit | None]:
+        """The pending batch, and the commit of one that ends the log."""
         lines, first = self._lines, self._first
         self._lines = []
         self._first = end = first + len(lines)
@@ -275,8 +275,9 @@ class Writer:
             self._state = None
         self._bound = limits.YIELD_EVERY
         self._taken = time.monotonic()
+        commit = closing(decode_chunk(lines[-1])) if self._state is _ENDED else None
         lines.append(b"")
-        return Batch(self._epoch, first, end - 1, b"\n".join(lines)), self._state is _ENDED
+        return Batch(self._epoch, first, end - 1, b"\n".join(lines)), commit
 
     def _freed(self, size: int) -> None:
         """So much is no longer kept."""

@@ -56,7 +56,7 @@ class Probes:
         self._streams.check_open()
         try:
             async with asyncio.timeout(READY_WITHIN):
-                await self._streams.transport.heads(limit=1)
+                await self._streams.transport.list_runs(limit=1)
                 await self._check_driven()
         except TimeoutError:
             raise Unavailable(f"the store did not answer within {READY_WITHIN:g} s") from None
@@ -65,7 +65,7 @@ class Probes:
     async def _check_driven(self) -> None:
         if self._drives():
             return
-        if all(worker.draining for worker in await self._streams.transport.workers()):
+        if all(worker.draining for worker in await self._streams.transport.list_workers()):
             raise Unavailable("this server's worker drains, or has, and there is no other")
 
     async def openapi(self, request: Request) -> ASGIApp:

@@ -59,13 +59,13 @@ class Work:
         place = request.query_params.get("place")
         if place is not None and place not in _PLACES:
             raise UsageError(f"place: {place[:80]!r} is none of {', '.join(_PLACES)}", details={"field": "place"})
-        found = await self._transport.entries(
+        found = await self._transport.list_entries(
             queue=query_name(request, "queue"), place=cast("Place | None", place), limit=limit
         )
         return json_answer(EntryList(found))
 
     async def workers(self, request: Request) -> ASGIApp:
-        return json_answer(WorkerList(await self._transport.workers()))
+        return json_answer(WorkerList(await self._transport.list_workers()))
 
     async def drain(self, request: Request) -> ASGIApp:
         name = request.path_params["name"]
@@ -73,5 +73,5 @@ class Work:
             check_id(name, "worker")
         except InvalidInput:
             raise UsageError(f"there is no worker {name[:80]!r}", code="unknown_worker") from None
-        await self._transport.ask_to_drain(name)
+        await self._transport.request_drain(name)
         return json_answer(Accepted(name), 202)

@@ -156,7 +156,7 @@ class Runs:
         state = request.query_params.get("state")
         if state is not None and state not in _STATES:
             raise UsageError(f"state: {state[:80]!r} is none of {', '.join(_STATES)}", details={"field": "state"})
-        heads = await self._transport.heads(
+        heads = await self._transport.list_runs(
             limit=limit,
             before=query_name(request, "before"),
             state=cast("RunState | None", state),
@@ -214,13 +214,13 @@ class Runs:
         return json_answer(view_of(head), 201, {"Location": location_of(request, head.meta.run)})
 
     async def renew(self, request: Request) -> ASGIApp:
-        await self._transport.touch(run_in_path(request))
+        await self._transport.heartbeat(run_in_path(request))
         return empty()
 
     async def mark(self, request: Request) -> ASGIApp:
         run = run_in_path(request)
         body = await read_body(request, MarkBody)
-        await self._transport.mark(run, check_id(request.path_params["reader"], "reader"), body.seq)
+        await self._transport.commit_position(run, check_id(request.path_params["reader"], "reader"), body.seq)
         return empty()
 
 

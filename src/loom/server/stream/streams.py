@@ -107,7 +107,7 @@ async def renew(streams: Streams, run: str) -> None:
     """A viewer is there as long as this runs: its run's owner lives."""
     while True:
         try:
-            await streams.transport.touch(run)
+            await streams.transport.heartbeat(run)
         except LoomError as error:  # out of reach for now; if for long, the run is cancelled, as it should be
             log.debug("renewing run %s: %s", run, error)
         await asyncio.sleep(streams.times.leave_grace / limits.RENEW_FRACTION)

@@ -1,4 +1,4 @@
-"""The memory store: logs and a queue in this process, gone with it."""
+"""The memory store: the four ports in this process, gone with it."""
 
 from .store import MemoryStore
 

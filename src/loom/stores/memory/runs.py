@@ -1,119 +1,62 @@
-"""A run in memory: its two logs, and what its head tells besides."""
+"""Runs in memory: a record and two logs each, found by an index of everything that lists filter by."""
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import secrets
-import time
-from bisect import bisect_left
-from collections.abc import Iterator
+from bisect import bisect_left, insort
+from collections.abc import Callable, Mapping
 from math import inf
-from operator import attrgetter
 
 from msgspec.structs import replace
 
 from loom.model import limits
-from loom.model.chunk import Batch, Page
-from loom.model.cursor import EPOCH_DIGITS, Cursor, make_epoch
-from loom.model.errors import ErrorInfo
-from loom.model.history import add_epoch, newest, page_of, start_after
-from loom.model.run import NO_INPUT, Head, Mark, Meta, RunState, state_of
-from loom.wire.json import ending_of
+from loom.model.chunk import Batch
+from loom.model.cursor import EPOCH_DIGITS, make_epoch
+from loom.model.errors import ErrorInfo, LogNotFound
+from loom.model.ports import INBOX, OUTBOX, Commit, Notice, SweepReport, closing
+from loom.model.run import NO_INPUT, Head, Meta, RunState, inbox_of
+from loom.stores.orphans import ending_batch, is_idle
+from loom.wire.json import decode_chunk, ending_of
 
-__all__ = ["BATCH_BYTES", "RUN_BYTES", "ByAge", "Log", "Run", "size_of"]
+from .logs import Log, MemoryLogs
+from .queue import MemoryQueue
 
-RUN_BYTES = 2048
-"""The cost of a run besides its payload, about: objects, list slots, table entries."""
-
-BATCH_BYTES = 160
-"""The same of a batch."""
-
-_last = attrgetter("last")
-
-
-class Log:
-    """Batches and the facts about them."""
-
-    __slots__ = ("batches", "ended", "epoch", "epochs", "first", "size", "tail")
-
-    def __init__(self) -> None:
-        self.batches: list[Batch] = []
-        self.epochs: tuple[tuple[int, int], ...] = ()
-        self.epoch = newest(self.epochs)
-        self.first = 1
-        self.tail = 0
-        self.size = 0
-        self.ended = False
-
-    def begin(self, epoch: int) -> None:
-        """Only `epoch` may append from now on."""
-        self.epochs = add_epoch(self.epochs, epoch, self.tail)
-        self.epoch = epoch
-
-    @property
-    def last(self) -> Batch | None:
-        return self.batches[-1] if self.batches else None
-
-    def page(self, after: Cursor | None, limit: int) -> Page:
-        """What follows `after`, now. Raises `CursorExpired`."""
-        start = start_after(after, epochs=self.epochs, first=self.first, tail=self.tail)
-        index = bisect_left(self.batches, start, key=_last)
-        batches = self.batches[index : index + max(limit, 1)]
-        return page_of(batches, start, after=after, tail=self.tail, ended=self.ended, limit=limit)
-
-    def trim(self, before: int) -> int:
-        """Forget whole batches below seq `before`, never the last one; returns the bytes that this frees."""
-        index = min(bisect_left(self.batches, before, key=_last), len(self.batches) - 1)
-        if index <= 0:
-            return 0
-        freed = sum(map(size_of, self.batches[:index]))
-        del self.batches[:index]
-        self.first = self.batches[0].first
-        self.size -= freed
-        return freed
+Key = tuple[str, ...]
+"""One thing that lists filter by: ("state", "running"), ("label", "user", "42"); () is in all runs."""
 
 
 class Run:
-    """One run's two logs, and what its head tells besides."""
+    """A run's record and its two logs."""
 
-    __slots__ = (
-        "beat", "ended_at", "error", "expires", "failures", "heard", "inbox", "marks", "meta", "number", "outbox",
-        "sent", "started", "tokens",
-    )  # fmt: skip
-
-    def __init__(self, meta: Meta, number: int) -> None:
+    def __init__(self, meta: Meta, number: int, runs: MemoryRuns) -> None:
         self.meta = meta
         self.number = number
-        self.outbox = Log()
-        self.inbox = Log()
-        self.inbox.begin(make_epoch(1, secrets.randbelow(EPOCH_DIGITS)))
-        self.tokens: dict[str, int] = {}
-        self.sent: dict[tuple[str, str], Cursor] = {}
-        self.marks: dict[str, Mark] = {}
-        self.beat = 0
-        self.heard: float | None = None
-        self.failures = 0
+        self.outbox = Log(meta.run, OUTBOX, self)
+        self.inbox = Log(inbox_of(meta.run), INBOX, self)
+        self.state: RunState = "queued"
+        self.error: ErrorInfo | None = None
         self.started: float | None = None
         self.ended_at: float | None = None
         self.expires = inf
-        """When it was kept for long enough, by the store's clock."""
-        self.error: ErrorInfo | None = None
+        """When its retention is over, by the store's clock."""
+        self.beat = 0
+        self.heard: float | None = None
+        self.keys = _keys(self.state, meta.actor, meta.labels, meta.parent, meta.root) | {()}
+        self._runs = runs
 
-    @property
-    def state(self) -> RunState:
-        return state_of(attempted=bool(self.tokens), error=self.error, ended=self.outbox.ended)
+    def begin(self) -> None:
+        self._runs.began(self)
+
+    def end(self, commit: Commit) -> None:
+        self._runs.ended(self, commit)
 
     @property
     def size(self) -> int:
-        return RUN_BYTES + len(bytes(self.meta.input)) + self.outbox.size + self.inbox.size
-
-    def end(self, batch: Batch) -> None:
-        """Both logs have ended, with the last chunk of `batch`."""
-        self.error, _ = ending_of(batch)
-        self.outbox.ended = self.inbox.ended = True
-        self.ended_at = time.time()
+        return len(bytes(self.meta.input))
 
     def head(self, *, full: bool = True) -> Head:
-        """The head; its input and result only if `full`."""
         log = self.outbox
         # The last batch is never trimmed, so the result need not be kept twice.
         result = ending_of(log.batches[-1])[1] if full and log.ended else None
@@ -133,30 +76,186 @@ class Run:
         )
 
 
-class ByAge:
-    """Runs in the order in which they were created. Adding and removing cost the same however many there are."""
+class MemoryRuns:
+    """The `RunStore`, and the sweep."""
 
-    def __init__(self) -> None:
-        self._runs: dict[int, Run] = {}
-        self._numbers: list[int] = []  # rising; of some that were removed, too
+    def __init__(
+        self,
+        logs: MemoryLogs,
+        queue: MemoryQueue,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        retention: float | None,
+    ) -> None:
+        self._logs = logs
+        self._queue = queue
+        self._clock = clock
+        self._wall = wall
+        self._retention = retention
+        self._runs: dict[str, Run] = {}
+        self._numbered: dict[int, Run] = {}
+        self._index: dict[Key, list[int]] = {}  # rising numbers: the oldest run first
+        self._numbers = itertools.count()
+        self._unqueued: dict[str, Meta] = {}
+        self._spent: dict[str, Run] = {}  # ended, and no longer in the queue; the oldest first
+        self._due: list[tuple[float, int]] = []  # a heap: when a spent run's retention is over, its number
+        logs.forget_oldest, queue.entered, queue.left = self._forget_oldest, self._entered_queue, self._left_queue
 
-    def add(self, run: Run) -> None:
-        """The newest of all."""
-        self._runs[run.number] = run
-        self._numbers.append(run.number)
+    async def create(self, meta: Meta) -> Head:
+        run = self._runs.get(meta.run)
+        if run is None:
+            run = Run(meta, next(self._numbers), self)
+            self._logs.add(run.outbox, run.inbox, extra=run.size)
+            self._runs[meta.run] = self._numbered[run.number] = run
+            for key in run.keys:
+                self._index.setdefault(key, []).append(run.number)
+            if meta.run not in self._queue:
+                self._unqueued[meta.run] = meta
+        return run.head()
 
-    def remove(self, run: Run) -> None:
-        del self._runs[run.number]
-        if len(self._numbers) > 2 * len(self._runs) + limits.SWEEP_RUNS:
-            self._numbers = list(self._runs)
+    async def get(self, run: str, *, full: bool = True) -> Head:
+        return self._find(run).head(full=full)
 
-    def newest_first(self, before: Run | None = None) -> Iterator[Run]:
-        """All, or those older than `before`."""
-        end = len(self._numbers) if before is None else bisect_left(self._numbers, before.number)
-        numbers = (self._numbers[place] for place in range(end - 1, -1, -1))
-        return (self._runs[number] for number in numbers if number in self._runs)
+    async def list_runs(
+        self,
+        *,
+        limit: int = 100,
+        before: str | None = None,
+        state: RunState | None = None,
+        actor: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        parent: str | None = None,
+        root: str | None = None,
+    ) -> list[Head]:
+        keys = _keys(state, actor, labels or {}, parent, root)
+        bound = inf if before is None else self._find(before).number
+        numbers = min((self._index.get(key, []) for key in keys | {()}), key=len)
+        older = (numbers[place] for place in range(bisect_left(numbers, bound) - 1, -1, -1))
+        runs = (run for run in map(self._numbered.__getitem__, older) if keys <= run.keys)
+        return [run.head(full=False) for run in itertools.islice(runs, min(max(limit, 1), limits.LIST_LIMIT))]
+
+    async def heartbeat(self, run: str) -> None:
+        known = self._find(run)
+        if not known.outbox.ended:
+            known.beat += 1
+            known.heard = self._wall()
+
+    async def cancel_unstarted(self, run: str, line: bytes) -> bool:
+        known = self._find(run)
+        log = known.outbox
+        if log.ended or log.tokens:
+            return not log.tokens
+        epoch = log.begin(make_epoch(0, secrets.randbelow(EPOCH_DIGITS)))
+        self._logs.append_nowait(run, Batch(epoch, 1, 1, line + b"\n"), closing(decode_chunk(line)))
+        self._queue.drop_scheduled(run)
+        self._left_queue(run)
+        return True
+
+    async def drop(self, run: str) -> None:
+        self._queue.drop(run)
+        if run in self._runs:
+            self._forget(self._runs[run])
+
+    async def sweep(self) -> SweepReport:
+        orphans = list(itertools.islice(self._unqueued.values(), limits.SWEEP_RUNS))
+        ended = sum([self._end_idle(self._runs[meta.run]) for meta in orphans])
+        for meta in orphans:
+            if meta.run in self._unqueued:
+                await self._queue.put(meta)
+        now, dropped = self._clock(), 0
+        while self._due and self._due[0][0] <= now and dropped < limits.SWEEP_RUNS:
+            run = self._numbered.get(heapq.heappop(self._due)[1])
+            if run is not None and run.meta.run in self._spent:  # else it was dropped before, or is queued again
+                self._forget(run)
+                dropped += 1
+        return SweepReport(requeued=len(orphans) - ended, dropped=dropped, ended=ended)
+
+    def _end_idle(self, run: Run) -> bool:
+        """End an orphan in which nothing has happened for too long. False: it is none."""
+        log, now = run.outbox, self._wall()
+        if not is_idle(log.last, now):
+            return False
+        batch, commit = ending_batch(log.begin(), log.tail, now)
+        return self._logs.append_nowait(log.name, batch, commit)
+
+    # --- for the other ports ------------------------------------------------------------------------------------------
+
+    def began(self, run: Run) -> None:
+        if run.started is None:
+            run.started = self._wall()
+            self._set_state(run, "running")
+
+    def ended(self, run: Run, commit: Commit) -> None:
+        assert commit.state is not None, "a run ends with a state"
+        self._set_state(run, commit.state)
+        run.error = commit.error
+        run.ended_at = self._wall()
+        run.inbox.ended = True
+        retention = run.meta.kept_for(self._retention)
+        run.expires = inf if retention is None else self._clock() + retention
+        self._left_queue(run.meta.run)
+        self._logs.watchers.tell(run.inbox.name, Notice(ended=True))
+
+    def _entered_queue(self, name: str) -> None:
+        """Keep a queued run from being dropped: a claim of it would begin it anew."""
+        self._unqueued.pop(name, None)
+        self._spent.pop(name, None)
+
+    def _left_queue(self, name: str) -> None:
+        """A run that has ended may be dropped, one that is open is an orphan; unless it is in the queue still."""
+        run = self._runs.get(name)
+        if run is None or name in self._queue or name in self._spent:
+            return
+        if not run.outbox.ended:
+            self._unqueued[name] = run.meta
+            return
+        self._unqueued.pop(name, None)
+        self._spent[name] = run
+        if run.expires < inf:
+            heapq.heappush(self._due, (run.expires, run.number))
+
+    def _forget_oldest(self) -> bool:
+        """Drop the run that ended first. False: none has."""
+        oldest = next(iter(self._spent.values()), None)
+        if oldest is not None:
+            self._forget(oldest)
+        return oldest is not None
+
+    def _find(self, run: str) -> Run:
+        known = self._runs.get(run)
+        if known is None:
+            raise LogNotFound(f"there is no run {run!r}")
+        return known
+
+    def _set_state(self, run: Run, state: RunState) -> None:
+        run.keys ^= {("state", run.state), ("state", state)}
+        self._unlist(run, ("state", run.state))
+        insort(self._index.setdefault(("state", state), []), run.number)
+        run.state = state
+
+    def _unlist(self, run: Run, key: Key) -> None:
+        numbers = self._index[key]
+        del numbers[bisect_left(numbers, run.number)]
+        if not numbers:
+            del self._index[key]
+
+    def _forget(self, run: Run) -> None:
+        name = run.meta.run
+        del self._runs[name], self._numbered[run.number]
+        for key in run.keys:
+            self._unlist(run, key)
+        self._unqueued.pop(name, None)
+        self._spent.pop(name, None)
+        if len(self._due) > 2 * len(self._spent) + limits.SWEEP_RUNS:  # nothing stays of those dropped early
+            self._due = [(spent.expires, spent.number) for spent in self._spent.values() if spent.expires < inf]
+            heapq.heapify(self._due)
+        self._logs.remove(run.outbox, run.inbox, extra=run.size)
 
 
-def size_of(batch: Batch) -> int:
-    """What a batch takes, about."""
-    return len(batch.payload) + BATCH_BYTES
+def _keys(
+    state: str | None, actor: str | None, labels: Mapping[str, str], parent: str | None, root: str | None
+) -> set[Key]:
+    named = {"state": state, "actor": actor, "parent": parent, "root": root}
+    return {(name, value) for name, value in named.items() if value is not None} | {
+        ("label", *item) for item in labels.items()
+    }

@@ -36,8 +36,8 @@ class ClaimConformance(Suite):
 
     async def test_g9_only_the_named_queues_are_looked_at(self, queue: WorkQueue) -> None:
         """And all of them."""
-        for queue in ("a", "b", "c"):
-            await queue.put(meta(f"run-{queue}", queue=queue))
+        for name in ("a", "b", "c"):
+            await queue.put(meta(f"run-{name}", queue=name))
         assert await claim(queue, queues=["default"]) is None
         assert (await must_claim(queue, queues=["c"])).run == "run-c"
         assert {(await must_claim(queue, queues=["b", "a"])).run for _ in range(2)} == {"run-a", "run-b"}

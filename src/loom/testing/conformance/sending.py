@@ -35,7 +35,7 @@ async def payloads(logs: LogStore, log: str, after: Cursor | None = None, **limi
     """The payload of each batch, page by page."""
     found: list[bytes] = []
     while True:
-        page = await logs.read(log, after, **limits)  # type: ignore[arg-type]
+        page = await logs.read(log, after, **limits)
         found += [batch.payload for batch in page.batches]
         after = page.cursor
         if page.caught_up:

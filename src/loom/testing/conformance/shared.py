@@ -125,7 +125,7 @@ class SharedConformance(Suite):
         """However many ask at once."""
         for number in range(10):
             await store.queue.put(meta(f"run-{number}"))
-        claims = await asyncio.gather(*(claim([store, other][number % 2], f"w{number}") for number in range(30)))
+        claims = await asyncio.gather(*(claim([store, other][number % 2].queue, f"w{number}") for number in range(30)))
         assert sorted(each.run for each in claims if each) == sorted(f"run-{number}" for number in range(10))
 
     async def test_g9_an_object_takes_over_only_what_it_has_watched(

@@ -4,7 +4,7 @@ producers of a log of many writers."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
@@ -101,7 +101,6 @@ class LogMachine(Machine):
     """
 
     many: ClassVar[LogSpec] = MANY
-    box_of: ClassVar[Callable[[str], str]] = staticmethod(lambda log: f"{log}/many")
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,6 +111,11 @@ class LogMachine(Machine):
         self.appended: list[Batch] = []
         self.fresh = 0
         self.do(self._watch())
+
+    @staticmethod
+    def box_of(log: str) -> str:
+        """The log of many writers beside `log`."""
+        return f"{log}/many"
 
     @property
     def logs(self) -> LogStore:

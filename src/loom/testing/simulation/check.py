@@ -144,6 +144,11 @@ def _appends(run: str, outbox: Outbox | None, calls: Iterable[Call]) -> Iterator
             return
 
 
+def _ends(call: Call) -> bool:
+    """Whether an append ends its log."""
+    return call.name == "append" and len(call.args) > 2 and call.args[2] is not None
+
+
 def _lost(batch: Batch, lines: Mapping[Cursor, bytes]) -> Cursor | None:
     """The first chunk of `batch` that is not in the log as it was sent."""
     for seq, line in enumerate(batch.lines(), batch.first):
@@ -160,8 +165,8 @@ def _claims(run: str, calls: Iterable[Call], lease: float) -> Iterator[Violation
     held: Claim | None = None
     since, number, ended = 0.0, 0, False
     for call in calls:
-        if call.name in ("append", "end_unstarted") and call.error is None:
-            ended = ended or bool(call.options.get("end")) or call.result is True
+        if call.name in ("append", "cancel_unstarted") and call.error is None:
+            ended = ended or _ends(call) or call.result is True
         claim = (
             call.result if call.name == "claim" else call.args[0] if call.name in ("renew", "ack", "release") else None
         )
@@ -226,7 +231,7 @@ def _cancelled(
         return
     heard = acked[0] + faults.poll + 10 * faults.delay + _HEARS
     for call in calls:
-        said = call.name == "append" and call.error is None and not call.options.get("end")
+        said = call.name == "append" and call.error is None and not _ends(call)
         if said and call.began > heard and not troubles.of(call.process, acked[0] - faults.patience, call.at):
             after = call.began - acked[0]
             yield Violation("G10", f"run {run}: {call.step} goes on, {after:.1f} s after its cancel")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from loom.model.chunk import Batch
 from loom.model.errors import OutcomeUnknown, Unavailable
-from loom.model.ports import Durability, Notice, Notify, Store, Unwatch
+from loom.model.ports import Commit, Durability, Notice, Notify, Store, Unwatch
 from loom.tasks import TaskSet
 
 from .history import Call, Logged
@@ -20,7 +19,7 @@ from .world import World
 
 __all__ = ["Link"]
 
-_READS = frozenset({"head", "heads", "read", "marks", "claim", "entries", "workers"})
+_READS = frozenset({"get", "list_runs", "info", "read", "positions", "claim", "list_entries", "list_workers"})
 """What changes nothing that the caller would have to know of: a lost reply is only `Unavailable`."""
 
 _CALM = 0.1
@@ -51,6 +50,27 @@ class _Flight:
             self.reply.set_exception(error)
 
 
+class _Port:
+    """One port of the store, by way of the connection."""
+
+    def __init__(self, link: Link, port: str) -> None:
+        self._link = link
+        self._port = port
+
+    def __getattr__(self, name: str) -> Any:
+        call = self.__dict__[name] = self._link.call(name, getattr(getattr(self._link.at_store, self._port), name))
+        return call
+
+
+class _Logs(_Port):
+    def append_nowait(self, log: str, batch: Batch, commit: Commit | None = None) -> bool:
+        """The store is elsewhere: everything needs waiting."""
+        return False
+
+    def watch(self, log: str, notify: Notify) -> Unwatch:
+        return self._link.watch(log, notify)
+
+
 class Link:
     """One process's way to the store. It has every call that the store has; `store` is it, as the engine sees it.
 
@@ -66,29 +86,31 @@ class Link:
         self._serving = TaskSet()
         self._watchers: dict[int, Callable[[Notice], None]] = {}
         self._watches = 0
+        self.logs = _Logs(self, "logs")
+        self.runs = _Port(self, "runs")
+        self.queue = _Port(self, "queue")
+        self.workers = _Port(self, "workers")
+        self.sweep = self.call("sweep", world.store.sweep)
 
     @property
     def store(self) -> Store:
         return cast(Store, self)
 
     @property
+    def at_store(self) -> Store:
+        """The store itself, without the connection."""
+        return self._world.store
+
+    @property
     def durability(self) -> Durability:
         return self._world.store.durability
 
-    def append_nowait(self, run: str, batch: Batch, *, end: bool = False) -> bool:
-        """The store is elsewhere: everything needs waiting."""
-        return False
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else a store can do, by way of the connection."""
-        method = getattr(self._world.store, name)
-        if not inspect.iscoroutinefunction(method):
-            return method
+    def call(self, name: str, method: Method) -> Method:
+        """A method of the store, by way of the connection."""
 
         async def call(*args: Any, **options: Any) -> Any:
             return await self._call(name, method, args, options)
 
-        self.__dict__[name] = call
         return call
 
     # --- outages -----------------------------------------------------------------------------------------------------
@@ -202,7 +224,7 @@ class Link:
                 self._world.loop.call_later(after, tell, told, context=self._process.context)
 
         self._watchers[number] = heard
-        unwatch = self._world.store.watch(log, heard)
+        unwatch = self._world.store.logs.watch(log, heard)
 
         def unwatch_both() -> None:
             unwatch()

@@ -203,7 +203,7 @@ class _Stage:
     async def _ended(self, run: str) -> None:
         """Also when nobody views it. Looked at in the store itself, by nobody in particular."""
         with contextlib.suppress(LogNotFound):  # acknowledged, and not there: the checker sees it
-            while not (await self._world.store.head(run)).ended:  # noqa: ASYNC110 - the store is what is asked
+            while not (await self._world.store.runs.get(run)).ended:  # noqa: ASYNC110 - the store is what is asked
                 await asyncio.sleep(1.0)
 
     def _calm(self) -> None:
@@ -233,9 +233,9 @@ async def _outbox(store: Store, run: str) -> Outbox | None:
     lines: list[tuple[Cursor, bytes]] = []
     after: Cursor | None = None
     try:
-        head = await store.head(run)
+        head = await store.runs.get(run)
         while len(lines) <= head.tail:
-            page = await store.read(run, after, limit=limits.READ_LIMIT)
+            page = await store.logs.read(run, after, limit=limits.READ_LIMIT)
             lines += page.lines()
             after = page.cursor
             if page.caught_up or not page.batches:
