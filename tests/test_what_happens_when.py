@@ -302,7 +302,7 @@ async def test_two_clients_repeat_one_post_with_one_idempotency_key(store: Store
         )
         assert {reply.status for reply in replies} == {201}
         (run,) = {reply.json["id"] for reply in replies}
-        assert [head.meta.run for head in await store.heads()] == [run]
+        assert [head.meta.run for head in await store.runs.list_runs()] == [run]
         await loom.Run(transport, run).wait(PATIENCE)
         assert types_in(await chunks_in(store, run)) == ["start", "complete"]
         other = await ask(address, "POST", "/runs", {**body, "input": {"n": 1}}, headers={"Idempotency-Key": "once"})
@@ -350,10 +350,10 @@ async def test_log_trimmed_below_the_cursor_or_dropped(store: Store, how: str) -
         await reader.run.wait(PATIENCE)
         if how == "trimmed":
             head = await reader.run.status()
-            first = await store.trim(reader.run.id, head.tail)
+            first = await store.logs.trim(reader.run.id, head.tail)
             assert first > cursor.seq + 1
         else:
-            await store.drop(reader.run.id)
+            await store.runs.drop(reader.run.id)
         if how == "flushed":  # and the same run begins anew
             await client.start("count", 5, id=reader.run.id)
     async with a_client(store) as client:
@@ -383,7 +383,7 @@ async def test_store_unreachable_while_running(store: Store, monkeypatch: pytest
             assert loop.time() - cut <= LEASE + 1.0
             assert data_in(reader.seen) == ["attempt 1"]
             async with a_worker(store, name="heir"):
-                page = await store.read(reader.run.id, reader.seen[-1].cursor, wait=PATIENCE)
+                page = await store.logs.read(reader.run.id, reader.seen[-1].cursor, wait=PATIENCE)
                 assert page.batches
                 waiting = spawn(reader.until(lambda chunk: chunk.data == "attempt 2"), "waiting")
                 assert not (await asyncio.wait({waiting}, timeout=LEASE / 10))[0]

@@ -111,7 +111,7 @@ class Footprint:
             before = found.redis.stored()
             found.finish(found.start(runs, actor, n))
             self._quiet(found)
-            memory.append(found.redis.stored() - before)
+            memory.logs.append(found.redis.stored() - before)
         return (memory[2] - memory[1]) / runs / chunks * 1000 / 1024
 
     @staticmethod

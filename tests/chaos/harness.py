@@ -232,7 +232,7 @@ async def _read(store: Store, run: str) -> Log:
     log = Log([], [])
     after: Cursor | None = None
     while True:
-        page = await store.read(run, after)
+        page = await store.logs.read(run, after)
         for cursor, line in page.lines():
             chunk = decode_chunk(line)
             log.seen.append((str(cursor), chunk.type, chunk.data))

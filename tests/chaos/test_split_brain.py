@@ -107,7 +107,7 @@ class Pen:
     """Writes a run as the engine's writer does: a batch after the other, each until it is acknowledged."""
 
     def __init__(self, author: Author) -> None:
-        self.run = author.run
+        self.run = author.log
         self.attempt = attempt_of(author.epoch)
         self.acknowledged: Seen = []
         self._tried = 0
@@ -119,7 +119,7 @@ class Pen:
     async def take(cls, store: Store, run: str) -> Pen:
         """With a new attempt."""
         token = uuid.uuid4().hex
-        return cls(await at_last(lambda: Author.take(store, run, token)))
+        return cls(await at_last(lambda: Author.take(store.logs, run, token)))
 
     async def say(self, *types: str) -> None:
         """Raises `LogError` when it is refused for good. No two say the same."""
@@ -199,7 +199,7 @@ async def at_last(call: Callable[[], Awaitable[T]]) -> T:
 
 
 async def log_of(store: Store, run: str) -> Seen:
-    lines = await at_last(lambda: read_all(store, run))
+    lines = await at_last(lambda: read_all(store.logs, run))
     chunks = [(cursor, decode_chunk(line)) for cursor, line in lines]
     return [(str(cursor), chunk.type, chunk.data) for cursor, chunk in chunks]
 
@@ -233,7 +233,7 @@ class Play:
         self._stack.push_async_callback(self._tasks.aclose)
         for run in self.runs:
             meta = Meta(run=run, actor="actor")
-            await at_last(partial(self.old.create, meta))
+            await at_last(partial(self.old.runs.create, meta))
             self.pens[run] = await self._pen(self.old, run)
             await self.pens[run].say("start", "data", "data")
             self._view(run, over_http(client, run))
@@ -355,7 +355,7 @@ async def is_told(play: Play, run: str, cursor: str) -> None:
     """Whoever resumes behind what is gone, on whichever store, and over HTTP."""
     for store in (play.old, play.new):
         with pytest.raises(CursorExpired):
-            await at_last(lambda store=store: store.read(run, Cursor.parse(cursor)))  # type: ignore[misc]
+            await at_last(lambda store=store: store.logs.read(run, Cursor.parse(cursor)))  # type: ignore[misc]
     for path, headers in (
         (f"/runs/{run}/chunks?after={cursor}", {}),
         (f"/runs/{run}/events", {"Last-Event-ID": cursor}),

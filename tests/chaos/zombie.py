@@ -18,7 +18,7 @@ from loom.model.errors import LoomError
 class Zombie(Worker):
     async def _renew(self, held: Sequence[_Held]) -> None:
         with contextlib.suppress(LoomError):
-            await self._store.renew_all([one.claim for one in held])
+            await self._store.queue.renew_all([one.claim for one in held])
 
 
 async def main(url: str, concurrency: int) -> None:

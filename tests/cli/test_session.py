@@ -49,14 +49,14 @@ class Other:
 
 async def put(store: MemoryStore, run: str, queue: str, *, started: bool) -> None:
     meta = Meta(run=run, actor="a", queue=queue)
-    await store.put(meta)
-    await store.create(meta)
+    await store.queue.put(meta)
+    await store.runs.create(meta)
     if started:
-        await store.fence(run, "token")
+        await store.logs.fence(run, "token")
 
 
 async def states(store: MemoryStore, *runs: str) -> list[str]:
-    return [(await store.head(run)).state for run in runs]
+    return [(await store.runs.get(run)).state for run in runs]
 
 
 async def test_what_dead_commands_left_is_ended_and_what_lives_is_not(store: MemoryStore, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ async def test_what_dead_commands_left_is_ended_and_what_lives_is_not(store: Mem
     assert sorted(await end_orphans(store, tmp_path)) == ["begun", "queued"]
     assert await states(store, "begun", "queued") == ["lost", "lost"]
     assert await states(store, "living", "other", "foreign") == ["running"] * 3
-    assert (await store.head("begun")).error is not None
+    assert (await store.runs.get("begun")).error is not None
     assert await end_orphans(store, tmp_path) == []
     living.die()
 

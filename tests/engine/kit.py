@@ -14,8 +14,9 @@ from loom.engine.run.writer import Writer
 from loom.model.chunk import Chunk
 from loom.model.cursor import Cursor
 from loom.model.grammar import State, advance
-from loom.model.ports import Fence, Logs, Store
+from loom.model.ports import Fence, Store
 from loom.model.run import Meta
+from loom.testing.author import Runs
 from loom.wire.json import decode_batch
 from tests.waits import later, turns, until
 
@@ -33,26 +34,26 @@ __all__ = [
 ]
 
 
-async def open_log(store: Logs, run: str = "run", token: str = "t", **more: Any) -> Fence:
+async def open_log(store: Runs, run: str = "run", token: str = "t", **more: Any) -> Fence:
     """A log with a writer's right to it."""
-    await store.create(Meta(run=run, actor="actor", created=1.0, **more))
-    return await store.fence(run, token)
+    await store.runs.create(Meta(run=run, actor="actor", created=1.0, **more))
+    return await store.logs.fence(run, token)
 
 
-async def writer_of(store: Logs, run: str = "run", token: str = "t") -> Writer:
+async def writer_of(store: Runs, run: str = "run", token: str = "t") -> Writer:
     """A writer on a new log, which has said `start`."""
-    writer = Writer(store, run, await open_log(store, run, token))
+    writer = Writer(store.logs, run, await open_log(store, run, token))
     writer.put(Chunk("start", {"attempt": 1}))
     await writer.flush()
     return writer
 
 
-async def chunks_in(store: Logs, log: str = "run") -> list[Chunk[Any]]:
+async def chunks_in(store: Runs, log: str = "run") -> list[Chunk[Any]]:
     """Everything that stands in a log now."""
     chunks: list[Chunk[Any]] = []
     after: Cursor | None = None
     while True:
-        page = await store.read(log, after)
+        page = await store.logs.read(log, after)
         chunks.extend(chunk for batch in page.batches for chunk in decode_batch(batch))
         after = page.cursor
         if page.caught_up:

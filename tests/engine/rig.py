@@ -68,11 +68,11 @@ class Rig:
     async def start(self, input: Any = None, **more: Any) -> None:
         more.setdefault("created", self.wall())
         meta = Meta(run="run", actor="actor", input=msgspec.Raw(encode(input)), **more)
-        await self.store.put(meta)
-        await self.store.create(meta)
+        await self.store.queue.put(meta)
+        await self.store.runs.create(meta)
 
     async def claim(self, worker: str = "w") -> Claim:
-        claim = await self.store.claim(["default"], worker, lease=LEASE, wait=LEASE)
+        claim = await self.store.queue.claim(["default"], worker, lease=LEASE, wait=LEASE)
         assert claim is not None
         return claim
 
@@ -85,9 +85,9 @@ class Rig:
         driving = await self.drive(worker)
         ending = await driving()
         if ending is Ending.ENDED:
-            await self.store.ack(driving.claim)
+            await self.store.queue.ack(driving.claim)
         elif ending is Ending.RELEASED:
-            await self.store.release(driving.claim)
+            await self.store.queue.release(driving.claim)
         return ending
 
     async def cancel(self) -> None:

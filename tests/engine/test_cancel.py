@@ -321,9 +321,9 @@ async def visitor(client: Client, actor: Any) -> None:
     await client.runs()
     await client.actors()
     await client._transport.read("run", None, limit=10, wait=1.0)
-    await client._transport.mark("run", "visitor", 1)
+    await client._transport.commit_position("run", "visitor", 1)
     await run.send("word", "again")
-    await client._transport.mark("run", "visitor", None)
+    await client._transport.commit_position("run", "visitor", None)
     async for _ in run.values():
         pass
     await run.text()
@@ -427,8 +427,8 @@ async def latecomer(client: Client, actor: Any) -> None:
     """His start was second, but his is the queue's entry."""
     store = cast(StoreTransport, client._transport).store
     mine = Meta(run="run", actor=actor.name, key="mine")
-    await store.create(mine)
-    await store.put(replace(mine, key="theirs"))
+    await store.runs.create(mine)
+    await store.queue.put(replace(mine, key="theirs"))
     await client._transport.start(mine)
     await client.run("run").send("word", "again")
     await client.run("run").wait()
@@ -530,7 +530,7 @@ async def late_publisher(client: Client, actor: Any) -> None:
     with contextlib.suppress(loom.LoomError):
         meta = (await client.run("run").status()).meta
         pub = client.publisher("run", lease=6.0)
-        pub._hold = lambda store: store.seize(meta, "late", lease=6.0)  # type: ignore[method-assign]
+        pub._hold = lambda store: store.queue.force_claim(meta, "late", lease=6.0)  # type: ignore[method-assign]
         async with pub:
             pass
 
@@ -579,13 +579,13 @@ def shaky(store: FaultStore) -> None:
         store.refuse(call, times=2)
         store.refuse(call, skip=3, times=1)
     store.lose_reply("append", skip=1)
-    store.refuse("head", skip=2, times=2)
+    store.refuse("get", skip=2, times=2)
 
 
 def shaky_to_read(store: FaultStore) -> None:
     for call in ("read", "touch", "mark"):
         store.refuse(call, times=2)
-    store.refuse("head", skip=2, times=1)
+    store.refuse("get", skip=2, times=1)
 
 
 def never_renewed(store: FaultStore) -> None:
@@ -697,7 +697,7 @@ class Scene:
         self.over = asyncio.Event()
         self.begun = asyncio.Event()
         self.inside_at_end: list[int] = []
-        truth.watch("run", self._look)
+        truth.logs.watch("run", self._look)
 
     def _store(self, faults: Faults | None) -> Store:
         if not self.play.pace:
@@ -755,7 +755,7 @@ class Scene:
     async def _ends(self) -> None:
         """The run has ended, if it was ever begun, and the queue holds nothing."""
         while True:
-            heads = await self.truth.heads()
+            heads = await self.truth.runs.list_runs()
             if all(head.ended for head in heads) and not self.queued("run"):
                 break
             for head in heads:
@@ -787,7 +787,7 @@ Open = Callable[[], tuple[Store, Callable[[str], bool]]]
 def in_memory(clock: Clock) -> Open:
     def make() -> tuple[Store, Callable[[str], bool]]:
         store = MemoryStore(clock=clock)
-        return store, store._queue.__contains__
+        return store, store.queue.__contains__
 
     return make
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from loom.engine.follow.transport import StoreTransport
 from loom.model.chunk import Message, Page
-from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed
 from loom.model.run import Meta
 from loom.stores.memory import MemoryStore
@@ -23,12 +23,17 @@ pytestmark = pytest.mark.anyio
 class SlowStore(MemoryStore):
     """Its reads wait, once told to."""
 
-    slow = False
+    def __init__(self) -> None:
+        super().__init__()
+        self.slow = False
+        read = self.logs.read
 
-    async def read(self, log: str, after: Cursor | None = None, *, limit: int = 10, wait: float = 0.0) -> Page:
-        if self.slow:
-            await asyncio.sleep(3600)
-        return await super().read(log, after, limit=limit, wait=wait)
+        async def slowly(*args: Any, **options: Any) -> Page:
+            if self.slow:
+                await asyncio.sleep(3600)
+            return await read(*args, **options)
+
+        self.logs.read = slowly  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("reading", [False, True])
@@ -36,7 +41,7 @@ async def test_viewers_that_wait_are_told(reading: bool) -> None:
     async with SlowStore() as store:
         author = await Author.start(store)
         transport = StoreTransport(store)
-        viewer = transport.hub.follow(author.run)
+        viewer = transport.hub.follow(author.log)
         assert len(await anext(viewer)) == 1
 
         async def more() -> Page:
@@ -44,7 +49,7 @@ async def test_viewers_that_wait_are_told(reading: bool) -> None:
 
         store.slow = reading
         if reading:
-            transport.hub.attach(author.run)._forget()
+            transport.hub.attach(author.log)._forget()
         task = spawn(more(), "test")
         await turns()
         await transport.aclose()
@@ -58,7 +63,7 @@ async def test_a_cancelled_viewer_is_cancelled() -> None:
         author = await Author.start(store)
         transport = StoreTransport(store)
         store.slow = True
-        viewer = transport.hub.follow(author.run)
+        viewer = transport.hub.follow(author.log)
 
         async def first() -> Page:
             return await anext(viewer)
@@ -75,17 +80,17 @@ async def test_every_call_tells() -> None:
     async with MemoryStore() as store:
         author = await Author.start(store)
         transport = StoreTransport(store)
-        viewer = transport.hub.follow(author.run)
+        viewer = transport.hub.follow(author.log)
         await transport.aclose()
         calls = [
             transport.start(Meta(run="r", actor="a")),
             transport.head("r"),
-            transport.heads(),
+            transport.list_runs(),
             transport.read("r", None, limit=1, wait=0),
             transport.send("r", Message("m", sender="s", id="i")),
             transport.cancel("r"),
-            transport.touch("r"),
-            transport.mark("r", "me", 1),
+            transport.heartbeat("r"),
+            transport.commit_position("r", "me", 1),
         ]
         for call in calls:
             with pytest.raises(HandleClosed):

@@ -26,8 +26,8 @@ from loom.engine.run.worker import Worker
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk, Progress, Result
 from loom.model.errors import DEAD, Damaged, Fenced, LogNotFound, RunFailed
-from loom.model.ports import Logs, Queue
-from loom.model.run import Meta, RunState
+from loom.model.ports import LogStore, RunStore, WorkerRegistry, WorkQueue, message_producer
+from loom.model.run import Meta, RunState, inbox_of
 from loom.stores.memory import MemoryStore
 from loom.stores.sqlite import SqliteStore
 from loom.wire.json import make_batch
@@ -292,7 +292,7 @@ CONTINUE = loom.Retry(mode="continue", backoff=(0.0, 0.0))
 async def test_a_damaged_inbox_ends_the_run(rig: Rig, line: bytes) -> None:
     rig.actor(told)
     await rig.start()
-    await rig.store.send("run", line, sender="x", id="1")
+    await rig.store.logs.send(inbox_of("run"), line, message_producer("x", "1"))
     assert await rig.go() is Ending.ENDED
     assert await rig.story() == [("error", "damaged")]
 
@@ -304,7 +304,7 @@ async def test_an_inbox_damaged_while_the_run_goes_on_ends_it(rig: Rig) -> None:
     await rig.start()
     driving = await rig.drive()
     await rig.said("ready")
-    await rig.store.send("run", b"no json", sender="x", id="1")
+    await rig.store.logs.send(inbox_of("run"), b"no json", message_producer("x", "1"))
     assert await driving() is Ending.ENDED
     assert await rig.story() == [("start", 1, 0), "ready", ("error", "damaged")]
 
@@ -315,11 +315,11 @@ async def test_an_inbox_damaged_while_the_run_goes_on_ends_it(rig: Rig) -> None:
 async def test_a_damaged_log_ends_the_run(rig: Rig, line: bytes) -> None:
     rig.actor(goes_on, retry=CONTINUE)
     await rig.start()
-    fence = await rig.store.fence("run", "lost")
+    fence = await rig.store.logs.fence("run", "lost")
     start = b'{"type":"start","data":{"attempt":1,"kept_through":0}}\n'
-    await rig.store.append("run", Batch(fence.epoch, 1, 2, start + line + b"\n"))
+    await rig.store.logs.append("run", Batch(fence.epoch, 1, 2, start + line + b"\n"))
     assert await rig.go() is Ending.ENDED
-    error = (await rig.store.head("run")).error
+    error = (await rig.store.runs.get("run")).error
     assert error is not None
     assert (error.code, error.details["seq"]) == ("damaged", 1)
 
@@ -345,17 +345,17 @@ async def test_what_is_damaged_in_a_file_ends_the_run(tmp_path: Path, damage: st
 
     path = tmp_path / "runs.db"
     async with SqliteStore(path) as store:
-        await store.put(Meta(run="run", actor="work", created=1.0))
-        await store.create(Meta(run="run", actor="work", created=1.0))
-        await store.send("run", b'{"type":"word"}', sender="x", id="1")
-        fence = await store.fence("run", "lost")
-        await store.append("run", make_batch(fence.epoch, 1, [Chunk("start", {"attempt": 1}), Chunk("data", 1)]))
+        await store.queue.put(Meta(run="run", actor="work", created=1.0))
+        await store.runs.create(Meta(run="run", actor="work", created=1.0))
+        await store.logs.send(inbox_of("run"), b'{"type":"word"}', message_producer("x", "1"))
+        fence = await store.logs.fence("run", "lost")
+        await store.logs.append("run", make_batch(fence.epoch, 1, [Chunk("start", {"attempt": 1}), Chunk("data", 1)]))
         with contextlib.closing(apsw.Connection(str(path))) as connection:
             connection.execute(damage)
         async with Worker(store, app.registry, lease=limits.LEAST_LEASE, drain=0):
             await until(lambda: _ended(path))
         assert begun == []
-        assert await store.claim(["default"], "another", lease=1.0, wait=0) is None
+        assert await store.queue.claim(["default"], "another", lease=1.0, wait=0) is None
 
 
 def _ended(path: Path) -> bool:
@@ -387,10 +387,10 @@ async def test_trimming_forgets_no_failure(rig: Rig, mode: Any) -> None:
     await rig.start()
     driving = await rig.drive()
     await asyncio.sleep(500)
-    assert (await rig.store.head("run")).first > 200
+    assert (await rig.store.runs.get("run")).first > 200
     await driving.lose()
     assert await rig.go("another") is Ending.ENDED
-    head = await rig.store.head("run")
+    head = await rig.store.runs.get("run")
     assert (head.state, begun) == ("dead", [1, 2, 3, 4])
 
 
@@ -431,19 +431,19 @@ async def played(store: FaultStore) -> dict[str, RunState]:
     """How the runs ended, each within `LONG`."""
     begun_in_play.clear()
     for meta in metas():
-        await store.store.put(meta)
-        await store.store.create(meta)
-    await store.store.send("known", b'{"type":"word","data":"x"}', sender="x", id="1")
-    await store.store.mark("known", "reader", 0)
+        await store.store.queue.put(meta)
+        await store.store.runs.create(meta)
+    await store.store.logs.send(inbox_of("known"), b'{"type":"word","data":"x"}', message_producer("x", "1"))
+    await store.store.logs.commit_position("known", "reader", 0)
     states: dict[str, RunState] = {}
     async with Worker(store, plays.registry, lease=6.0, drain=0), asyncio.timeout(LONG):
         while len(states) < 2:
             for run in ("known", "unknown"):
-                head = await store.store.head(run)
+                head = await store.store.runs.get(run)
                 if head.ended:
                     states[run] = head.state
                 else:
-                    await store.store.touch(run)
+                    await store.store.runs.heartbeat(run)
             await asyncio.sleep(1)
     return states
 
@@ -513,19 +513,24 @@ def noting(where: str) -> Iterator[None]:
 
 
 ATTEMPTING = ("attempt", "ending", "inbox", "owner", "readers", "runner", "strangers", "trim", "worker", "writer")
-ELSEWHERE = {"append_nowait", "mark", "put"}
+ELSEWHERE = {"append_nowait", "commit_position", "put"}
 """Not given by a `FaultStore`; a reader's; only of two starts of one id at once, and a sweep puts it then."""
 
 
 def test_no_call_of_an_attempt_is_left_out(virtual_time: Clock) -> None:
     made = play(virtual_time, lambda store: None).calls.keys()
-    ports = {name for port in (Logs, Queue) for name in vars(port) if not name.startswith("_")}
+    ports = {
+        name
+        for port in (LogStore, RunStore, WorkQueue, WorkerRegistry)
+        for name in vars(port)
+        if not name.startswith("_")
+    }
     asked = {
         node.attr
         for module in ATTEMPTING
         for node in ast.walk(ast.parse((Path(loom.engine.__file__).parent / "run" / f"{module}.py").read_text()))
         if isinstance(node, ast.Attribute) and isinstance(node.value, (ast.Attribute, ast.Name))
-        if ast.unparse(node.value).rpartition(".")[2].lstrip("_") in ("store", "logs", "queue")
+        if ast.unparse(node.value).rpartition(".")[2].lstrip("_") in ("logs", "runs", "queue", "workers")
     }
     assert {"fence", "append", "read"} <= asked
     assert asked & ports <= made | ELSEWHERE | {"watch", "renew_all"}

@@ -8,16 +8,27 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
-from loom.model import limits
-from loom.model.chunk import Batch, Page
+from loom.model.chunk import Batch
 from loom.model.cursor import Cursor
 from loom.model.errors import Fenced, OutcomeUnknown, Unavailable
-from loom.model.ports import Durability, Fence, Notice, Notify, Store, Swept, Unwatch
-from loom.model.run import Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo
+from loom.model.ports import (
+    Commit,
+    Durability,
+    LogStore,
+    Notice,
+    Notify,
+    RunStore,
+    Store,
+    SweepReport,
+    Unwatch,
+    WorkerRegistry,
+    WorkQueue,
+)
+from loom.model.run import Claim, Head
 
 __all__ = ["FaultStore", "Held"]
 
@@ -78,8 +89,12 @@ class FaultStore:
         """How many turns of the loop every call takes before and after its work, as a store behind a thread does."""
         self.deaf = False
         """While true notices are kept back."""
+        self.logs = cast(LogStore, _Logs(self, store.logs))
+        self.runs = cast(RunStore, _Runs(self, store.runs))
+        self.queue = cast(WorkQueue, _Queue(self, store.queue))
+        self.workers = cast(WorkerRegistry, _Port(self, store.workers))
         self._faults: list[_Fault] = []
-        self._watchers: dict[str, list[Notify]] = {}
+        self.watchers: dict[str, list[Notify]] = {}
 
     # --- faults ------------------------------------------------------------------------------------------------------
 
@@ -108,25 +123,25 @@ class FaultStore:
 
     def tell(self, log: str, notice: Notice) -> None:
         """Tell `log`'s watchers something that the store did not say."""
-        for notify in list(self._watchers.get(log, ())):
+        for notify in list(self.watchers.get(log, ())):
             notify(notice)
 
     def tell_all(self, notice: Notice) -> None:
         """`tell` for every log."""
-        for log in list(self._watchers):
+        for log in list(self.watchers):
             self.tell(log, notice)
 
     @property
     def watched(self) -> set[str]:
         """The logs that somebody watches now."""
-        return {log for log, watchers in self._watchers.items() if watchers}
+        return {log for log, watchers in self.watchers.items() if watchers}
 
     def _fault(self, name: str, skip: int, times: int) -> _Fault:
         fault = _Fault(name, skip, times)
         self._faults.append(fault)
         return fault
 
-    async def _do(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
+    async def do(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
         self.calls[name] += 1
         fault = next(iter([fault for fault in self._faults if fault.hits(name)]), None)
         await self._pass()
@@ -159,53 +174,42 @@ class FaultStore:
     async def __aexit__(self, *exc: object) -> None:
         await self.store.__aexit__(*exc)
 
-    async def create(self, meta: Meta) -> Head:
-        return await self._do("create", lambda: self.store.create(meta))
+    async def sweep(self) -> SweepReport:
+        return await self.do("sweep", self.store.sweep)
 
-    async def head(self, run: str, *, full: bool = True) -> Head:
-        self.full_heads += full
-        return await self._do("head", lambda: self.store.head(run, full=full))
 
-    async def heads(
-        self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
-    ) -> list[Head]:
-        return await self._do("heads", lambda: self.store.heads(limit=limit, before=before, state=state, actor=actor))
+class _Port:
+    """One port, each call with its faults, by the name of the method."""
 
-    async def fence(self, run: str, token: str, *, failures: int = 0) -> Fence:
-        return await self._do("fence", lambda: self.store.fence(run, token, failures=failures))
+    def __init__(self, faults: FaultStore, port: Any) -> None:
+        self.faults = faults
+        self.port = port
 
-    async def append(self, run: str, batch: Batch, *, end: bool = False) -> Cursor:
-        self.appended.append((batch, end))
-        return await self._do("append", lambda: self.store.append(run, batch, end=end))
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.port, name)
 
-    def append_nowait(self, run: str, batch: Batch, *, end: bool = False) -> bool:
+        async def call(*args: Any, **options: Any) -> Any:
+            return await self.faults.do(name, lambda: method(*args, **options))
+
+        return call
+
+
+class _Logs(_Port):
+    async def append(self, log: str, batch: Batch, commit: Commit | None = None) -> Cursor:
+        self.faults.appended.append((batch, commit is not None and commit.end))
+        return await self.faults.do("append", lambda: self.port.append(log, batch, commit))
+
+    def append_nowait(self, log: str, batch: Batch, commit: Commit | None = None) -> bool:
         return False
-
-    async def end_unstarted(self, run: str, line: bytes) -> bool:
-        return await self._do("end_unstarted", lambda: self.store.end_unstarted(run, line))
-
-    async def send(self, run: str, message: bytes, *, sender: str, id: str) -> Cursor:
-        return await self._do("send", lambda: self.store.send(run, message, sender=sender, id=id))
-
-    async def read(
-        self, log: str, after: Cursor | None = None, *, limit: int = limits.PAGE_CHUNKS, wait: float = 0.0
-    ) -> Page:
-        return await self._do("read", lambda: self.store.read(log, after, limit=limit, wait=wait))
-
-    async def trim(self, run: str, before: int) -> int:
-        return await self._do("trim", lambda: self.store.trim(run, before))
-
-    async def drop(self, run: str) -> None:
-        await self._do("drop", lambda: self.store.drop(run))
 
     def watch(self, log: str, notify: Notify) -> Unwatch:
         def heard(notice: Notice) -> None:
-            if not self.deaf and not self.out:
+            if not self.faults.deaf and not self.faults.out:
                 notify(notice)
 
-        watchers = self._watchers.setdefault(log, [])
+        watchers = self.faults.watchers.setdefault(log, [])
         watchers.append(notify)
-        unwatch = self.store.watch(log, heard)
+        unwatch = self.port.watch(log, heard)
 
         def unwatch_both() -> None:
             unwatch()
@@ -214,58 +218,17 @@ class FaultStore:
 
         return unwatch_both
 
-    async def touch(self, run: str) -> None:
-        await self._do("touch", lambda: self.store.touch(run))
 
-    async def mark(self, run: str, reader: str, seq: int | None) -> None:
-        await self._do("mark", lambda: self.store.mark(run, reader, seq))
+class _Runs(_Port):
+    async def get(self, run: str, *, full: bool = True) -> Head:
+        self.faults.full_heads += full
+        return await self.faults.do("get", lambda: self.port.get(run, full=full))
 
-    async def marks(self, run: str) -> list[Mark]:
-        return await self._do("marks", lambda: self.store.marks(run))
 
-    async def put(self, meta: Meta) -> None:
-        await self._do("put", lambda: self.store.put(meta))
-
-    async def claim(
-        self, queues: Sequence[str], worker: str, *, lease: float, wait: float, without: Collection[str] = ()
-    ) -> Claim | None:
-        return await self._do(
-            "claim", lambda: self.store.claim(queues, worker, lease=lease, wait=wait, without=without)
-        )
-
-    async def seize(self, meta: Meta, worker: str, *, lease: float) -> Claim:
-        return await self._do("seize", lambda: self.store.seize(meta, worker, lease=lease))
-
-    async def renew(self, claim: Claim) -> None:
-        await self._do("renew", lambda: self.store.renew(claim))
-
+class _Queue(_Port):
     async def renew_all(self, claims: Sequence[Claim]) -> list[bool]:
         """Faults of `renew` befall it, too: `Fenced` is what each claim is told."""
         try:
-            return await self._do("renew", lambda: self.store.renew_all(claims))
+            return await self.faults.do("renew", lambda: self.port.renew_all(claims))
         except Fenced:
             return [False] * len(claims)
-
-    async def ack(self, claim: Claim) -> None:
-        await self._do("ack", lambda: self.store.ack(claim))
-
-    async def release(self, claim: Claim, *, delay: float = 0.0) -> None:
-        await self._do("release", lambda: self.store.release(claim, delay=delay))
-
-    async def entries(self, *, queue: str | None = None, place: Place | None = None, limit: int = 100) -> list[Entry]:
-        return await self._do("entries", lambda: self.store.entries(queue=queue, place=place, limit=limit))
-
-    async def attend(self, info: WorkerInfo) -> bool:
-        return await self._do("attend", lambda: self.store.attend(info))
-
-    async def dismiss(self, worker: str) -> None:
-        await self._do("dismiss", lambda: self.store.dismiss(worker))
-
-    async def workers(self) -> list[WorkerInfo]:
-        return await self._do("workers", self.store.workers)
-
-    async def ask_to_drain(self, worker: str) -> None:
-        await self._do("ask_to_drain", lambda: self.store.ask_to_drain(worker))
-
-    async def sweep(self) -> Swept:
-        return await self._do("sweep", self.store.sweep)

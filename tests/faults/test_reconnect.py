@@ -40,7 +40,7 @@ class World:
 
     async def log(self, run: str) -> list[Chunk[Any]]:
         """What really stands in the run's log."""
-        page = await self.store.read(run, None, limit=limits.READ_LIMIT)
+        page = await self.store.logs.read(run, None, limit=limits.READ_LIMIT)
         assert page.caught_up
         return [chunk for batch in page.batches for chunk in decode_batch(batch)]
 
@@ -180,7 +180,7 @@ async def test_a_reader_that_is_cut_keeps_its_one_mark() -> None:
         async for chunk in w.far.run(run.id).chunks():
             if chunk.type == "start":
                 await run.send("go")
-            marks = await w.store.marks(run.id)
+            marks = await w.store.logs.positions(run.id)
             readers.update(mark.reader for mark in marks)
             assert all(mark.seq < chunk.seq for mark in marks)
         assert len(readers) == 1
@@ -217,7 +217,7 @@ async def test_an_owner_outlives_a_black_hole(monkeypatch: pytest.MonkeyPatch) -
 async def _until_beat(w: World, run: str, beat: int) -> None:
     async with asyncio.timeout(30):
         while True:
-            if (await w.store.head(run)).beat >= beat:
+            if (await w.store.runs.get(run)).beat >= beat:
                 return
             await asyncio.sleep(0.02)  # nothing tells of a heartbeat
 
@@ -242,7 +242,7 @@ async def test_a_message_whose_reply_was_lost_arrives_once() -> None:
         assert w.proxy.hits == 2
         values = run.values()
         assert await anext(values) == "0 é"
-        inbox = await w.store.read(f"{run.id}/in", None)
+        inbox = await w.store.logs.read(f"{run.id}/in", None)
         assert len(inbox) == 1
 
 

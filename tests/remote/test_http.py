@@ -67,7 +67,7 @@ def raw(value: Any) -> Any:
 async def test_a_start_says_everything() -> None:
     async with rig() as r, transport_to(r.address.url) as transport:
         head = await transport.start(META)
-        stored = await r.store.head("r")
+        stored = await r.store.runs.get("r")
         assert raw(head) == raw(stored)
         assert stored.meta.same_request(META)
         assert (stored.meta.queue, stored.meta.owner_lease, stored.meta.timeout) == ("q", 7.0, 5.0)
@@ -80,12 +80,12 @@ async def test_a_start_says_everything() -> None:
 async def test_a_head_is_the_stores() -> None:
     async with rig() as r, transport_to(r.address.url) as transport:
         await r.begin("r", input=msgspec.Raw(b'{"n":1}'), key="k")
-        assert raw(await transport.head("r")) == raw(await r.store.head("r"))
+        assert raw(await transport.head("r")) == raw(await r.store.runs.get("r"))
         await r.end("r")
         head = await transport.head("r")
-        assert raw(head) == raw(await r.store.head("r"))
+        assert raw(head) == raw(await r.store.runs.get("r"))
         assert head.result is not None
-        assert head.latest == (await r.store.head("r")).latest
+        assert head.latest == (await r.store.runs.get("r")).latest
         with pytest.raises(LogNotFound):
             await transport.head("nobody")
 
@@ -95,11 +95,11 @@ async def test_heads_are_the_stores() -> None:
         for run in ("r1", "r2", "r3"):
             await r.begin(run, actor="b" if run == "r2" else "a")
         await r.end("r3")
-        listed = await transport.heads()
+        listed = await transport.list_runs()
         assert [head.meta.run for head in listed] == ["r3", "r2", "r1"]
-        assert [head.state for head in await transport.heads(limit=1)] == ["completed"]
-        assert [head.meta.run for head in await transport.heads(before="r3", actor="a")] == ["r1"]
-        assert [head.meta.run for head in await transport.heads(state="running", limit=10**6)] == ["r2", "r1"]
+        assert [head.state for head in await transport.list_runs(limit=1)] == ["completed"]
+        assert [head.meta.run for head in await transport.list_runs(before="r3", actor="a")] == ["r1"]
+        assert [head.meta.run for head in await transport.list_runs(state="running", limit=10**6)] == ["r2", "r1"]
 
 
 async def test_actors() -> None:
@@ -122,7 +122,7 @@ async def test_reading_pages() -> None:
         await r.begin()
         await r.say("r", *(Chunk("data", i) for i in range(5)))
         page = await transport.read("r", None, limit=4, wait=0.0)
-        stored = await r.store.read("r", None, limit=4)
+        stored = await r.store.logs.read("r", None, limit=4)
         assert b"".join(batch.payload for batch in page.batches) == b"".join(batch.payload for batch in stored.batches)
         assert (page.cursor, page.caught_up, page.ended) == (stored.cursor, False, False)
         last = await r.end()
@@ -169,9 +169,9 @@ async def test_a_reader_that_is_not_to_count_is_not_marked() -> None:
         for attach in (False, True):
             follower = transport.follow("r", attach=attach)
             assert len(await anext(follower)) == 1
-            assert len(await r.store.marks("r")) == attach
+            assert len(await r.store.logs.positions("r")) == attach
             await follower.aclose()
-            assert await r.store.marks("r") == []
+            assert await r.store.logs.positions("r") == []
 
 
 async def test_a_message_and_a_cancel() -> None:
@@ -179,14 +179,14 @@ async def test_a_message_and_a_cancel() -> None:
         await r.begin()
         for _ in range(2):
             await transport.send("r", Message("word", {"a": [1]}, "me", "1"))
-        page = await r.store.read("r/in", None)
+        page = await r.store.logs.read("r/in", None)
         (line,) = [line for _, line in page.lines()]
         stored = msgspec.json.decode(line)
         assert {name: stored[name] for name in ("type", "data", "sender", "id")} == {
             "type": "word", "data": {"a": [1]}, "sender": "me", "id": "1",
         }  # fmt: skip
         await transport.cancel("r")
-        page = await r.store.read("r/in", page.cursor)
+        page = await r.store.logs.read("r/in", page.cursor)
         assert b'"cancel"' in page.batches[0].payload
         for call in (transport.cancel("nobody"), transport.send("nobody", Message("a", sender="s", id="i"))):
             with pytest.raises(LogNotFound):
@@ -196,19 +196,19 @@ async def test_a_message_and_a_cancel() -> None:
 async def test_the_owners_heartbeat() -> None:
     async with rig() as r, transport_to(r.address.url) as transport:
         await r.begin(owner_lease=5.0)
-        await transport.touch("r")
-        await transport.touch("r")
-        assert (await r.store.head("r")).beat == 2
+        await transport.heartbeat("r")
+        await transport.heartbeat("r")
+        assert (await r.store.runs.get("r")).beat == 2
 
 
 async def test_a_readers_mark() -> None:
     async with rig() as r, transport_to(r.address.url) as transport:
         await r.begin(ahead=3)
-        await transport.mark("r", "me", 1)
-        (mark,) = await r.store.marks("r")
+        await transport.commit_position("r", "me", 1)
+        (mark,) = await r.store.logs.positions("r")
         assert (mark.reader, mark.seq) == ("me", 1)
-        await transport.mark("r", "me", None)
-        assert await r.store.marks("r") == []
+        await transport.commit_position("r", "me", None)
+        assert await r.store.logs.positions("r") == []
 
 
 async def test_a_name_that_no_run_has() -> None:
@@ -225,12 +225,12 @@ async def test_keys() -> None:
         for key in (None, "wrong-key"):
             async with transport_to(r.address.url, api_key=key) as transport:
                 with pytest.raises(Unauthorized) as caught:
-                    await transport.heads()
+                    await transport.list_runs()
                 assert "wrong-key" not in repr(caught.value)
                 with pytest.raises(Unauthorized):
                     await anext(transport.follow("r"))
         async with transport_to(r.address.url, api_key="right-key") as transport:
-            assert len(await transport.heads()) == 1
+            assert len(await transport.list_runs()) == 1
             follower = transport.follow("r")
             assert len(await anext(follower)) == 1
             await follower.aclose()
@@ -250,13 +250,13 @@ async def test_it_may_be_mounted_below_a_path() -> None:
 CALLS: dict[str, Callable[[HttpTransport], Awaitable[Any]]] = {
     "start": lambda t: t.start(META),
     "head": lambda t: t.head("r"),
-    "heads": lambda t: t.heads(),
+    "heads": lambda t: t.list_runs(),
     "actors": lambda t: t.actors(),
     "read": lambda t: t.read("r", None, limit=1, wait=0.0),
     "send": lambda t: t.send("r", Message("a", sender="s", id="i")),
     "cancel": lambda t: t.cancel("r"),
-    "touch": lambda t: t.touch("r"),
-    "mark": lambda t: t.mark("r", "me", 1),
+    "touch": lambda t: t.heartbeat("r"),
+    "mark": lambda t: t.commit_position("r", "me", 1),
 }
 
 ANSWERS = {
@@ -356,7 +356,7 @@ async def test_what_is_final_is_raised_at_once(what: str) -> None:
         server.play(answer)
         async with transport_to(server.url) as transport:
             with pytest.raises(kind):
-                await transport.heads()
+                await transport.list_runs()
             assert len(server.asked) == 1
 
 

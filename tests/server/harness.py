@@ -14,7 +14,7 @@ from loom.engine.run.attempt import Resources
 from loom.engine.run.worker import Worker
 from loom.model.chunk import Chunk, Page
 from loom.model.cursor import Cursor
-from loom.model.ports import Fence, Take
+from loom.model.ports import Fence, Take, closing
 from loom.model.run import Meta
 from loom.server.app import Gateway, Times, create_app
 from loom.server.http.address import Address
@@ -67,18 +67,18 @@ class WatchedTransport(StoreTransport):
             self.following -= 1
             self.released.set()
 
-    async def touch(self, run: str) -> None:
-        self._stumble("touch")
+    async def heartbeat(self, run: str) -> None:
+        self._stumble("heartbeat")
         self.touched.put_nowait(run)
-        await super().touch(run)
+        await super().heartbeat(run)
 
     async def read(self, run: str, after: Cursor | None, *, limit: int, wait: float) -> Page:
         self.reads.put_nowait(run)
         return await super().read(run, after, limit=limit, wait=wait)
 
-    async def heads(self, **options: Any) -> list[Any]:
-        self._stumble("heads")
-        return await super().heads(**options)
+    async def list_runs(self, **options: Any) -> list[Any]:
+        self._stumble("list_runs")
+        return await super().list_runs(**options)
 
     async def head(self, run: str, *, full: bool = True) -> Any:
         self._stumble("head")
@@ -106,14 +106,15 @@ class Rig:
 
     async def begin(self, run: str = "r", actor: str = "a", **meta: Any) -> Cursor:
         """A run that has said `start`."""
-        await self.store.create(Meta(run=run, actor=actor, **meta))
-        fence = await self.store.fence(run, "token")
+        await self.store.runs.create(Meta(run=run, actor=actor, **meta))
+        fence = await self.store.logs.fence(run, "token")
         self._pens[run] = (fence, 0)
         return await self.say(run, Chunk("start", {"attempt": 1, "kept_through": 0}))
 
     async def say(self, run: str, *chunks: Chunk[Any], end: bool = False) -> Cursor:
         fence, tail = self._pens[run]
-        cursor = await self.store.append(run, make_batch(fence.epoch, tail + 1, chunks), end=end)
+        commit = closing(chunks[-1]) if end else None
+        cursor = await self.store.logs.append(run, make_batch(fence.epoch, tail + 1, chunks), commit)
         self._pens[run] = (fence, tail + len(chunks))
         return cursor
 

@@ -126,7 +126,7 @@ async def test_leaving_closes_the_upstream_connection_within_a_second(script: li
             assert process.stdout is not None
             assert decode(await asyncio.wait_for(process.stdout.readline(), PATIENCE)) == "one "
             await asyncio.wait_for(provider.left.wait(), 1.0)
-            (run,) = await r.store.heads()
+            (run,) = await r.store.runs.list_runs()
             assert await state_of(r, run.meta.run) == "cancelled"
             out, _ = await asyncio.wait_for(process.communicate(b""), PATIENCE)
             assert decode(out) == "left"

@@ -140,7 +140,7 @@ async def test_what_will_fail_again_is_asked_once() -> None:
     async with client() as (ai, r):
         with pytest.raises(openai.InternalServerError):
             await ai.with_options(max_retries=2).chat.completions.create(model="breaks", messages=HI)
-        assert len(await r.store.heads()) == 1
+        assert len(await r.store.runs.list_runs()) == 1
 
 
 async def test_long_silences() -> None:
@@ -165,7 +165,7 @@ async def test_leaving_closes_the_upstream_connection_within_a_second(streams: b
             else:
                 asking.cancel()
             await asyncio.wait_for(provider.left.wait(), 1.0)
-            (run,) = await r.store.heads()
+            (run,) = await r.store.runs.list_runs()
             assert await state_of(r, run.meta.run) == "cancelled"
         await upstream.aclose()
 

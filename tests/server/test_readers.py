@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def marks(r: Rig, run: str = "r") -> dict[str, int]:
-    return {mark.reader: mark.seq for mark in await r.store.marks(run)}
+    return {mark.reader: mark.seq for mark in await r.store.logs.positions(run)}
 
 
 async def test_a_connection_counts_as_a_reader() -> None:
@@ -55,7 +55,7 @@ async def test_marks() -> None:
         beats = set()
         for _ in range(3):
             await r.ask("POST", "/runs/r/readers/b", {"seq": 7})
-            beats |= {mark.beat for mark in await r.store.marks("r")}
+            beats |= {mark.beat for mark in await r.store.logs.positions("r")}
         assert len(beats) == 3
 
 
@@ -122,4 +122,4 @@ async def test_readers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert await marks(r) == {"a": 1, "b": 2}
         await r.ask("POST", "/runs/r/readers/a", {"seq": None})
         assert (await r.ask("POST", "/runs/r/readers/c", {"seq": 1})).status == 204
-        assert [mark.reader for mark in await r.store.marks("r")] == ["b", "c"]
+        assert [mark.reader for mark in await r.store.logs.positions("r")] == ["b", "c"]

@@ -13,7 +13,7 @@ import pytest
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import LogNotFound, StoreFull
-from loom.model.ports import Notice
+from loom.model.ports import Commit, Notice, message_producer
 from loom.model.run import Meta, inbox_of
 from loom.stores.memory import MemoryStore
 from loom.tasks import cancel_and_wait, spawn
@@ -39,6 +39,8 @@ class TestConformance(StoreConformance):
     def make_store(self) -> StoreFactory:
         return make
 
+
+ENDED = Commit(state="completed")
 
 SHRINKS = pytest.mark.timeout(600)
 """A failure is told when its shortest form was found: for a slow machine that takes minutes."""
@@ -104,7 +106,7 @@ async def test_append_has_told_every_watcher_when_it_returns() -> None:
     assert told[0].batch is batch
     author.tail = batch.last
     last = author.batch("data", "complete")
-    finish(store.logs.append("run", last, end=True))
+    finish(store.logs.append("run", last, ENDED))
     assert told[2:] == [Notice(last, ended=True)] * 2
 
 
@@ -142,9 +144,9 @@ async def test_nothing_is_kept_of_watches_that_are_over() -> None:
     await Author.start(store)
     reading = [spawn(store.logs.read(log, wait=60.0), log) for log in (inbox_of("run"), inbox_of("run"))]
     await asyncio.sleep(0)
-    assert store._watchers
+    assert store.logs.watchers
     await cancel_and_wait(*reading)
-    assert not store._watchers
+    assert not store.logs.watchers
 
 
 # --- the queue -------------------------------------------------------------------------------------------------------
@@ -153,7 +155,9 @@ async def test_nothing_is_kept_of_watches_that_are_over() -> None:
 async def test_a_worker_that_is_cancelled_as_it_wakes_leaves_the_run_to_another() -> None:
     store = MemoryStore()
     for number in range(10):
-        waiting = [spawn(store.queue.claim(["default"], f"w{each}", lease=10.0, wait=60.0), "claim") for each in range(3)]
+        waiting = [
+            spawn(store.queue.claim(["default"], f"w{each}", lease=10.0, wait=60.0), "claim") for each in range(3)
+        ]
         await asyncio.sleep(0)
         await store.queue.put(Meta(run=f"run-{number}", actor="actor"))
         first, others = waiting[number % 3], waiting[: number % 3] + waiting[number % 3 + 1 :]
@@ -162,7 +166,7 @@ async def test_a_worker_that_is_cancelled_as_it_wakes_leaves_the_run_to_another(
         await cancel_and_wait(*others)
         claims = [task.result() for task in others if not task.cancelled()]
         assert [claim and claim.run for claim in claims] == [f"run-{number}"]
-    assert not store._queue._waiting
+    assert not store.queue._waiting
 
 
 async def test_a_waiting_worker_takes_what_was_delayed_when_it_is_due() -> None:
@@ -250,9 +254,9 @@ async def test_what_was_dropped_before_its_time_is_forgotten() -> None:
         await ended(store, f"run-{number}", LARGE)
     for _ in range(3 * limits.SWEEP_RUNS):
         await put_and_acknowledged(store, f"run-{3 * limits.SWEEP_RUNS - 1}")
-    assert len(store._due) <= 2 * len(store._spent) + limits.SWEEP_RUNS
-    assert {run.meta.run for *_, run in store._due} >= set(store._spent)
-    assert len(store._by_age._numbers) <= 2 * len(store._runs) + limits.SWEEP_RUNS
+    assert len(store.runs._due) <= 2 * len(store.runs._spent) + limits.SWEEP_RUNS
+    assert {number for _, number in store.runs._due} >= {run.number for run in store.runs._spent.values()}
+    assert sum(map(len, store.runs._index.values())) == 3 * len(store.runs._runs)  # of all, its actor, its state
 
 
 async def test_a_run_whose_claim_is_not_acknowledged_is_kept() -> None:
@@ -293,8 +297,8 @@ async def test_at_its_bound_an_append_looks_at_the_oldest_ended_run_alone(monkey
     for number in range(200):
         await ended(store, f"run-{number}")
     author = await Author.start(store, "open")
-    looked = Looked(store._spent)
-    monkeypatch.setattr(store, "_spent", looked)
+    looked = Looked(store.runs._spent)
+    monkeypatch.setattr(store.runs, "_spent", looked)
     while not looked.count:
         await author.say(LARGE)
     before = looked.count
@@ -367,7 +371,7 @@ async def test_when_only_open_runs_are_left_it_is_full_and_goes_on_when_there_is
         with pytest.raises(StoreFull):
             await store.logs.append("open", batch)
         with pytest.raises(StoreFull):
-            await store.logs.append("open", author.batch(LARGE, "complete"), end=True)
+            await store.logs.append("open", author.batch(LARGE, "complete"), ENDED)
         with pytest.raises(StoreFull):
             await store.logs.send(inbox_of("open"), b'"%b"' % (b"x" * 10_000), message_producer("s", "1"))
         with pytest.raises(StoreFull):
@@ -384,7 +388,7 @@ async def test_a_full_store_still_ends_no_run_by_halves() -> None:
     store = MemoryStore(max_bytes=10_000)
     author = await Author.start(store, "other")
     await store.runs.create(Meta(run="run", actor="actor"))
-    await author.say(Chunk("data", "x" * (10_000 - store._bytes - 250)))
+    await author.say(Chunk("data", "x" * (10_000 - store.logs._bytes - 250)))
     line = b'{"type":"error","error":{"code":"cancelled","message":"%b"}}' % (b"x" * 200)
     with pytest.raises(StoreFull):
         await store.runs.cancel_unstarted("run", line)
@@ -396,15 +400,15 @@ async def test_a_full_store_still_ends_no_run_by_halves() -> None:
 
 async def test_what_was_dropped_or_trimmed_makes_room() -> None:
     store = MemoryStore()
-    empty = store._bytes
+    empty = store.logs._bytes
     author = await Author.start(store)
-    begun = store._bytes
+    begun = store.logs._bytes
     for _ in range(3):
         await author.say(LARGE)
-    full = store._bytes
+    full = store.logs._bytes
     assert full > begun + 30_000
     await store.logs.trim("run", 4)
-    assert store._bytes < full - 20_000
+    assert store.logs._bytes < full - 20_000
     await store.logs.send(inbox_of("run"), b"{}", message_producer("s", "1"))
     await store.runs.drop("run")
-    assert store._bytes == empty == 0
+    assert store.logs._bytes == empty == 0

@@ -27,8 +27,9 @@ def test_what_is_damaged_is_not_idle() -> None:
 
 
 def test_it_ends_as_lost() -> None:
-    batch = ending_batch(7, 41, NOW)
+    batch, commit = ending_batch(7, 41, NOW)
     (chunk,) = decode_batch(batch)
     assert (batch.epoch, batch.first, batch.last, chunk.type, chunk.time) == (7, 42, 42, "error", NOW)
     assert chunk.error is not None
     assert (chunk.error.code, "7 days" in chunk.error.message) == ("run_lost", True)
+    assert (commit.end, commit.state, commit.error) == (True, "lost", chunk.error)

@@ -105,12 +105,12 @@ async def test_a_full_disk_is_told_and_passes(tmp_path: Path, seed: int) -> None
                 fill(folder, filler, rest=rests.randrange(4096, 600_000))
                 frozen = [await fill_up(author) for author in authors]
                 for author in authors:
-                    assert (await store.head(author.run)).tail == author.tail
+                    assert (await store.runs.get(author.log)).tail == author.tail
                     await check_lines(store, author)
                 filler.unlink()
                 for author, batch in zip(authors, frozen, strict=True):
                     assert await author.send(batch) == batch.cursor
-                    await store.trim(author.run, author.tail)
+                    await store.logs.trim(author.log, author.tail)
                 await store.sweep()
         assert integrity(path) == "ok"
         fill(folder, filler, rest=0)
@@ -142,6 +142,6 @@ async def fill_up(author: Author) -> Batch:
 
 async def check_lines(store: SqliteStore, author: Author) -> None:
     """The log is dense, from where it was trimmed to what was acknowledged."""
-    head = await store.head(author.run)
-    lines = await read_all(store, author.run, head.earliest)
+    head = await store.runs.get(author.log)
+    lines = await read_all(store.logs, author.log, head.earliest)
     assert len(lines) == author.tail - head.first + 1

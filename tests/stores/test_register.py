@@ -28,11 +28,11 @@ async def test_who_is_silent_is_forgotten(make: Callable[[ManualClock, Path], St
     wall = ManualClock(1.7e9)
     async with make(wall, tmp_path) as store:
         for name in ("killed", "alive"):
-            await store.attend(WorkerInfo(name=name, started=1.0))
+            await store.workers.register(WorkerInfo(name=name, started=1.0))
         wall.advance(limits.WORKER_SEEN * 0.9)
-        assert await store.attend(WorkerInfo(name="alive", started=1.0)) is False
-        assert [info.name for info in await store.workers()] == ["alive", "killed"]
+        assert await store.workers.register(WorkerInfo(name="alive", started=1.0)) is False
+        assert [info.name for info in await store.workers.list_workers()] == ["alive", "killed"]
         wall.advance(limits.WORKER_SEEN * 0.2)
-        assert [info.name for info in await store.workers()] == ["alive"]
+        assert [info.name for info in await store.workers.list_workers()] == ["alive"]
         with pytest.raises(UsageError):
-            await store.ask_to_drain("killed")
+            await store.workers.request_drain("killed")

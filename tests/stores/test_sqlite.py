@@ -59,7 +59,7 @@ async def test_closing_does_what_was_submitted(path: Path) -> None:
     assert len(await asyncio.gather(*calls)) == 21
     async with SqliteStore(path) as store:
         assert len(await store.heads()) == 21
-        assert (await read_all(store, "run"))[-1][0] == await appending
+        assert (await read_all(store.logs, "run"))[-1][0] == await appending
 
 
 async def test_who_waits_is_told_when_the_store_closes(path: Path) -> None:
@@ -110,7 +110,7 @@ async def test_pages_come_whole_from_many_small_batches(path: Path) -> None:
         author = await Author.start(store)
         for _ in range(99):
             await author.say("data")
-        heir = await Author.take(store, "run", "token-2")
+        heir = await Author.take(store.logs, "run", "token-2")
         await heir.say("start", "complete")
         first = await store.read("run")
         assert [len(batch) for batch in first.batches] == [100]

@@ -128,10 +128,10 @@ async def test_behind_the_end_there_is_nothing_and_it_ends(author: Author, watch
 
 
 async def test_an_empty_log_is_waited_for(store: FaultStore, hub: Hub) -> None:
-    await store.create(Meta(run="run", actor="actor"))
+    await store.runs.create(Meta(run="run", actor="actor"))
     watcher = Watcher(hub)
     await turns()
-    author = await Author.take(store, "run")
+    author = await Author.take(store.logs, "run")
     await author.say("start")
     await author.say("complete")
     await watcher.task
@@ -224,14 +224,14 @@ async def test_who_is_cancelled_is_offered_nothing_more(author: Author, watch: C
 
 
 async def test_a_run_that_waits_for_its_readers_knows_what_they_took(store: FaultStore, hub: Hub) -> None:
-    await store.create(Meta(run="slow", actor="a", created=1.0, ahead=1))
-    author = await Author.take(store, "slow", "t")
+    await store.runs.create(Meta(run="slow", actor="a", created=1.0, ahead=1))
+    author = await Author.take(store.logs, "slow", "t")
     await author.say("start")
     taker = Watcher(hub, run="slow", every=1)
     await taker.saw(1)
     for seq in range(2, 5):
         await turns()
-        assert [mark.seq for mark in await store.marks("slow")] == [seq - 1]
+        assert [mark.seq for mark in await store.logs.positions("slow")] == [seq - 1]
         await author.say("data")
     assert taker.taken == 0
     await cancel_and_wait(taker.task)
@@ -288,7 +288,7 @@ async def test_marks_of_readers_are_nothing_for_who_reads(
     watcher = watch()
     await watcher.saw(1)
     reads = store.calls["read"]
-    await store.mark("run", "r", 1)
+    await store.logs.commit_position("run", "r", 1)
     await turns()
     assert store.calls["read"] == reads
 
@@ -299,7 +299,7 @@ async def test_a_new_epoch_s_first_batch_is_taken_only_from_the_log(
     watcher = watch()
     await watcher.saw(1)
     reads = store.calls["read"]
-    later = await Author.take(store, "run", "later")
+    later = await Author.take(store.logs, "run", "later")
     await later.say("start")
     await watcher.saw(2)
     assert store.calls["read"] == reads + 1
@@ -357,10 +357,10 @@ async def test_no_wake_up_is_lost_behind_a_read_that_came_too_early(
 async def test_a_read_that_is_over_is_nobody_s_answer(author: Author, store: FaultStore) -> None:
     """Who asks in the very turn in which it ended asks anew: taken again and again, it would hold the loop for ever."""
     await author.say("data")
-    feed = Feed(store, "run")
+    feed = Feed(store.logs, "run")
     go = asyncio.Event()
     asked = 0
-    read = store.read
+    read = store.logs.read
 
     async def held(log: str, after: Cursor | None = None, **more: Any) -> Page:
         nonlocal asked
@@ -368,7 +368,7 @@ async def test_a_read_that_is_over_is_nobody_s_answer(author: Author, store: Fau
         await go.wait()
         return await read(log, after, **more)
 
-    store.read = held  # type: ignore[method-assign]
+    store.logs.read = held  # type: ignore[method-assign]
     first = spawn(feed.read(None), "first")
     together = spawn(feed.read(None), "together")
     await until(lambda: asked == 1)
@@ -534,7 +534,7 @@ async def test_a_run_dropped_in_mid_follow_is_told(
 ) -> None:
     watchers = [watch(), watch()]
     await watchers[1].saw(1)
-    await store.drop("run")
+    await store.runs.drop("run")
     for watcher in watchers:
         with pytest.raises(LogNotFound):
             await watcher.task
@@ -546,7 +546,7 @@ async def test_a_run_dropped_and_made_anew_is_told(
     watcher = watch()
     await watcher.saw(1)
     store.deaf = True
-    await store.drop("run")
+    await store.runs.drop("run")
     await Author.start(store)
     store.deaf = False
     store.tell("run", Notice())
@@ -558,7 +558,7 @@ async def test_history_trimmed_under_a_slow_viewer_is_told(store: FaultStore, au
     slow = hub.follow("run")
     await anext(slow)
     await say_much(author, 4 * FEED_BYTES)
-    await store.trim("run", author.tail)
+    await store.logs.trim("run", author.tail)
     with pytest.raises(CursorExpired) as raised:
         await anext(slow)
     assert raised.value.details["earliest"] == f"{author.epoch}-{author.tail - 1}"
@@ -579,7 +579,7 @@ async def test_an_outage_in_mid_follow_is_waited_out(
         store.tell_all(Notice())
         await until(lambda: store.calls["read"] >= 4)
         assert not any(watcher.task.done() for watcher in watchers)
-        author.logs = store.store
+        author.logs = store.store.logs
         await author.say("data", "complete")
     await asyncio.wait([watcher.task for watcher in watchers])
     assert all(watcher.seqs == [1, 2, 3] for watcher in watchers)
@@ -588,7 +588,7 @@ async def test_an_outage_in_mid_follow_is_waited_out(
 async def test_an_outage_before_the_first_page_is_waited_out(
     store: FaultStore, author: Author, watch: Callable[..., Watcher]
 ) -> None:
-    store.refuse("head", times=2)
+    store.refuse("get", times=2)
     store.refuse("read", Unavailable("out"), times=2)
     watcher = watch()
     await watcher.saw(1)
@@ -602,12 +602,12 @@ async def test_a_viewer_of_a_run_with_ahead_says_how_far_it_has_read(store: Faul
     await author.say("data", "data")
     viewer = hub.follow("run")
     await anext(viewer)
-    assert [mark.seq for mark in await store.marks("run")] == [0]
+    assert [mark.seq for mark in await store.logs.positions("run")] == [0]
     await author.say("data")
     await anext(viewer)
-    assert [mark.seq for mark in await store.marks("run")] == [3]
+    assert [mark.seq for mark in await store.logs.positions("run")] == [3]
     await viewer.aclose()
-    assert await store.marks("run") == []
+    assert await store.logs.positions("run") == []
 
 
 async def test_a_viewer_that_resumes_begins_where_it_is(store: FaultStore, hub: Hub) -> None:
@@ -616,7 +616,7 @@ async def test_a_viewer_that_resumes_begins_where_it_is(store: FaultStore, hub: 
     await author.say("data")
     viewer = hub.follow("run", cursor)
     await anext(viewer)
-    assert [mark.seq for mark in await store.marks("run")] == [3]
+    assert [mark.seq for mark in await store.logs.positions("run")] == [3]
     await viewer.aclose()
 
 
@@ -629,7 +629,7 @@ async def test_viewers_of_a_run_with_ahead_are_bounded(
     await first.saw(1)
     with pytest.raises(LimitExceeded, match="1 readers are attached to run 'run'"):
         await anext(hub.follow("run"))
-    assert [mark.seq for mark in await store.marks("run")] == [1]
+    assert [mark.seq for mark in await store.logs.positions("run")] == [1]
     await cancel_and_wait(first.task)
     await first.viewer.aclose()
     second = Watcher(hub)
@@ -643,9 +643,9 @@ async def test_no_other_viewer_says_anything(store: FaultStore, hub: Hub, ahead:
     await Author.start(store, ahead=ahead)
     viewer = hub.follow("run", attach=attach)
     await anext(viewer)
-    assert store.calls["mark"] == 0
+    assert store.calls["commit_position"] == 0
     await viewer.aclose()
-    assert store.calls["mark"] == 0
+    assert store.calls["commit_position"] == 0
 
 
 async def test_a_viewer_that_is_cancelled_leaves(store: FaultStore, hub: Hub) -> None:
@@ -653,14 +653,14 @@ async def test_a_viewer_that_is_cancelled_leaves(store: FaultStore, hub: Hub) ->
     watcher = Watcher(hub)
     await watcher.saw(1)
     await cancel_and_wait(watcher.task)
-    assert await store.marks("run") == []
+    assert await store.logs.positions("run") == []
 
 
 async def test_a_viewer_of_a_dropped_run_leaves_without_an_error_of_its_own(store: FaultStore, hub: Hub) -> None:
     await Author.start(store, ahead=5)
     viewer = hub.follow("run")
     await anext(viewer)
-    await store.drop("run")
+    await store.runs.drop("run")
     await viewer.aclose()
 
 
@@ -694,7 +694,7 @@ async def _act(steps: list[str], paced: bool) -> None:
             case "out" | "back":
                 store.out = step == "out"
             case "fence":
-                author = await Author.take(store.store, "run", f"t{number}")
+                author = await Author.take(store.store.logs, "run", f"t{number}")
                 await author.say("start")
             case "view":
                 watchers.append(Watcher(hub, every=number % 3))

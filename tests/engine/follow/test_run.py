@@ -60,7 +60,7 @@ class Place:
         return Run(self.transport, "run", yields=codec_of(yields), returns=codec_of(returns))
 
     async def restart(self, kept: int) -> None:
-        self.author = await Author.take(self.store, "run", f"t{kept}")
+        self.author = await Author.take(self.store.logs, "run", f"t{kept}")
         await self.author.say(Chunk("start", {"attempt": 2, "kept_through": kept}))
 
     async def say(self, *data: Any) -> None:
@@ -171,7 +171,7 @@ async def test_a_text_that_is_no_cursor_is_refused(place: Place, text: str) -> N
 async def test_history_that_is_gone_is_told(place: Place) -> None:
     await place.say("a")
     await place.say("b")
-    await place.store.trim("run", 3)
+    await place.store.logs.trim("run", 3)
     with pytest.raises(CursorExpired):
         await anext(place.run().chunks())
     with pytest.raises(CursorExpired):
@@ -198,7 +198,7 @@ async def test_an_ungrammatical_log_is_the_peer_s_fault() -> None:
             store = MemoryStore()
             author = await Author.start(store)
             await author.say("data")
-            yield await store.read("run", Cursor(author.epoch, 1))
+            yield await store.logs.read("run", Cursor(author.epoch, 1))
 
     with pytest.raises(RemoteProtocolError):
         await gathered(Run(cast(Any, Wrong()), "run").chunks())
@@ -321,7 +321,7 @@ async def test_text_of_a_trimmed_log_is_what_is_left(place: Place) -> None:
     await place.say("a")
     await place.say("b")
     await place.complete()
-    await place.store.trim("run", 3)
+    await place.store.logs.trim("run", 3)
     assert await place.run().text() == "b"
 
 
@@ -387,7 +387,7 @@ async def test_looking_at_a_run_leaves_its_input_and_result_in_the_store(place: 
         assert (head.state, bytes(head.meta.input), head.result) == ("completed", b"null", None)
     await place.run().usage()
     await following(place.run().chunks())
-    await place.transport.mark("run", "reader", 1)
+    await place.transport.commit_position("run", "reader", 1)
     assert place.store.full_heads == 0
     head = await place.run().status(full=True)
     assert (bytes(head.meta.input), bytes(head.result or b"")) == (b'"an input"', b'"a result"')
@@ -412,7 +412,7 @@ async def test_waiting_outlasts_an_outage(place: Place) -> None:
     with place.store.outage():
         place.store.tell_all(Notice())
         await turns()
-        place.author.logs = place.store.store
+        place.author.logs = place.store.store.logs
         await place.complete()
     assert (await waiting).state == "completed"
 
@@ -421,7 +421,7 @@ async def test_waiting_outlasts_an_outage(place: Place) -> None:
 
 
 async def told(place: Place) -> list[Message[Any]]:
-    return [decode_message(line) for _, line in await read_all(place.store, inbox_of("run"))]
+    return [decode_message(line) for _, line in await read_all(place.store.logs, inbox_of("run"))]
 
 
 async def test_what_is_sent_twice_with_one_id_is_sent_once(place: Place) -> None:
@@ -493,7 +493,7 @@ class TestOwned:
         self, place: Place, owned: Callable[[], OwnedRun[Any, Any]]
     ) -> None:
         async with owned() as run:
-            author = await Author.take(place.store, "owned")
+            author = await Author.take(place.store.logs, "owned")
             await author.say("start", Chunk("complete", 1))
             assert await run.result() == 1
         assert (await run.status()).state == "completed"
@@ -515,7 +515,7 @@ class TestOwned:
 
         monkeypatch.setattr(place.transport, "cancel", cancel)
         async with owned() as run:
-            author = await Author.take(place.store, "owned")
+            author = await Author.take(place.store.logs, "owned")
             await author.say(Chunk("start"), Chunk("complete", "done"))
             await look(run)
         assert cancelled == []
@@ -525,12 +525,12 @@ class TestOwned:
 
     async def test_its_heart_beats(self, place: Place, owned: Callable[[], OwnedRun[Any, Any]]) -> None:
         async with owned() as run:
-            place.store.refuse("touch", Unavailable("out"), times=1)
+            place.store.refuse("heartbeat", Unavailable("out"), times=1)
             await asyncio.sleep(10 * limits.OWNER_LEASE)
             assert (await run.status()).beat >= 10 * limits.RENEW_FRACTION - 2
-        beats = place.store.calls["touch"]
+        beats = place.store.calls["heartbeat"]
         await asyncio.sleep(10 * limits.OWNER_LEASE)
-        assert place.store.calls["touch"] == beats
+        assert place.store.calls["heartbeat"] == beats
 
     async def test_iterating_it_is_short_for_the_block(
         self, place: Place, owned: Callable[[], OwnedRun[Any, Any]]
@@ -538,11 +538,11 @@ class TestOwned:
         chunks = aiter(owned())
         waiting = spawn(following(chunks), "next")
         await until(lambda: "owned" in place.transport.hub._feeds)
-        author = await Author.take(place.store, "owned")
+        author = await Author.take(place.store.logs, "owned")
         await author.say("start")
         assert (await waiting).type == "start"
         await cast("AsyncGenerator[Any, None]", chunks).aclose()
-        messages = [decode_message(line) for _, line in await read_all(place.store, inbox_of("owned"))]
+        messages = [decode_message(line) for _, line in await read_all(place.store.logs, inbox_of("owned"))]
         assert [message.type for message in messages] == ["cancel"]
 
     async def test_its_values_are_short_for_the_block(
@@ -551,7 +551,7 @@ class TestOwned:
         values = owned().values()
         waiting = spawn(following(values), "next")
         await until(lambda: "owned" in place.transport.hub._feeds)
-        author = await Author.take(place.store, "owned")
+        author = await Author.take(place.store.logs, "owned")
         await author.say("start", Chunk("data", "a"))
         assert await waiting == "a"
         await author.say("complete")
@@ -562,7 +562,7 @@ class TestOwned:
     ) -> None:
         loop = asyncio.get_running_loop()
         async with owned():
-            place.store.hold("end_unstarted")
+            place.store.hold("cancel_unstarted")
             began = loop.time()
         assert loop.time() - began == pytest.approx(limits.OWNER_LEAVE)
         async with owned():
@@ -579,5 +579,5 @@ class TestOwned:
         leaving = spawn(block.__aexit__(None, None, None), "leave")
         await turns(moment)
         await cancel_and_wait(leaving)
-        assert (await place.store.head("owned")).state == "cancelled"
+        assert (await place.store.runs.get("owned")).state == "cancelled"
         assert asyncio.all_tasks() == before

@@ -57,11 +57,11 @@ def meta(run: str = "run", actor: str = "double", input: bytes = b'{"n":1}', **m
 
 
 async def told(store: FaultStore, run: str = "run") -> list[Message[Any]]:
-    return [decode_message(line) for _, line in await read_all(store, inbox_of(run))]
+    return [decode_message(line) for _, line in await read_all(store.logs, inbox_of(run))]
 
 
 async def nothing_stored(store: FaultStore) -> bool:
-    return await store.heads() == [] and await store.claim(["default"], "w", lease=1, wait=0) is None
+    return await store.runs.list_runs() == [] and await store.queue.claim(["default"], "w", lease=1, wait=0) is None
 
 
 # --- starting --------------------------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ async def test_starting_queues_the_run_and_makes_its_logs(store: FaultStore, tra
     head = await transport.start(meta())
     assert (head.state, head.meta.actor) == ("queued", "double")
     assert head.meta.created > 1e9
-    claim = await store.claim(["default"], "w", lease=1, wait=0)
+    claim = await store.queue.claim(["default"], "w", lease=1, wait=0)
     assert claim is not None
     assert claim.meta == head.meta
 
@@ -116,9 +116,9 @@ async def test_a_retry_keeps_what_was_given_and_takes_what_was_assumed_as_declar
 async def test_starting_again_the_same_is_starting_once(store: FaultStore, transport: StoreTransport) -> None:
     first = await transport.start(meta())
     assert await transport.start(meta()) == first
-    assert len(await store.heads()) == 1
-    assert await store.claim(["default"], "w", lease=1, wait=0) is not None
-    assert await store.claim(["default"], "w", lease=1, wait=0) is None
+    assert len(await store.runs.list_runs()) == 1
+    assert await store.queue.claim(["default"], "w", lease=1, wait=0) is not None
+    assert await store.queue.claim(["default"], "w", lease=1, wait=0) is None
 
 
 async def test_starting_again_the_same_in_other_words_is_starting_once(
@@ -151,7 +151,7 @@ async def test_an_id_that_is_taken_by_another_request_is_a_conflict(store: Fault
     with pytest.raises(Conflict) as raised:
         await transport.start(other)
     assert raised.value.details == {"run": "run"}
-    assert (await store.head("run")).meta.same_request(meta())
+    assert (await store.runs.get("run")).meta.same_request(meta())
 
 
 @pytest.mark.parametrize(
@@ -204,11 +204,11 @@ async def test_what_has_ended_does_not_wait_for_another_start_of_it(
 ) -> None:
     await transport.start(meta())
     await transport.cancel("run")
-    claim = await store.claim(["default"], "w", lease=10.0, wait=0.0)
+    claim = await store.queue.claim(["default"], "w", lease=10.0, wait=0.0)
     assert claim is not None
-    await store.ack(claim)
+    await store.queue.ack(claim)
     assert (await transport.start(meta(not_before=time.time() + 3600.0))).state == "cancelled"
-    assert await store.entries() == []
+    assert await store.queue.list_entries() == []
 
 
 @pytest.mark.parametrize(
@@ -226,13 +226,13 @@ async def test_a_repeated_start_that_a_full_store_refuses_leaves_the_run_as_it_i
     store: FaultStore, transport: StoreTransport
 ) -> None:
     await transport.start(meta())
-    await (await Author.take(store, "run")).say("start", "data")
+    await (await Author.take(store.logs, "run")).say("start", "data")
     store.refuse("create", StoreFull("full"))
     assert (await transport.start(meta())).tail == 2
     store.refuse("create", StoreFull("full"))
     with pytest.raises(Conflict):
         await transport.start(meta(input=msgspec.Raw(b'{"n":2}')))
-    assert (await store.head("run")).tail == 2
+    assert (await store.runs.get("run")).tail == 2
 
 
 @pytest.mark.parametrize("call", ["put", "create"])
@@ -243,11 +243,11 @@ async def test_a_start_that_failed_may_be_repeated(store: FaultStore, transport:
         with pytest.raises(Unavailable):
             await transport.start(meta())
     await transport.start(meta())
-    assert len(await store.heads()) == 1
-    claim = await store.claim(["default"], "w", lease=1, wait=0)
+    assert len(await store.runs.list_runs()) == 1
+    claim = await store.queue.claim(["default"], "w", lease=1, wait=0)
     assert claim is not None
-    await store.ack(claim)
-    assert await store.claim(["default"], "w", lease=1, wait=0) is None
+    await store.queue.ack(claim)
+    assert await store.queue.claim(["default"], "w", lease=1, wait=0) is None
 
 
 # --- telling ---------------------------------------------------------------------------------------------------------
@@ -302,7 +302,7 @@ async def test_a_message_that_is_too_large_is_refused(transport: StoreTransport)
 
 async def test_a_run_that_has_ended_is_told_nothing_more(store: FaultStore, transport: StoreTransport) -> None:
     await transport.start(meta())
-    author = await Author.take(store, "run")
+    author = await Author.take(store.logs, "run")
     await author.say("start", "complete")
     with pytest.raises(LogEnded):
         await transport.send("run", Message("note", 1, "s", "i"))
@@ -320,7 +320,7 @@ async def test_a_cancel_before_any_attempt_ends_the_log(store: FaultStore, trans
     (chunk,) = await chunks_in(store)
     assert chunk.error is not None
     assert (chunk.type, chunk.error.code) == ("error", "cancelled")
-    assert (await store.head("run")).state == "cancelled"
+    assert (await store.runs.get("run")).state == "cancelled"
 
 
 @pytest.mark.parametrize("by", ["cancel", "send"])
@@ -328,7 +328,7 @@ async def test_a_cancel_afterwards_is_a_message_and_sent_once(
     store: FaultStore, transport: StoreTransport, by: str
 ) -> None:
     await transport.start(meta())
-    await (await Author.take(store, "run")).say("start")
+    await (await Author.take(store.logs, "run")).say("start")
     for _ in range(3):
         if by == "cancel":
             await transport.cancel("run")
@@ -340,14 +340,14 @@ async def test_a_cancel_afterwards_is_a_message_and_sent_once(
 
 async def test_a_cancel_of_an_ended_run_does_nothing(store: FaultStore, transport: StoreTransport) -> None:
     await transport.start(meta())
-    await (await Author.take(store, "run")).say("start", "complete")
+    await (await Author.take(store.logs, "run")).say("start", "complete")
     await transport.cancel("run")
     assert types_in(await chunks_in(store)) == ["start", "complete"]
 
 
 async def test_a_cancel_whose_reply_was_lost_may_be_repeated(store: FaultStore, transport: StoreTransport) -> None:
     await transport.start(meta())
-    store.lose_reply("end_unstarted", Unavailable("out"))
+    store.lose_reply("cancel_unstarted", Unavailable("out"))
     with pytest.raises(Unavailable):
         await transport.cancel("run")
     await transport.cancel("run")
@@ -359,7 +359,7 @@ async def test_a_run_whose_inbox_is_full_can_be_cancelled(
 ) -> None:
     monkeypatch.setattr(limits, "INBOX_MESSAGES", 3)
     await transport.start(meta())
-    await (await Author.take(store, "run")).say("start")
+    await (await Author.take(store.logs, "run")).say("start")
     for n in range(3):
         await transport.send("run", Message("note", n, "s", f"m{n}"))
     with pytest.raises(LimitExceeded):
@@ -374,8 +374,8 @@ async def test_a_run_whose_inbox_is_full_can_be_cancelled(
 async def test_lists_and_pages_are_bounded(store: FaultStore, transport: StoreTransport) -> None:
     for n in range(3):
         await transport.start(meta(f"run{n}"))
-    assert [head.meta.run for head in await transport.heads(limit=10**9)] == ["run2", "run1", "run0"]
-    assert [head.meta.run for head in await transport.heads(limit=1, before="run1")] == ["run0"]
+    assert [head.meta.run for head in await transport.list_runs(limit=10**9)] == ["run2", "run1", "run0"]
+    assert [head.meta.run for head in await transport.list_runs(limit=1, before="run1")] == ["run0"]
     page = await transport.read("run0", None, limit=10**9, wait=0)
     assert page.caught_up
 
@@ -387,23 +387,23 @@ async def test_what_can_be_started_is_told_by_name(transport: StoreTransport, st
 
 async def test_the_owner_s_heartbeat_counts(store: FaultStore, transport: StoreTransport) -> None:
     await transport.start(meta(owner_lease=5.0))
-    await transport.touch("run")
-    await transport.touch("run")
+    await transport.heartbeat("run")
+    await transport.heartbeat("run")
     assert (await transport.head("run")).beat == 2
 
 
 async def test_marks_are_only_for_open_runs_that_wait_for_readers(store: FaultStore, transport: StoreTransport) -> None:
     await transport.start(meta("plain"))
-    await transport.mark("plain", "r", 1)
-    assert await store.marks("plain") == []
+    await transport.commit_position("plain", "r", 1)
+    assert await store.logs.positions("plain") == []
     await transport.start(meta("held", ahead=5))
     for reader in ("r1", "r2", "r1"):
-        await transport.mark("held", reader, 1)
-    await transport.mark("held", "r1", None)
-    assert [mark.reader for mark in await store.marks("held")] == ["r2"]
-    assert store.calls["marks"] == 2, "a heartbeat asks for nobody else's mark"
+        await transport.commit_position("held", reader, 1)
+    await transport.commit_position("held", "r1", None)
+    assert [mark.reader for mark in await store.logs.positions("held")] == ["r2"]
+    assert store.calls["positions"] == 2, "a heartbeat asks for nobody else's mark"
     await transport.cancel("held")
-    await transport.mark("held", "r2", 2)
+    await transport.commit_position("held", "r2", 2)
 
 
 async def test_a_closed_transport_says_so(transport: StoreTransport) -> None:

@@ -106,7 +106,7 @@ async def test_what_cannot_be_found_out_is_not_said(virtual_time: Clock, caplog:
     place = Place(virtual_time)
     async with place.client as client:
         await client.start("report", queue="jobs")
-        place.store.refuse("workers")
+        place.store.refuse("list_workers")
         await asyncio.sleep(limits.UNSERVED_AFTER + 1)
     assert warnings(caplog) == []
 

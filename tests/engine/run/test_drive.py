@@ -271,7 +271,7 @@ async def test_a_function_that_raises_stop_iteration_has_failed(stage: Stage) ->
 
 @pytest.mark.parametrize("with_readers", [False, True])
 async def test_who_never_suspends_gives_way_to_others(stage: Stage, with_readers: bool) -> None:
-    readers = Readers(stage.store, "run", 10)
+    readers = Readers(stage.store.logs, "run", 10)
     stage.voice = Voice(stage.writer, readers if with_readers else None)
     count = 4 * limits.YIELD_EVERY
     seen: list[int] = []

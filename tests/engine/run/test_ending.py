@@ -20,7 +20,7 @@ LOST = ErrorInfo("run_lost", "it was lost")
 @pytest.fixture
 async def store() -> AsyncIterator[MemoryStore]:
     async with MemoryStore() as store:
-        await store.create(Meta(run="r", actor="a"))
+        await store.runs.create(Meta(run="r", actor="a"))
         yield store
 
 
@@ -31,22 +31,22 @@ def test_the_chunk_says_why_and_when() -> None:
 
 
 async def test_it_ends_once(store: MemoryStore) -> None:
-    await end_run(store, "r", await store.fence("r", "one"), LOST)
-    await end_run(store, "r", await store.fence("r", "two"), ErrorInfo("run_failed", "again"))
-    head = await store.head("r")
+    await end_run(store.logs, "r", await store.logs.fence("r", "one"), LOST)
+    await end_run(store.logs, "r", await store.logs.fence("r", "two"), ErrorInfo("run_failed", "again"))
+    head = await store.runs.get("r")
     assert (head.state, head.error, head.tail) == ("lost", LOST, 1)
 
 
 async def test_who_was_fenced_ends_nothing(store: MemoryStore) -> None:
-    fence = await store.fence("r", "one")
-    await store.fence("r", "two")
+    fence = await store.logs.fence("r", "one")
+    await store.logs.fence("r", "two")
     with pytest.raises(Fenced):
-        await end_run(store, "r", fence, LOST)
-    assert (await store.head("r")).state == "running"
+        await end_run(store.logs, "r", fence, LOST)
+    assert (await store.runs.get("r")).state == "running"
 
 
 async def test_what_is_told_is_bounded(store: MemoryStore) -> None:
-    await end_run(store, "r", await store.fence("r", "one"), ErrorInfo("run_lost", "x" * 10**6))
-    error = (await store.head("r")).error
+    await end_run(store.logs, "r", await store.logs.fence("r", "one"), ErrorInfo("run_lost", "x" * 10**6))
+    error = (await store.runs.get("r")).error
     assert error is not None
     assert len(error.message) <= limits.ERROR_CHARACTERS

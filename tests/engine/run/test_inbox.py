@@ -11,7 +11,7 @@ from loom.engine.run.inbox import Inbox
 from loom.model import limits
 from loom.model.chunk import CANCEL, Message
 from loom.model.errors import LogNotFound
-from loom.model.ports import Notice
+from loom.model.ports import Notice, message_producer
 from loom.model.run import inbox_of
 from loom.stores.memory import MemoryStore
 from loom.tasks import cancel_and_wait, spawn
@@ -28,14 +28,16 @@ class Followed:
     def __init__(self, store: FaultStore) -> None:
         self.store = store
         self.cancels = 0
-        self.inbox = Inbox(store, "run", self._cancel)
+        self.inbox = Inbox(store.logs, "run", self._cancel)
         self.task = spawn(self.inbox.follow(), "inbox")
 
     def _cancel(self) -> None:
         self.cancels += 1
 
     async def send(self, type: str, data: object = None, *, id: str) -> None:
-        await self.store.send("run", encode(Message(type, data, "test", id)), sender="test", id=id)
+        await self.store.logs.send(
+            inbox_of("run"), encode(Message(type, data, "test", id)), message_producer("test", id)
+        )
 
 
 @pytest.fixture
@@ -140,7 +142,7 @@ async def test_nothing_is_read_while_nothing_is_told(followed: Followed) -> None
 
 async def test_a_dropped_run_ends_it(followed: Followed) -> None:
     await turns()
-    await followed.store.drop("run")
+    await followed.store.runs.drop("run")
     with pytest.raises(LogNotFound):
         await followed.task
 

@@ -61,11 +61,11 @@ async def test_only_a_run_whose_owner_is_there_is_begun(store: AbstractAsyncCont
     async with store as opened, Client(StoreTransport(opened)) as client:
         for run in ("left", "there"):
             meta = Meta(run=run, actor="work", created=time.time() - LONG_AGO, owner_lease=LEASE)
-            await opened.put(meta)
-            await opened.create(meta)
+            await opened.queue.put(meta)
+            await opened.runs.create(meta)
         async with Worker(opened, app.registry, drain=0):
             while (await client.run("there").status()).state == "queued":
-                await opened.touch("there")
+                await opened.runs.heartbeat("there")
                 await asyncio.sleep(LEASE / 10)
             there, left = await client.run("there").wait(timeout=10), await client.run("left").wait(timeout=10)
         assert begun == ["there"]
@@ -80,11 +80,11 @@ async def test_a_viewer_that_left_while_its_run_was_queued_gets_nothing_begun() 
     async with rig(registry=app.registry, times=Times(leave_grace=AWAY)) as r:
         async with r.viewer("/actors/work/stream"):
             async with asyncio.timeout(10):
-                while not (heads := await r.store.heads()) or heads[0].heard is None:  # noqa: ASYNC110 - it tells nobody
+                while not (heads := await r.store.runs.list_runs()) or heads[0].heard is None:  # noqa: ASYNC110 - it tells nobody
                     await asyncio.sleep(AWAY / 10)
         run = heads[0].meta.run
         async with asyncio.timeout(10):  # the viewer is gone for longer than it may be away
-            while time.time() - ((await r.store.head(run)).heard or 0) <= AWAY:  # noqa: ASYNC110 - the same
+            while time.time() - ((await r.store.runs.get(run)).heard or 0) <= AWAY:  # noqa: ASYNC110 - the same
                 await asyncio.sleep(AWAY / 10)
         async with Worker(r.store, app.registry, drain=0), Client(r.transport) as client:
             head = await client.run(run).wait(timeout=10)

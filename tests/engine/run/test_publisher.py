@@ -74,7 +74,7 @@ async def held(store: Store) -> bool:
     await asyncio.sleep(10 * limits.PUBLISHER_LEASE)
     async with asyncio.timeout(60):
         for _ in range(200):
-            if await store.claim([PUBLISHED], "test", lease=1.0, wait=0.0) is not None:
+            if await store.queue.claim([PUBLISHED], "test", lease=1.0, wait=0.0) is not None:
                 return True
             await asyncio.sleep(0.25)
     return False
@@ -243,9 +243,9 @@ async def test_an_actors_run_is_not_touched(store: FaultStore, client: Client) -
     await client.start("chat", id="job")
     with pytest.raises(Conflict):
         await client.publisher("job").__aenter__()
-    claim = await store.claim(["default"], "w1", lease=10.0, wait=0.0)
+    claim = await store.queue.claim(["default"], "w1", lease=10.0, wait=0.0)
     assert claim is not None
-    await store.renew(claim)
+    await store.queue.renew(claim)
 
 
 async def test_another_kind_of_publisher_is_refused(client: Client) -> None:
@@ -578,7 +578,7 @@ async def _wait(pub: Publisher, how: str) -> None:
 async def test_a_run_that_was_dropped(store: FaultStore, client: Client) -> None:
     with pytest.raises(loom.LogError):
         async with client.publisher("job") as pub:
-            await store.drop("job")
+            await store.runs.drop("job")
             await until(pub._open.writer.on_broken.done)
             await pub.publish("x")
 

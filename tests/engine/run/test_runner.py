@@ -151,7 +151,7 @@ async def test_the_log_s_meta_is_the_truth(rig: Rig) -> None:
     rig.actor(stream)
     await rig.start({"n": 1})
     claim = await rig.claim()
-    await rig.store.ack(claim)
+    await rig.store.queue.ack(claim)
     await rig.start({"n": 2})  # the queue's entry now carries another request
     await rig.go()
     assert (await rig.story())[1] == 1
@@ -163,8 +163,8 @@ async def test_whoever_claims_makes_the_log_when_it_is_missing(rig: Rig) -> None
     rig.actor(part.stream)
     await rig.start()
     claim = await rig.claim()
-    await rig.store.drop("run")
-    await rig.store.put(claim.meta)
+    await rig.store.runs.drop("run")
+    await rig.store.queue.put(claim.meta)
     await rig.go()
     assert await rig.story() == [("start", 1, 0), "x", ("complete", None)]
 
@@ -255,11 +255,11 @@ async def test_previous_leaves_out_what_earlier_restarts_took_back(rig: Rig) -> 
     failing = Failing(0)
     rig.actor(failing.stream, retry=CONTINUE)
     await rig.start()
-    author = await Author.take(rig.store, "run", "1")
+    author = await Author.take(rig.store.logs, "run", "1")
     await author.say(Chunk("start", {"attempt": 1, "kept_through": 0}), Chunk("data", "lost"))
-    author = await Author.take(rig.store, "run", "2")
+    author = await Author.take(rig.store.logs, "run", "2")
     await author.say(Chunk("start", {"attempt": 2, "kept_through": 0}), Chunk("data", "kept"), Chunk("data", "back"))
-    author = await Author.take(rig.store, "run", "3")
+    author = await Author.take(rig.store.logs, "run", "3")
     await author.say(Chunk("start", {"attempt": 3, "kept_through": 4}), Chunk("data", "also kept"))
     await rig.go()
     assert failing.previous == [["kept", "also kept"]]
@@ -270,10 +270,10 @@ async def test_of_a_trimmed_log_what_is_left_is_previous(rig: Rig) -> None:
     failing = Failing(0)
     rig.actor(failing.stream, retry=CONTINUE)
     await rig.start()
-    author = await Author.take(rig.store, "run", "1")
+    author = await Author.take(rig.store.logs, "run", "1")
     await author.say(Chunk("start", {"attempt": 1}), Chunk("data", "trimmed"))
     await author.say(Chunk("data", "left"))
-    await rig.store.trim("run", 3)
+    await rig.store.logs.trim("run", 3)
     await rig.go()
     assert failing.previous == [["left"]]
 
@@ -385,7 +385,7 @@ async def test_too_many_lost_workers_end_it(rig: Rig, output: tuple[str, ...]) -
     assert [item[1] for item in story if item[0] == "start"] == [1, 2, 3]
     assert story[-1] == ("error", "run_lost")
     assert "3 times" in (await rig.log())[-1].error.message  # type: ignore[union-attr]
-    assert (await rig.store.head("run")).state == "dead"
+    assert (await rig.store.runs.get("run")).state == "dead"
 
 
 async def test_a_hand_over_is_no_crash(rig: Rig) -> None:
@@ -397,7 +397,7 @@ async def test_a_hand_over_is_no_crash(rig: Rig) -> None:
         await part.waits()
         driving.runner.stop(Stop.HAND_OVER)
         assert await driving() is Ending.RELEASED
-        await rig.store.release(driving.claim)
+        await rig.store.queue.release(driving.claim)
     part.go.set()
     assert await rig.go() is Ending.ENDED
     assert data_in(await rig.log()) == ["a"] * 4
@@ -412,7 +412,7 @@ async def test_a_log_that_workers_crash_on_ends_all_the_same(rig: Rig) -> None:
     await driving.lose()
     rig.store.refuse("read", RemoteProtocolError("unreadable"), skip=1, times=1000)  # all but the inbox's first
     assert await rig.go() is Ending.ENDED
-    assert (await rig.store.head("run")).state == "dead"
+    assert (await rig.store.runs.get("run")).state == "dead"
 
 
 # --- cancelling ------------------------------------------------------------------------------------------------------
@@ -849,7 +849,7 @@ async def test_an_owned_run_is_cancelled_when_its_owner_is_silent(rig: Rig, virt
     driving = await rig.drive()
     for _ in range(3):
         await asyncio.sleep(4)
-        await rig.store.touch("run")
+        await rig.store.runs.heartbeat("run")
     assert await driving() is Ending.ENDED
     assert 12 + 6 <= virtual_time() - before <= 12 + 6 + 2
     assert await rig.story() == [("start", 1, 0), "a", ("error", "cancelled")]
@@ -863,10 +863,10 @@ async def test_whoever_watches_a_run_asks_for_neither_its_input_nor_its_result(r
     await part.waits()
     for _ in range(3):
         await asyncio.sleep(4)
-        await rig.store.touch("run")
+        await rig.store.runs.heartbeat("run")
     await driving.lose()
     await rig.go()  # it reads what stands, and meanwhile the owner falls silent
-    assert rig.store.calls["head"] > 6
+    assert rig.store.calls["get"] > 6
     assert rig.store.full_heads == 0
 
 
@@ -875,7 +875,7 @@ async def test_an_owner_that_left_while_it_was_queued_gets_nothing_begun(rig: Ri
     part = Part("a")
     rig.actor(part.stream)
     await rig.start(owner_lease=6.0)
-    await rig.store.touch("run")
+    await rig.store.runs.heartbeat("run")
     await asyncio.sleep(6.5)
     assert await rig.go() is Ending.ENDED
     assert await rig.story() == [("error", "cancelled")]
@@ -915,10 +915,10 @@ async def test_an_owner_that_was_silent_in_an_outage_is_heard_of_in_time(rig: Ri
     driving = await rig.drive()
     await asyncio.sleep(6.0 / limits.RENEW_FRACTION)
     assert part.contexts == []
-    await rig.store.touch("run")
+    await rig.store.runs.heartbeat("run")
     await part.waits()
     part.go.set()
-    await rig.store.touch("run")
+    await rig.store.runs.heartbeat("run")
     assert await driving() is Ending.ENDED
     assert (await rig.story())[-1] == ("complete", None)
 
@@ -940,7 +940,7 @@ async def test_a_run_that_is_dropped_while_its_owner_is_waited_for_is_let_go(rig
     await asyncio.sleep(60)
     driving = await rig.drive()
     await asyncio.sleep(1)
-    await rig.store.drop("run")
+    await rig.store.runs.drop("run")
     async with asyncio.timeout(60):
         assert await driving() is Ending.ENDED
 
@@ -953,7 +953,7 @@ async def test_an_outage_is_not_the_owner_s_silence(rig: Rig) -> None:
     await part.waits()
     with rig.store.outage():
         await asyncio.sleep(60)
-    await rig.store.touch("run")
+    await rig.store.runs.heartbeat("run")
     await asyncio.sleep(5)
     assert not driving.task.done()
     part.go.set()
@@ -994,7 +994,7 @@ async def test_a_stop_in_the_pause_before_a_retry_releases(rig: Rig) -> None:
         await turns()
         driving.runner.stop(stop)
         assert await driving() is Ending.RELEASED
-        await rig.store.release(driving.claim)
+        await rig.store.queue.release(driving.claim)
 
 
 async def test_the_first_reason_counts(rig: Rig) -> None:
@@ -1030,7 +1030,7 @@ async def test_a_newer_attempt_stops_it_and_nothing_of_it_is_added(rig: Rig) -> 
     held = rig.store.hold("append", skip=1)
     driving = await rig.drive()
     await held.arrived.wait()
-    await rig.store.fence("run", "another")
+    await rig.store.logs.fence("run", "another")
     held.let_go()
     assert await driving() is Ending.GIVEN_UP
     assert part.trace == ["cancelled", "closed"]
@@ -1044,7 +1044,7 @@ async def test_who_lost_the_right_before_it_began_gives_up(rig: Rig) -> None:
     driving = await rig.drive()
     rig.store.lose_reply("fence")
     await until(lambda: rig.store.calls["fence"] == 1)
-    await rig.store.store.fence("run", "another")
+    await rig.store.store.logs.fence("run", "another")
     assert await driving() is Ending.GIVEN_UP
     assert part.contexts == []
 
@@ -1066,12 +1066,12 @@ async def test_a_dropped_run_stops_its_producer_at_once(rig: Rig, virtual_time: 
     driving = await rig.drive()
     await part.waits()
     before = virtual_time()
-    await rig.store.drop("run")
+    await rig.store.runs.drop("run")
     assert await driving() is Ending.ENDED
     assert virtual_time() == before
     assert part.trace == ["cancelled", "closed"]
     with pytest.raises(LogNotFound):
-        await rig.store.head("run")
+        await rig.store.runs.get("run")
 
 
 async def test_one_that_can_no_longer_be_told_anything_is_given_up(rig: Rig) -> None:
@@ -1358,14 +1358,14 @@ async def test_ahead_holds_the_producer_back(rig: Rig) -> None:
 
     rig.actor(stream)
     await rig.start(ahead=10)
-    await rig.store.mark("run", "reader", 0)
+    await rig.store.logs.commit_position("run", "reader", 0)
     driving = await rig.drive()
     await turns(200)
     assert made <= 11
-    await rig.store.mark("run", "reader", 50)
+    await rig.store.logs.commit_position("run", "reader", 50)
     await turns(200)
     assert 50 <= made <= 61
-    await rig.store.mark("run", "reader", None)
+    await rig.store.logs.commit_position("run", "reader", None)
     assert await driving() is Ending.ENDED
     assert types_in(await rig.log())[-1] == "complete"
 
@@ -1377,7 +1377,7 @@ async def test_who_waits_for_readers_can_be_cancelled(rig: Rig) -> None:
 
     rig.actor(stream)
     await rig.start(ahead=1)
-    await rig.store.mark("run", "reader", 0)
+    await rig.store.logs.commit_position("run", "reader", 0)
     driving = await rig.drive()
     await turns(200)
     await rig.cancel()
@@ -1559,10 +1559,10 @@ async def test_attempts_that_continue_at_once_share_a_bounded_room(
     rig.actor(work, retry=CONTINUE)
     runs = [f"run-{number}" for number in range(8)]
     for run in runs:
-        await rig.store.put(Meta(run=run, actor="actor"))
+        await rig.store.queue.put(Meta(run=run, actor="actor"))
     first = [await rig.drive() for _ in runs]
     await asyncio.sleep(1)
-    assert [(await rig.store.head(run)).tail for run in runs] == [51] * len(runs)
+    assert [(await rig.store.runs.get(run)).tail for run in runs] == [51] * len(runs)
     await cancel_and_wait(*(one.task for one in first))
     await asyncio.sleep(LEASE + 1)
     again = [await rig.drive() for _ in runs]

@@ -38,7 +38,7 @@ def store(virtual_time: Clock, request: pytest.FixtureRequest) -> Any:
 
 
 async def writer_on(store: Any, keep: Keep | None) -> Writer:
-    writer = Writer(store, "run", await open_log(store), keep=keep)
+    writer = Writer(store.logs, "run", await open_log(store), keep=keep)
     writer.put(Chunk("start", {"attempt": 1}))
     await writer.flush()
     return writer
@@ -52,7 +52,7 @@ async def say(writer: Writer, count: int, data: Any = "x") -> None:
 
 
 async def kept(store: Any) -> int:
-    head = await store.head("run")
+    head = await store.runs.get("run")
     return int(head.tail - head.first + 1)
 
 
@@ -131,7 +131,7 @@ async def test_a_flood_fails_its_run(store: Any, monkeypatch: pytest.MonkeyPatch
             await run.result()
         assert failure.value.code == "log_full"
         assert attempts == [1]
-        size = sum(len(batch.payload) for batch in (await store.read("run", limit=10_000)).batches)
+        size = sum(len(batch.payload) for batch in (await store.logs.read("run", limit=10_000)).batches)
         assert size < 100_000 + 2 * BATCH_BYTES
 
 
@@ -140,7 +140,7 @@ async def test_the_bound_counts_what_earlier_attempts_said(store: Any, monkeypat
     writer = await writer_on(store, None)
     await say(writer, 60, "x" * 1000)
     await writer.aclose()
-    writer = Writer(store, "run", await store.fence("run", "another"))
+    writer = Writer(store.logs, "run", await store.logs.fence("run", "another"))
     writer.put(Chunk("start"))
     with pytest.raises(RunFailed, match="full"):
         await say(writer, 60, "x" * 1000)
@@ -246,7 +246,7 @@ async def test_a_continuing_producer_finds_what_is_kept(store: Any) -> None:
 
 
 async def _kept_chunks(store: Any) -> list[Chunk[Any]]:
-    page = await store.read("run", (await store.head("run")).earliest)
+    page = await store.logs.read("run", (await store.runs.get("run")).earliest)
     return [chunk for batch in page.batches for chunk in decode_batch(batch)]
 
 
@@ -275,7 +275,7 @@ async def test_a_trimmed_log_has_said_something(store: Any) -> None:
 
 
 async def until_tail(store: Any, tail: int) -> None:
-    while (await store.head("run")).tail < tail:  # noqa: ASYNC110 - virtual time
+    while (await store.runs.get("run")).tail < tail:  # noqa: ASYNC110 - virtual time
         await asyncio.sleep(0.1)
 
 

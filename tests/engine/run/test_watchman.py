@@ -38,7 +38,7 @@ def watchman(store: FaultStore) -> Watchman:
 
 async def lapsed(store: FaultStore) -> None:
     """A run whose publisher let go of it."""
-    await store.release(await store.seize(META, "publisher", lease=1.0))
+    await store.queue.release(await store.queue.force_claim(META, "publisher", lease=1.0))
 
 
 async def test_what_lapsed_is_ended(store: FaultStore, watchman: Watchman) -> None:
@@ -54,15 +54,15 @@ async def test_what_lapsed_is_ended(store: FaultStore, watchman: Watchman) -> No
 async def test_what_never_began_is_ended(store: FaultStore, watchman: Watchman) -> None:
     await lapsed(store)
     assert await watchman.look() == 1
-    assert (await store.head("job")).state == "lost"
+    assert (await store.runs.get("job")).state == "lost"
 
 
 async def test_what_has_ended_is_let_go(store: FaultStore, watchman: Watchman) -> None:
     await (await Author.start(store, "job", queue=PUBLISHED)).say("complete")
     await lapsed(store)
     assert await watchman.look() == 0
-    assert (await store.head("job")).state == "completed"
-    assert await store.claim([PUBLISHED], "test", lease=1.0, wait=0.0) is None
+    assert (await store.runs.get("job")).state == "completed"
+    assert await store.queue.claim([PUBLISHED], "test", lease=1.0, wait=0.0) is None
 
 
 async def test_who_comes_between_goes_on(store: FaultStore, watchman: Watchman) -> None:
@@ -71,13 +71,13 @@ async def test_who_comes_between_goes_on(store: FaultStore, watchman: Watchman) 
     held = store.hold("append")
     looking = spawn(watchman.look(), "look")
     await held.arrived.wait()
-    await store.seize(META, "another", lease=10.0)
-    fence = await store.fence("job", "another")
+    await store.queue.force_claim(META, "another", lease=10.0)
+    fence = await store.logs.fence("job", "another")
     held.let_go()
     assert await looking == 0
-    author = Author(store, "job", fence)
+    author = Author(store.logs, "job", fence)
     await author.say("start", "complete")
-    assert (await store.head("job")).state == "completed"
+    assert (await store.runs.get("job")).state == "completed"
 
 
 async def test_it_goes_on_over_faults(store: FaultStore, watchman: Watchman, caplog: pytest.LogCaptureFixture) -> None:
@@ -87,10 +87,10 @@ async def test_it_goes_on_over_faults(store: FaultStore, watchman: Watchman, cap
     await lapsed(store)
     task = spawn(watchman.run(), "watch")
     await later(lambda: "ZeroDivisionError" in caplog.text)
-    while not store.calls["create"] or not (await store.head("job")).ended:
+    while not store.calls["create"] or not (await store.runs.get("job")).ended:
         await later(lambda calls=store.calls["claim"]: store.calls["claim"] > calls)  # type: ignore[misc]
     await cancel_and_wait(task)
-    assert (await store.head("job")).state == "lost"
+    assert (await store.runs.get("job")).state == "lost"
 
 
 async def test_it_ends_with_its_store(store: FaultStore, watchman: Watchman) -> None:

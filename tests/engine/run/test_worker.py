@@ -74,8 +74,8 @@ class Place:
 
     async def ended(self, run: str = "run") -> Head:
         """The run's head, once it has ended."""
-        while not (head := await self.store.head(run)).ended:
-            page = await self.store.read(run, head.latest, wait=10_000.0)
+        while not (head := await self.store.runs.get(run)).ended:
+            page = await self.store.logs.read(run, head.latest, wait=10_000.0)
             assert page.batches
         assert grammatical(await chunks_in(self.store, run)) is State.ENDED
         return head
@@ -130,7 +130,7 @@ async def test_a_run_of_an_unknown_actor_waits_for_a_worker_that_has_it(
     await place.start("other", actor="old")
     assert (await place.ended("other")).state == "completed"
     await asyncio.sleep(limits.STRANGER_WAIT / 2)
-    assert not (await place.store.head("first")).epochs
+    assert not (await place.store.runs.get("first")).epochs
     assert [record.message.split(":")[1] for record in caplog.records] == [" no actor is named 'new' here (run first)"]
     newer = Registry()
     newer.add(make_producer("new", gate.stream))
@@ -151,13 +151,13 @@ async def test_a_run_is_left_to_whoever_has_its_actor_for_as_long_as_it_takes(pl
     await place.worker("stranger")
     await place.start("second", actor="new")
     await asyncio.sleep(3 * limits.STRANGER_WAIT)
-    assert [(entry.run, entry.place) for entry in await place.store.entries()] == [
+    assert [(entry.run, entry.place) for entry in await place.store.queue.list_entries()] == [
         ("first", "leased"),
         ("second", "ready"),
     ]
     gate.open.set()
     assert (await place.ended("second")).state == "completed"
-    await place.store.ask_to_drain("busy")
+    await place.store.workers.request_drain("busy")
     await busy.wait_asked()
     await place.worker("elsewhere", registry=newer, queues=["other"])
     await place.start("third", actor="new")
@@ -183,10 +183,10 @@ async def test_a_run_whose_actor_no_worker_has_ends_with_a_clear_error(place: Pl
 
 async def test_that_it_is_not_known_who_has_an_actor_ends_nothing(place: Place) -> None:
     worker, store = await place.worker("one")
-    store.refuse("workers", times=1_000_000)
+    store.refuse("list_workers", times=1_000_000)
     await place.start("run", actor="nobody")
     await asyncio.sleep(3 * limits.STRANGER_WAIT)
-    assert not (await place.store.head("run")).ended
+    assert not (await place.store.runs.get("run")).ended
     assert len(worker) == 0
 
 
@@ -202,7 +202,7 @@ async def test_what_is_started_is_driven_and_acknowledged(place: Place) -> None:
     assert (await place.ended()).state == "completed"
     await until(lambda: store.calls["ack"] == 1)
     assert len(worker) == 0
-    assert await place.store.claim(["default"], "other", lease=1, wait=0) is None
+    assert await place.store.queue.claim(["default"], "other", lease=1, wait=0) is None
 
 
 async def test_only_so_many_at_a_time(place: Place) -> None:
@@ -247,7 +247,7 @@ async def test_a_worker_takes_from_its_own_queues_only(place: Place) -> None:
     await place.start("also", queue="also-mine")
     await place.ended("mine")
     await place.ended("also")
-    assert (await place.store.head("other")).state == "queued"
+    assert (await place.store.runs.get("other")).state == "queued"
 
 
 async def test_one_that_never_suspends_does_not_starve_the_others(place: Place) -> None:
@@ -267,7 +267,7 @@ async def test_one_that_never_suspends_does_not_starve_the_others(place: Place) 
     await until(lambda: place.store)
     await place.start("short", actor="short")
     await place.ended("short")
-    assert not (await place.store.head("busy")).ended
+    assert not (await place.store.runs.get("busy")).ended
     ended.set()
     await place.ended("busy")
 
@@ -295,7 +295,7 @@ async def test_a_run_that_no_queue_holds_is_found(place: Place) -> None:
     place.actor(gate.stream)
     await place.worker()
     await turns()
-    await place.store.create(Meta(run="run", actor="actor"))
+    await place.store.runs.create(Meta(run="run", actor="actor"))
     before = place.clock()
     await place.ended()
     assert place.clock() - before <= limits.SWEEP_EVERY + CLAIM_WAIT
@@ -388,9 +388,9 @@ async def test_a_paused_worker_that_wakes_up_late_adds_nothing(place: Place) -> 
     assert await paused() is Ending.GIVEN_UP
     assert [batch.epoch for batch, _ in rig.store.appended[-1:]] != [store.appended[-1][0].epoch]
     with pytest.raises(Fenced):
-        await place.store.renew(paused.claim)
+        await place.store.queue.renew(paused.claim)
     with pytest.raises(Fenced):
-        await place.store.ack(paused.claim)
+        await place.store.queue.ack(paused.claim)
     gate.open.set()
     await place.ended()
     assert data_in(await chunks_in(place.store)) == ["attempt 1", "attempt 2", "late 2"]
@@ -438,7 +438,7 @@ async def test_renewals_are_spread_and_none_is_late(place: Place, monkeypatch: p
     gate, count, period = Gate(), 3 * RENEWED_AT_ONCE, LEASE / limits.RENEW_FRACTION
     place.actor(gate.silent)
     _, store = await place.worker("w1", concurrency=count)
-    renew_all, renewed = store.renew_all, defaultdict[str, list[float]](list)
+    renew_all, renewed = store.queue.renew_all, defaultdict[str, list[float]](list)
 
     async def noted(claims: Sequence[Claim]) -> list[bool]:
         for claim in claims:
@@ -595,14 +595,14 @@ async def test_a_worker_tells_of_itself(place: Place) -> None:
     worker, store = await place.worker("w1", queues=("default", "slow"), concurrency=7)
     await place.start()
     await gate.runs()
-    store.refuse("attend", times=2)
+    store.refuse("register", times=2)
     await asyncio.sleep(ATTEND_EVERY)
-    (info,) = await place.store.workers()
+    (info,) = await place.store.workers.list_workers()
     assert (info.name, info.queues, info.concurrency, info.running) == ("w1", ("default", "slow"), 7, 1)
     assert info.pid == os.getpid()
     gate.open.set()
     await worker.drain()
-    assert await place.store.workers() == []
+    assert await place.store.workers.list_workers() == []
 
 
 async def test_a_worker_that_is_asked_drains(place: Place) -> None:
@@ -612,7 +612,7 @@ async def test_a_worker_that_is_asked_drains(place: Place) -> None:
     worker, _ = await place.worker("w1")
     await place.start()
     await gate.runs()
-    await place.store.ask_to_drain("w1")
+    await place.store.workers.request_drain("w1")
     await worker.wait_asked()
     await until(lambda: len(worker) == 0)
     await place.start("other")
@@ -620,7 +620,7 @@ async def test_a_worker_that_is_asked_drains(place: Place) -> None:
     gate.open.set()
     assert (await place.ended()).attempt == 2
     await place.ended("other")
-    assert [info.name for info in await place.store.workers()] == ["w2"]
+    assert [info.name for info in await place.store.workers.list_workers()] == ["w2"]
     assert (await worker.drain()).handed_over == ()
 
 
@@ -629,8 +629,8 @@ async def test_a_register_that_cannot_be_reached_stops_nobody(place: Place) -> N
     gate.open.set()
     place.actor(gate.stream)
     worker, store = await place.worker()
-    store.refuse("attend", times=10**6)
-    store.refuse("dismiss", times=10**6)
+    store.refuse("register", times=10**6)
+    store.refuse("deregister", times=10**6)
     await place.start()
     assert (await place.ended()).state == "completed"
     await worker.drain()
@@ -640,14 +640,14 @@ async def test_an_entry_in_another_line_than_its_log_says_is_put_right(place: Pl
     """Two starts of one id with different keys: the log is the winner's, the entry was the loser's."""
     gate = Gate()
     place.actor(gate.stream)
-    await place.store.put(Meta(run="first", actor="actor", key="winner"))
-    await place.store.create(Meta(run="run", actor="actor", key="winner"))
-    await place.store.put(Meta(run="run", actor="actor", key="loser"))
+    await place.store.queue.put(Meta(run="first", actor="actor", key="winner"))
+    await place.store.runs.create(Meta(run="run", actor="actor", key="winner"))
+    await place.store.queue.put(Meta(run="run", actor="actor", key="loser"))
     await place.worker()
     await gate.runs()
     await until(lambda: gate.began == ["first"])
     await asyncio.sleep(1.0)
-    entries = {entry.run: (entry.key, entry.place) for entry in await place.store.entries()}
+    entries = {entry.run: (entry.key, entry.place) for entry in await place.store.queue.list_entries()}
     assert entries == {"first": ("winner", "leased"), "run": ("winner", "behind")}
     gate.open.set()
     assert (await place.ended()).meta.key == "winner"
@@ -717,7 +717,7 @@ async def test_draining_hands_over_what_continues_at_once(place: Place) -> None:
     assert (drained.finished, drained.handed_over, drained.lost) == ((), ("run",), ())
     assert place.clock() == before
     assert store.calls["release"] == 1
-    claim = await place.store.claim(["default"], "other", lease=1, wait=0)
+    claim = await place.store.queue.claim(["default"], "other", lease=1, wait=0)
     assert claim is not None
     assert claim.crashes == 0
 
@@ -768,7 +768,7 @@ async def test_what_is_left_is_released_if_it_may_be_tried_again(
     drained = await worker.drain(7.0)
     assert place.clock() - before == pytest.approx(7.0)
     assert getattr(drained, fate) == ("run",)
-    assert (await place.store.head("run")).state == ("lost" if fate == "lost" else "running")
+    assert (await place.store.runs.get("run")).state == ("lost" if fate == "lost" else "running")
 
 
 async def test_draining_takes_nothing_new(place: Place) -> None:
@@ -780,7 +780,7 @@ async def test_draining_takes_nothing_new(place: Place) -> None:
     await place.start()
     await draining
     assert gate.began == []
-    assert await place.store.claim(["default"], "other", lease=1, wait=0) is not None
+    assert await place.store.queue.claim(["default"], "other", lease=1, wait=0) is not None
 
 
 async def test_draining_twice_is_draining_once(place: Place) -> None:

@@ -25,7 +25,7 @@ from loom.model.errors import (
     StoreFull,
     Unavailable,
 )
-from loom.model.ports import Notice
+from loom.model.ports import Commit, Notice
 from loom.stores.memory import MemoryStore
 from loom.tasks import spawn
 from loom.wire.json import make_batch
@@ -212,7 +212,7 @@ async def test_changing_an_object_after_it_was_said_changes_nothing(store: Fault
 
 @pytest.mark.parametrize("type", ["data", "complete", "stdout"])
 async def test_a_new_log_begins_with_start_or_error(store: FaultStore, type: str) -> None:
-    writer = Writer(store, "run", await open_log(store))
+    writer = Writer(store.logs, "run", await open_log(store))
     with pytest.raises(LocalProtocolError):
         writer.put(Chunk(type))
     assert writer.seq == 0
@@ -223,7 +223,7 @@ async def test_a_new_log_begins_with_start_or_error(store: FaultStore, type: str
 async def test_a_later_attempt_goes_on_behind_the_tail(store: FaultStore, writer: Writer) -> None:
     writer.put(data(1))
     await writer.flush()
-    later = Writer(store, "run", await store.fence("run", "later"))
+    later = Writer(store.logs, "run", await store.logs.fence("run", "later"))
     later.put(Chunk("start", {"attempt": 2}))
     await later.flush()
     assert [chunk.seq for chunk in await chunks_in(store)] == [1, 2, 3]
@@ -266,13 +266,13 @@ def test_a_line_that_cannot_be_said_is_refused_where_it_is_encoded(chunk: Chunk[
 
 async def test_the_end_and_all_before_it_are_one_act(store: FaultStore, writer: Writer) -> None:
     told: list[Notice] = []
-    store.watch("run", told.append)
+    store.logs.watch("run", told.append)
     writer.put(data(1))
     writer.put(data(2))
     await writer.end(COMPLETE)
     assert [(batch.first, batch.last, end) for batch, end in store.appended] == [(2, 4, True)]
     assert [notice.ended for notice in told] == [True]
-    assert (await store.head("run")).ended
+    assert (await store.runs.get("run")).ended
 
 
 async def test_the_end_waits_for_the_batch_under_way(store: FaultStore, writer: Writer) -> None:
@@ -357,14 +357,14 @@ async def test_who_waits_for_room_is_told_of_the_refusal(store: FaultStore, writ
         writer.put(data(2))
     waiting = spawn(writer.room(), "room")
     await turns()
-    await store.fence("run", "another")
+    await store.logs.fence("run", "another")
     held.let_go()
     with pytest.raises(Fenced):
         await waiting
 
 
 async def test_what_an_older_epoch_says_is_refused_by_the_store(store: FaultStore, writer: Writer) -> None:
-    await store.fence("run", "another")
+    await store.logs.fence("run", "another")
     writer.put(data("late"))
     with pytest.raises(Fenced):
         await writer.flush()
@@ -372,8 +372,8 @@ async def test_what_an_older_epoch_says_is_refused_by_the_store(store: FaultStor
 
 
 async def test_it_never_adopts_a_tail(store: FaultStore, writer: Writer) -> None:
-    epoch = (await store.head("run")).epochs[-1][0]
-    await store.append("run", make_batch(epoch, 2, [data("not ours")]))
+    epoch = (await store.runs.get("run")).epochs[-1][0]
+    await store.logs.append("run", make_batch(epoch, 2, [data("not ours")]))
     writer.put(data("ours"))
     with pytest.raises(Conflict):
         await writer.flush()
@@ -444,12 +444,15 @@ class AtOnce(MemoryStore):
         super().__init__()
         self.appended: list[tuple[int, int]] = []
         self.refusals: list[Exception] = []
+        append = self.logs.append_nowait
 
-    def append_nowait(self, run: str, batch: Batch, *, end: bool = False) -> bool:
-        self.appended.append((batch.first, batch.last))
-        if self.refusals:
-            raise self.refusals.pop(0)
-        return super().append_nowait(run, batch, end=end)
+        def append_nowait(log: str, batch: Batch, commit: Commit | None = None) -> bool:
+            self.appended.append((batch.first, batch.last))
+            if self.refusals:
+                raise self.refusals.pop(0)
+            return append(log, batch, commit)
+
+        self.logs.append_nowait = append_nowait  # type: ignore[method-assign]
 
 
 @pytest.fixture
@@ -512,7 +515,7 @@ async def test_what_could_not_be_stored_at_once_is_stored_later_in_order(
     quick.put(data(2))
     await quick.end(COMPLETE)
     assert data_in(await chunks_in(at_once)) == [0, 1, 2]
-    assert (await at_once.head("run")).ended
+    assert (await at_once.runs.get("run")).ended
 
 
 @pytest.mark.parametrize("error", [*STOPPING, ZeroDivisionError("a bug")], ids=lambda error: type(error).__name__)

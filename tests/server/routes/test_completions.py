@@ -12,6 +12,7 @@ import loom
 from loom.app import App
 from loom.model.chunk import Chunk
 from loom.model.errors import ErrorInfo
+from loom.model.ports import Commit
 from loom.server.app import Times
 from loom.wire.json import decode, make_batch
 from loom.wire.sse import HEARTBEAT, Event
@@ -100,13 +101,13 @@ async def state_of(r: Rig, run: str) -> str:
         async for page in r.transport.follow(run):
             if page.ended:
                 break
-    return (await r.store.head(run)).state
+    return (await r.store.runs.get(run)).state
 
 
 async def the_run(r: Rig) -> str:
     """The one that there is, once it is there."""
     async with asyncio.timeout(PATIENCE):
-        while not (heads := await r.store.heads()):  # noqa: ASYNC110 (nothing tells of it but this)
+        while not (heads := await r.store.runs.list_runs()):  # noqa: ASYNC110 (nothing tells of it but this)
             await asyncio.sleep(0)
     return heads[0].meta.run
 
@@ -209,7 +210,7 @@ async def test_wrong_requests(body: Any, status: int, code: str, param: str | No
         assert (reply.status, error["code"], error["param"]) == (status, code, param)
         assert error["type"] == "invalid_request_error"
         assert reply.header("x-should-retry") == "false"
-        assert await r.store.heads() == []
+        assert await r.store.runs.list_runs() == []
 
 
 async def test_only_json_is_read() -> None:
@@ -314,7 +315,7 @@ async def test_a_later_attempt_that_takes_back_what_was_sent_ends_the_stream_and
 
 async def told_to(r: Rig, run: str) -> bytes:
     """The first thing that the run was told."""
-    page = await r.store.read(f"{run}/in", None, wait=PATIENCE)
+    page = await r.store.logs.read(f"{run}/in", None, wait=PATIENCE)
     return page.batches[0].payload
 
 
@@ -410,8 +411,8 @@ async def test_a_request_with_a_key_can_be_repeated() -> None:
         assert again.json["id"] == f"chatcmpl-{run}"
         other = await r.ask("POST", COMPLETIONS, chat(temperature=0.1), headers=KEY)
         assert (other.status, refusal(other)["code"]) == (409, "conflict")
-        assert len(await r.store.heads()) == 1
-        assert (await r.store.read(f"{run}/in", None)).batches == ()
+        assert len(await r.store.runs.list_runs()) == 1
+        assert (await r.store.logs.read(f"{run}/in", None)).batches == ()
 
 
 async def test_after_a_restart_a_repeated_request_is_told_what_stands() -> None:
@@ -421,13 +422,13 @@ async def test_after_a_restart_a_repeated_request_is_told_what_stands() -> None:
             await r.begin(run)
             await r.say(run, Chunk("data", "Hel"))
             first = await viewer.event()
-            fence = await r.store.fence(run, "second")
+            fence = await r.store.logs.fence(run, "second")
             start = Chunk("start", {"attempt": 2, "kept_through": 0})
-            await r.store.append(run, make_batch(fence.epoch, 3, [start, Chunk("data", "Hello")]))
+            await r.store.logs.append(run, make_batch(fence.epoch, 3, [start, Chunk("data", "Hello")]))
             assert told([first, *await viewer.rest()])[-1]["error"]["code"] == "run_restarted"
         async with streaming(r, headers=KEY) as viewer:
             first = await viewer.event()
-            await r.store.append(run, make_batch(fence.epoch, 5, [Chunk("complete")]), end=True)
+            await r.store.logs.append(run, make_batch(fence.epoch, 5, [Chunk("complete")]), Commit(state="completed"))
             chunks = told([first, *await viewer.rest()])
         assert text(chunks[:-1]) == "Hello"
         assert chunks[-1] == "[DONE]"

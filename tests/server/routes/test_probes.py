@@ -35,11 +35,11 @@ async def test_a_server_whose_worker_drains_is_ready_only_while_another_works() 
         drives = False
         reply = await r.ask("GET", "/readyz")
         assert (reply.status, reply.error["code"]) == (503, "unavailable")
-        await r.store.attend(WorkerInfo(name="draining", draining=True))
+        await r.store.workers.register(WorkerInfo(name="draining", draining=True))
         assert (await r.ask("GET", "/readyz")).status == 503
-        await r.store.attend(WorkerInfo(name="another"))
+        await r.store.workers.register(WorkerInfo(name="another"))
         assert (await r.ask("GET", "/readyz")).json == {"status": "ready"}
-        await r.store.ask_to_drain("another")
+        await r.store.workers.request_drain("another")
         assert (await r.ask("GET", "/readyz")).status == 503
 
 

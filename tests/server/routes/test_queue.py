@@ -47,12 +47,12 @@ async def test_what_is_no_priority_or_delay_is_refused(field: str, value: Any) -
         reply = await r.ask("POST", "/runs", {"actor": "add", "input": {"a": 1}, field: value})
         assert (reply.status, reply.error["code"]) == (422, "invalid_input")
         assert reply.error["details"]["field"] == field
-        assert await r.store.heads() == []
+        assert await r.store.runs.list_runs() == []
 
 
 async def test_retrying() -> None:
     async with rig(told().registry) as r:
-        await r.store.create(Meta(run="open", actor="ask"))
+        await r.store.runs.create(Meta(run="open", actor="ask"))
         refused = await r.ask("POST", "/runs/open/retry")
         assert (refused.status, refused.error["code"]) == (409, "conflict")
         await r.ask("POST", "/runs/open/cancel")
@@ -72,7 +72,9 @@ async def test_retrying() -> None:
 async def test_workers() -> None:
     async with rig() as r:
         assert (await r.ask("GET", "/workers")).json == {"workers": []}
-        await r.store.attend(WorkerInfo(name="w", host="here", pid=7, queues=("a",), concurrency=3, started=1.0))
+        await r.store.workers.register(
+            WorkerInfo(name="w", host="here", pid=7, queues=("a",), concurrency=3, started=1.0)
+        )
         (shown,) = (await r.ask("GET", "/workers")).json["workers"]
         assert shown.pop("seen") == pytest.approx(time.time(), abs=20)
         assert shown == {"name": "w", "host": "here", "pid": 7, "queues": ["a"], "concurrency": 3, "started": 1.0}

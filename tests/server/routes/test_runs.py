@@ -95,7 +95,7 @@ async def test_what_is_left_out_is_as_declared_and_null_lifts_it() -> None:
         }  # fmt: skip
         async with r.viewer("/actors/careful/stream?detach=1", method="POST", body=lifted) as viewer:
             run = (viewer.reply.header("location") or "").rpartition("/")[2]
-        assert (await r.store.head(run)).meta.timeout is None
+        assert (await r.store.runs.get(run)).meta.timeout is None
     async with rig() as r:
         told = (await r.ask("POST", "/runs", {"actor": "careful", "queue": "jobs", "timeout": None})).json
         assert told["assumed"] == ["idle_timeout", "ahead", "priority", "retention"]
@@ -251,7 +251,7 @@ async def test_renew() -> None:
         for _ in range(2):
             reply = await r.ask("POST", "/runs/r/renew")
             assert (reply.status, reply.body) == (204, b"")
-        assert (await r.store.head("r")).beat == 2
+        assert (await r.store.runs.get("r")).beat == 2
 
 
 # --- runs that wait for their readers ------------------------------------------------------------------------------
@@ -268,14 +268,14 @@ async def test_readers_say_themselves_how_far_they_have_read() -> None:
             ({"seq": None}, []),
         ):
             assert (await r.ask("POST", "/runs/r/readers/me", body)).status == 204
-            assert [mark.seq for mark in await r.store.marks("r")] == expected
+            assert [mark.seq for mark in await r.store.logs.positions("r")] == expected
 
 
 async def test_nothing_is_noted_where_nothing_waits() -> None:
     async with rig() as r:
         await r.begin()
         assert (await r.ask("POST", "/runs/r/readers/me", {"seq": 1})).status == 204
-        assert await r.store.marks("r") == []
+        assert await r.store.logs.positions("r") == []
 
 
 async def test_a_connection_counts_as_a_reader_unless_it_says_otherwise() -> None:
@@ -284,13 +284,13 @@ async def test_a_connection_counts_as_a_reader_unless_it_says_otherwise() -> Non
         async with r.viewer("/runs/r/events?attach=0") as viewer:
             assert viewer.reply.header("loom-ahead") == "3"
             await viewer.event()
-            assert await r.store.marks("r") == []
+            assert await r.store.logs.positions("r") == []
         async with r.viewer("/runs/r/events") as viewer:
             assert viewer.reply.header("loom-ahead") is None
             await viewer.event()
             await r.say("r", Chunk("data", 1))
             await viewer.event()
-            assert len(await r.store.marks("r")) == 1
+            assert len(await r.store.logs.positions("r")) == 1
 
 
 # --- every answer ----------------------------------------------------------------------------------------------------

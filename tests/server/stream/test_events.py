@@ -138,7 +138,7 @@ async def test_trimmed_history_is_410_and_says_where_to_begin() -> None:
         await r.begin()
         for index in range(3):
             await r.say("r", data(index))
-        first = await r.store.trim("r", 3)
+        first = await r.store.logs.trim("r", 3)
         reply = await r.ask("GET", "/runs/r/events")
         assert (reply.status, reply.error["code"]) == (410, "cursor_expired")
         async with r.viewer(f"/runs/r/events?after={reply.error['details']['earliest']}") as viewer:
@@ -178,7 +178,7 @@ async def test_a_dropped_run_ends_with_a_fault() -> None:
         await r.begin()
         async with r.viewer("/runs/r/events?named=0") as viewer:
             await viewer.event()
-            await r.store.drop("r")
+            await r.store.runs.drop("r")
             (fault,) = await viewer.rest()
     assert fault.type == "message"
     assert decode(fault.data)["error"]["code"] == "not_found"

@@ -92,7 +92,7 @@ async def test_a_dialect_has_an_audience_of_its_own(streams: Streams) -> None:
 
 async def test_an_owner_is_renewed_over_an_outage() -> None:
     async with MemoryStore() as store:
-        await store.create(Meta(run="r", actor="a", owner_lease=60.0))
+        await store.runs.create(Meta(run="r", actor="a", owner_lease=60.0))
         transport = WatchedTransport(store, None)
         renewing = spawn(renew(Streams(transport, Times(leave_grace=0.02)), "r"), "renew")
         assert await transport.touched.get() == "r"

@@ -13,11 +13,10 @@ from loom.engine.follow.hub import Feed
 from loom.engine.run.inbox import Inbox
 from loom.engine.run.worker import Worker
 from loom.engine.run.writer import Writer
-from loom.model import limits
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import Conflict, Fenced, LoomError
-from loom.model.ports import Fence
+from loom.model.ports import Commit, Fence
 from loom.model.run import Claim
 from loom.stores.memory import MemoryStore
 
@@ -27,113 +26,176 @@ __all__ = ["ENGINES", "STORES"]
 class NoFenceCheck(MemoryStore):
     """Takes what continues the log, whoever wrote it."""
 
-    def append_nowait(self, run: str, batch: Batch, *, end: bool = False) -> bool:
-        log = self._outboxes[run]
-        if batch.first == log.tail + 1 and not log.ended:
-            batch = replace(batch, epoch=log.epoch)
-        return super().append_nowait(run, batch, end=end)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        append = self.logs.append_nowait
+
+        def append_nowait(log: str, batch: Batch, commit: Commit | None = None) -> bool:
+            known = self.logs._logs[log]
+            if batch.first == known.tail + 1 and not known.ended:
+                batch = replace(batch, epoch=known.writer)
+            return append(log, batch, commit)
+
+        self.logs.append_nowait = append_nowait  # type: ignore[method-assign]
 
 
 class NoTailCheck(MemoryStore):
     """Adds whatever the newest writer sends, also what it sends again."""
 
-    def append_nowait(self, run: str, batch: Batch, *, end: bool = False) -> bool:
-        log = self._outboxes[run]
-        if batch.epoch == log.epoch and not log.ended:
-            batch = replace(batch, first=log.tail + 1, last=log.tail + len(batch))
-        return super().append_nowait(run, batch, end=end)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        append = self.logs.append_nowait
+
+        def append_nowait(log: str, batch: Batch, commit: Commit | None = None) -> bool:
+            known = self.logs._logs[log]
+            if batch.epoch == known.writer and not known.ended:
+                batch = replace(batch, first=known.tail + 1, last=known.tail + len(batch))
+            return append(log, batch, commit)
+
+        self.logs.append_nowait = append_nowait  # type: ignore[method-assign]
 
 
 class LeaseTooShort(MemoryStore):
     """Gives a run away while its holder may still take his time to renew."""
 
-    async def claim(self, queues: Any, worker: str, *, lease: float, wait: float, without: Any = ()) -> Claim | None:
-        return await super().claim(queues, worker, lease=lease / 3, wait=wait, without=without)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        claim = self.queue.claim
+
+        async def shorter(queues: Any, worker: str, *, lease: float, **more: Any) -> Claim | None:
+            return await claim(queues, worker, lease=lease / 3, **more)
+
+        self.queue.claim = shorter  # type: ignore[method-assign]
 
 
 class ClaimedTwice(MemoryStore):
     """Forgets now and then that it has given a run away."""
 
-    async def claim(self, queues: Any, worker: str, *, lease: float, wait: float, without: Any = ()) -> Claim | None:
-        claim = await super().claim(queues, worker, lease=lease, wait=wait, without=without)
-        if claim is not None and claim.number % 7 == 0:
-            self._queue.drop(claim.run)
-            self._queue.put(claim.meta)
-        return claim
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        claim = self.queue.claim
+
+        async def twice(*args: Any, **more: Any) -> Claim | None:
+            given = await claim(*args, **more)
+            if given is not None and given.number % 7 == 0:
+                self.queue.drop(given.run)
+                await self.queue.put(given.meta)
+            return given
+
+        self.queue.claim = twice  # type: ignore[method-assign]
 
 
 class AnyoneAcks(MemoryStore):
     """Lets go of a run at the word of who held it once."""
 
-    async def ack(self, claim: Claim) -> None:
-        self._queue.drop(claim.run)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+
+        async def ack(claim: Claim) -> None:
+            self.queue.drop(claim.run)
+
+        self.queue.ack = ack  # type: ignore[method-assign]
 
 
 class AnyoneRenews(MemoryStore):
     """Lets who held a run once believe that he does still."""
 
-    async def renew(self, claim: Claim) -> None:
-        entry = self._queue._entries.get(claim.run)
-        await super().renew(entry.claim if entry is not None and entry.claim is not None else claim)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        renew = self.queue.renew
 
-    async def renew_all(self, claims: Sequence[Claim]) -> list[bool]:
-        for claim in claims:
-            await self.renew(claim)
-        return [True] * len(claims)
+        async def whoever(claim: Claim) -> None:
+            entry = self.queue._entries.get(claim.run)
+            await renew(entry.claim if entry is not None and entry.claim is not None else claim)
+
+        async def all_of(claims: Sequence[Claim]) -> list[bool]:
+            for claim in claims:
+                await whoever(claim)
+            return [True] * len(claims)
+
+        self.queue.renew = whoever  # type: ignore[method-assign]
+        self.queue.renew_all = all_of  # type: ignore[method-assign]
 
 
 class LapsedStaysLapsed(MemoryStore):
     """Never takes a run over from a worker that was lost."""
 
-    async def claim(self, queues: Any, worker: str, *, lease: float, wait: float, without: Any = ()) -> Claim | None:
-        return await super().claim(queues, worker, lease=1e9, wait=wait, without=without)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        claim = self.queue.claim
+
+        async def endless(queues: Any, worker: str, *, lease: float, **more: Any) -> Claim | None:
+            return await claim(queues, worker, lease=1e9, **more)
+
+        self.queue.claim = endless  # type: ignore[method-assign]
 
 
 class ResumesOneLate(MemoryStore):
     """Reads on one chunk behind the cursor."""
 
-    async def read(
-        self, log: str, after: Cursor | None = None, *, limit: int = limits.PAGE_CHUNKS, wait: float = 0.0
-    ) -> Page:
-        page = await super().read(log, after, limit=limit, wait=wait)
-        if after is None or not page.batches or len(page.batches[0]) < 2:
-            return page
-        first = page.batches[0]
-        return replace(page, batches=(first.slice(first.first + 1, first.last), *page.batches[1:]))
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        read = self.logs.read
+
+        async def late(log: str, after: Cursor | None = None, **more: Any) -> Page:
+            page = await read(log, after, **more)
+            if after is None or not page.batches or len(page.batches[0]) < 2:
+                return page
+            first = page.batches[0]
+            return replace(page, batches=(first.slice(first.first + 1, first.last), *page.batches[1:]))
+
+        self.logs.read = late  # type: ignore[method-assign]
 
 
 class ResumesOneEarly(MemoryStore):
     """Gives the chunk at the cursor again."""
 
-    async def read(
-        self, log: str, after: Cursor | None = None, *, limit: int = limits.PAGE_CHUNKS, wait: float = 0.0
-    ) -> Page:
-        before = after
-        if after is not None and after.seq > 1:
-            earlier = Cursor(after.epoch, after.seq - 1)
-            before = earlier if self._continues(log, earlier) else after
-        return await super().read(log, before, limit=limit, wait=wait)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        read = self.logs.read
+
+        async def early(log: str, after: Cursor | None = None, **more: Any) -> Page:
+            before = after
+            if after is not None and after.seq > 1:
+                earlier = Cursor(after.epoch, after.seq - 1)
+                before = earlier if self._continues(log, earlier) else after
+            return await read(log, before, **more)
+
+        self.logs.read = early  # type: ignore[method-assign]
 
     def _continues(self, log: str, cursor: Cursor) -> bool:
-        return log in self._outboxes and self._runs[log].head().cursor_at(cursor.seq) == cursor
+        known = self.logs._logs.get(log)
+        return known is not None and known.owner is not None and known.info().cursor_at(cursor.seq) == cursor
 
 
 class EndLost(MemoryStore):
     """Takes the last chunk, and not that it is the last."""
 
-    def append_nowait(self, run: str, batch: Batch, *, end: bool = False) -> bool:
-        return super().append_nowait(run, batch, end=end and batch.first % 5 != 0)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        append = self.logs.append_nowait
+
+        def append_nowait(log: str, batch: Batch, commit: Commit | None = None) -> bool:
+            return append(log, batch, commit if batch.first % 5 != 0 else None)
+
+        self.logs.append_nowait = append_nowait  # type: ignore[method-assign]
 
 
 class ForgetsTheLast(MemoryStore):
     """A new fence throws away what was acknowledged just before."""
 
-    async def fence(self, run: str, token: str, *, failures: int = 0) -> Fence:
-        log = self._outboxes.get(run)
-        if log is not None and not log.ended and len(log.batches) > 1:
-            log.batches.pop()
-            log.tail = log.batches[-1].last
-        return await super().fence(run, token, failures=failures)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        fence = self.logs.fence
+
+        async def forgetting(log: str, token: str, *, failures: int = 0) -> Fence:
+            known = self.logs._logs.get(log)
+            if known is not None and not known.ended and len(known.batches) > 1:
+                known.batches.pop()
+                known.tail = known.batches[-1].last
+            return await fence(log, token, failures=failures)
+
+        self.logs.fence = forgetting  # type: ignore[method-assign]
 
 
 STORES: list[type[MemoryStore]] = [
@@ -204,7 +266,7 @@ def acks_first(patch: pytest.MonkeyPatch) -> None:
 
     async def hasty(self: Worker, claim: Claim, runner: Any) -> Any:
         with contextlib.suppress(LoomError):
-            await self._store.ack(claim)
+            await self._store.queue.ack(claim)
         return await drive(self, claim, runner)
 
     patch.setattr(Worker, "_drive", hasty)

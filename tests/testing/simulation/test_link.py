@@ -40,11 +40,11 @@ CALM = Faults.none()
 
 def test_a_call_passes_and_is_written_down() -> None:
     async def scene(world: World, process: Process, link: Link) -> None:
-        assert (await link.store.create(META)).meta == META
+        assert (await link.store.runs.create(META)).meta == META
         with pytest.raises(LogNotFound):
-            await link.store.head("another")
+            await link.store.runs.get("another")
         assert [call.name for call in world.history if isinstance(call, Call)] == ["create", "head"]
-        assert not link.store.append_nowait("run", None)  # type: ignore[arg-type]
+        assert not link.store.logs.append_nowait("run", None)  # type: ignore[arg-type]
         assert link.store.durability == "memory"
 
     play(CALM, scene)
@@ -53,9 +53,9 @@ def test_a_call_passes_and_is_written_down() -> None:
 def test_a_refused_call_has_not_happened() -> None:
     async def scene(world: World, process: Process, link: Link) -> None:
         with pytest.raises(Unavailable):
-            await link.store.create(META)
+            await link.store.runs.create(META)
         with pytest.raises(LogNotFound):
-            await world.store.head("run")
+            await world.store.runs.get("run")
 
     play(Faults(refused=1), scene)
 
@@ -63,10 +63,10 @@ def test_a_refused_call_has_not_happened() -> None:
 def test_a_call_whose_reply_is_lost_has_happened() -> None:
     async def scene(world: World, process: Process, link: Link) -> None:
         with pytest.raises(OutcomeUnknown):
-            await link.store.create(META)
+            await link.store.runs.create(META)
         with pytest.raises(Unavailable):
-            await link.store.head("run")
-        assert (await world.store.head("run")).meta == META
+            await link.store.runs.get("run")
+        assert (await world.store.runs.get("run")).meta == META
 
     play(Faults(refused=0, lost_reply=1), scene)
 
@@ -74,18 +74,18 @@ def test_a_call_whose_reply_is_lost_has_happened() -> None:
 def test_while_it_is_cut_nothing_comes_through_and_then_all_are_told_to_look() -> None:
     async def scene(world: World, process: Process, link: Link) -> None:
         told: list[Notice] = []
-        unwatch = link.store.watch("run", told.append)
+        unwatch = link.store.logs.watch("run", told.append)
         link.cut()
-        await world.store.create(META)
+        await world.store.runs.create(META)
         with pytest.raises(Unavailable):
-            await link.store.head("run")
+            await link.store.runs.get("run")
         await asyncio.sleep(60)
         assert told == []
         link.heal()
         await asyncio.sleep(10)
         assert set(told) == {Notice(), Notice(marks=True)}
         unwatch()
-        await world.store.drop("run")
+        await world.store.runs.drop("run")
         await asyncio.sleep(10)
         assert len(told) == 2
 
@@ -95,8 +95,8 @@ def test_while_it_is_cut_nothing_comes_through_and_then_all_are_told_to_look() -
 def test_a_lost_notice_is_told_by_the_next_poll() -> None:
     async def scene(world: World, process: Process, link: Link) -> None:
         told: list[Notice] = []
-        link.store.watch("run", told.append)
-        await world.store.create(META)
+        link.store.logs.watch("run", told.append)
+        await world.store.runs.create(META)
         await asyncio.sleep(world.faults.poll + 1)
         assert told == [Notice()]
 
@@ -108,8 +108,8 @@ def test_a_watcher_that_raises_is_written_down() -> None:
         def notify(notice: Notice) -> None:
             raise ValueError
 
-        link.store.watch("run", notify)
-        await world.store.create(META)
+        link.store.logs.watch("run", notify)
+        await world.store.runs.create(META)
         await asyncio.sleep(10)
         assert any(isinstance(one, Logged) for one in world.history)
 
@@ -120,9 +120,9 @@ def test_a_wait_in_the_store_ends_with_who_waits() -> None:
     async def scene(world: World, process: Process, link: Link) -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(3):
-                await link.store.claim(["default"], "w", lease=10, wait=60)
-        await world.store.put(META)
-        claim = await world.store.claim(["default"], "other", lease=10, wait=0)
+                await link.store.queue.claim(["default"], "w", lease=10, wait=60)
+        await world.store.queue.put(META)
+        claim = await world.store.queue.claim(["default"], "other", lease=10, wait=0)
         assert claim is not None
 
     play(CALM, scene)
