@@ -98,11 +98,11 @@ async def test_websockets_are_refused() -> None:
 async def test_ready_and_alive() -> None:
     async with rig() as r:
         assert (await r.ask("GET", "/readyz")).json == {"status": "ready"}
-        r.transport.trouble["heads"] = Unavailable("the disk is gone")
+        r.transport.trouble["list_runs"] = Unavailable("the disk is gone")
         assert (await r.ask("GET", "/healthz")).status == 200
         reply = await r.ask("GET", "/readyz")
         assert (reply.status, reply.error["code"]) == (503, "unavailable")
-        del r.transport.trouble["heads"]
+        del r.transport.trouble["list_runs"]
         r.app.end_streams()
         assert (await r.ask("GET", "/readyz")).status == 503
         assert (await r.ask("GET", "/healthz")).status == 200

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from loom.engine.declare.options import Options
 from loom.engine.declare.registry import Registry
@@ -26,6 +27,7 @@ from loom.model.errors import (
     Unavailable,
     UnknownProducer,
 )
+from loom.model.ports import INBOX
 from loom.model.run import DECLARABLE, PRIVATE, Meta, inbox_of
 from loom.stores.memory import MemoryStore
 from loom.testing.author import Author, read_all
@@ -357,7 +359,7 @@ async def test_a_cancel_whose_reply_was_lost_may_be_repeated(store: FaultStore, 
 async def test_a_run_whose_inbox_is_full_can_be_cancelled(
     store: FaultStore, transport: StoreTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "INBOX_MESSAGES", 3)
+    monkeypatch.setattr("loom.stores.memory.runs.INBOX", replace(INBOX, max_records=3))
     await transport.start(meta())
     await (await Author.take(store.logs, "run")).say("start")
     for n in range(3):

@@ -371,6 +371,9 @@ async def test_what_has_ended_is_not_handed_over(client: Client) -> None:
 class _Lost:
     """Where renewals get lost."""
 
+    def __init__(self) -> None:
+        self.queue = self
+
     async def renew(self, claim: Claim) -> None: ...
 
 

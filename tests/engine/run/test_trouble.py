@@ -73,7 +73,7 @@ async def test_what_is_refused_is_tried_rarely(virtual_time: Clock, monkeypatch:
         tried += 1
         raise WRONG
 
-    monkeypatch.setattr(store, "claim", claim)
+    monkeypatch.setattr(store.queue, "claim", claim)
     async with Worker(store, Registry(), name="w", drain=0.0):
         await asyncio.sleep(60)  # doubling up to the bound at first
         tried = 0

@@ -445,7 +445,7 @@ async def test_renewals_are_spread_and_none_is_late(place: Place, monkeypatch: p
             renewed[claim.run].append(place.clock())
         return await renew_all(claims)
 
-    monkeypatch.setattr(store, "renew_all", noted)
+    monkeypatch.setattr(store.queue, "renew_all", noted)
     for number in range(count):
         await place.start(f"run{number}")
     await until(lambda: len(gate.began) == count)

@@ -409,10 +409,10 @@ async def test_closing_leaves_nobody_waiting(store: FaultStore, writer: Writer) 
 async def test_an_append_that_is_cancelled_from_within_the_store_is_heard_of(
     store: FaultStore, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def cancelled(run: str, batch: Batch, *, end: bool = False) -> None:
+    async def cancelled(log: str, batch: Batch, commit: Commit | None = None) -> None:
         raise asyncio.CancelledError
 
-    monkeypatch.setattr(store, "append", cancelled)
+    monkeypatch.setattr(store.logs, "append", cancelled)
     writer.put(data(1))
     with pytest.raises(HandleClosed):
         await writer.flush()

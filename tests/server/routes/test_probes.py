@@ -21,7 +21,7 @@ async def test_a_store_that_does_not_answer_is_not_ready_and_the_server_is_alive
 
     monkeypatch.setattr("loom.server.routes.probes.READY_WITHIN", 0.01)
     async with rig() as r:
-        monkeypatch.setattr(r.transport, "heads", hangs)
+        monkeypatch.setattr(r.transport, "list_runs", hangs)
         reply = await r.ask("GET", "/readyz")
         assert (reply.status, reply.error["code"], reply.error["retryable"]) == (503, "unavailable", True)
         assert reply.header("retry-after") == "1"

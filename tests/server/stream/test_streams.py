@@ -96,9 +96,9 @@ async def test_an_owner_is_renewed_over_an_outage() -> None:
         transport = WatchedTransport(store, None)
         renewing = spawn(renew(Streams(transport, Times(leave_grace=0.02)), "r"), "renew")
         assert await transport.touched.get() == "r"
-        transport.trouble["touch"] = Unavailable("away")
+        transport.trouble["heartbeat"] = Unavailable("away")
         await transport.stumbled.wait()
-        del transport.trouble["touch"]
+        del transport.trouble["heartbeat"]
         assert await transport.touched.get() == "r"
         renewing.cancel()
         await asyncio.wait([renewing])

@@ -9,7 +9,7 @@ import pytest
 from loom.model.chunk import Batch, Chunk, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import Fenced
-from loom.model.ports import Fence
+from loom.model.ports import Commit, Fence
 from loom.model.run import Claim, Meta
 from loom.testing.simulation import Faults, Outbox
 from loom.testing.simulation.check import check
@@ -53,7 +53,7 @@ def found(outbox: Outbox | None, *history: Happening) -> list[str]:
 
 
 SOUND = box(*LINES)
-END = call(2, "append", "run", WHOLE, end=True)
+END = call(2, "append", "run", WHOLE, Commit(state="completed"))
 
 
 def test_what_is_sound_violates_nothing() -> None:

@@ -213,6 +213,9 @@ class MemoryRuns:
         self._spent[name] = run
         if run.expires < inf:
             heapq.heappush(self._due, (run.expires, run.number))
+        if len(self._due) > 2 * len(self._spent) + limits.SWEEP_RUNS:  # nothing stays of those dropped early
+            self._due = [(spent.expires, spent.number) for spent in self._spent.values() if spent.expires < inf]
+            heapq.heapify(self._due)
 
     def _forget_oldest(self) -> bool:
         """Drop the run that ended first. False: none has."""
@@ -246,9 +249,6 @@ class MemoryRuns:
             self._unlist(run, key)
         self._unqueued.pop(name, None)
         self._spent.pop(name, None)
-        if len(self._due) > 2 * len(self._spent) + limits.SWEEP_RUNS:  # nothing stays of those dropped early
-            self._due = [(spent.expires, spent.number) for spent in self._spent.values() if spent.expires < inf]
-            heapq.heapify(self._due)
         self._logs.remove(run.outbox, run.inbox, extra=run.size)
 
 
