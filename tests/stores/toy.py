@@ -1,0 +1,502 @@
+"""A store as small as the ports allow: lists and dicts, searched from end to end. What a fourth store has to do."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from math import inf
+from typing import Any, Self
+
+from msgspec.structs import replace
+
+from loom.model import limits
+from loom.model.chunk import Batch, Page
+from loom.model.cursor import Cursor, make_epoch
+from loom.model.errors import Conflict, ErrorInfo, Fenced, LogEnded, LogNotFound, UsageError
+from loom.model.history import (
+    add_epoch,
+    check_repeat,
+    check_room,
+    check_single,
+    continues,
+    is_repeat,
+    newest,
+    next_epoch,
+    page_of,
+    record_batch,
+    start_after,
+)
+from loom.model.lease import Beat, Observed
+from loom.model.ports import (
+    INBOX,
+    OUTBOX,
+    Commit,
+    Durability,
+    Fence,
+    LogInfo,
+    LogSpec,
+    Notice,
+    Notify,
+    ProducerSeq,
+    SweepReport,
+    Unwatch,
+    closing,
+)
+from loom.model.priority import order
+from loom.model.run import NO_INPUT, Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo, inbox_of
+from loom.stores.orphans import ending_batch, is_idle
+from loom.stores.positions import beat_after, is_forgotten, too_many_readers
+from loom.stores.watchers import Watchers, pause
+from loom.wire.json import decode_chunk, ending_of
+
+
+@dataclass(eq=False)
+class Log:
+    spec: LogSpec
+    run: str | None = None
+    batches: list[Batch] = field(default_factory=list)
+    epochs: tuple[tuple[int, int], ...] = ()
+    ended: bool = False
+    tokens: dict[str, int] = field(default_factory=dict)
+    failures: int = 0
+    producers: dict[str, tuple[ProducerSeq, Cursor]] = field(default_factory=dict)
+    marks: dict[str, Mark] = field(default_factory=dict)
+
+    def info(self) -> LogInfo:
+        first, tail = (self.batches[0].first, self.batches[-1].last) if self.batches else (1, 0)
+        size = sum(len(batch.payload) for batch in self.batches)
+        return LogInfo(spec=self.spec, epochs=self.epochs, first=first, tail=tail, ended=self.ended, size=size)
+
+    def begin(self, attempt: int | None = None) -> int:
+        digits = secrets.randbelow(10**8)
+        epoch = next_epoch(self.epochs, digits) if attempt is None else make_epoch(attempt, digits)
+        self.epochs = add_epoch(self.epochs, epoch, self.info().tail)
+        return epoch
+
+
+class ToyLogs:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.logs: dict[str, Log] = {}
+        self.watchers = Watchers()
+        self.on_begin: Callable[[str], None]
+        self.on_end: Callable[[str, Commit], None]
+
+    def find(self, log: str) -> Log:
+        if log not in self.logs:
+            raise LogNotFound(f"there is no log {log!r}")
+        return self.logs[log]
+
+    def add(self, log: str, spec: LogSpec, run: str | None = None) -> None:
+        known = self.logs[log] = Log(spec, run)
+        if spec.policy == "many":
+            known.begin(attempt=1)
+        self.watchers.tell(log, Notice())
+
+    async def create(self, log: str, spec: LogSpec) -> LogInfo:
+        if log not in self.logs:
+            self.add(log, spec)
+        elif self.logs[log].run is not None or self.logs[log].spec != spec:
+            raise Conflict(f"there is another log {log!r}")
+        return self.logs[log].info()
+
+    async def info(self, log: str) -> LogInfo:
+        return self.find(log).info()
+
+    async def fence(self, log: str, token: str, *, failures: int = 0) -> Fence:
+        known = self.find(log)
+        check_single(log, known.spec)
+        if known.tokens.get(token, newest(known.epochs)) != newest(known.epochs):
+            raise Fenced("a newer writer has taken over")
+        if token not in known.tokens and not known.ended:
+            known.tokens[token] = known.begin()
+            if known.run is not None:
+                self.on_begin(known.run)
+        known.failures = max(known.failures, failures)
+        info = known.info()
+        return Fence(newest(known.epochs), info.tail, known.ended, info.size, known.failures)
+
+    async def append(self, log: str, batch: Batch, commit: Commit | None = None) -> Cursor:
+        known = self.find(log)
+        check_single(log, known.spec, batch)
+        epoch, end, last = newest(known.epochs), commit is not None and commit.end, known.batches[-1:]
+        if not continues(batch, epoch=epoch, tail=known.info().tail, ended=known.ended):
+            check_repeat(batch, end=end, epoch=epoch, ended=known.ended, last=last[0] if last else None)
+            return batch.cursor
+        known.batches.append(batch)
+        if commit is not None and commit.end:
+            known.ended = True
+            if known.run is not None:
+                self.on_end(known.run, commit)
+        self.watchers.tell(log, Notice(batch, end))
+        return batch.cursor
+
+    def append_nowait(self, log: str, batch: Batch, commit: Commit | None = None) -> bool:
+        return False
+
+    async def send(
+        self, log: str, record: bytes, producer: ProducerSeq, *, end: bool = False, urgent: bool = False
+    ) -> Cursor:
+        known = self.find(log)
+        info = known.info()
+        batch = record_batch(log, known.spec, newest(known.epochs), info.tail + 1, record)
+        before, cursor = known.producers.get(producer.producer, (None, batch.cursor))
+        if is_repeat(before, producer):
+            return cursor
+        if known.ended:
+            raise LogEnded("the log has ended")
+        if not urgent:
+            check_room(known.spec, len(batch.payload), records=info.tail - info.first + 1, stored=info.size)
+        known.batches.append(batch)
+        known.producers[producer.producer] = (producer, batch.cursor)
+        known.ended = end
+        self.watchers.tell(log, Notice(batch, end))
+        return batch.cursor
+
+    async def read(
+        self, log: str, after: Cursor | None = None, *, limit: int = limits.PAGE_CHUNKS,
+        limit_bytes: int = limits.PAGE_BYTES, wait: float = 0.0,
+    ) -> Page:  # fmt: skip
+        changed = asyncio.Event()
+        unwatch = self.watch(log, lambda notice: changed.set())
+        end = asyncio.get_running_loop().time() + wait
+        try:
+            while True:
+                known = self.find(log)
+                info = known.info()
+                start = start_after(after, epochs=info.epochs, first=info.first, tail=info.tail)
+                batches = [batch for batch in known.batches if batch.last >= start]
+                page = page_of(
+                    batches, start, after=after, tail=info.tail, ended=info.ended, limit=limit, limit_bytes=limit_bytes
+                )
+                left = end - asyncio.get_running_loop().time()
+                if page.batches or page.ended or left <= 0:
+                    return page
+                await pause(changed, left)
+        finally:
+            unwatch()
+
+    async def trim(self, log: str, before: int) -> int:
+        known = self.find(log)
+        known.batches = [batch for batch in known.batches[:-1] if batch.last >= before] + known.batches[-1:]
+        return known.info().first
+
+    async def drop(self, log: str) -> None:
+        if log in self.logs:
+            if self.logs[log].run is not None:
+                raise UsageError(f"log {log!r} belongs to a run")
+            self.remove(log)
+
+    def remove(self, log: str) -> None:
+        del self.logs[log]
+        self.watchers.tell(log, Notice())
+
+    def watch(self, log: str, notify: Notify) -> Unwatch:
+        return self.watchers.add(log, notify)
+
+    async def commit_position(self, log: str, reader: str, seq: int | None) -> None:
+        known, now = self.find(log), self.clock()
+        before = known.marks.pop(reader, None)
+        if seq is not None:
+            known.marks = {name: mark for name, mark in known.marks.items() if not is_forgotten(mark.beat, now)}
+            if len(known.marks) >= limits.READERS:
+                raise too_many_readers(log)
+            known.marks[reader] = Mark(reader, seq, beat_after(before.beat if before else None, now))
+        self.watchers.tell(log, Notice(marks=True))
+
+    async def positions(self, log: str) -> list[Mark]:
+        return [mark for mark in self.find(log).marks.values() if not is_forgotten(mark.beat, self.clock())]
+
+
+@dataclass(eq=False)
+class Run:
+    meta: Meta
+    state: RunState = "queued"
+    error: ErrorInfo | None = None
+    started: float | None = None
+    ended_at: float | None = None
+    expires: float = inf
+    beat: int = 0
+    heard: float | None = None
+
+
+class ToyRuns:
+    def __init__(self, logs: ToyLogs, queue: ToyQueue) -> None:
+        self.logs, self.queue = logs, queue
+        self.runs: dict[str, Run] = {}
+        logs.on_begin, logs.on_end = self.began, self.ended
+
+    def find(self, run: str) -> Run:
+        if run not in self.runs:
+            raise LogNotFound(f"there is no run {run!r}")
+        return self.runs[run]
+
+    async def create(self, meta: Meta) -> Head:
+        if meta.run not in self.runs:
+            if meta.run in self.logs.logs or inbox_of(meta.run) in self.logs.logs:
+                raise Conflict(f"there is a log {meta.run!r} already")
+            self.runs[meta.run] = Run(meta)
+            self.logs.add(meta.run, OUTBOX, meta.run)
+            self.logs.add(inbox_of(meta.run), INBOX, meta.run)
+        return await self.get(meta.run)
+
+    async def get(self, run: str, *, full: bool = True) -> Head:
+        known, log = self.find(run), self.logs.logs[run]
+        info = log.info()
+        return Head(
+            meta=known.meta if full else replace(known.meta, input=NO_INPUT),
+            result=ending_of(log.batches[-1])[1] if full and log.ended else None,
+            **{name: getattr(info, name) for name in ("epochs", "first", "tail", "ended")},
+            **{name: getattr(known, name) for name in ("state", "error", "started", "ended_at", "beat", "heard")},
+        )
+
+    async def list_runs(
+        self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None,
+        labels: Mapping[str, str] | None = None, parent: str | None = None, root: str | None = None,
+    ) -> list[Head]:  # fmt: skip
+        names = list(self.runs)
+        older = names if before is None else names[: names.index(self.find(before).meta.run)]
+        wanted = {"actor": actor, "parent": parent, "root": root}
+        found = [
+            run
+            for run in reversed(older)
+            if state in (None, self.runs[run].state)
+            and (labels or {}).items() <= self.runs[run].meta.labels.items()
+            and all(value in (None, getattr(self.runs[run].meta, name)) for name, value in wanted.items())
+        ]
+        return [await self.get(run, full=False) for run in found[: max(limit, 1)]]
+
+    async def heartbeat(self, run: str) -> None:
+        if self.find(run).ended_at is None:
+            self.runs[run].beat += 1
+            self.runs[run].heard = time.time()
+
+    async def cancel_unstarted(self, run: str, line: bytes) -> bool:
+        known = self.find(run)
+        if known.ended_at is None and known.started is None:
+            epoch = self.logs.logs[run].begin(attempt=0)
+            await self.logs.append(run, Batch(epoch, 1, 1, line + b"\n"), closing(decode_chunk(line)))
+            self.queue.later = [entry for entry in self.queue.later if entry.meta.run != run]
+        return known.started is None
+
+    async def drop(self, run: str) -> None:
+        self.queue.forget(run)
+        if self.runs.pop(run, None) is not None:
+            self.logs.remove(run)
+            self.logs.remove(inbox_of(run))
+
+    def began(self, run: str) -> None:
+        self.runs[run].state, self.runs[run].started = "running", self.runs[run].started or time.time()
+
+    def ended(self, run: str, commit: Commit) -> None:
+        known, inbox = self.runs[run], inbox_of(run)
+        assert commit.state is not None
+        known.state, known.error, known.ended_at = commit.state, commit.error, time.time()
+        retention = known.meta.kept_for(limits.RETENTION)
+        known.expires = inf if retention is None else self.logs.clock() + retention
+        self.logs.logs[inbox].ended = True
+        self.logs.watchers.tell(inbox, Notice(ended=True))
+
+    async def sweep(self) -> SweepReport:
+        requeued = dropped = ended = 0
+        for run, known in list(self.runs.items()):
+            log = self.logs.logs[run]
+            if self.queue.find(run) is not None:
+                continue
+            if known.expires <= self.logs.clock():
+                await self.drop(run)
+                dropped += 1
+            elif not log.ended and is_idle(log.batches[-1] if log.batches else None, time.time()):
+                await self.logs.append(run, *ending_batch(log.begin(), log.info().tail, time.time()))
+                ended += 1
+            elif not log.ended:
+                await self.queue.put(known.meta)
+                requeued += 1
+        return SweepReport(requeued, dropped, ended)
+
+
+@dataclass(eq=False)
+class Waiting:
+    meta: Meta
+    claim: Claim | None = None
+    lease: float = 0.0
+    beat: int = 0
+    claims: int = 0
+    crashes: int = 0
+    until: float = -inf
+    """When its delay is over."""
+
+
+class ToyQueue:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.entries: list[Waiting] = []
+        self.later: list[Waiting] = []
+        self.observed = Observed()
+        self.numbers = count(1)
+        self.given = 0
+        self.changed: set[asyncio.Event] = set()
+
+    def find(self, run: str) -> Waiting | None:
+        return next((entry for entry in self.entries + self.later if entry.meta.run == run), None)
+
+    def forget(self, run: str) -> None:
+        self.entries, self.later = ([e for e in each if e.meta.run != run] for each in (self.entries, self.later))
+        self.wake()
+
+    def wake(self) -> None:
+        for changed in self.changed:
+            changed.set()
+
+    def held(self, claim: Claim) -> Waiting:
+        entry = self.find(claim.run)
+        if entry is None or entry.claim is None or entry.claim != claim:
+            raise Fenced(f"run {claim.run!r} is no longer claimed")
+        return entry
+
+    async def put(self, meta: Meta) -> None:
+        if self.find(meta.run) is None:
+            later = meta.not_before is not None and meta.not_before > time.time()
+            (self.later if later else self.entries).append(Waiting(meta))
+            self.wake()
+
+    def look(self) -> None:
+        """Put those whose time has come; take away the claims that stood still."""
+        for entry in sorted(self.later, key=lambda entry: entry.meta.not_before or 0.0):
+            if (entry.meta.not_before or 0.0) <= time.time():
+                self.later.remove(entry)
+                self.entries.append(entry)
+        claimed = {e.meta.run: e for e in self.entries + self.later if e.claim is not None}
+        beats = [Beat(run, entry.claims, entry.beat, entry.lease) for run, entry in claimed.items()]
+        for beat in self.observed.look(beats, self.clock()):
+            claimed[beat.run].claim = None
+            claimed[beat.run].crashes += 1
+
+    def place(self, entry: Waiting) -> Place:
+        line = [
+            e for e in self.entries if e.meta.key and (e.meta.actor, e.meta.key) == (entry.meta.actor, entry.meta.key)
+        ]
+        if entry.claim is not None:
+            return "leased"
+        if entry in self.later or self.clock() < entry.until:
+            return "delayed"
+        return "behind" if line and line[0] is not entry else "ready"
+
+    def give(self, entry: Waiting, worker: str, lease: float) -> Claim:
+        entry.claims, entry.lease = next(self.numbers), lease
+        entry.claim = Claim(meta=entry.meta, worker=worker, number=entry.claims, crashes=entry.crashes)
+        return entry.claim
+
+    async def claim(
+        self, queues: Sequence[str], worker: str, *, lease: float, wait: float, exclude: Collection[str] = ()
+    ) -> Claim | None:
+        changed = asyncio.Event()
+        self.changed.add(changed)
+        end = asyncio.get_running_loop().time() + wait
+        try:
+            while True:
+                self.look()
+                fit = [e for e in self.entries if e.meta.queue in queues and e.meta.actor not in exclude]
+                for priority in order(self.given):
+                    for entry in fit:
+                        if entry.meta.priority == priority and self.place(entry) == "ready":
+                            self.given += 1
+                            return self.give(entry, worker, lease)
+                left = end - asyncio.get_running_loop().time()
+                if left <= 0:
+                    return None
+                await pause(changed, min(left, 0.01))
+        finally:
+            self.changed.discard(changed)
+
+    async def force_claim(self, meta: Meta, worker: str, *, lease: float) -> Claim:
+        entry = self.find(meta.run)
+        if entry is None:
+            entry = Waiting(meta)
+            self.entries.append(entry)
+        elif entry.meta.queue != meta.queue:
+            raise Conflict(f"run {meta.run!r} is in queue {entry.meta.queue!r}")
+        return self.give(entry, worker, lease)
+
+    async def renew(self, claim: Claim) -> None:
+        self.held(claim).beat += 1
+
+    async def renew_all(self, claims: Sequence[Claim]) -> list[bool]:
+        held = [(entry := self.find(claim.run)) is not None and entry.claim == claim for claim in claims]
+        for claim, is_held in zip(claims, held, strict=True):
+            if is_held:
+                await self.renew(claim)
+        return held
+
+    async def ack(self, claim: Claim) -> None:
+        if self.find(claim.run) is not None:
+            self.held(claim)
+            self.forget(claim.run)
+
+    async def release(self, claim: Claim, *, delay: float = 0.0) -> None:
+        entry = self.held(claim)
+        entry.claim, entry.until = None, self.clock() + delay
+        self.wake()
+
+    async def list_entries(
+        self, *, queue: str | None = None, place: Place | None = None, limit: int = 100
+    ) -> list[Entry]:
+        later = sorted(self.later, key=lambda entry: entry.meta.not_before or 0.0)
+        found = [
+            Entry(
+                place=self.place(each), worker=each.claim.worker if each.claim else None, number=each.claims,
+                crashes=each.crashes, **{name: getattr(each.meta, name) for name in SHOWN},
+            )
+            for each in [*self.entries, *later]
+        ]  # fmt: skip
+        wanted = [each for each in found if queue in (None, each.queue) and place in (None, each.place)]
+        return wanted[: min(max(limit, 1), limits.LIST_LIMIT)]
+
+
+SHOWN = ("run", "actor", "queue", "key", "priority", "created", "not_before")
+
+
+class ToyWorkers:
+    def __init__(self) -> None:
+        self.infos: dict[str, WorkerInfo] = {}
+        self.asked: set[tuple[str, float]] = set()
+
+    async def register(self, info: WorkerInfo) -> bool:
+        self.infos[info.name] = replace(info, seen=time.time())
+        return (info.name, info.started) in self.asked
+
+    async def deregister(self, worker: str) -> None:
+        self.infos.pop(worker, None)
+        self.asked = {(name, started) for name, started in self.asked if name != worker}
+
+    async def list_workers(self) -> list[WorkerInfo]:
+        there = [info for _, info in sorted(self.infos.items()) if info.seen > time.time() - limits.WORKER_SEEN]
+        return [replace(info, draining=info.draining or (info.name, info.started) in self.asked) for info in there]
+
+    async def request_drain(self, worker: str) -> None:
+        if worker not in [info.name for info in await self.list_workers()]:
+            raise UsageError(f"there is no worker {worker!r}", code="unknown_worker")
+        self.asked.add((worker, self.infos[worker].started))
+
+
+class ToyStore:
+    durability: Durability = "memory"
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.logs = ToyLogs(clock)
+        self.queue = ToyQueue(clock)
+        self.runs = ToyRuns(self.logs, self.queue)
+        self.workers = ToyWorkers()
+
+    async def sweep(self) -> SweepReport:
+        return await self.runs.sweep()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        return None
