@@ -13,23 +13,10 @@ from typing import Any, Self
 
 from msgspec.structs import replace
 
-from loom.model import limits
+from loom.model import history, limits
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor, make_epoch
 from loom.model.errors import Conflict, ErrorInfo, Fenced, LogEnded, LogNotFound, UsageError
-from loom.model.history import (
-    add_epoch,
-    check_repeat,
-    check_room,
-    check_single,
-    continues,
-    is_repeat,
-    newest,
-    next_epoch,
-    page_of,
-    record_batch,
-    start_after,
-)
 from loom.model.lease import Beat, Observed
 from loom.model.ports import (
     INBOX,
@@ -49,9 +36,11 @@ from loom.model.ports import (
 from loom.model.priority import order
 from loom.model.run import NO_INPUT, Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo, inbox_of
 from loom.stores.orphans import ending_batch, is_idle
-from loom.stores.positions import beat_after, is_forgotten, too_many_readers
-from loom.stores.watchers import Watchers, pause
+from loom.stores.positions import Positions
+from loom.stores.watchers import Watchers, pause, wait_page
 from loom.wire.json import decode_chunk, ending_of
+
+Clock = Callable[[], float]
 
 
 @dataclass(eq=False)
@@ -64,7 +53,7 @@ class Log:
     tokens: dict[str, int] = field(default_factory=dict)
     failures: int = 0
     producers: dict[str, tuple[ProducerSeq, Cursor]] = field(default_factory=dict)
-    marks: dict[str, Mark] = field(default_factory=dict)
+    positions: Positions = field(default_factory=Positions)
 
     def info(self) -> LogInfo:
         first, tail = (self.batches[0].first, self.batches[-1].last) if self.batches else (1, 0)
@@ -73,13 +62,13 @@ class Log:
 
     def begin(self, attempt: int | None = None) -> int:
         digits = secrets.randbelow(10**8)
-        epoch = next_epoch(self.epochs, digits) if attempt is None else make_epoch(attempt, digits)
-        self.epochs = add_epoch(self.epochs, epoch, self.info().tail)
+        epoch = history.next_epoch(self.epochs, digits) if attempt is None else make_epoch(attempt, digits)
+        self.epochs = history.add_epoch(self.epochs, epoch, self.info().tail)
         return epoch
 
 
 class ToyLogs:
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.logs: dict[str, Log] = {}
         self.watchers = Watchers()
@@ -109,8 +98,8 @@ class ToyLogs:
 
     async def fence(self, log: str, token: str, *, failures: int = 0) -> Fence:
         known = self.find(log)
-        check_single(log, known.spec)
-        if known.tokens.get(token, newest(known.epochs)) != newest(known.epochs):
+        history.check_single(log, known.spec)
+        if known.tokens.get(token, history.newest(known.epochs)) != history.newest(known.epochs):
             raise Fenced("a newer writer has taken over")
         if token not in known.tokens and not known.ended:
             known.tokens[token] = known.begin()
@@ -118,14 +107,14 @@ class ToyLogs:
                 self.on_begin(known.run)
         known.failures = max(known.failures, failures)
         info = known.info()
-        return Fence(newest(known.epochs), info.tail, known.ended, info.size, known.failures)
+        return Fence(history.newest(known.epochs), info.tail, known.ended, info.size, known.failures)
 
     async def append(self, log: str, batch: Batch, commit: Commit | None = None) -> Cursor:
         known = self.find(log)
-        check_single(log, known.spec, batch)
-        epoch, end, last = newest(known.epochs), commit is not None and commit.end, known.batches[-1:]
-        if not continues(batch, epoch=epoch, tail=known.info().tail, ended=known.ended):
-            check_repeat(batch, end=end, epoch=epoch, ended=known.ended, last=last[0] if last else None)
+        history.check_single(log, known.spec, batch)
+        epoch, end, last = history.newest(known.epochs), commit is not None and commit.end, known.batches[-1:]
+        if not history.continues(batch, epoch=epoch, tail=known.info().tail, ended=known.ended):
+            history.check_repeat(batch, end=end, epoch=epoch, ended=known.ended, last=last[0] if last else None)
             return batch.cursor
         known.batches.append(batch)
         if commit is not None and commit.end:
@@ -143,14 +132,14 @@ class ToyLogs:
     ) -> Cursor:
         known = self.find(log)
         info = known.info()
-        batch = record_batch(log, known.spec, newest(known.epochs), info.tail + 1, record)
+        batch = history.record_batch(log, known.spec, history.newest(known.epochs), info.tail + 1, record)
         before, cursor = known.producers.get(producer.producer, (None, batch.cursor))
-        if is_repeat(before, producer):
+        if history.is_repeat(before, producer):
             return cursor
         if known.ended:
             raise LogEnded("the log has ended")
         if not urgent:
-            check_room(known.spec, len(batch.payload), records=info.tail - info.first + 1, stored=info.size)
+            history.check_room(known.spec, len(batch.payload), records=info.tail - info.first + 1, stored=info.size)
         known.batches.append(batch)
         known.producers[producer.producer] = (producer, batch.cursor)
         known.ended = end
@@ -161,24 +150,15 @@ class ToyLogs:
         self, log: str, after: Cursor | None = None, *, limit: int = limits.PAGE_CHUNKS,
         limit_bytes: int = limits.PAGE_BYTES, wait: float = 0.0,
     ) -> Page:  # fmt: skip
-        changed = asyncio.Event()
-        unwatch = self.watch(log, lambda notice: changed.set())
-        end = asyncio.get_running_loop().time() + wait
-        try:
-            while True:
-                known = self.find(log)
-                info = known.info()
-                start = start_after(after, epochs=info.epochs, first=info.first, tail=info.tail)
-                batches = [batch for batch in known.batches if batch.last >= start]
-                page = page_of(
-                    batches, start, after=after, tail=info.tail, ended=info.ended, limit=limit, limit_bytes=limit_bytes
-                )
-                left = end - asyncio.get_running_loop().time()
-                if page.batches or page.ended or left <= 0:
-                    return page
-                await pause(changed, left)
-        finally:
-            unwatch()
+        return await wait_page(self.watchers, log, lambda: self.page(log, after, limit, limit_bytes), wait)
+
+    def page(self, log: str, after: Cursor | None, limit: int, limit_bytes: int) -> Page:
+        info, batches = self.find(log).info(), self.find(log).batches
+        start = history.start_after(after, epochs=info.epochs, first=info.first, tail=info.tail)
+        rest = [batch for batch in batches if batch.last >= start]
+        return history.page_of(
+            rest, start, after=after, tail=info.tail, ended=info.ended, limit=limit, limit_bytes=limit_bytes
+        )
 
     async def trim(self, log: str, before: int) -> int:
         known = self.find(log)
@@ -199,17 +179,11 @@ class ToyLogs:
         return self.watchers.add(log, notify)
 
     async def commit_position(self, log: str, reader: str, seq: int | None) -> None:
-        known, now = self.find(log), self.clock()
-        before = known.marks.pop(reader, None)
-        if seq is not None:
-            known.marks = {name: mark for name, mark in known.marks.items() if not is_forgotten(mark.beat, now)}
-            if len(known.marks) >= limits.READERS:
-                raise too_many_readers(log)
-            known.marks[reader] = Mark(reader, seq, beat_after(before.beat if before else None, now))
+        self.find(log).positions.commit(log, reader, seq, self.clock())
         self.watchers.tell(log, Notice(marks=True))
 
     async def positions(self, log: str) -> list[Mark]:
-        return [mark for mark in self.find(log).marks.values() if not is_forgotten(mark.beat, self.clock())]
+        return self.find(log).positions.attached(self.clock())
 
 
 @dataclass(eq=False)
@@ -332,7 +306,7 @@ class Waiting:
 
 
 class ToyQueue:
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.entries: list[Waiting] = []
         self.later: list[Waiting] = []
@@ -463,30 +437,32 @@ SHOWN = ("run", "actor", "queue", "key", "priority", "created", "not_before")
 class ToyWorkers:
     def __init__(self) -> None:
         self.infos: dict[str, WorkerInfo] = {}
-        self.asked: set[tuple[str, float]] = set()
+        self.asked: set[str] = set()
 
     async def register(self, info: WorkerInfo) -> bool:
+        if info.name in self.infos and self.infos[info.name].started != info.started:
+            self.asked.discard(info.name)
         self.infos[info.name] = replace(info, seen=time.time())
-        return (info.name, info.started) in self.asked
+        return info.name in self.asked
 
     async def deregister(self, worker: str) -> None:
         self.infos.pop(worker, None)
-        self.asked = {(name, started) for name, started in self.asked if name != worker}
+        self.asked.discard(worker)
 
     async def list_workers(self) -> list[WorkerInfo]:
         there = [info for _, info in sorted(self.infos.items()) if info.seen > time.time() - limits.WORKER_SEEN]
-        return [replace(info, draining=info.draining or (info.name, info.started) in self.asked) for info in there]
+        return [replace(info, draining=info.draining or info.name in self.asked) for info in there]
 
     async def request_drain(self, worker: str) -> None:
         if worker not in [info.name for info in await self.list_workers()]:
             raise UsageError(f"there is no worker {worker!r}", code="unknown_worker")
-        self.asked.add((worker, self.infos[worker].started))
+        self.asked.add(worker)
 
 
 class ToyStore:
     durability: Durability = "memory"
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Clock = time.monotonic) -> None:
         self.logs = ToyLogs(clock)
         self.queue = ToyQueue(clock)
         self.runs = ToyRuns(self.logs, self.queue)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
+from loom.model.chunk import Page
 from loom.model.ports import Notice, Notify, Unwatch
 
-__all__ = ["Watchers", "pause"]
+__all__ = ["Watchers", "pause", "wait_page"]
 
 
 class Watchers(dict[str, dict[object, Notify]]):
@@ -43,3 +45,24 @@ async def pause(changed: asyncio.Event, seconds: float) -> None:
         async with asyncio.timeout(seconds):
             await changed.wait()
     changed.clear()
+
+
+async def wait_page(watchers: Watchers, log: str, read: Callable[[], Page], seconds: float) -> Page:
+    """The page that `read` finds, after each notice of `log` again, until it holds anything or the end; at most this
+    long."""
+    page = read()
+    if page.batches or page.ended or seconds <= 0:
+        return page
+    changed = asyncio.Event()
+    unwatch = watchers.add(log, lambda notice: None if notice.marks else changed.set())
+    try:
+        async with asyncio.timeout(seconds):
+            while not page.batches and not page.ended:
+                await changed.wait()
+                changed.clear()
+                page = read()
+    except TimeoutError:
+        page = read()
+    finally:
+        unwatch()
+    return page

@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from bisect import bisect_left
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Protocol
 
-from loom.model import limits
+from loom.model import history, limits
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import EPOCH_DIGITS, Cursor, make_epoch
 from loom.model.errors import Conflict, Fenced, LogEnded, LogNotFound, StoreFull, UsageError
-from loom.model.history import (
-    add_epoch,
-    check_repeat,
-    check_room,
-    check_single,
-    is_repeat,
-    newest,
-    next_epoch,
-    page_of,
-    record_batch,
-    start_after,
-)
 from loom.model.ports import JSON_LINES, Commit, Fence, LogInfo, LogSpec, Notice, Notify, ProducerSeq, Unwatch
 from loom.model.run import Mark
-from loom.stores.positions import beat_after, is_forgotten, too_many_readers
-from loom.stores.watchers import Watchers
+from loom.stores.positions import Positions
+from loom.stores.watchers import Watchers, wait_page
 
 LOG_BYTES = 1024
 BATCH_BYTES = 160
 """Approximate cost of a log and of a batch besides the payload: objects, list slots, table entries."""
 
 _last = attrgetter("last")
+
+Clock = Callable[[], float]
 
 
 class Owner(Protocol):
@@ -45,38 +35,36 @@ class Owner(Protocol):
     def end(self, commit: Commit) -> None: ...
 
 
+@dataclass(slots=True, eq=False)
 class Log:
     """Batches and the facts about them."""
 
-    __slots__ = (
-        "batches", "ended", "epochs", "failures", "first", "marks", "name", "opaque", "owner", "producers", "size",
-        "spec", "tail", "tokens", "writer",
-    )  # fmt: skip
+    name: str
+    spec: LogSpec
+    owner: Owner | None = None
+    opaque: bool = False
+    writer: int = -1
+    """The epoch that may append; no batch carries -1."""
+    batches: list[Batch] = field(default_factory=list)
+    epochs: tuple[tuple[int, int], ...] = ()
+    tokens: dict[str, int] = field(default_factory=dict)
+    producers: dict[str, tuple[ProducerSeq, Cursor]] = field(default_factory=dict)
+    positions: Positions = field(default_factory=Positions)
+    failures: int = 0
+    first: int = 1
+    tail: int = 0
+    size: int = LOG_BYTES
+    ended: bool = False
 
-    def __init__(self, name: str, spec: LogSpec, owner: Owner | None = None) -> None:
-        self.name = name
-        self.spec = spec
-        self.opaque = spec.content_type != JSON_LINES
-        self.owner = owner
-        self.batches: list[Batch] = []
-        self.epochs: tuple[tuple[int, int], ...] = ()
-        self.writer = -1
-        """The epoch that may append; no batch carries -1."""
-        if spec.policy == "many":
+    def __post_init__(self) -> None:
+        self.opaque = self.spec.content_type != JSON_LINES
+        if self.spec.policy == "many":
             self.epochs = ((make_epoch(1, secrets.randbelow(EPOCH_DIGITS)), 1),)
-        self.tokens: dict[str, int] = {}
-        self.producers: dict[str, tuple[ProducerSeq, Cursor]] = {}
-        self.marks: dict[str, Mark] = {}
-        self.failures = 0
-        self.first = 1
-        self.tail = 0
-        self.size = LOG_BYTES
-        self.ended = False
 
     def begin(self, epoch: int | None = None) -> int:
         """Draw the next epoch, or take `epoch`: no other may append from now on."""
-        self.writer = next_epoch(self.epochs, secrets.randbelow(EPOCH_DIGITS)) if epoch is None else epoch
-        self.epochs = add_epoch(self.epochs, self.writer, self.tail)
+        self.writer = history.next_epoch(self.epochs, secrets.randbelow(EPOCH_DIGITS)) if epoch is None else epoch
+        self.epochs = history.add_epoch(self.epochs, self.writer, self.tail)
         return self.writer
 
     @property
@@ -89,15 +77,14 @@ class Log:
         return self.size - LOG_BYTES - len(self.batches) * BATCH_BYTES
 
     def info(self) -> LogInfo:
-        return LogInfo(
-            spec=self.spec, epochs=self.epochs, first=self.first, tail=self.tail, ended=self.ended, size=self.stored
-        )
+        spec, epochs, first, tail = self.spec, self.epochs, self.first, self.tail
+        return LogInfo(spec=spec, epochs=epochs, first=first, tail=tail, ended=self.ended, size=self.stored)
 
 
 class MemoryLogs:
     """The `LogStore`."""
 
-    def __init__(self, clock: Callable[[], float], max_bytes: int) -> None:
+    def __init__(self, clock: Clock, max_bytes: int) -> None:
         self._clock = clock
         self._max_bytes = max_bytes
         self.forget_oldest: Callable[[], bool] = lambda: False
@@ -120,7 +107,7 @@ class MemoryLogs:
 
     async def fence(self, log: str, token: str, *, failures: int = 0) -> Fence:
         known = self._find(log)
-        check_single(log, known.spec)
+        history.check_single(log, known.spec)
         drawn = known.tokens.get(token)
         if drawn is not None and drawn != known.writer:
             raise Fenced("a newer writer has taken over")
@@ -146,9 +133,9 @@ class MemoryLogs:
             or known.ended
             or (known.opaque and batch.first != batch.last)
         ):
-            check_single(log, known.spec, batch)
+            history.check_single(log, known.spec, batch)
             end = commit is not None and commit.end
-            check_repeat(batch, end=end, epoch=known.writer, ended=known.ended, last=known.last)
+            history.check_repeat(batch, end=end, epoch=known.writer, ended=known.ended, last=known.last)
             return True
         size = len(batch.payload) + BATCH_BYTES
         if self._bytes + size > self._max_bytes:
@@ -172,15 +159,17 @@ class MemoryLogs:
         self, log: str, record: bytes, producer: ProducerSeq, *, end: bool = False, urgent: bool = False
     ) -> Cursor:
         known = self._find(log)
-        batch = record_batch(log, known.spec, newest(known.epochs), known.tail + 1, record)
+        batch = history.record_batch(log, known.spec, history.newest(known.epochs), known.tail + 1, record)
         before = known.producers.get(producer.producer)
-        if is_repeat(before and before[0], producer):
+        if history.is_repeat(before and before[0], producer):
             assert before is not None
             return before[1]
         if known.ended:
             raise LogEnded("the log has ended: nothing reads it any more")
         if not urgent:
-            check_room(known.spec, len(batch.payload), records=known.tail - known.first + 1, stored=known.stored)
+            history.check_room(
+                known.spec, len(batch.payload), records=known.tail - known.first + 1, stored=known.stored
+            )
         size = len(batch.payload) + BATCH_BYTES
         self._make_room(size)
         self._bytes += size
@@ -193,37 +182,17 @@ class MemoryLogs:
         return batch.cursor
 
     async def read(
-        self,
-        log: str,
-        after: Cursor | None = None,
-        *,
-        limit: int = limits.PAGE_CHUNKS,
-        limit_bytes: int = limits.PAGE_BYTES,
-        wait: float = 0.0,
-    ) -> Page:
-        page = self._page(log, after, limit, limit_bytes)
-        if page.batches or page.ended or wait <= 0:
-            return page
-        changed = asyncio.Event()
-        unwatch = self.watch(log, lambda notice: None if notice.marks else changed.set())
-        try:
-            async with asyncio.timeout(wait):
-                while not page.batches and not page.ended:
-                    await changed.wait()
-                    changed.clear()
-                    page = self._page(log, after, limit, limit_bytes)
-        except TimeoutError:
-            page = self._page(log, after, limit, limit_bytes)
-        finally:
-            unwatch()
-        return page
+        self, log: str, after: Cursor | None = None, *, limit: int = limits.PAGE_CHUNKS,
+        limit_bytes: int = limits.PAGE_BYTES, wait: float = 0.0,
+    ) -> Page:  # fmt: skip
+        return await wait_page(self.watchers, log, lambda: self._page(log, after, limit, limit_bytes), wait)
 
     def _page(self, name: str, after: Cursor | None, limit: int, limit_bytes: int) -> Page:
         log = self._find(name)
-        start = start_after(after, epochs=log.epochs, first=log.first, tail=log.tail)
+        start = history.start_after(after, epochs=log.epochs, first=log.first, tail=log.tail)
         index = bisect_left(log.batches, start, key=_last)
         batches = log.batches[index : index + max(limit, 1)]
-        return page_of(
+        return history.page_of(
             batches, start, after=after, tail=log.tail, ended=log.ended, limit=limit, limit_bytes=limit_bytes
         )
 
@@ -249,20 +218,11 @@ class MemoryLogs:
         return self.watchers.add(log, notify)
 
     async def commit_position(self, log: str, reader: str, seq: int | None) -> None:
-        marks, now = self._find(log).marks, self._clock()
-        before = marks.pop(reader, None)
-        if seq is not None:
-            if before is None and len(marks) >= limits.READERS:
-                for silent in [mark.reader for mark in marks.values() if is_forgotten(mark.beat, now)]:
-                    del marks[silent]
-                if len(marks) >= limits.READERS:
-                    raise too_many_readers(log)
-            marks[reader] = Mark(reader, seq, beat_after(None if before is None else before.beat, now))
+        self._find(log).positions.commit(log, reader, seq, self._clock())
         self.watchers.tell(log, Notice(marks=True))
 
     async def positions(self, log: str) -> list[Mark]:
-        now = self._clock()
-        return [mark for mark in self._find(log).marks.values() if not is_forgotten(mark.beat, now)]
+        return self._find(log).positions.attached(self._clock())
 
     # --- for the other ports ------------------------------------------------------------------------------------------
 

@@ -37,28 +37,23 @@ class _Entry:
     """When its delay, or its claim's lease, is over."""
 
     def shown(self) -> Entry:
-        meta = self.meta
         return Entry(
-            run=meta.run,
-            actor=meta.actor,
-            queue=meta.queue,
-            key=meta.key,
-            priority=meta.priority,
             place="delayed" if self.place == "scheduled" else self.place,  # type: ignore[arg-type]
             worker=self.claim.worker if self.claim else None,
             number=self.claims,
             crashes=self.crashes,
-            created=meta.created,
-            not_before=meta.not_before,
+            **{name: getattr(self.meta, name) for name in _SHOWN},
         )
+
+
+_SHOWN = ("run", "actor", "queue", "key", "priority", "created", "not_before")
 
 
 class MemoryQueue:
     """The `WorkQueue`."""
 
     def __init__(self, clock: Callable[[], float], wall: Callable[[], float]) -> None:
-        self._clock = clock
-        self._wall = wall
+        self._clock, self._wall = clock, wall
         self.entered: Callable[[str], None] = lambda run: None
         self.left: Callable[[str], None] = lambda run: None
         """Called with each run that is in the queue from now on, or no more."""
@@ -115,20 +110,13 @@ class MemoryQueue:
         return self._assign(entry or self._add(meta), worker, lease)
 
     async def renew(self, claim: Claim) -> None:
-        entry = self._held(claim)
-        entry.doubted = False
-        self._set_due(entry, entry.lease)
+        self._prolong(self._held(claim))
 
     async def renew_all(self, claims: Sequence[Claim]) -> list[bool]:
-        kept = []
-        for claim in claims:
-            try:
-                await self.renew(claim)
-            except Fenced:
-                kept.append(False)
-            else:
-                kept.append(True)
-        return kept
+        held = [self._entry_of(claim) for claim in claims]
+        for entry in filter(None, held):
+            self._prolong(entry)
+        return [entry is not None for entry in held]
 
     async def ack(self, claim: Claim) -> None:
         if claim.run in self._entries:
@@ -156,19 +144,20 @@ class MemoryQueue:
 
     # --- for runs ----------------------------------------------------------------------------------------------------
 
-    def drop(self, run: str) -> None:
-        """Forget a run's entry, whoever holds it; its key's next one is ready then."""
-        entry = self._entries.pop(run, None)
-        if entry is None:
+    def drop(self, run: str, *, scheduled: bool = False) -> None:
+        """Forget a run's entry (with `scheduled`: only one that is), whoever holds it; its key's next one is ready."""
+        entry = self._entries.get(run)
+        if entry is None or (scheduled and entry.place != "scheduled"):
             return
-        waited, entry.place, entry.due = entry.place == "scheduled", "gone", inf
-        if entry.meta.key is not None and not waited:
-            self._leave_line((entry.meta.actor, entry.meta.key), entry)
-
-    def drop_scheduled(self, run: str) -> None:
-        """Forget a run's entry, if its time has not come."""
-        if run in self._entries and self._entries[run].place == "scheduled":
-            self.drop(run)
+        del self._entries[run]
+        line = self._keys.get((entry.meta.actor, entry.meta.key or ""), deque())
+        if entry in line:
+            line.remove(entry)
+            if not line:
+                del self._keys[entry.meta.actor, entry.meta.key or ""]
+            elif line[0].place == "behind":
+                self._make_ready(line[0])
+        entry.place, entry.due = "gone", inf
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -187,21 +176,21 @@ class MemoryQueue:
                 return
         self._make_ready(entry)
 
-    def _leave_line(self, key: tuple[str, str], entry: _Entry) -> None:
-        line = self._keys[key]
-        line.remove(entry)
-        if not line:
-            del self._keys[key]
-        elif line[0].place == "behind":
-            self._make_ready(line[0])
+    def _entry_of(self, claim: Claim) -> _Entry | None:
+        """The entry that this claim holds still."""
+        entry = self._entries.get(claim.run)
+        held = entry is not None and entry.claim is not None and entry.claim.number == claim.number
+        return entry if held else None
 
     def _held(self, claim: Claim) -> _Entry:
-        entry = self._entries.get(claim.run)
-        if entry is None or entry.claim is None:
-            raise Fenced(f"run {claim.run!r} is no longer claimed")
-        if (entry.claim.number, entry.claim.worker) != (claim.number, claim.worker):
-            raise Fenced(f"run {claim.run!r} is claimed by another: {entry.claim.worker!r}")
+        entry = self._entry_of(claim)
+        if entry is None:
+            raise Fenced(f"run {claim.run!r} is no longer claimed by {claim.worker!r}")
         return entry
+
+    def _prolong(self, entry: _Entry) -> None:
+        entry.doubted = False
+        self._set_due(entry, entry.lease)
 
     def _make_ready(self, entry: _Entry) -> None:
         entry.place, entry.due, meta = "ready", inf, entry.meta

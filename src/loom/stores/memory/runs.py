@@ -6,7 +6,7 @@ import heapq
 import itertools
 import secrets
 from bisect import bisect_left, insort
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import inf
 
 from msgspec.structs import replace
@@ -20,7 +20,7 @@ from loom.model.run import NO_INPUT, Head, Meta, RunState, inbox_of
 from loom.stores.orphans import ending_batch, is_idle
 from loom.wire.json import decode_chunk, ending_of
 
-from .logs import Log, MemoryLogs
+from .logs import Clock, Log, MemoryLogs
 from .queue import MemoryQueue
 
 Key = tuple[str, ...]
@@ -66,13 +66,8 @@ class Run:
             first=log.first,
             tail=log.tail,
             ended=log.ended,
-            state=self.state,
-            error=self.error,
             result=result,
-            started=self.started,
-            ended_at=self.ended_at,
-            beat=self.beat,
-            heard=self.heard,
+            **{name: getattr(self, name) for name in ("state", "error", "started", "ended_at", "beat", "heard")},
         )
 
 
@@ -80,17 +75,10 @@ class MemoryRuns:
     """The `RunStore`, and the sweep."""
 
     def __init__(
-        self,
-        logs: MemoryLogs,
-        queue: MemoryQueue,
-        clock: Callable[[], float],
-        wall: Callable[[], float],
-        retention: float | None,
+        self, logs: MemoryLogs, queue: MemoryQueue, clock: Clock, wall: Clock, retention: float | None
     ) -> None:
-        self._logs = logs
-        self._queue = queue
-        self._clock = clock
-        self._wall = wall
+        self._logs, self._queue = logs, queue
+        self._clock, self._wall = clock, wall
         self._retention = retention
         self._runs: dict[str, Run] = {}
         self._numbered: dict[int, Run] = {}
@@ -117,16 +105,9 @@ class MemoryRuns:
         return self._find(run).head(full=full)
 
     async def list_runs(
-        self,
-        *,
-        limit: int = 100,
-        before: str | None = None,
-        state: RunState | None = None,
-        actor: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        parent: str | None = None,
-        root: str | None = None,
-    ) -> list[Head]:
+        self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None,
+        labels: Mapping[str, str] | None = None, parent: str | None = None, root: str | None = None,
+    ) -> list[Head]:  # fmt: skip
         keys = _keys(state, actor, labels or {}, parent, root)
         bound = inf if before is None else self._find(before).number
         numbers = min((self._index.get(key, []) for key in keys | {()}), key=len)
@@ -147,7 +128,7 @@ class MemoryRuns:
             return not log.tokens
         epoch = log.begin(make_epoch(0, secrets.randbelow(EPOCH_DIGITS)))
         self._logs.append_nowait(run, Batch(epoch, 1, 1, line + b"\n"), closing(decode_chunk(line)))
-        self._queue.drop_scheduled(run)
+        self._queue.drop(run, scheduled=True)
         self._left_queue(run)
         return True
 

@@ -12,6 +12,7 @@ from loom.model.errors import Conflict, CursorExpired, Fenced, LimitExceeded, Lo
 from loom.model.ports import JSON_LINES, Commit, LogPolicy, LogSpec, LogStore, ProducerSeq
 from loom.tasks import cancel_and_wait, spawn
 from loom.testing.author import Author, read_all
+from loom.wire.json import decode, encode
 
 from .kit import ENDED, WAIT, Suite, Told, outcome_of, turns
 
@@ -111,11 +112,11 @@ class SendingConformance(Suite):
         for name in names:
             await logs.create(name, LogSpec(policy="many"))
         for name in names:
-            await logs.send(name, name.encode(), ProducerSeq("p"))
+            await logs.send(name, encode(name), ProducerSeq("p"))
             await logs.commit_position(name, name, 1)
         await logs.drop("log")
         for name in names[1:]:
-            assert [line for _, line in await read_all(logs, name)] == [name.encode()]
+            assert [line for _, line in await read_all(logs, name)] == [encode(name)]
             assert [mark.reader for mark in await logs.positions(name)] == [name]
 
     @pytest.mark.parametrize("spec", SPECS)
@@ -194,10 +195,10 @@ class SendingConformance(Suite):
             assert len(set(sent)) == 1
             cursors.append(sent[0])
         assert await logs.send(many, b"1", ProducerSeq("p", 0, 1)) == cursors[-1]
-        assert await logs.send(many, b"of q", ProducerSeq("q", 0, 0)) not in cursors
+        assert await logs.send(many, b'"of q"', ProducerSeq("q", 0, 0)) not in cursors
         assert await logs.send(many, b"4", ProducerSeq("p", 0, 4)) == cursors[-1]
         lines = await read_all(logs, many)
-        assert [line for _, line in lines] == [b"0", b"1", b"2", b"3", b"4", b"of q"]
+        assert [line for _, line in lines] == [b"0", b"1", b"2", b"3", b"4", b'"of q"']
         assert [cursor for cursor, _ in lines][:5] == cursors
         assert [cursor.seq for cursor, _ in lines] == [1, 2, 3, 4, 5, 6]
 
@@ -209,23 +210,23 @@ class SendingConformance(Suite):
                 await logs.send(many, b"%d" % sent, producer)
             else:
                 with pytest.raises(Conflict) as caught:
-                    await logs.send(many, b"no", producer)
+                    await logs.send(many, b"7", producer)
                 assert caught.value.details["expected"] == expected
         assert [line for _, line in await read_all(logs, many)] == [b"0", b"1"]
 
     async def test_a_newer_epoch_fences_the_older_ones(self, logs: LogStore, many: str) -> None:
         """It begins again at 0; other producers are not concerned."""
         for seq in range(3):
-            await logs.send(many, b"old", ProducerSeq("p", 1, seq))
-        await logs.send(many, b"q", ProducerSeq("q", 0, 0))
-        first = await logs.send(many, b"new", ProducerSeq("p", 5, 0))
+            await logs.send(many, b'"old"', ProducerSeq("p", 1, seq))
+        await logs.send(many, b'"q"', ProducerSeq("q", 0, 0))
+        first = await logs.send(many, b'"new"', ProducerSeq("p", 5, 0))
         for seq in (0, 2, 3):
             with pytest.raises(Fenced):
-                await logs.send(many, b"old", ProducerSeq("p", 1, seq))
-        assert await logs.send(many, b"new", ProducerSeq("p", 5, 0)) == first
-        await logs.send(many, b"new", ProducerSeq("p", 5, 1))
-        await logs.send(many, b"q", ProducerSeq("q", 0, 1))
-        assert [line for _, line in await read_all(logs, many)] == [b"old"] * 3 + [b"q", b"new", b"new", b"q"]
+                await logs.send(many, b'"old"', ProducerSeq("p", 1, seq))
+        assert await logs.send(many, b'"new"', ProducerSeq("p", 5, 0)) == first
+        await logs.send(many, b'"new"', ProducerSeq("p", 5, 1))
+        await logs.send(many, b'"q"', ProducerSeq("q", 0, 1))
+        assert [line for _, line in await read_all(logs, many)] == [b'"old"'] * 3 + [b'"q"', b'"new"', b'"new"', b'"q"']
 
     async def test_many_producers_at_once(self, logs: LogStore, many: str) -> None:
         """Each record gets a place of its own; each producer's order stands."""
@@ -233,14 +234,14 @@ class SendingConformance(Suite):
         async def produce(name: str) -> None:
             for seq in range(10):
                 for _ in range(2):
-                    await logs.send(many, f"{name} {seq}".encode(), ProducerSeq(name, 0, seq))
+                    await logs.send(many, encode([name, seq]), ProducerSeq(name, 0, seq))
 
         names = [f"p{number}" for number in range(10)]
         await asyncio.gather(*map(produce, names))
-        lines = [line.decode() for _, line in await read_all(logs, many, limit=7)]
+        lines = [decode(line) for _, line in await read_all(logs, many, limit=7)]
         assert len(lines) == 100
         for name in names:
-            assert [line for line in lines if line.startswith(f"{name} ")] == [f"{name} {seq}" for seq in range(10)]
+            assert [seq for producer, seq in lines if producer == name] == list(range(10))
 
     async def test_one_record_sent_at_once_is_kept_once(self, logs: LogStore, many: str) -> None:
         """By calls that overlap."""
@@ -312,7 +313,7 @@ class SendingConformance(Suite):
         with pytest.raises(LimitExceeded):
             await logs.send("log", b"3", ProducerSeq("p", 0, 2))
         assert (await logs.send("log", b"1" * size, ProducerSeq("p", 0, 0))).seq == 2
-        await logs.send("log", b"!" * size, ProducerSeq("urgent"), urgent=True)
+        await logs.send("log", b"9" * size, ProducerSeq("urgent"), urgent=True)
         assert (await logs.info("log")).size == 30
         await logs.trim("log", 3)
         await logs.send("log", b"3" * size, ProducerSeq("p", 0, 2))
@@ -327,7 +328,7 @@ class SendingConformance(Suite):
         for producer in (ProducerSeq("p", 0, 3), ProducerSeq("q")):
             with pytest.raises(LimitExceeded):
                 await logs.send("log", b"1", producer)
-        await logs.send("log", b"!", ProducerSeq("urgent"), urgent=True)
+        await logs.send("log", b"9", ProducerSeq("urgent"), urgent=True)
         await logs.trim("log", 3)
         await logs.send("log", b"1", ProducerSeq("q"))
         with pytest.raises(LimitExceeded):
