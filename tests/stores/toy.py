@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from functools import partial
 from math import inf
 from typing import Any, Self
 
 from msgspec.structs import replace
 
-from loom.model import history, limits
+from loom.model import history, limits, ports
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor, make_epoch
-from loom.model.errors import Conflict, ErrorInfo, Fenced, LogEnded, LogNotFound, UsageError
+from loom.model.errors import Conflict, Fenced, LogEnded, LogNotFound, UsageError
 from loom.model.lease import Beat, Observed
-from loom.model.ports import (
-    INBOX,
-    OUTBOX,
-    Commit,
-    Durability,
-    Fence,
-    LogInfo,
-    LogSpec,
-    Notice,
-    Notify,
-    ProducerSeq,
-    SweepReport,
-    Unwatch,
-    closing,
-)
+from loom.model.ports import Commit, Fence, LogInfo, LogSpec, Notice, ProducerSeq, SweepReport
 from loom.model.priority import order
 from loom.model.run import NO_INPUT, Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo, inbox_of
 from loom.stores.orphans import ending_batch, is_idle
 from loom.stores.positions import Positions
-from loom.stores.watchers import Watchers, pause, wait_page
+from loom.stores.watchers import Watchers, retried, wait_page
 from loom.wire.json import decode_chunk, ending_of
 
 Clock = Callable[[], float]
@@ -153,12 +139,10 @@ class ToyLogs:
         return await wait_page(self.watchers, log, lambda: self.page(log, after, limit, limit_bytes), wait)
 
     def page(self, log: str, after: Cursor | None, limit: int, limit_bytes: int) -> Page:
-        info, batches = self.find(log).info(), self.find(log).batches
+        known, info = self.find(log), self.find(log).info()
         start = history.start_after(after, epochs=info.epochs, first=info.first, tail=info.tail)
-        rest = [batch for batch in batches if batch.last >= start]
-        return history.page_of(
-            rest, start, after=after, tail=info.tail, ended=info.ended, limit=limit, limit_bytes=limit_bytes
-        )
+        rest, tail, ended = [batch for batch in known.batches if batch.last >= start], info.tail, info.ended
+        return history.page_of(rest, start, after=after, tail=tail, ended=ended, limit=limit, limit_bytes=limit_bytes)
 
     async def trim(self, log: str, before: int) -> int:
         known = self.find(log)
@@ -175,7 +159,7 @@ class ToyLogs:
         del self.logs[log]
         self.watchers.tell(log, Notice())
 
-    def watch(self, log: str, notify: Notify) -> Unwatch:
+    def watch(self, log: str, notify: ports.Notify) -> ports.Unwatch:
         return self.watchers.add(log, notify)
 
     async def commit_position(self, log: str, reader: str, seq: int | None) -> None:
@@ -186,25 +170,13 @@ class ToyLogs:
         return self.find(log).positions.attached(self.clock())
 
 
-@dataclass(eq=False)
-class Run:
-    meta: Meta
-    state: RunState = "queued"
-    error: ErrorInfo | None = None
-    started: float | None = None
-    ended_at: float | None = None
-    expires: float = inf
-    beat: int = 0
-    heard: float | None = None
-
-
 class ToyRuns:
     def __init__(self, logs: ToyLogs, queue: ToyQueue) -> None:
         self.logs, self.queue = logs, queue
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, Head] = {}
         logs.on_begin, logs.on_end = self.began, self.ended
 
-    def find(self, run: str) -> Run:
+    def find(self, run: str) -> Head:
         if run not in self.runs:
             raise LogNotFound(f"there is no run {run!r}")
         return self.runs[run]
@@ -213,20 +185,18 @@ class ToyRuns:
         if meta.run not in self.runs:
             if meta.run in self.logs.logs or inbox_of(meta.run) in self.logs.logs:
                 raise Conflict(f"there is a log {meta.run!r} already")
-            self.runs[meta.run] = Run(meta)
-            self.logs.add(meta.run, OUTBOX, meta.run)
-            self.logs.add(inbox_of(meta.run), INBOX, meta.run)
+            self.runs[meta.run] = Head(meta=meta)
+            self.logs.add(meta.run, ports.OUTBOX, meta.run)
+            self.logs.add(inbox_of(meta.run), ports.INBOX, meta.run)
         return await self.get(meta.run)
 
     async def get(self, run: str, *, full: bool = True) -> Head:
         known, log = self.find(run), self.logs.logs[run]
         info = log.info()
-        return Head(
-            meta=known.meta if full else replace(known.meta, input=NO_INPUT),
-            result=ending_of(log.batches[-1])[1] if full and log.ended else None,
-            **{name: getattr(info, name) for name in ("epochs", "first", "tail", "ended")},
-            **{name: getattr(known, name) for name in ("state", "error", "started", "ended_at", "beat", "heard")},
-        )
+        head = replace(known, epochs=info.epochs, first=info.first, tail=info.tail, ended=info.ended)
+        if not full:
+            return replace(head, meta=replace(known.meta, input=NO_INPUT))
+        return replace(head, result=ending_of(log.batches[-1])[1]) if log.ended else head
 
     async def list_runs(
         self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None,
@@ -245,15 +215,15 @@ class ToyRuns:
         return [await self.get(run, full=False) for run in found[: max(limit, 1)]]
 
     async def heartbeat(self, run: str) -> None:
-        if self.find(run).ended_at is None:
-            self.runs[run].beat += 1
-            self.runs[run].heard = time.time()
+        known = self.find(run)
+        if known.ended_at is None:
+            self.runs[run] = replace(known, beat=known.beat + 1, heard=time.time())
 
     async def cancel_unstarted(self, run: str, line: bytes) -> bool:
         known = self.find(run)
         if known.ended_at is None and known.started is None:
             epoch = self.logs.logs[run].begin(attempt=0)
-            await self.logs.append(run, Batch(epoch, 1, 1, line + b"\n"), closing(decode_chunk(line)))
+            await self.logs.append(run, Batch(epoch, 1, 1, line + b"\n"), ports.closing(decode_chunk(line)))
             self.queue.later = [entry for entry in self.queue.later if entry.meta.run != run]
         return known.started is None
 
@@ -264,16 +234,14 @@ class ToyRuns:
             self.logs.remove(inbox_of(run))
 
     def began(self, run: str) -> None:
-        self.runs[run].state, self.runs[run].started = "running", self.runs[run].started or time.time()
+        if self.runs[run].started is None:
+            self.runs[run] = replace(self.runs[run], state="running", started=time.time())
 
     def ended(self, run: str, commit: Commit) -> None:
-        known, inbox = self.runs[run], inbox_of(run)
-        assert commit.state is not None
-        known.state, known.error, known.ended_at = commit.state, commit.error, time.time()
-        retention = known.meta.kept_for(limits.RETENTION)
-        known.expires = inf if retention is None else self.logs.clock() + retention
-        self.logs.logs[inbox].ended = True
-        self.logs.watchers.tell(inbox, Notice(ended=True))
+        state = commit.state or "completed"
+        self.runs[run] = replace(self.runs[run], state=state, error=commit.error, ended_at=time.time())
+        self.logs.logs[inbox_of(run)].ended = True
+        self.logs.watchers.tell(inbox_of(run), Notice(ended=True))
 
     async def sweep(self) -> SweepReport:
         requeued = dropped = ended = 0
@@ -281,7 +249,8 @@ class ToyRuns:
             log = self.logs.logs[run]
             if self.queue.find(run) is not None:
                 continue
-            if known.expires <= self.logs.clock():
+            kept_for = known.meta.kept_for(limits.RETENTION)
+            if known.ended_at is not None and kept_for is not None and known.ended_at + kept_for <= time.time():
                 await self.drop(run)
                 dropped += 1
             elif not log.ended and is_idle(log.batches[-1] if log.batches else None, time.time()):
@@ -311,24 +280,18 @@ class ToyQueue:
         self.entries: list[Waiting] = []
         self.later: list[Waiting] = []
         self.observed = Observed()
-        self.numbers = count(1)
+        self.numbers = itertools.count(1)
         self.given = 0
-        self.changed: set[asyncio.Event] = set()
 
     def find(self, run: str) -> Waiting | None:
         return next((entry for entry in self.entries + self.later if entry.meta.run == run), None)
 
     def forget(self, run: str) -> None:
         self.entries, self.later = ([e for e in each if e.meta.run != run] for each in (self.entries, self.later))
-        self.wake()
-
-    def wake(self) -> None:
-        for changed in self.changed:
-            changed.set()
 
     def held(self, claim: Claim) -> Waiting:
         entry = self.find(claim.run)
-        if entry is None or entry.claim is None or entry.claim != claim:
+        if entry is None or entry.claim != claim:
             raise Fenced(f"run {claim.run!r} is no longer claimed")
         return entry
 
@@ -336,7 +299,6 @@ class ToyQueue:
         if self.find(meta.run) is None:
             later = meta.not_before is not None and meta.not_before > time.time()
             (self.later if later else self.entries).append(Waiting(meta))
-            self.wake()
 
     def look(self) -> None:
         """Put those whose time has come; take away the claims that stood still."""
@@ -351,9 +313,8 @@ class ToyQueue:
             claimed[beat.run].crashes += 1
 
     def place(self, entry: Waiting) -> Place:
-        line = [
-            e for e in self.entries if e.meta.key and (e.meta.actor, e.meta.key) == (entry.meta.actor, entry.meta.key)
-        ]
+        actor, key = entry.meta.actor, entry.meta.key
+        line = [e for e in self.entries if key is not None and (e.meta.actor, e.meta.key) == (actor, key)]
         if entry.claim is not None:
             return "leased"
         if entry in self.later or self.clock() < entry.until:
@@ -368,31 +329,22 @@ class ToyQueue:
     async def claim(
         self, queues: Sequence[str], worker: str, *, lease: float, wait: float, exclude: Collection[str] = ()
     ) -> Claim | None:
-        changed = asyncio.Event()
-        self.changed.add(changed)
-        end = asyncio.get_running_loop().time() + wait
-        try:
-            while True:
-                self.look()
-                fit = [e for e in self.entries if e.meta.queue in queues and e.meta.actor not in exclude]
-                for priority in order(self.given):
-                    for entry in fit:
-                        if entry.meta.priority == priority and self.place(entry) == "ready":
-                            self.given += 1
-                            return self.give(entry, worker, lease)
-                left = end - asyncio.get_running_loop().time()
-                if left <= 0:
-                    return None
-                await pause(changed, min(left, 0.01))
-        finally:
-            self.changed.discard(changed)
+        take = partial(self.take, queues, worker, lease, exclude)
+        return await retried(take, {}, wait, lambda: 0.01)
+
+    def take(self, queues: Sequence[str], worker: str, lease: float, exclude: Collection[str]) -> Claim | None:
+        self.look()
+        fit = [e for e in self.entries if e.meta.queue in queues and e.meta.actor not in exclude]
+        ready = [entry for entry in fit if self.place(entry) == "ready"]
+        ready.sort(key=lambda entry: order(self.given).index(entry.meta.priority))
+        self.given += bool(ready)
+        return self.give(ready[0], worker, lease) if ready else None
 
     async def force_claim(self, meta: Meta, worker: str, *, lease: float) -> Claim:
+        await self.put(meta)
         entry = self.find(meta.run)
-        if entry is None:
-            entry = Waiting(meta)
-            self.entries.append(entry)
-        elif entry.meta.queue != meta.queue:
+        assert entry is not None
+        if entry.meta.queue != meta.queue:
             raise Conflict(f"run {meta.run!r} is in queue {entry.meta.queue!r}")
         return self.give(entry, worker, lease)
 
@@ -401,20 +353,17 @@ class ToyQueue:
 
     async def renew_all(self, claims: Sequence[Claim]) -> list[bool]:
         held = [(entry := self.find(claim.run)) is not None and entry.claim == claim for claim in claims]
-        for claim, is_held in zip(claims, held, strict=True):
-            if is_held:
-                await self.renew(claim)
+        for claim in itertools.compress(claims, held):
+            await self.renew(claim)
         return held
 
     async def ack(self, claim: Claim) -> None:
         if self.find(claim.run) is not None:
-            self.held(claim)
-            self.forget(claim.run)
+            self.forget(self.held(claim).meta.run)
 
     async def release(self, claim: Claim, *, delay: float = 0.0) -> None:
         entry = self.held(claim)
         entry.claim, entry.until = None, self.clock() + delay
-        self.wake()
 
     async def list_entries(
         self, *, queue: str | None = None, place: Place | None = None, limit: int = 100
@@ -460,19 +409,16 @@ class ToyWorkers:
 
 
 class ToyStore:
-    durability: Durability = "memory"
+    durability: ports.Durability = "memory"
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self.logs = ToyLogs(clock)
         self.queue = ToyQueue(clock)
         self.runs = ToyRuns(self.logs, self.queue)
         self.workers = ToyWorkers()
-
-    async def sweep(self) -> SweepReport:
-        return await self.runs.sweep()
+        self.sweep = self.runs.sweep
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *exc: Any) -> None:
-        return None
+    async def __aexit__(self, *exc: Any) -> None: ...

@@ -122,7 +122,7 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
     retention: float | None = None
     """How long the run is kept after its end, as it was asked for; None: the store's own time. See `kept_for`."""
     owner_lease: float | None = None
-    """An owned run is cancelled when its owner's heartbeat (`Logs.touch`) stands still for this long."""
+    """An owned run is cancelled when its owner's heartbeat (`RunStore.heartbeat`) stands still for this long."""
     timeout: float | None = None
     """From the first attempt's start; then the run ends with `deadline_exceeded`."""
     idle_timeout: float | None = None

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import TypeVar
 
 from loom.model.chunk import Page
 from loom.model.ports import Notice, Notify, Unwatch
 
-__all__ = ["Watchers", "pause", "wait_page"]
+__all__ = ["Watchers", "pause", "retried", "wait_page"]
+
+
+T = TypeVar("T")
 
 
 class Watchers(dict[str, dict[object, Notify]]):
@@ -66,3 +70,24 @@ async def wait_page(watchers: Watchers, log: str, read: Callable[[], Page], seco
     finally:
         unwatch()
     return page
+
+
+async def retried(
+    attempt: Callable[[], T | None], waiting: dict[asyncio.Event, None], seconds: float, pauses: Callable[[], float]
+) -> T | None:
+    """The first result of `attempt`, made again whenever the event that stands in `waiting` meanwhile is set, and after
+    each of the `pauses`; None after `seconds`."""
+    found = attempt()
+    if found is not None or seconds <= 0:
+        return found
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    changed = asyncio.Event()
+    waiting[changed] = None
+    try:
+        while found is None and (left := end - loop.time()) > 0:
+            await pause(changed, min(left, pauses()))
+            found = attempt()
+    finally:
+        del waiting[changed]
+    return found

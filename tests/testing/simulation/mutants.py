@@ -165,7 +165,7 @@ class ResumesOneEarly(MemoryStore):
 
     def _continues(self, log: str, cursor: Cursor) -> bool:
         known = self.logs._logs.get(log)
-        return known is not None and known.owner is not None and known.info().cursor_at(cursor.seq) == cursor
+        return known is not None and known.run is not None and known.info().cursor_at(cursor.seq) == cursor
 
 
 class EndLost(MemoryStore):

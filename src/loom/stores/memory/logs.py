@@ -7,7 +7,6 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Protocol
 
 from loom.model import history, limits
 from loom.model.chunk import Batch, Page
@@ -19,20 +18,14 @@ from loom.stores.positions import Positions
 from loom.stores.watchers import Watchers, wait_page
 
 LOG_BYTES = 1024
+"""Approximate cost of a log besides its batches: objects, list slots, table entries."""
+
 BATCH_BYTES = 160
-"""Approximate cost of a log and of a batch besides the payload: objects, list slots, table entries."""
+"""The same of a batch besides its payload."""
 
 _last = attrgetter("last")
 
 Clock = Callable[[], float]
-
-
-class Owner(Protocol):
-    """The run that a log belongs to."""
-
-    def begin(self) -> None: ...
-
-    def end(self, commit: Commit) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -41,7 +34,8 @@ class Log:
 
     name: str
     spec: LogSpec
-    owner: Owner | None = None
+    run: str | None = None
+    """The run that it belongs to."""
     opaque: bool = False
     writer: int = -1
     """The epoch that may append; no batch carries -1."""
@@ -87,8 +81,10 @@ class MemoryLogs:
     def __init__(self, clock: Clock, max_bytes: int) -> None:
         self._clock = clock
         self._max_bytes = max_bytes
+        # The runs give these: for the first fence of an outbox, for its end, and to make room by an ended run.
+        self.began: Callable[[str], None]
+        self.ended: Callable[[str, Commit], None]
         self.forget_oldest: Callable[[], bool] = lambda: False
-        """Makes room; False: there is nothing to forget."""
         self._bytes = 0
         self._logs: dict[str, Log] = {}
         self.watchers = Watchers()
@@ -98,7 +94,7 @@ class MemoryLogs:
         if known is None:
             known = Log(log, spec)
             self.add(known)
-        elif known.owner is not None or known.spec != spec:
+        elif known.run is not None or known.spec != spec:
             raise Conflict(f"there is another log {log!r}")
         return known.info()
 
@@ -113,8 +109,8 @@ class MemoryLogs:
             raise Fenced("a newer writer has taken over")
         if drawn is None and not known.ended:
             known.tokens[token] = known.begin()
-            if known.owner is not None:
-                known.owner.begin()
+            if known.run is not None:
+                self.began(known.run)
         known.failures = max(known.failures, failures)
         return Fence(known.writer, known.tail, known.ended, known.stored, known.failures)
 
@@ -123,9 +119,7 @@ class MemoryLogs:
         return batch.cursor
 
     def append_nowait(self, log: str, batch: Batch, commit: Commit | None = None) -> bool:
-        known = self._logs.get(log)
-        if known is None:
-            raise _no_log(log)
+        known = self._logs.get(log) or self._find(log)
         # The one hot path: `history.continues` and `_store` written out, in a third less time.
         if (
             batch.epoch != known.writer
@@ -146,8 +140,8 @@ class MemoryLogs:
         known.tail = batch.last
         if commit is not None and commit.end:
             known.ended = True
-            if known.owner is not None:
-                known.owner.end(commit)
+            if known.run is not None:
+                self.ended(known.run, commit)
         watching = self.watchers.get(log)
         if watching is not None:
             notice = Notice(batch, known.ended)
@@ -167,9 +161,8 @@ class MemoryLogs:
         if known.ended:
             raise LogEnded("the log has ended: nothing reads it any more")
         if not urgent:
-            history.check_room(
-                known.spec, len(batch.payload), records=known.tail - known.first + 1, stored=known.stored
-            )
+            records = known.tail - known.first + 1
+            history.check_room(known.spec, len(batch.payload), records=records, stored=known.stored)
         size = len(batch.payload) + BATCH_BYTES
         self._make_room(size)
         self._bytes += size
@@ -210,7 +203,7 @@ class MemoryLogs:
     async def drop(self, log: str) -> None:
         known = self._logs.get(log)
         if known is not None:
-            if known.owner is not None:
+            if known.run is not None:
                 raise UsageError(f"log {log!r} belongs to a run: it is dropped with it")
             self.remove(known)
 
@@ -242,13 +235,12 @@ class MemoryLogs:
         self._bytes -= sum(log.size for log in logs) + extra
         for log in logs:
             del self._logs[log.name]
-        for log in logs:
             self.watchers.tell(log.name, Notice())
 
     def _find(self, name: str) -> Log:
         log = self._logs.get(name)
         if log is None:
-            raise _no_log(name)
+            raise LogNotFound(f"there is no log {name!r}")
         return log
 
     def _make_room(self, size: int) -> None:
@@ -256,7 +248,3 @@ class MemoryLogs:
         while self._bytes + size > self._max_bytes:
             if not self.forget_oldest():
                 raise StoreFull(f"{self._bytes} of {self._max_bytes} bytes are held by what has not ended")
-
-
-def _no_log(name: str) -> LogNotFound:
-    return LogNotFound(f"there is no log {name!r}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Literal
 
@@ -16,6 +16,7 @@ from loom.model import limits
 from loom.model.errors import Conflict, Fenced
 from loom.model.priority import Priority, order
 from loom.model.run import Claim, Entry, Meta, Place
+from loom.stores.watchers import retried
 
 
 @dataclass(slots=True, eq=False)
@@ -85,23 +86,8 @@ class MemoryQueue:
     async def claim(
         self, queues: Sequence[str], worker: str, *, lease: float, wait: float, exclude: Collection[str] = ()
     ) -> Claim | None:
-        claim = self._take(queues, worker, lease, exclude)
-        if claim is not None or wait <= 0:
-            return claim
-        loop = asyncio.get_running_loop()
-        end = loop.time() + wait
-        changed = asyncio.Event()
-        self._waiting[changed] = None
-        try:
-            while claim is None and (left := end - loop.time()) > 0:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, self._until_due(), limits.OBSERVE)):
-                        await changed.wait()
-                changed.clear()
-                claim = self._take(queues, worker, lease, exclude)
-        finally:
-            del self._waiting[changed]
-        return claim
+        take = partial(self._take, queues, worker, lease, exclude)
+        return await retried(take, self._waiting, wait, lambda: min(self._until_due(), limits.OBSERVE))
 
     async def force_claim(self, meta: Meta, worker: str, *, lease: float) -> Claim:
         entry = self._entries.get(meta.run)

@@ -8,13 +8,14 @@ import secrets
 from bisect import bisect_left, insort
 from collections.abc import Mapping
 from math import inf
+from typing import Any
 
 from msgspec.structs import replace
 
 from loom.model import limits
 from loom.model.chunk import Batch
 from loom.model.cursor import EPOCH_DIGITS, make_epoch
-from loom.model.errors import ErrorInfo, LogNotFound
+from loom.model.errors import LogNotFound
 from loom.model.ports import INBOX, OUTBOX, Commit, Notice, SweepReport, closing
 from loom.model.run import NO_INPUT, Head, Meta, RunState, inbox_of
 from loom.stores.orphans import ending_batch, is_idle
@@ -30,27 +31,16 @@ Key = tuple[str, ...]
 class Run:
     """A run's record and its two logs."""
 
-    def __init__(self, meta: Meta, number: int, runs: MemoryRuns) -> None:
+    def __init__(self, meta: Meta, number: int) -> None:
         self.meta = meta
         self.number = number
-        self.outbox = Log(meta.run, OUTBOX, self)
-        self.inbox = Log(inbox_of(meta.run), INBOX, self)
-        self.state: RunState = "queued"
-        self.error: ErrorInfo | None = None
-        self.started: float | None = None
-        self.ended_at: float | None = None
+        self.outbox = Log(meta.run, OUTBOX, meta.run)
+        self.inbox = Log(inbox_of(meta.run), INBOX, meta.run)
+        self.record = Head(meta=meta)
+        """Without what the outbox knows."""
         self.expires = inf
         """When its retention is over, by the store's clock."""
-        self.beat = 0
-        self.heard: float | None = None
-        self.keys = _keys(self.state, meta.actor, meta.labels, meta.parent, meta.root) | {()}
-        self._runs = runs
-
-    def begin(self) -> None:
-        self._runs.began(self)
-
-    def end(self, commit: Commit) -> None:
-        self._runs.ended(self, commit)
+        self.keys = _keys("queued", meta.actor, meta.labels, meta.parent, meta.root) | {()}
 
     @property
     def size(self) -> int:
@@ -58,17 +48,11 @@ class Run:
 
     def head(self, *, full: bool = True) -> Head:
         log = self.outbox
+        head = replace(self.record, epochs=log.epochs, first=log.first, tail=log.tail, ended=log.ended)
+        if not full:
+            return replace(head, meta=replace(self.meta, input=NO_INPUT))
         # The last batch is never trimmed, so the result need not be kept twice.
-        result = ending_of(log.batches[-1])[1] if full and log.ended else None
-        return Head(
-            meta=self.meta if full else replace(self.meta, input=NO_INPUT),
-            epochs=log.epochs,
-            first=log.first,
-            tail=log.tail,
-            ended=log.ended,
-            result=result,
-            **{name: getattr(self, name) for name in ("state", "error", "started", "ended_at", "beat", "heard")},
-        )
+        return replace(head, result=ending_of(log.batches[-1])[1]) if log.ended else head
 
 
 class MemoryRuns:
@@ -87,12 +71,13 @@ class MemoryRuns:
         self._unqueued: dict[str, Meta] = {}
         self._spent: dict[str, Run] = {}  # ended, and no longer in the queue; the oldest first
         self._due: list[tuple[float, int]] = []  # a heap: when a spent run's retention is over, its number
+        logs.began, logs.ended = self._began, self._ended
         logs.forget_oldest, queue.entered, queue.left = self._forget_oldest, self._entered_queue, self._left_queue
 
     async def create(self, meta: Meta) -> Head:
         run = self._runs.get(meta.run)
         if run is None:
-            run = Run(meta, next(self._numbers), self)
+            run = Run(meta, next(self._numbers))
             self._logs.add(run.outbox, run.inbox, extra=run.size)
             self._runs[meta.run] = self._numbered[run.number] = run
             for key in run.keys:
@@ -118,8 +103,7 @@ class MemoryRuns:
     async def heartbeat(self, run: str) -> None:
         known = self._find(run)
         if not known.outbox.ended:
-            known.beat += 1
-            known.heard = self._wall()
+            known.record = replace(known.record, beat=known.record.beat + 1, heard=self._wall())
 
     async def cancel_unstarted(self, run: str, line: bytes) -> bool:
         known = self._find(run)
@@ -161,20 +145,19 @@ class MemoryRuns:
 
     # --- for the other ports ------------------------------------------------------------------------------------------
 
-    def began(self, run: Run) -> None:
-        if run.started is None:
-            run.started = self._wall()
-            self._set_state(run, "running")
+    def _began(self, name: str) -> None:
+        run = self._runs[name]
+        if run.record.started is None:
+            self._set_state(run, "running", started=self._wall())
 
-    def ended(self, run: Run, commit: Commit) -> None:
+    def _ended(self, name: str, commit: Commit) -> None:
+        run = self._runs[name]
         assert commit.state is not None, "a run ends with a state"
-        self._set_state(run, commit.state)
-        run.error = commit.error
-        run.ended_at = self._wall()
+        self._set_state(run, commit.state, error=commit.error, ended_at=self._wall())
         run.inbox.ended = True
         retention = run.meta.kept_for(self._retention)
         run.expires = inf if retention is None else self._clock() + retention
-        self._left_queue(run.meta.run)
+        self._left_queue(name)
         self._logs.watchers.tell(run.inbox.name, Notice(ended=True))
 
     def _entered_queue(self, name: str) -> None:
@@ -211,11 +194,12 @@ class MemoryRuns:
             raise LogNotFound(f"there is no run {run!r}")
         return known
 
-    def _set_state(self, run: Run, state: RunState) -> None:
-        run.keys ^= {("state", run.state), ("state", state)}
-        self._unlist(run, ("state", run.state))
+    def _set_state(self, run: Run, state: RunState, **more: Any) -> None:
+        before = ("state", run.record.state)
+        self._unlist(run, before)
+        run.keys ^= {before, ("state", state)}
         insort(self._index.setdefault(("state", state), []), run.number)
-        run.state = state
+        run.record = replace(run.record, state=state, **more)
 
     def _unlist(self, run: Run, key: Key) -> None:
         numbers = self._index[key]

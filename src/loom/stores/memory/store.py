@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Self
 
 from loom.model import limits
-from loom.model.ports import Durability, SweepReport
+from loom.model.ports import Durability
 
 from .logs import MemoryLogs
 from .queue import MemoryQueue
@@ -41,15 +41,12 @@ class MemoryStore:
         self.queue = MemoryQueue(clock, wall)
         self.runs = MemoryRuns(self.logs, self.queue, clock, wall, retention)
         self.workers = MemoryWorkers(wall)
-
-    async def sweep(self) -> SweepReport:
-        return await self.runs.sweep()
+        self.sweep = self.runs.sweep
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        return None
+    async def __aexit__(self, *exc: object) -> None: ...
 
 
 def _now() -> float:
