@@ -273,9 +273,6 @@ nobody expects it to be run anew."""
 SWEEP_RUNS = 1000
 """Runs that one sweep puts back, and drops, at most: nobody else waits long for it."""
 
-MEMORY_BYTES = 1 << 30
-"""What the memory store holds; then the oldest ended runs go, and with none left it is full."""
-
 EVENT_BYTES = 4 << 20
 """One event that is read from an event stream: a chunk and its field names, with room for other people's servers."""
 

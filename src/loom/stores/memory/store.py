@@ -17,6 +17,9 @@ from .queue import MemoryQueue
 from .runs import MemoryRuns
 from .workers import MemoryWorkers
 
+MEMORY_BYTES = 1 << 30
+"""What the store holds; then the oldest ended runs go, and with none left it is full."""
+
 
 class MemoryStore:
     """The four ports in this process, on one event loop. An acknowledged append survives nothing but calls.
@@ -32,7 +35,7 @@ class MemoryStore:
         self,
         *,
         retention: float | None = limits.RETENTION,
-        max_bytes: int = limits.MEMORY_BYTES,
+        max_bytes: int = MEMORY_BYTES,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] | None = None,
     ) -> None:
