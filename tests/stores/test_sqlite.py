@@ -19,7 +19,7 @@ from loom.tasks import cancel_and_wait, spawn
 from loom.testing.author import Author, read_all
 from loom.testing.clock import ManualClock, StoreFactory
 from loom.testing.conformance import SharedStoreConformance
-from loom.testing.machine import queue_machine, store_machine
+from loom.testing.machine import log_machine, queue_machine, run_machine, worker_machine
 
 pytestmark = pytest.mark.anyio
 
@@ -39,8 +39,10 @@ class TestConformance(SharedStoreConformance):
 SHRINKS = pytest.mark.timeout(600)
 """A failure is told when its shortest form was found: for a slow machine that takes minutes."""
 
-TestLogMachine = SHRINKS(store_machine(place, reopens=True))
+TestLogMachine = SHRINKS(log_machine(place, reopens=True))
+TestRunMachine = SHRINKS(run_machine(place, reopens=True))
 TestQueueMachine = SHRINKS(queue_machine(place, reopens=True))
+TestWorkerMachine = SHRINKS(worker_machine(place, reopens=True))
 
 
 @pytest.fixture
@@ -52,28 +54,33 @@ async def test_closing_does_what_was_submitted(path: Path) -> None:
     """Its callers have their outcomes; all of it is there afterwards."""
     async with SqliteStore(path) as store:
         author = await Author.start(store)
-        calls = [spawn(store.create(Meta(run=f"run-{number}", actor="actor")), "create") for number in range(20)]
-        calls.append(spawn(store.head("run"), "head"))
+        calls = [spawn(store.runs.create(Meta(run=f"run-{number}", actor="actor")), "create") for number in range(20)]
+        calls.append(spawn(store.runs.get("run"), "head"))
         appending = spawn(author.say("data"), "append")
         await asyncio.sleep(0)
     assert len(await asyncio.gather(*calls)) == 21
     async with SqliteStore(path) as store:
-        assert len(await store.heads()) == 21
+        assert len(await store.runs.list_runs()) == 21
         assert (await read_all(store.logs, "run"))[-1][0] == await appending
 
 
 async def test_who_waits_is_told_when_the_store_closes(path: Path) -> None:
     async with SqliteStore(path) as store:
         author = await Author.start(store)
-        reading = spawn(store.read("run", Cursor(author.epoch, 1), wait=60.0), "read")
+        reading = spawn(store.logs.read("run", Cursor(author.epoch, 1), wait=60.0), "read")
         for _ in range(2):
-            await store.head("run")
+            await store.runs.get("run")
     with pytest.raises(HandleClosed):
         await reading
-    for call in (store.head("run"), author.say("data"), store.sweep(), store.claim(["q"], "w", lease=1.0, wait=0.0)):
+    for call in (
+        store.runs.get("run"),
+        author.say("data"),
+        store.sweep(),
+        store.queue.claim(["q"], "w", lease=1.0, wait=0.0),
+    ):
         with pytest.raises(HandleClosed):
             await call
-    store.watch("run", lambda notice: None)()
+    store.logs.watch("run", lambda notice: None)()
 
 
 async def test_the_loop_is_not_held_up(path: Path) -> None:
@@ -96,7 +103,7 @@ async def test_the_loop_is_not_held_up(path: Path) -> None:
         await author.send(large)
         counts.append(turns - before)
         before = turns
-        assert len(await store.read("run", Cursor(author.epoch, 1))) > 100
+        assert len(await store.logs.read("run", Cursor(author.epoch, 1))) > 100
         counts.append(turns - before)
         before = turns
     counts.append(turns - before)
@@ -112,9 +119,9 @@ async def test_pages_come_whole_from_many_small_batches(path: Path) -> None:
             await author.say("data")
         heir = await Author.take(store.logs, "run", "token-2")
         await heir.say("start", "complete")
-        first = await store.read("run")
+        first = await store.logs.read("run")
         assert [len(batch) for batch in first.batches] == [100]
-        second = await store.read("run", first.cursor)
+        second = await store.logs.read("run", first.cursor)
         assert [(batch.epoch, len(batch)) for batch in second.batches] == [(heir.epoch, 2)]
         assert (first.caught_up, second.caught_up, second.ended) == (False, True, True)
 
@@ -124,14 +131,14 @@ async def test_times_are_of_the_wall(path: Path) -> None:
     wall = ManualClock(1.7e9)
     async with SqliteStore(path, wall=wall) as store:
         author = await Author.start(store)
-        await store.put(Meta(run="run", actor="actor"))
-        claim = await store.claim(["default"], "w1", lease=10.0, wait=0.0)
+        await store.queue.put(Meta(run="run", actor="actor"))
+        claim = await store.queue.claim(["default"], "w1", lease=10.0, wait=0.0)
         assert claim is not None
         wall.advance(-3600)
-        assert await store.claim(["default"], "w2", lease=10.0, wait=0.0) is None
+        assert await store.queue.claim(["default"], "w2", lease=10.0, wait=0.0) is None
         wall.advance(7200)
-        assert await store.claim(["default"], "w2", lease=10.0, wait=0.0) is None
-        await store.renew(claim)
+        assert await store.queue.claim(["default"], "w2", lease=10.0, wait=0.0) is None
+        await store.queue.renew(claim)
         await author.say("complete")
-        head = await store.head("run")
+        head = await store.runs.get("run")
         assert (head.started, head.ended_at) == (1.7e9, 1.7e9 + 3600)

@@ -40,24 +40,24 @@ async def _append(path: str, durability: Durability, runs: int) -> None:
 
 async def _write(store: SqliteStore, run: str) -> None:
     """Append for ever, in batches of one to seven; say each acknowledgement as a line ``run seq``."""
-    await store.create(Meta(run=run, actor="actor"))
-    fence = await store.fence(run, f"token-{os.getpid()}")
+    await store.runs.create(Meta(run=run, actor="actor"))
+    fence = await store.logs.fence(run, f"token-{os.getpid()}")
     tail = fence.tail
     while True:
         size = 1 + tail % 7
         batch = make_batch(fence.epoch, tail + 1, [chunk(run, seq) for seq in range(tail + 1, tail + size + 1)])
-        tail = (await store.append(run, batch)).seq
+        tail = (await store.logs.append(run, batch)).seq
         os.write(1, b"%b %d\n" % (run.encode(), tail))
 
 
 async def _pace(path: str) -> None:
     """Append one chunk for each line of standard input, with its time; end with the input."""
     async with SqliteStore(path) as store:
-        await store.create(Meta(run="run", actor="actor"))
-        epoch = (await store.fence("run", "token")).epoch
+        await store.runs.create(Meta(run="run", actor="actor"))
+        epoch = (await store.logs.fence("run", "token")).epoch
         os.write(1, b"ready\n")
         for seq, _ in enumerate(iter(sys.stdin.readline, ""), 1):
-            await store.append("run", make_batch(epoch, seq, [Chunk("data", time=time.time())]))
+            await store.logs.append("run", make_batch(epoch, seq, [Chunk("data", time=time.time())]))
 
 
 def _lock(path: str) -> None:
@@ -140,7 +140,7 @@ async def check_log(store: SqliteStore, run: str, least: int) -> int:
     """That a log holds what the appending process says, densely, to `least` at least. Returns its tail."""
     seq, after = 0, None
     while True:
-        page = await store.read(run, after)
+        page = await store.logs.read(run, after)
         for cursor, line in page.lines():
             seq += 1
             assert cursor.seq == seq

@@ -34,11 +34,11 @@ async def store(tmp_path: Path, clock: ManualClock) -> AsyncIterator[SqliteStore
 
 async def put(store: SqliteStore, *runs: str) -> None:
     for run in runs:
-        await store.put(Meta(run=run, actor="actor"))
+        await store.queue.put(Meta(run=run, actor="actor"))
 
 
 async def claim(store: SqliteStore, worker: str, wait: float = 0.0) -> Claim | None:
-    return await store.claim(["default"], worker, lease=LEASE, wait=wait)
+    return await store.queue.claim(["default"], worker, lease=LEASE, wait=wait)
 
 
 async def lose(store: SqliteStore, worker: str) -> None:
@@ -67,12 +67,12 @@ async def test_a_claim_that_nobody_was_told_of_lapses(store: SqliteStore, clock:
     await put(store, "run")
     await lose(store, "w1")
     assert await claim(store, "w2") is None
-    await stand_still(store, clock, LEASE * 1.1)
+    await stand_still(store.queue, clock, LEASE * 1.1)
     heir = await claim(store, "w2")
     assert heir is not None
     assert heir.crashes == 1
     assert await claim(store, "w1") is None
-    await store.renew(heir)
+    await store.queue.renew(heir)
 
 
 async def test_a_worker_without_room_knows_who_lapsed_when_it_has_some(store: SqliteStore, clock: ManualClock) -> None:
@@ -82,12 +82,12 @@ async def test_a_worker_without_room_knows_who_lapsed_when_it_has_some(store: Sq
     assert lost is not None
     assert kept is not None
     for _ in range(5):
-        await store.renew(kept)
+        await store.queue.renew(kept)
         clock.advance(LEASE / 3)
     heir = await claim(store, "w2")
     assert heir is not None
     assert heir.run == lost.run
-    await store.renew(kept)
+    await store.queue.renew(kept)
 
 
 async def test_a_claim_that_nobody_was_told_of_is_given_back_when_the_store_closes(tmp_path: Path) -> None:
@@ -116,9 +116,9 @@ async def test_a_lapsed_claim_on_another_queue_does_not_keep_a_waiting_one_awake
     await put(store, "run")
     assert await claim(store, "w1") is not None
     assert await claim(store, "w2") is None
-    await stand_still(store, clock, LEASE * 2)
+    await stand_still(store.queue, clock, LEASE * 2)
     began = time.thread_time()
-    assert await store.claim(["another"], "w2", lease=LEASE, wait=0.3) is None
+    assert await store.queue.claim(["another"], "w2", lease=LEASE, wait=0.3) is None
     assert time.thread_time() - began < 0.1
 
 
@@ -128,7 +128,7 @@ async def test_a_delay_ends_when_it_is_over(tmp_path: Path) -> None:
         await put(store, "run")
         held = await claim(store, "w1")
         assert held is not None
-        await store.release(held, delay=0.1)
+        await store.queue.release(held, delay=0.1)
         began = time.monotonic()
         taken = await claim(store, "w2", wait=10.0)
         assert taken is not None

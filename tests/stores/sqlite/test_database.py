@@ -13,7 +13,7 @@ from loom.model.errors import Damaged, HandleClosed, LogNotFound, LoomError, Sto
 from loom.model.run import Meta
 from loom.stores.sqlite import SqliteStore
 from loom.stores.sqlite.database import fault_of
-from loom.stores.sqlite.schema import APPLICATION_ID, OLDEST, VERSION
+from loom.stores.sqlite.schema import APPLICATION_ID, VERSION
 from loom.testing.conformance.kit import outcome_of
 
 from .processes import Appender, check_log, running
@@ -35,7 +35,7 @@ async def refused(path: str | os.PathLike[str]) -> str:
 
 async def test_a_newer_file_is_refused_and_left_as_it_is(path: Path) -> None:
     async with SqliteStore(path) as store:
-        await store.create(Meta(run="run", actor="actor"))
+        await store.runs.create(Meta(run="run", actor="actor"))
     db = apsw.Connection(str(path))
     db.execute(f"PRAGMA user_version = {VERSION + 1}")
     db.close()
@@ -46,9 +46,9 @@ async def test_a_newer_file_is_refused_and_left_as_it_is(path: Path) -> None:
 
 async def test_a_file_of_before_the_first_release_is_refused_and_left_as_it_is(path: Path) -> None:
     async with SqliteStore(path) as store:
-        await store.create(Meta(run="run", actor="actor"))
+        await store.runs.create(Meta(run="run", actor="actor"))
     db = apsw.Connection(str(path))
-    db.execute(f"PRAGMA user_version = {OLDEST - 1}")
+    db.execute(f"PRAGMA user_version = {VERSION - 1}")
     db.close()
     before = path.read_bytes()
     assert "before the first release" in await refused(path)
@@ -83,7 +83,7 @@ async def test_what_is_nowhere_is_refused(tmp_path: Path) -> None:
 async def test_an_empty_file_becomes_a_store(path: Path) -> None:
     path.touch()
     async with SqliteStore(path) as store:
-        await store.create(Meta(run="run", actor="actor"))
+        await store.runs.create(Meta(run="run", actor="actor"))
     db = apsw.Connection(str(path))
     assert (db.pragma("application_id"), db.pragma("user_version")) == (APPLICATION_ID, VERSION)
     assert (db.pragma("journal_mode"), db.pragma("auto_vacuum")) == ("wal", 2)
@@ -95,9 +95,9 @@ async def test_many_may_make_a_file_at_once(path: Path) -> None:
     with running(Appender, path, "process", "1") as first, running(Appender, path, "process", "1") as second:
         stores = [SqliteStore(path) for _ in range(8)]
         await asyncio.gather(*(store.__aenter__() for store in stores))
-        await stores[0].create(Meta(run="run", actor="actor"))
+        await stores[0].runs.create(Meta(run="run", actor="actor"))
         for store in stores:
-            assert (await store.head("run")).meta.run == "run"
+            assert (await store.runs.get("run")).meta.run == "run"
             await store.__aexit__(None, None, None)
         for each in (first, second):
             await asyncio.to_thread(each.read, 1)
@@ -112,21 +112,21 @@ async def test_a_file_whose_maker_was_killed_half_way_becomes_a_store(path: Path
     db.close()
     assert path.stat().st_size > 0
     async with SqliteStore(path) as store:
-        await store.create(Meta(run="run", actor="actor"))
+        await store.runs.create(Meta(run="run", actor="actor"))
 
 
 async def test_a_damaged_file_is_told(path: Path) -> None:
     """By whatever comes upon it, opening or a call; not as something that may pass."""
     async with SqliteStore(path) as store:
         for number in range(200):
-            await store.create(Meta(run=f"run-{number}", actor="actor"))
+            await store.runs.create(Meta(run=f"run-{number}", actor="actor"))
     size = path.stat().st_size
     with path.open("r+b") as file:
         file.seek(size // 2)
         file.write(b"\xa5" * (size // 2))
     async with SqliteStore(path) as store:
-        outcomes = [await outcome_of(store.head(f"run-{number}")) for number in range(200)]
-        outcomes += [await outcome_of(store.touch(f"run-{number}")) for number in range(200)]
+        outcomes = [await outcome_of(store.runs.get(f"run-{number}")) for number in range(200)]
+        outcomes += [await outcome_of(store.runs.heartbeat(f"run-{number}")) for number in range(200)]
     with path.open("r+b") as file:
         file.seek(8192)
         file.write(b"\xa5" * (size - 8192))
@@ -165,10 +165,10 @@ async def test_durability_is_disk_or_process(path: Path) -> None:
 async def test_a_store_object_is_opened_once(path: Path) -> None:
     store = SqliteStore(path)
     with pytest.raises(HandleClosed):
-        await store.head("run")
+        await store.runs.get("run")
     async with store:
         with pytest.raises(LogNotFound):
-            await store.head("run")
+            await store.runs.get("run")
         with pytest.raises(HandleClosed):
             await store.__aenter__()
     with pytest.raises(HandleClosed):

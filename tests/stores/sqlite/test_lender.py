@@ -7,9 +7,8 @@ import time
 
 import pytest
 
-from loom.model import limits
 from loom.stores.sqlite import lender
-from loom.stores.sqlite.lender import Lender
+from loom.stores.sqlite.lender import LEND, LEND_AFTER, Lender
 from loom.tasks import cancel_and_wait, spawn
 
 pytestmark = pytest.mark.anyio
@@ -41,12 +40,12 @@ async def test_a_busy_loop_pauses_while_a_call_waits(pauses: list[float]) -> Non
     """Until the call has its outcome."""
     lent = Lender()
     lent.begin()
-    await work(limits.LEND_AFTER * 8)
+    await work(LEND_AFTER * 8)
     assert pauses
-    assert set(pauses) == {limits.LEND}
+    assert set(pauses) == {LEND}
     lent.end(1)
     pauses.clear()
-    await work(limits.LEND_AFTER * 4)
+    await work(LEND_AFTER * 4)
     assert pauses == []
 
 
@@ -62,7 +61,7 @@ async def test_a_busy_loop_that_is_served_does_not_pause(pauses: list[float]) ->
 
     lent.begin()
     serving = spawn(serve(), "serve")
-    await work(limits.LEND_AFTER * 8)
+    await work(LEND_AFTER * 8)
     await cancel_and_wait(serving)
     assert pauses == []
     lent.end(1)
@@ -72,6 +71,6 @@ async def test_an_idle_loop_does_not_pause(pauses: list[float]) -> None:
     """The threads have the lock while it waits."""
     lent = Lender()
     lent.begin()
-    await asyncio.sleep(limits.LEND_AFTER * 8)
+    await asyncio.sleep(LEND_AFTER * 8)
     assert pauses == []
     lent.end(1)

@@ -31,8 +31,8 @@ def modes(folder: Path) -> dict[str, str]:
 @pytest.mark.usefixtures("umask")
 async def test_new_files_are_their_owners_alone(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "runs.db") as store, SqliteStore(tmp_path / "runs.db") as other:
-        await store.create(RUN)
-        await other.head("run")
+        await store.runs.create(RUN)
+        await other.runs.get("run")
         assert modes(tmp_path) == dict.fromkeys(["runs.db", "runs.db-wal", "runs.db-shm"], "0o600")
     assert modes(tmp_path) == {"runs.db": "0o600"}
 
@@ -42,14 +42,14 @@ async def test_what_was_there_keeps_its_mode(tmp_path: Path) -> None:
     path.touch()
     path.chmod(0o660)
     async with SqliteStore(path) as store:
-        await store.create(RUN)
+        await store.runs.create(RUN)
         assert set(modes(tmp_path).values()) == {"0o660"}
 
 
 async def test_behind_a_link_that_leads_nowhere_yet(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "runs.db")
     async with SqliteStore(tmp_path / "link") as store:
-        await store.create(RUN)
+        await store.runs.create(RUN)
         assert set(modes(tmp_path).values()) == {"0o600"}
 
 

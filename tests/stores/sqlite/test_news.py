@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from loom.model import limits
-from loom.model.ports import Notice
+from loom.model.ports import Notice, message_producer
 from loom.model.run import Meta, inbox_of
 from loom.stores.sqlite import SqliteStore
-from loom.stores.sqlite.news import Unseen
+from loom.stores.sqlite.news import LOOK_RANGES, LOOK_ROWS, Unseen
 from loom.testing.author import Author
 
 pytestmark = pytest.mark.anyio
@@ -43,11 +42,11 @@ def test_what_lies_between_our_own_rows_is_others() -> None:
 def test_while_nobody_looks_memory_is_bounded() -> None:
     """At the price of looking at our own rows too."""
     unseen = Unseen(0)
-    for number in range(1, 10 * limits.LOOK_RANGES):
+    for number in range(1, 10 * LOOK_RANGES):
         unseen.own(2 * number, 2 * number)
     unseen.grown(5000)
     ranges = unseen.take()
-    assert len(ranges) <= limits.LOOK_RANGES + 1
+    assert len(ranges) <= LOOK_RANGES + 1
     assert (ranges[0][0], ranges[-1][1]) == (1, 5000)
     assert all(one[1] < two[0] for one, two in pairwise(ranges))
 
@@ -62,7 +61,7 @@ class Ear:
         self.heard: list[tuple[str, Notice]] = []
         self._event = asyncio.Event()
         for log in logs:
-            store.watch(log, lambda notice, log=log: self._hear(log, notice))  # type: ignore[misc]
+            store.logs.watch(log, lambda notice, log=log: self._hear(log, notice))  # type: ignore[misc]
 
     def _hear(self, log: str, notice: Notice) -> None:
         self.heard.append((log, notice))
@@ -112,15 +111,15 @@ async def test_our_own_appends_are_told_once(store: SqliteStore) -> None:
     """With their batches, and not again from the file."""
     author = await Author.start(store)
     ear = Ear(store, "run", inbox_of("run"))
-    await store.mark("run", "reader", 1)
+    await store.logs.commit_position("run", "reader", 1)
     await ear.until("run", Notice(marks=True))  # with what came before the watch
     ear.heard.clear()
     batches = []
     for _ in range(5):
         batches.append(author.batch("data"))
         await author.send(batches[-1])
-    message = await store.send("run", b'{"type":"x"}', sender="s", id="1")
-    await store.mark("run", "reader", 1)
+    message = await store.logs.send(inbox_of("run"), b'{"type":"x"}', message_producer("s", "1"))
+    await store.logs.commit_position("run", "reader", 1)
     heard = await ear.until("run", Notice(marks=True))
     assert heard[:5] == [("run", Notice(batch)) for batch in batches]
     assert [log for log, _ in heard[5:]] == [inbox_of("run"), "run"]
@@ -140,7 +139,7 @@ async def test_changes_while_nobody_watched_are_not_missed(store: SqliteStore, o
 
 async def test_more_changes_than_are_worth_naming_are_told_to_everybody(store: SqliteStore, other: SqliteStore) -> None:
     authors = await asyncio.gather(*(Author.start(other, f"run-{number}") for number in range(20)))
-    for _ in range(limits.LOOK_ROWS // 20 + 1):
+    for _ in range(LOOK_ROWS // 20 + 1):
         await asyncio.gather(*(author.say("data") for author in authors))
     ear = Ear(store, "run-0", "run-19", "quiet")
     await authors[0].say("data")
@@ -150,10 +149,10 @@ async def test_more_changes_than_are_worth_naming_are_told_to_everybody(store: S
 
 async def test_what_was_forgotten_is_told_to_everybody(store: SqliteStore, other: SqliteStore) -> None:
     """Changes are kept as long as they would be looked at one by one."""
-    metas = [Meta(run=f"run-{number}", actor="actor") for number in range(limits.LOOK_ROWS + 10)]
-    await asyncio.gather(*map(other.put, metas))
+    metas = [Meta(run=f"run-{number}", actor="actor") for number in range(LOOK_ROWS + 10)]
+    await asyncio.gather(*map(other.queue.put, metas))
     await other.sweep()
     ear = Ear(store, "watched")
-    await other.create(Meta(run="another", actor="actor"))
+    await other.runs.create(Meta(run="another", actor="actor"))
     await ear.until("watched", Notice())
     await ear.until("watched", Notice(marks=True))

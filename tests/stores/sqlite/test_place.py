@@ -73,11 +73,11 @@ async def test_every_call_says_so(path: Path) -> None:
         for call in (
             author.say("data"),
             author.say("complete"),
-            store.head("run"),
-            store.heads(),
-            store.read("run"),
-            store.put(Meta(run="another", actor="actor")),
-            store.claim(["default"], "w1", lease=10.0, wait=0.0),
+            store.runs.get("run"),
+            store.runs.list_runs(),
+            store.logs.read("run"),
+            store.queue.put(Meta(run="another", actor="actor")),
+            store.queue.claim(["default"], "w1", lease=10.0, wait=0.0),
             store.sweep(),
         ):
             assert isinstance(await outcome_of(call), Unavailable)
@@ -91,10 +91,10 @@ async def test_who_waits_is_told(path: Path) -> None:
         author = await Author.start(store)
         cursor = await author.say("data")
         waiting = [
-            spawn(store.read("run", cursor, wait=60.0), "read"),
-            spawn(store.claim(["default"], "w1", lease=10.0, wait=60.0), "claim"),
+            spawn(store.logs.read("run", cursor, wait=60.0), "read"),
+            spawn(store.queue.claim(["default"], "w1", lease=10.0, wait=60.0), "claim"),
         ]
-        await store.head("run")
+        await store.runs.get("run")
         path.unlink()
         async with asyncio.timeout(20):
             outcomes = await asyncio.gather(*waiting, return_exceptions=True)
@@ -116,11 +116,11 @@ async def test_a_write_ahead_log_that_is_deleted_is_told(tmp_path: Path, path: P
         fault = await outcome_of(author.send(refused))
         assert isinstance(fault, Unavailable)
         assert str(log) in fault.message
-        assert isinstance(await outcome_of(store.head("run")), Unavailable)
+        assert isinstance(await outcome_of(store.runs.get("run")), Unavailable)
         (tmp_path / "moved").rename(log)
         await author.send(refused)
     async with SqliteStore(path) as store:
-        assert len(await read_all(store, "run")) == 3
+        assert len(await read_all(store.logs, "run")) == 3
 
 
 @pytest.mark.usefixtures("at_once")
@@ -132,9 +132,9 @@ async def test_a_file_that_is_put_back_goes_on(path: Path) -> None:
         refused = author.batch("data")
         assert isinstance(await outcome_of(author.send(refused)), Unavailable)
         path.with_suffix(".moved").rename(path)
-        assert len(await read_all(store, "run")) == 1
+        assert len(await read_all(store.logs, "run")) == 1
         await author.send(refused)
-        assert len(await read_all(store, "run")) == 2
+        assert len(await read_all(store.logs, "run")) == 2
 
 
 @pytest.mark.usefixtures("at_once")
@@ -150,7 +150,7 @@ async def test_the_file_that_took_its_place_is_left_alone(path: Path) -> None:
             await first.__aexit__(None, None, None)
             await Author.start(second, "another")
     async with SqliteStore(path) as again:
-        assert [head.meta.run for head in await again.heads()] == ["another", "of the second"]
+        assert [head.meta.run for head in await again.runs.list_runs()] == ["another", "of the second"]
 
 
 @pytest.mark.usefixtures("at_once")

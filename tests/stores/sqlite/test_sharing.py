@@ -43,7 +43,7 @@ async def test_what_another_process_appends_is_followed_within_milliseconds(stor
         cursor, delays = None, []
         for _ in range(100):
             pacer.append()
-            page = await store.read("run", cursor, wait=10.0)
+            page = await store.logs.read("run", cursor, wait=10.0)
             ((cursor, line),) = page.lines()
             delays.append(time.time() - decode_chunk(line).time)
     assert statistics.median(delays) < 0.1
@@ -62,10 +62,10 @@ async def test_kill_9_of_a_writing_process_loses_nothing_acknowledged(path: Path
         assert appender.acked
         for run, acked in appender.acked.items():
             tail = await check_log(store, run, acked)
-            heir = await Author.take(store, run, "another")
+            heir = await Author.take(store.logs, run, "another")
             assert heir.tail == tail
             await heir.say("start", "complete")
-            assert (await store.head(run)).ended
+            assert (await store.runs.get(run)).ended
 
 
 async def test_another_process_that_holds_the_lock_makes_writing_unavailable(store: SqliteStore, path: Path) -> None:
@@ -75,15 +75,15 @@ async def test_another_process_that_holds_the_lock_makes_writing_unavailable(sto
         assert await asyncio.to_thread(next, locker.lines()) == "locked"
         batch = author.batch("data")
         appending = spawn(author.send(batch), "append")
-        assert len(await read_all(store, "run")) == 1
+        assert len(await read_all(store.logs, "run")) == 1
         assert not appending.done()
         began = time.monotonic()
         with pytest.raises(Unavailable, match="write lock"):
             await appending
         assert time.monotonic() - began < 5.0
-        waiting = spawn(store.create(Meta(run="another", actor="actor")), "create")
+        waiting = spawn(store.runs.create(Meta(run="another", actor="actor")), "create")
         await asyncio.sleep(0)
         locker.unlock()
         assert (await waiting).meta.run == "another"
     assert await author.send(batch) == batch.cursor
-    assert len(await read_all(store, "run")) == 2
+    assert len(await read_all(store.logs, "run")) == 2

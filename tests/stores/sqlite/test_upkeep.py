@@ -12,9 +12,10 @@ import pytest
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import LogNotFound
-from loom.model.ports import Swept
-from loom.model.run import Meta, WorkerInfo
-from loom.stores.sqlite import Retention, SqliteStore
+from loom.model.ports import SweepReport, message_producer
+from loom.model.run import Meta, WorkerInfo, inbox_of
+from loom.stores.sqlite import Retention, SqliteStore, upkeep
+from loom.stores.sqlite import store as store_module
 from loom.testing.author import Author, read_all
 from loom.testing.clock import ManualClock
 
@@ -49,7 +50,7 @@ async def ended(store: SqliteStore, run: str, *said: Any) -> None:
 
 
 async def names(store: SqliteStore) -> list[str]:
-    return [head.meta.run for head in await store.heads(limit=1000)]
+    return [head.meta.run for head in await store.runs.list_runs(limit=1000)]
 
 
 def rows(path: Path, table: str) -> int:
@@ -99,12 +100,12 @@ async def test_ended_runs_are_kept_for_seven_days(store: SqliteStore, wall: Manu
     late = await Author.start(store, "late")
     wall.advance(6 * DAY)
     await late.say("complete")
-    assert await store.sweep() == Swept(requeued=2 - 1, dropped=0)
+    assert await store.sweep() == SweepReport(requeued=2 - 1, dropped=0)
     wall.advance(1.1 * DAY)
-    assert await store.sweep() == Swept(dropped=1)
+    assert await store.sweep() == SweepReport(dropped=1)
     assert await names(store) == ["late", "open"]
     with pytest.raises(LogNotFound):
-        await store.read("first")
+        await store.logs.read("first")
     wall.advance(100 * DAY)
     assert (await store.sweep()).dropped == 1
     await open_run.say("data")
@@ -142,21 +143,21 @@ async def test_of_too_large_a_file_the_first_to_end_go(store: SqliteStore, wall:
     assert left[0] == "run-19"
     assert dropped == 20 - len(left)
     assert (await store.sweep()).dropped == 0
-    assert len(await read_all(store, "run-19")) == 6
+    assert len(await read_all(store.logs, "run-19")) == 6
 
 
 @pytest.mark.parametrize("keep", [Retention(age=0.0, max_runs=0, max_bytes=0)])
 async def test_what_the_queue_holds_and_what_is_open_is_never_dropped(store: SqliteStore, wall: ManualClock) -> None:
     """An ended run goes when its claim was acknowledged."""
-    await store.put(Meta(run="claimed", actor="actor"))
-    claim = await store.claim(["default"], "w1", lease=10.0, wait=0.0)
+    await store.queue.put(Meta(run="claimed", actor="actor"))
+    claim = await store.queue.claim(["default"], "w1", lease=10.0, wait=0.0)
     assert claim is not None
     await ended(store, "claimed")
     await Author.start(store, "open")
     wall.advance(DAY)
-    assert await store.sweep() == Swept(requeued=1, dropped=0)
-    await store.ack(claim)
-    assert await store.sweep() == Swept(dropped=1)
+    assert await store.sweep() == SweepReport(requeued=1, dropped=0)
+    await store.queue.ack(claim)
+    assert await store.sweep() == SweepReport(dropped=1)
     assert await names(store) == ["open"]
 
 
@@ -165,8 +166,10 @@ async def test_a_sweep_is_bounded_and_the_next_goes_on(
     store: SqliteStore, wall: ManualClock, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In runs that it drops, and in rows that it deletes."""
-    for name, value in {"SWEEP_RUNS": 4, "DROP_RUNS": 2, "SWEEP_STEPS": 3, "CLEAR_ROWS": 5}.items():
-        monkeypatch.setattr(limits, name, value)
+    monkeypatch.setattr(limits, "SWEEP_RUNS", 4)
+    for name, value in {"DROP_RUNS": 2, "SWEEP_STEPS": 3, "CLEAR_ROWS": 5}.items():
+        for module in (upkeep, store_module):
+            monkeypatch.setattr(module, name, value, raising=module is upkeep)
     for number in range(6):
         author = await Author.start(store, f"run-{number}")
         for _ in range(8):
@@ -185,12 +188,12 @@ async def test_a_sweep_is_bounded_and_the_next_goes_on(
 async def test_nothing_is_left_of_a_dropped_run(store: SqliteStore, path: Path) -> None:
     """In no table."""
     await Author.start(store)
-    await store.put(Meta(run="run", actor="actor", key="k"))
-    await store.send("run", b'{"type":"x"}', sender="s", id="1")
-    await store.mark("run", "reader", 1)
-    await store.drop("run")
+    await store.queue.put(Meta(run="run", actor="actor", key="k"))
+    await store.logs.send(inbox_of("run"), b'{"type":"x"}', message_producer("s", "1"))
+    await store.logs.commit_position("run", "reader", 1)
+    await store.runs.drop("run")
     await store.sweep()
-    for table in ("run", "batch", "fence", "sent", "mark", "queue", "debris"):
+    for table in ("run", "log", "label", "batch", "fence", "producer", "mark", "queue", "debris"):
         assert rows(path, table) == 0, table
 
 
@@ -198,24 +201,24 @@ async def test_what_is_left_of_a_run_never_becomes_anothers(
     store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run of the same id may come before its predecessor's batches are deleted."""
-    monkeypatch.setattr(limits, "CLEAR_ROWS", 2)
+    monkeypatch.setattr("loom.stores.sqlite.upkeep.CLEAR_ROWS", 2)
     author = await Author.start(store)
     for _ in range(10):
         await author.say("data")
-    assert await store.trim("run", 5) == 5
-    await store.drop("run")
+    assert await store.logs.trim("run", 5) == 5
+    await store.runs.drop("run")
     heir = await Author.start(store)
     await heir.say("data", "data")
-    assert len(await read_all(store, "run")) == 3
+    assert len(await read_all(store.logs, "run")) == 3
     await store.sweep()
-    assert len(await read_all(store, "run")) == 3
+    assert len(await read_all(store.logs, "run")) == 3
     assert rows(path, "batch") == 2
 
 
 async def test_a_file_that_is_mostly_free_becomes_smaller(store: SqliteStore, path: Path) -> None:
     await ended(store, "large", *[Chunk("data", "x" * 100_000)] * 50)
     before = pages(path)
-    await store.drop("large")
+    await store.runs.drop("large")
     while (await store.sweep()) and pages(path) > before / 4:
         pass
     await ended(store, "run")
@@ -230,12 +233,12 @@ def pages(path: Path) -> int:
 
 
 async def test_workers_that_fell_silent_are_forgotten(store: SqliteStore, wall: ManualClock, path: Path) -> None:
-    await store.attend(WorkerInfo(name="silent", started=1.0))
+    await store.workers.register(WorkerInfo(name="silent", started=1.0))
     wall.advance(limits.WORKER_SEEN - 1)
-    await store.attend(WorkerInfo(name="seen", started=1.0))
+    await store.workers.register(WorkerInfo(name="seen", started=1.0))
     await store.sweep()
     assert rows(path, "worker") == 2
     wall.advance(2)
     await store.sweep()
     assert rows(path, "worker") == 1
-    assert [info.name for info in await store.workers()] == ["seen"]
+    assert [info.name for info in await store.workers.list_workers()] == ["seen"]

@@ -11,7 +11,6 @@ from pathlib import Path
 import apsw
 import pytest
 
-from loom.model import limits
 from loom.model.chunk import Batch, Chunk
 from loom.model.cursor import Cursor
 from loom.model.errors import Conflict, Fenced, LogNotFound, StoreFull
@@ -19,6 +18,7 @@ from loom.model.ports import Durability
 from loom.model.run import Meta
 from loom.stores.sqlite import SqliteStore
 from loom.stores.sqlite.database import open_for_writing
+from loom.stores.sqlite.sql import GROUP_ROWS
 from loom.tasks import cancel_and_wait, spawn
 from loom.testing.author import Author, read_all
 from loom.wire.json import make_batch
@@ -56,7 +56,7 @@ async def test_what_waits_is_committed_together(store: SqliteStore, tmp_path: Pa
     await asyncio.gather(*map(say, authors))
     assert commits(tmp_path) - before <= 50
     for author in authors:
-        assert len(await read_all(store, author.run)) == 11
+        assert len(await read_all(store.logs, author.log)) == 11
 
 
 async def test_an_idle_writer_is_not_made_to_wait(store: SqliteStore, tmp_path: Path) -> None:
@@ -83,17 +83,17 @@ async def test_appends_leave_nothing_to_the_garbage_collector(store: SqliteStore
 
 async def test_a_refusal_leaves_its_neighbours(store: SqliteStore) -> None:
     """Zombies, gaps, repeats and runs that are not there, among appends that stand: all in one group."""
-    count = limits.GROUP_ROWS + 10
+    count = GROUP_ROWS + 10
     authors = await asyncio.gather(*(Author.start(store, f"run-{number}") for number in range(count)))
     zombie = authors[0]
-    heir = await Author.take(store, zombie.run, "token-2")
+    heir = await Author.take(store.logs, zombie.log, "token-2")
     repeated = authors[1].batch("data")
     await authors[1].send(repeated)
     calls = [
         zombie.say("data"),
-        store.append(authors[1].run, repeated),
-        store.append(authors[2].run, make_batch(authors[2].epoch, 9, [Chunk("data")])),
-        store.append("nobody", make_batch(1, 1, [Chunk("data")])),
+        store.logs.append(authors[1].log, repeated),
+        store.logs.append(authors[2].log, make_batch(authors[2].epoch, 9, [Chunk("data")])),
+        store.logs.append("nobody", make_batch(1, 1, [Chunk("data")])),
         *(author.say("data") for author in authors[3:]),
         heir.say("start"),
     ]
@@ -105,7 +105,7 @@ async def test_a_refusal_leaves_its_neighbours(store: SqliteStore) -> None:
     assert outcomes[4:-1] == [Cursor(author.epoch, 2) for author in authors[3:]]
     assert outcomes[-1] == Cursor(heir.epoch, 2)
     for author in authors:
-        assert len(await read_all(store, author.run)) == (1 if author is authors[2] else 2)
+        assert len(await read_all(store.logs, author.log)) == (1 if author is authors[2] else 2)
 
 
 async def test_a_value_that_cannot_be_stored_is_its_callers_own_trouble(store: SqliteStore) -> None:
@@ -114,8 +114,8 @@ async def test_a_value_that_cannot_be_stored_is_its_callers_own_trouble(store: S
     poison = Batch(2**70, 1, 1, b'{"type":"data"}\n')
     outcomes = await asyncio.gather(
         *(author.say("data") for author in authors),
-        store.append("run-0", poison),
-        store.fence("run-1", "\udc80"),
+        store.logs.append("run-0", poison),
+        store.logs.fence("run-1", "\udc80"),
         return_exceptions=True,
     )
     assert [type(outcome) for outcome in outcomes] == [Cursor] * 5 + [OverflowError, UnicodeEncodeError]
@@ -126,16 +126,18 @@ async def test_appends_of_one_run_keep_their_order(store: SqliteStore) -> None:
     """Also when they are submitted at once, with other calls between them."""
     author = await Author.start(store)
     batches = [make_batch(author.epoch, seq, [Chunk("data", seq)]) for seq in range(2, 12)]
-    await asyncio.gather(*(call for batch in batches for call in (store.append("run", batch), store.touch("run"))))
-    assert [cursor.seq for cursor, _ in await read_all(store, "run")] == list(range(1, 12))
+    await asyncio.gather(
+        *(call for batch in batches for call in (store.logs.append("run", batch), store.runs.heartbeat("run")))
+    )
+    assert [cursor.seq for cursor, _ in await read_all(store.logs, "run")] == list(range(1, 12))
 
 
 async def test_an_append_that_was_submitted_is_done_whether_its_caller_waits_or_not(store: SqliteStore) -> None:
     author = await Author.start(store)
-    appending = spawn(store.append("run", author.batch("data")), "append")
+    appending = spawn(store.logs.append("run", author.batch("data")), "append")
     await asyncio.sleep(0)
     await cancel_and_wait(appending)
-    assert (await store.fence("run", "token")).tail == 2
+    assert (await store.logs.fence("run", "token")).tail == 2
 
 
 async def say_for_ever(author: Author, chunk: Chunk[str]) -> None:
@@ -163,15 +165,15 @@ async def test_a_full_file_refuses_changes_nothing_and_goes_on_when_there_is_roo
         frozen = [author.batch(large) for author in authors]
         outcomes = await asyncio.gather(
             *(author.send(batch) for author, batch in zip(authors, frozen, strict=True)),
-            store.create(Meta(run="another", actor="actor")),
+            store.runs.create(Meta(run="another", actor="actor")),
             return_exceptions=True,
         )
         assert [type(outcome) for outcome in outcomes] == [StoreFull] * 4
         for author in authors:
-            assert len(await read_all(store, author.run)) == author.tail
+            assert len(await read_all(store.logs, author.log)) == author.tail
         with pytest.raises(LogNotFound):
-            await store.head("another")
+            await store.runs.get("another")
         opened[0].execute("PRAGMA max_page_count = 10000")
         for author, batch in zip(authors, frozen, strict=True):
             assert await author.send(batch) == batch.cursor
-            assert len(await read_all(store, author.run)) == author.tail
+            assert len(await read_all(store.logs, author.log)) == author.tail

@@ -11,7 +11,7 @@ import apsw
 from loom.model.chunk import Batch
 from loom.model.ports import Notice
 
-__all__ = ["Call", "Session"]
+__all__ = ["Append", "Call", "Session"]
 
 
 class Session:
@@ -52,15 +52,21 @@ class Session:
 
 
 class Call:
-    """An act whose outcome its caller awaits. The act raises `LoomError` only before it changes anything."""
+    """An act, with its arguments, whose outcome its caller awaits. The act raises `LoomError` only before it changes
+    anything."""
 
-    __slots__ = ("act", "future", "outcome", "told")
+    __slots__ = ("act", "args", "future", "outcome", "told")
 
-    def __init__(self, future: asyncio.Future[Any], act: Callable[[Session], Any]) -> None:
+    def __init__(self, future: asyncio.Future[Any], act: Callable[..., Any], *args: Any) -> None:
         self.future = future
         self.act = act
+        self.args = args
         self.outcome: object = None
         self.told: Sequence[tuple[str, Notice]] = ()
+
+    def perform(self, session: Session) -> Any:
+        """In a thread."""
+        return self.act(session, *self.args)
 
     def settle(self) -> None:
         """On the loop: give the caller the outcome, be it an error, unless he has gone."""
@@ -70,3 +76,19 @@ class Call:
             self.future.set_exception(self.outcome)
         else:
             self.future.set_result(self.outcome)
+
+
+class Append(Call):
+    """An append that commits nothing besides its batch: many are done in one step. `act` does one alone."""
+
+    __slots__ = ("batch", "log")
+
+    def __init__(self, future: asyncio.Future[Any], act: Callable[..., Any], log: str, batch: Batch) -> None:
+        super().__init__(future, act, log, batch)
+        self.log = log
+        self.batch = batch
+
+    def added(self) -> None:
+        """It was stored."""
+        self.outcome = self.batch.cursor
+        self.told = ((self.log, Notice(self.batch)),)

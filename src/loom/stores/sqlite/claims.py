@@ -1,9 +1,10 @@
-"""The queue: what its calls do in a session. Order, keys and readiness are kept by the file's own triggers."""
+"""What the calls of the queue do in a session. Order, keys and readiness are kept by the file's own triggers."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -18,10 +19,16 @@ from loom.wire.json import encode
 from . import schema, sql
 from .calls import Session
 
-__all__ = ["Desk", "Taken", "ack", "entries", "lost", "put", "release", "renew", "seize"]
+__all__ = ["Desk", "Taken", "ack", "force_claim", "give_back", "list_entries", "lost", "put", "release", "renew"]
 
 _log = logging.getLogger("loom.store")
 _held = msgspec.json.Decoder(list[tuple[str, int, int, float, bool, int, str, str, int]])
+
+HELD = 10_000
+"""Claims that are watched for lapsing at a time, oldest first: a hundred workers' worth."""
+
+HELD_BACK = 1000
+"""Queue entries that cannot be read and are stepped over; a file with more of them is past that, and says so."""
 
 Taken = tuple[Claim | None, float | None]
 """A claim, and how many seconds from now the next held entry may become claimable."""
@@ -35,12 +42,12 @@ def _enter(session: Session, meta: Meta, due: float | None) -> None:
     session.run(sql.PUT, meta.run, meta.queue, meta.actor, meta.key, rank(meta.priority), due, *split(meta))
 
 
-def seize(session: Session, meta: Meta, worker: str, lease: float) -> Claim:
+def force_claim(session: Session, meta: Meta, worker: str, lease: float) -> Claim:
     queue = session.value(sql.QUEUE_OF, meta.run)
     if queue is not None and queue != meta.queue:
         raise Conflict(f"run {meta.run!r} is in queue {queue!r}", details={"run": meta.run})
     _enter(session, meta, None)
-    held = session.one(sql.SEIZE, meta.run, worker, lease)
+    held = session.one(sql.FORCE_CLAIM, meta.run, worker, lease)
     assert held is not None, "the entry was put in this very transaction"
     number, crashes = held
     return Claim(meta=meta, worker=worker, number=number, crashes=crashes)
@@ -59,14 +66,19 @@ def ack(session: Session, claim: Claim) -> None:
     session.run(sql.LEAVE_QUEUE, claim.run)
 
 
-def release(session: Session, claim: Claim, delay: float) -> None:
+def release(session: Session, claim: Claim, delay: float = 0.0) -> None:
     if session.one(sql.HOLDER, claim.run) != (claim.worker, claim.number):
         raise lost(claim)
     session.run(sql.RELEASE, claim.run, max(delay, 0.0))
     session.run(sql.ADD_CHANGE, schema.QUEUE, "")
 
 
-def entries(session: Session, queue: str | None, place: Place | None, limit: int) -> list[Entry]:
+def give_back(session: Session, claim: Claim) -> None:
+    with suppress(Fenced):
+        release(session, claim)
+
+
+def list_entries(session: Session, queue: str | None, place: Place | None, limit: int) -> list[Entry]:
     rows = session.all(sql.ENTRIES, queue, place, limit)
     if len(rows) < limit:
         rows += session.all(sql.ENTRIES_DUE, queue, place, limit - len(rows))
@@ -112,14 +124,14 @@ class Desk:
         """Entries that cannot be read. Left as they are: a newer Loom, or a repaired file, may be read again."""
 
     def claim(
-        self, session: Session, queues: Sequence[str], worker: str, lease: float, without: Collection[str]
+        self, session: Session, queues: Sequence[str], worker: str, lease: float, exclude: Collection[str]
     ) -> Taken:
         """The next of those in `queues` that are free, or whose lease or delay has passed.
 
         One that cannot be read is held back, with what stands behind it in its key's line: the others go on.
         """
         start = self._put_due(session)
-        while (found := self._next(session, queues, without)) is not None:
+        while (found := self._next(session, queues, exclude)) is not None:
             claim = self._take(session, found, worker, lease)
             if claim is not None:
                 return claim, None
@@ -138,7 +150,7 @@ class Desk:
         return None if first is None else first - now
 
     def renew(self, session: Session, claims: Sequence[Claim]) -> list[bool]:
-        """Looks at the others', too: a worker without room claims nothing, and has to know who lapsed when it has."""
+        """Looks at the others', too: a worker exclude room claims nothing, and has to know who lapsed when it has."""
         held = [renew(session, claim) for claim in claims]
         now = self._clock()
         if now - max(self._looked, self._noted) >= limits.OBSERVE:
@@ -146,21 +158,21 @@ class Desk:
             self._look(session, now)
         return held
 
-    def _next(self, session: Session, queues: Sequence[str], without: Collection[str]) -> int | None:
+    def _next(self, session: Session, queues: Sequence[str], exclude: Collection[str]) -> int | None:
         turns = [rank(priority) for priority in order(session.value(sql.GIVEN))]
-        lapsed = self._lapsed(session, queues, without) if self._time_to_look() else {}
+        lapsed = self._lapsed(session, queues, exclude) if self._time_to_look() else {}
         names = encode(list(queues)).decode()
         for priority in turns:
-            free = self._free(session, names, priority, without)
+            free = self._free(session, names, priority, exclude)
             if free is not None or priority in lapsed:
                 return min(id for id in (free, lapsed.get(priority)) if id is not None)
-        lapsed = lapsed or self._lapsed(session, queues, without)
+        lapsed = lapsed or self._lapsed(session, queues, exclude)
         return next((lapsed[priority] for priority in turns if priority in lapsed), None)
 
-    def _free(self, session: Session, queues: str, priority: int, without: Collection[str]) -> int | None:
+    def _free(self, session: Session, queues: str, priority: int, exclude: Collection[str]) -> int | None:
         found: int | None
-        if self._damaged or without:
-            given = (encode(sorted(without)).decode(), encode(sorted(self._damaged)).decode())
+        if self._damaged or exclude:
+            given = (encode(sorted(exclude)).decode(), encode(sorted(self._damaged)).decode())
             found = session.value(sql.FREE_BUT, queues, priority, *given)
         else:
             found = session.value(sql.FREE, queues, priority)
@@ -169,18 +181,18 @@ class Desk:
     def _time_to_look(self) -> bool:
         return self._clock() - self._looked >= limits.OBSERVE
 
-    def _lapsed(self, session: Session, queues: Sequence[str], without: Collection[str]) -> Mapping[int, int]:
+    def _lapsed(self, session: Session, queues: Sequence[str], exclude: Collection[str]) -> Mapping[int, int]:
         """Of each priority the first entry whose lease or delay has passed."""
         self._looked = self._clock()
         first: dict[int, int] = {}
         for id, queue, actor, priority in self._look(session, self._looked):
-            if queue in queues and actor not in without and id not in self._damaged:
+            if queue in queues and actor not in exclude and id not in self._damaged:
                 first[priority] = min(id, first.get(priority, id))
         return first
 
     def _look(self, session: Session, now: float) -> list[tuple[int, str, str, int]]:
         """The entries whose lease or delay has passed, with their queues, actors and priorities' ranks."""
-        held = _held.decode(session.value(sql.HELD, limits.HELD))
+        held = _held.decode(session.value(sql.HELD, HELD))
         lapsed = {beat.run for beat in self._observed.look([Beat(*entry[:5]) for entry in held], now)}
         return [entry[5:] for entry in held if entry[0] in lapsed]
 
@@ -193,7 +205,7 @@ class Desk:
             return Claim(meta=join(run, meta, input), worker=worker, number=number, crashes=crashes)
         except Damaged as damage:
             session.run(sql.PUT_BACK, id)
-            if len(self._damaged) >= limits.HELD_BACK:
+            if len(self._damaged) >= HELD_BACK:
                 raise
             self._damaged.add(id)
             _log.error("held back from every worker of this process: %s", damage)

@@ -15,12 +15,22 @@ from loom.model.errors import Damaged, LoomError, StoreFull, Unavailable, UsageE
 from loom.model.ports import Durability
 
 from . import sql
-from .schema import APPLICATION_ID, OLDEST, SCHEMA, UPGRADES, VERSION
+from .schema import APPLICATION_ID, SCHEMA, VERSION
 
 __all__ = ["fault_of", "open_for_reading", "open_for_writing", "transaction"]
 
+BUSY_PAUSE = 0.001
+"""How often a call tries to get another process's write lock: about what a commit takes, so that processes that all
+write take turns."""
+
+WAL_BYTES = 64 << 20
+"""What the write-ahead log keeps on disk after a burst."""
+
+CACHE_BYTES = 8 << 20
+"""Each connection's page cache: the indexes' hot pages of some thousand open runs."""
+
 _SYNCHRONOUS: dict[Durability, str] = {"disk": "FULL", "process": "NORMAL"}
-_CACHE = f"PRAGMA cache_size = -{limits.CACHE_BYTES >> 10}"  # negative: in KiB
+_CACHE = f"PRAGMA cache_size = -{CACHE_BYTES >> 10}"  # negative: in KiB
 _MAKE = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _OUT_OF_REACH = (
@@ -39,14 +49,11 @@ _OUT_OF_REACH = (
 def open_for_writing(path: str, durability: Durability, busy: float) -> apsw.Connection:
     """A connection that may write; the file is made, or brought to WAL, if it has to be.
 
-    Raises `UsageError` for what is no Loom store, or a newer one's, before anything in it is changed.
+    Raises `UsageError` for what is no Loom store, or another version's, before anything in it is changed.
     """
     with _opening(path, busy) as db:
-        found = _check(db, path)
-        if found == 0:
+        if not _is_laid_out(db, path):
             _make(db, path, busy)
-        elif found < VERSION:
-            _upgrade(db, path)
         _set_up(db, path, durability)
     return db
 
@@ -107,7 +114,7 @@ def _connect(path: str, busy: float, flags: int) -> apsw.Connection:
     if flags & apsw.SQLITE_OPEN_CREATE:
         _make_private(path)
     try:
-        db = apsw.Connection(path, flags, statementcachesize=2 * limits.GROUP_ROWS + 100)
+        db = apsw.Connection(path, flags, statementcachesize=2 * sql.GROUP_ROWS + 100)
     except apsw.Error as error:
         raise _refusal(error, path, None) from error
     db.set_busy_handler(_Patience(busy))
@@ -143,15 +150,15 @@ class _Patience:
             self._since = now
         if now - self._since >= self._busy:
             return False
-        time.sleep(limits.BUSY_PAUSE)
+        time.sleep(BUSY_PAUSE)
         return True
 
 
-def _check(db: apsw.Connection, path: str) -> int:
-    """The format of this store of ours; 0: an empty file. Raises `UsageError` for any other, and one too old or new."""
+def _is_laid_out(db: apsw.Connection, path: str) -> bool:
+    """False: the file is empty. Raises `UsageError` for what is no store of ours, or of another format."""
     ((application, version, schema),) = db.execute(sql.IDENTITY).fetchall()
     if (application, version, schema) == (0, 0, 0):
-        return 0
+        return False
     if application != APPLICATION_ID:
         raise UsageError(f"{path} is an SQLite database, but no Loom store")
     assert isinstance(version, int)
@@ -159,12 +166,12 @@ def _check(db: apsw.Connection, path: str) -> int:
         raise UsageError(
             f"{path} was written by a newer Loom (format {version}, this one knows {VERSION}): upgrade this one"
         )
-    if version < OLDEST:
+    if version < VERSION:
         raise UsageError(
-            f"{path} was written by a Loom from before the first release (format {version}, this one reads"
-            f" {OLDEST} and later): give another file, or delete this one"
+            f"{path} was written by a Loom from before the first release (format {version}, this one knows {VERSION}):"
+            " give another file, or delete this one"
         )
-    return version
+    return True
 
 
 def _make(db: apsw.Connection, path: str, busy: float) -> None:
@@ -173,17 +180,9 @@ def _make(db: apsw.Connection, path: str, busy: float) -> None:
     db.execute("PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL")
     _become_wal(db, busy)
     with transaction(db):
-        if not _check(db, path):
+        if not _is_laid_out(db, path):
             db.execute(SCHEMA)
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}")
-
-
-def _upgrade(db: apsw.Connection, path: str) -> None:
-    """Bring an older format to ours, all at once. Others may be doing the same; who has the file open goes on."""
-    with transaction(db):
-        version = _check(db, path)
-        if version < VERSION:
-            db.execute(UPGRADES[version])
 
 
 def _set_up(db: apsw.Connection, path: str, durability: Durability) -> None:
@@ -192,7 +191,7 @@ def _set_up(db: apsw.Connection, path: str, durability: Durability) -> None:
     if db.pragma("journal_mode", "wal") != "wal":
         raise UsageError(f"{path} lies where processes cannot share memory, as on network file systems")
     db.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}; PRAGMA temp_store = MEMORY")
-    db.execute(f"PRAGMA journal_size_limit = {limits.WAL_BYTES}; {_CACHE}")
+    db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}; {_CACHE}")
     if durability == "disk":  # macOS: fsync alone leaves writes in the drive's cache
         db.execute("PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON")
 

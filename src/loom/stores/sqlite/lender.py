@@ -5,9 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 
-from loom.model import limits
-
 __all__ = ["Lender"]
+
+
+LEND_AFTER = 0.005
+"""When a call has waited for its thread for so long, and the loop is busy, the loop pauses for the thread: as long as
+CPython lets one thread run that another waits for."""
+
+LEND = 0.0001
+"""For so long: a thread needs about half of it to wake up."""
+
+LEND_EVERY = 0.001
+"""So often: at most a tenth of a busy loop's time, for milliseconds instead of seconds that appends wait."""
 
 
 class Lender:
@@ -27,7 +36,7 @@ class Lender:
         self._waiting += 1
         if self._timer is None:
             self._mark()
-            self._timer = asyncio.get_running_loop().call_later(limits.LEND_AFTER, self._turn)
+            self._timer = asyncio.get_running_loop().call_later(LEND_AFTER, self._turn)
 
     def end(self, calls: int) -> None:
         """So many calls have their outcome."""
@@ -39,9 +48,9 @@ class Lender:
         if not self._waiting:
             return
         if not self._served and self._busy():
-            time.sleep(limits.LEND)
+            time.sleep(LEND)
         self._mark()
-        self._timer = asyncio.get_running_loop().call_later(limits.LEND_EVERY, self._turn)
+        self._timer = asyncio.get_running_loop().call_later(LEND_EVERY, self._turn)
 
     def _mark(self) -> None:
         self._served = False

@@ -6,16 +6,21 @@ from collections.abc import Iterator
 
 import msgspec
 
-from loom.model import limits
 from loom.model.ports import Notice
 
 from . import schema, sql
 from .calls import Session
 
-__all__ = ["QUEUE", "News", "Unseen"]
+__all__ = ["LOOK_ROWS", "QUEUE", "Changes", "News", "Unseen"]
 
 QUEUE = ""
 """The topic of who waits for a claim; the other topics are logs."""
+
+LOOK_ROWS = 1000
+"""Changes that are looked at one by one; beyond it whoever watches anything is told to look."""
+
+LOOK_RANGES = 100
+"""Stretches of others' changes between our own that are kept apart until somebody looks."""
 
 _changes = msgspec.json.Decoder(list[tuple[int, str]])
 _names = msgspec.json.Decoder(list[str])
@@ -38,7 +43,7 @@ class Unseen:
         if upto > self._upto:
             self._ranges.append((self._upto + 1, upto))
             self._upto = upto
-            if len(self._ranges) > limits.LOOK_RANGES:  # nobody looks: one range over all of them will do
+            if len(self._ranges) > LOOK_RANGES:  # nobody looks: one range over all of them will do
                 self._ranges = [(self._ranges[0][0], upto)]
 
     def __len__(self) -> int:
@@ -71,7 +76,7 @@ class Changes:
             batches, changes = self._newest()
             self.batches.grown(batches)
             self._changes.grown(changes)
-        if len(self.batches) + len(self._changes) > limits.LOOK_ROWS:
+        if len(self.batches) + len(self._changes) > LOOK_ROWS:
             self.batches.take()
             self._changes.take()
             return None

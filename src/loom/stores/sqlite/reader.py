@@ -46,7 +46,7 @@ class Reader:
         if fault is not None:
             return fault
         try:
-            return call.act(Session(self._db))
+            return call.perform(Session(self._db))
         except LoomError as refusal:
             return refusal
         except apsw.Error as error:

@@ -1,31 +1,35 @@
-"""What rows hold of a run's log and head, read with care: what was damaged is told by the run that it belongs to."""
+"""What rows hold of a log and of a run's end, read with care: what was damaged is told by its run."""
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
 
 import msgspec
 
 from loom.model.chunk import Batch
 from loom.model.errors import Damaged, RemoteProtocolError
+from loom.model.ports import LogSpec
+from loom.model.run import run_of
 from loom.stores.stored import FAULTS, damaged, read
 from loom.wire.json import ending_of
 
-__all__ = ["batch_of", "epochs_of", "result_of"]
+__all__ = ["batches_of", "epochs_of", "result_of", "spec_of"]
 
-
-class _Line(msgspec.Struct):
-    """As much of a chunk as every chunk has."""
-
-    type: str
-
-
+_spec = msgspec.json.Decoder(LogSpec)
 _epochs = msgspec.json.Decoder(tuple[tuple[int, int], ...])
-_chunk = msgspec.json.Decoder(_Line)
-_message = msgspec.json.Decoder(msgspec.Raw)
+_line = msgspec.json.Decoder(msgspec.Raw)
+_places = msgspec.json.Decoder(list[tuple[int, int]])
 
 
-def epochs_of(run: str, data: bytes) -> tuple[tuple[int, int], ...]:
-    """The head's list of epochs. Raises `Damaged`."""
-    return read(_epochs, data, run, "list of epochs")
+def spec_of(log: str, data: bytes) -> LogSpec:
+    """Raises `Damaged`."""
+    return read(_spec, data, run_of(log), "log's spec")
+
+
+def epochs_of(log: str, data: bytes) -> tuple[tuple[int, int], ...]:
+    """The log's list of epochs. Raises `Damaged`."""
+    return read(_epochs, data, run_of(log), "list of epochs")
 
 
 def result_of(run: str, seq: int, payload: bytes | None) -> msgspec.Raw | None:
@@ -36,32 +40,41 @@ def result_of(run: str, seq: int, payload: bytes | None) -> msgspec.Raw | None:
         raise _damaged(run, seq, error) from None
 
 
-def batch_of(run: str, epoch: int, first: int, stored: bytes, *, inbox: bool) -> Batch:
-    """Batches that were joined, and behind their last line the seq that it has to be. Raises `Damaged`.
+def batches_of(log: str, epoch: int, first: int, stored: bytes, *, opaque: bool) -> Sequence[Batch]:
+    """Batches as `sql.READ` joined them. Raises `Damaged`."""
+    return _records(epoch, stored) if opaque else (_lines(log, epoch, first, stored),)
 
-    Each line is seen to be one chunk, or message: what is passed on from here is not decoded by everybody.
-    """
+
+def _records(epoch: int, stored: bytes) -> list[Batch]:
+    """Behind the payloads stand their seqs and sizes."""
+    records = _places.decode(stored[stored.rfind(b"[[") :])
+    ends = itertools.accumulate(size for _, size in records)
+    return [Batch(epoch, seq, seq, stored[end - size : end]) for (seq, size), end in zip(records, ends, strict=True)]
+
+
+def _lines(log: str, epoch: int, first: int, stored: bytes) -> Batch:
+    """Behind the last line stands the seq that it has to be. Each line is seen to be JSON: what is passed on from here
+    is not decoded by everybody."""
     end = stored.rfind(b"\n") + 1
     payload = stored[:end]
     try:
-        last, lines = int(stored[end:]), len((_message if inbox else _chunk).decode_lines(payload))
+        last, lines = int(stored[end:]), len(_line.decode_lines(payload))
     except (*FAULTS, ValueError) as error:
-        raise _damaged(run, first + _sound(payload, inbox=inbox), error) from None
+        raise _damaged(log, first + _sound(payload), error) from None
     if last != first + lines - 1:
-        raise _damaged(run, first, f"{lines} lines for {first} to {last}")
+        raise _damaged(log, first, f"{lines} lines for {first} to {last}")
     return Batch(epoch, first, last, payload)
 
 
-def _sound(payload: bytes, *, inbox: bool) -> int:
+def _sound(payload: bytes) -> int:
     """How many lines there are before the first that cannot be read."""
-    decoder = _message if inbox else _chunk
     for count, line in enumerate(payload.split(b"\n")):
         try:
-            decoder.decode(line)
+            _line.decode(line)
         except FAULTS:
             return count
     return 0
 
 
-def _damaged(run: str, seq: int, why: object) -> Damaged:
-    return damaged(run, f"at {seq}", why, seq=seq)
+def _damaged(log: str, seq: int, why: object) -> Damaged:
+    return damaged(run_of(log), f"at {seq}", why, seq=seq)

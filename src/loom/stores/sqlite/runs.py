@@ -1,267 +1,139 @@
-"""Runs and their logs: what the calls of `Logs` do in a session. Each checks before it changes anything."""
+"""Runs: the port, and below it what its calls, and a sweep, do in a session. Each of those checks before it changes
+anything."""
 
 from __future__ import annotations
 
-import secrets
-from typing import Any, NamedTuple
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from loom.model import limits
-from loom.model.chunk import Batch, Page
-from loom.model.cursor import EPOCH_DIGITS, Cursor, attempt_of, make_epoch
-from loom.model.errors import ErrorInfo, Fenced, LogEnded, LogNotFound
-from loom.model.history import Epochs, add_epoch, check_repeat, continues, next_epoch, page_of, start_after
-from loom.model.ports import Fence, Notice
-from loom.model.run import Head, Mark, Meta, RunState, inbox_of, run_of, state_of
-from loom.stores.inbox import check_room
+from loom.model.chunk import Batch
+from loom.model.cursor import attempt_of, make_epoch
+from loom.model.errors import Conflict, LogNotFound
+from loom.model.history import next_epoch
+from loom.model.ports import INBOX, OUTBOX, closing
+from loom.model.run import Head, Meta, RunState
 from loom.stores.orphans import ending_batch, is_idle
-from loom.stores.positions import beat_after, is_forgotten, too_many_readers
-from loom.stores.stored import check_whole, error_of, join, split
-from loom.wire.json import encode, ending_of
+from loom.stores.stored import error_of, join, split
+from loom.wire.json import decode_chunk, encode
 
-from . import schema, sql
+from . import logs, sql
 from .calls import Session
-from .rows import batch_of, epochs_of, result_of
+from .executor import Executor
+from .rows import epochs_of, result_of
 from .upkeep import clear
 
-__all__ = [
-    "append",
-    "create",
-    "drop",
-    "end_idle",
-    "end_unstarted",
-    "fence",
-    "head",
-    "heads",
-    "mark",
-    "marks",
-    "read",
-    "send",
-    "touch",
-    "trim",
-]
+__all__ = ["SqliteRuns", "end_idle"]
+
+_NEWEST = 2**63 - 1
+"""An id that lies behind every run's."""
+
+_SPECS = encode(OUTBOX), encode(INBOX)
 
 
-class _State(NamedTuple):
-    """What decides about an outbox."""
+class SqliteRuns:
+    """The `RunStore`."""
 
-    id: int
-    epoch: int
-    epochs: Epochs
-    ended: bool
-    last: Batch | None
+    def __init__(self, executor: Executor, wall: Callable[[], float]) -> None:
+        self._executor = executor
+        self._wall = wall
 
-    @property
-    def log(self) -> int:
-        return 2 * self.id
+    async def create(self, meta: Meta) -> Head:
+        return await self._executor.write(_create, meta)
 
-    @property
-    def tail(self) -> int:
-        return self.last.last if self.last else 0
+    async def get(self, run: str, *, full: bool = True) -> Head:
+        return await self._executor.read(_get, run, full)
 
+    async def list_runs(
+        self,
+        *,
+        limit: int = 100,
+        before: str | None = None,
+        state: RunState | None = None,
+        actor: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        parent: str | None = None,
+        root: str | None = None,
+    ) -> list[Head]:
+        columns = {"state": state, "actor": actor, "parent": parent, "root": root}
+        filters = {name: value for name, value in columns.items() if value is not None}
+        limit = min(max(limit, 1), limits.LIST_LIMIT)
+        return await self._executor.read(_list_runs, limit, before, filters, dict(labels or {}))
 
-# --- a run's life ----------------------------------------------------------------------------------------------------
+    async def heartbeat(self, run: str) -> None:
+        await self._executor.write(_heartbeat, run, self._wall())
 
+    async def cancel_unstarted(self, run: str, line: bytes) -> bool:
+        return await self._executor.write(_cancel_unstarted, run, line, self._wall())
 
-def create(session: Session, meta: Meta) -> Head:
-    inbox_epoch = make_epoch(1, _digits())
-    if session.run(sql.CREATE, meta.run, meta.actor, meta.queue, meta.key, inbox_epoch, *split(meta)):
-        session.run(sql.ADD_CHANGE, schema.LOOK, meta.run)
-    return head(session, meta.run)
-
-
-def head(session: Session, run: str, *, full: bool = True) -> Head:
-    return _head(_found(session.one(sql.HEAD if full else sql.LIGHT_HEAD, run), run))
-
-
-def heads(session: Session, limit: int, before: str | None, state: RunState | None, actor: str | None) -> list[Head]:
-    place = None if before is None else _id(session, before)
-    statement = sql.heads(before=before is not None, state=state is not None, actor=actor is not None)
-    return [_head(row) for row in session.all(statement, place, state, actor, limit)]
-
-
-def fence(session: Session, run: str, token: str, failures: int, now: float) -> Fence:
-    state = _state(session, run)
-    drawn = session.value(sql.EPOCH_OF_TOKEN, state.id, token)
-    if drawn is not None and drawn != state.epoch:
-        raise Fenced("a newer writer has taken over")
-    size = session.value(sql.SIZE, state.id) or 0
-    failures = _counted(session, state.id, failures)
-    if drawn is not None or state.ended:
-        return Fence(state.epoch, state.tail, state.ended, size, failures)
-    epoch = next_epoch(state.epochs, _digits())
-    session.run(sql.ADD_TOKEN, state.id, token, epoch)
-    _begin(session, state, epoch)
-    session.run(sql.BEGIN_ATTEMPT, state.id, now)
-    return Fence(epoch, state.tail, ended=False, size=size, failures=failures)
+    async def drop(self, run: str) -> None:
+        await self._executor.write(_drop, run)
 
 
-def _counted(session: Session, number: int, failures: int) -> int:
-    """The number of attempts that have failed: at least `failures`."""
-    known = session.value(sql.FAILURES, number) or 0
-    if failures > known:
-        session.run(sql.COUNT_FAILURES, number, failures)
-    return max(known, failures)
+# --- what the port's calls do ----------------------------------------------------------------------------------------
 
 
-def end_unstarted(session: Session, run: str, line: bytes, now: float) -> bool:
-    state = _state(session, run)
-    if state.ended or state.epochs:
-        return state.ended and attempt_of(state.epoch) == 0
-    epoch = make_epoch(0, _digits())
-    batch = Batch(epoch, 1, 1, line + b"\n")
-    error, _ = ending_of(batch)
-    _begin(session, state, epoch)
-    _add(session, run, state, batch, ended=True)
-    _end(session, run, state, error, now)
+def _create(session: Session, meta: Meta) -> Head:
+    if session.value(sql.RUN_ID, meta.run) is not None:
+        return _get(session, meta.run)
+    if session.value(sql.LOGS_TAKEN, meta.run) is not None:
+        raise Conflict(f"there is a log {meta.run!r}, or its inbox, that belongs to no run", details={"run": meta.run})
+    session.run(sql.ADD_LOGS, meta.run, *_SPECS, encode([(make_epoch(1, logs.digits()), 1)]))
+    session.run(sql.ADD_RUN, meta.run, meta.actor, meta.parent, meta.root, meta.queue, meta.key, *split(meta))
+    if meta.labels:
+        session.run(sql.ADD_LABELS, meta.run, encode(meta.labels).decode())
+    return Head(meta=meta)
+
+
+def _get(session: Session, run: str, full: bool = True) -> Head:
+    row = session.one(sql.HEAD if full else sql.LIGHT_HEAD, run)
+    if row is None:
+        raise _no_run(run)
+    return _head(row)
+
+
+def _list_runs(
+    session: Session, limit: int, before: str | None, filters: Mapping[str, str], labels: Mapping[str, str]
+) -> list[Head]:
+    bound = _NEWEST if before is None else _id(session, before)
+    values = (*filters.values(), *itertools.chain.from_iterable(labels.items()))
+    statement = sql.list_runs(tuple(filters), len(labels))
+    return [_head(row) for row in session.all(statement, bound, limit, *values)]
+
+
+def _heartbeat(session: Session, run: str, now: float) -> None:
+    if not session.run(sql.HEARTBEAT, run, now):
+        _id(session, run)  # it has ended, if it is there
+
+
+def _cancel_unstarted(session: Session, run: str, line: bytes, now: float) -> bool:
+    _id(session, run)
+    log = logs.find(session, run)
+    if log.ended or log.epochs:
+        return log.ended and attempt_of(log.epoch) == 0
+    epoch = make_epoch(0, logs.digits())
+    logs.begin_epoch(session, log, epoch)
+    logs.add(session, log, Batch(epoch, 1, 1, line + b"\n"), closing(decode_chunk(line)), now)
     session.run(sql.LEAVE_EARLY, run)
     return True
 
 
-def end_idle(session: Session, run: str, now: float) -> bool:
-    """End an orphan in which nothing has happened for too long; whether it was one."""
-    state = _state(session, run)
-    if not is_idle(state.last, now):
-        return False
-    epoch = next_epoch(state.epochs, _digits())
-    batch = ending_batch(epoch, state.tail, now)
-    _begin(session, state, epoch)
-    _add(session, run, state, batch, ended=True)
-    _end(session, run, state, ending_of(batch)[0], now)
-    return True
-
-
-def touch(session: Session, run: str, now: float) -> None:
-    if not session.run(sql.TOUCH, run):
-        raise _no_run(run)
-    session.run(sql.HEAR, run, now)
-
-
-def drop(session: Session, run: str) -> None:
+def _drop(session: Session, run: str) -> None:
     session.run(sql.LEAVE_QUEUE, run)
-    session.run(sql.DROP, run)
+    session.run(sql.DROP_RUN, run)
     clear(session)
 
 
-# --- logs ------------------------------------------------------------------------------------------------------------
-
-
-def append(session: Session, run: str, batch: Batch, end: bool, now: float) -> Cursor:
-    state = _state(session, run)
-    if not continues(batch, epoch=state.epoch, tail=state.tail, ended=state.ended):
-        check_repeat(batch, end=end, epoch=state.epoch, ended=state.ended, last=state.last)
-        # Perhaps it was stored a moment ago, in one step with others: then nobody was told yet.
-        session.told.append((run, Notice(batch, state.ended)))
-        return batch.cursor
-    error = ending_of(batch)[0] if end else None
-    _add(session, run, state, batch, ended=end)
-    if end:
-        _end(session, run, state, error, now)
-    return batch.cursor
-
-
-def send(session: Session, run: str, message: bytes, sender: str, id: str) -> Cursor:
-    number, epoch, ended, tail, size = _found(session.one(sql.INBOX, run), run)
-    seq = session.value(sql.SEQ_OF_MESSAGE, number, sender, id)
-    if seq is not None:
-        return Cursor(epoch, seq)
-    if ended:
-        raise LogEnded("the run has ended: nothing reads its inbox")
-    check_room(message, sender, messages=tail, size=size)
-    place = tail + 1
-    batch = Batch(epoch, place, place, message + b"\n")
-    session.run(sql.ADD_MESSAGE, number, sender, id, place)
-    _store(session, 2 * number + 1, batch)
-    session.tell(inbox_of(run), batch)
-    return batch.cursor
-
-
-def read(session: Session, log: str, after: Cursor | None, limit: int) -> Page:
-    run = run_of(log)
-    inbox = log != run
-    behind = after.seq if after else 0
-    limit = min(max(limit, 1), limits.READ_LIMIT)
-    row = _found(session.one(sql.READ, run, inbox, behind, limit, limits.PAGE_BYTES), run)
-    epochs, inbox_epoch, first, ended, tail, epoch, edge, stored = row
-    known = ((inbox_epoch, 1),) if inbox else epochs_of(run, epochs)
-    tail = tail or 0
-    start = start_after(after, epochs=known, first=1 if inbox else first, tail=tail)
-    batches = () if stored is None else (batch_of(run, epoch, edge, stored, inbox=inbox),)
-    check_whole(run, batches, start, tail)
-    return page_of(batches, start, after=after, tail=tail, ended=bool(ended), limit=limit)
-
-
-def trim(session: Session, run: str, before: int) -> int:
-    number, first, kept = _found(session.one(sql.FIRST_KEPT, run, before), run)
-    if kept is None or kept <= first:
-        return int(first)
-    session.run(sql.TRIM, number, kept)
-    session.run(sql.ADD_DEBRIS, 2 * number, kept)
-    clear(session)
-    return int(kept)
-
-
-# --- readers' marks --------------------------------------------------------------------------------------------------
-
-
-def mark(session: Session, run: str, reader: str, seq: int | None, now: float) -> None:
-    number = _id(session, run)
-    if seq is None:
-        session.run(sql.UNMARK, number, reader)
-    else:
-        found = session.one(sql.BEAT_OF, number, reader)
-        if found is None:
-            _admit_reader(session, run, number, now)
-        session.run(sql.MARK, number, reader, seq, beat_after(None if found is None else found[0], now))
-    session.run(sql.ADD_CHANGE, schema.MARKS, run)
-
-
-def marks(session: Session, run: str, now: float) -> list[Mark]:
-    return [mark for mark in _marks(session, run) if not is_forgotten(mark.beat, now)]
-
-
-def _admit_reader(session: Session, run: str, number: int, now: float) -> None:
-    """Clears away the marks of forgotten readers when their place is needed."""
-    if session.value(sql.COUNT_MARKS, number) < limits.READERS:
-        return
-    there = _marks(session, run)
-    silent = [mark.reader for mark in there if is_forgotten(mark.beat, now)]
-    for reader in silent:
-        session.run(sql.UNMARK, number, reader)
-    if len(there) - len(silent) >= limits.READERS:
-        raise too_many_readers(run)
-
-
-def _marks(session: Session, run: str) -> list[Mark]:
-    rows = session.all(sql.MARKS_OF, run)
-    if not rows:
-        raise _no_run(run)
-    return [Mark(*row) for row in rows if row[0] is not None]
-
-
-# --- inside ----------------------------------------------------------------------------------------------------------
-
-
-def _no_run(run: str) -> LogNotFound:
-    return LogNotFound(f"there is no run {run!r}")
-
-
-def _found(row: tuple[Any, ...] | None, run: str) -> tuple[Any, ...]:
-    if row is None:
-        raise _no_run(run)
-    return row
-
-
-def _digits() -> int:
-    return secrets.randbelow(EPOCH_DIGITS)
-
-
-def _id(session: Session, run: str) -> int:
-    return int(_found(session.one(sql.RUN_ID, run), run)[0])
-
-
-def _state(session: Session, run: str) -> _State:
-    number, epoch, epochs, ended, *last = _found(session.one(sql.STATE, run), run)
-    return _State(number, epoch, epochs_of(run, epochs), bool(ended), None if last[0] is None else Batch(*last))
+def end_idle(session: Session, now: float) -> int:
+    """End orphans in which nothing has happened for too long. Returns how many."""
+    orphans = [logs.find(session, run) for (run,) in session.all(sql.STARTED_ORPHANS, limits.SWEEP_RUNS)]
+    idle = [log for log in orphans if is_idle(logs.last_batch(session, log), now)]
+    for log in idle:
+        epoch = next_epoch(log.epochs, logs.digits())
+        logs.begin_epoch(session, log, epoch)
+        logs.add(session, log, *ending_batch(epoch, log.tail, now), now)
+    return len(idle)
 
 
 def _head(row: tuple[Any, ...]) -> Head:
@@ -277,25 +149,17 @@ def _head(row: tuple[Any, ...]) -> Head:
         result=result_of(run, tail or 0, ending),
         started=started,
         ended_at=ended,
-        beat=beat,
+        beat=beat or 0,
         heard=heard,
     )
 
 
-def _begin(session: Session, state: _State, epoch: int) -> None:
-    session.run(sql.BEGIN_EPOCH, state.id, epoch, encode(add_epoch(state.epochs, epoch, state.tail)))
+def _id(session: Session, run: str) -> int:
+    id: int | None = session.value(sql.RUN_ID, run)
+    if id is None:
+        raise _no_run(run)
+    return id
 
 
-def _store(session: Session, log: int, batch: Batch) -> None:
-    session.run(sql.ADD_BATCH, log, batch.epoch, batch.first, batch.last, batch.payload)
-
-
-def _add(session: Session, run: str, state: _State, batch: Batch, *, ended: bool = False) -> None:
-    _store(session, state.log, batch)
-    session.tell(run, batch, ended=ended)
-
-
-def _end(session: Session, run: str, state: _State, error: ErrorInfo | None, now: float) -> None:
-    name = state_of(attempted=True, error=error, ended=True)
-    session.run(sql.END, state.id, name, None if error is None else encode(error), now, limits.LEAST_RETENTION)
-    session.run(sql.ADD_CHANGE, schema.LOOK, inbox_of(run))
+def _no_run(run: str) -> LogNotFound:
+    return LogNotFound(f"there is no run {run!r}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import lru_cache, reduce
 
-from loom.model import limits
 from loom.model.run import inbox_of
 
-__all__ = ["appends", "heads"]
+__all__ = ["GROUP_ROWS", "appends", "list_runs"]
+
+GROUP_ROWS = 64
+"""Appends in one statement: each number of them is a statement of its own to prepare and keep."""
 
 IDENTITY = """
 SELECT application_id, user_version, schema_version
@@ -18,73 +21,45 @@ BEGIN = "BEGIN IMMEDIATE"
 COMMIT = "COMMIT"
 ROLLBACK = "ROLLBACK"
 
-# --- runs ------------------------------------------------------------------------------------------------------------
-
-CREATE = """
-INSERT INTO run(name, actor, queue, key, state, epoch, epochs, inbox_epoch, first, beat, meta, input)
-VALUES (?1, ?2, ?3, ?4, 'queued', -1, x'5b5d', ?5, 1, 0, ?6, ?7) ON CONFLICT(name) DO NOTHING
-"""
-
-_HEAD = """
-SELECT name, meta, epochs, first, (SELECT max(last) FROM batch WHERE log = 2 * run.id), state, error, started, ended,
-    beat, (SELECT heard FROM owner WHERE owner.run = run.id)
-"""
-
-HEAD = f"""
-{_HEAD}, input, iif(ended IS NULL, NULL, (SELECT payload FROM batch WHERE log = 2 * run.id ORDER BY last DESC LIMIT 1))
-FROM run WHERE name = ?1
-"""
-LIGHT_HEAD = f"{_HEAD}, NULL, NULL FROM run WHERE name = ?1"
-
-RUN_ID = "SELECT id FROM run WHERE name = ?1"
-
-
-def heads(*, before: bool, state: bool, actor: bool) -> str:
-    """Heads without input and result, newest first; with those of (before which id, state, actor) that are named, and
-    ?4 for how many."""
-    given = [" AND id < ?1" * before, " AND state = ?2" * state, " AND actor = ?3" * actor]
-    return f"{_HEAD}, NULL, NULL FROM run WHERE 1{''.join(given)} ORDER BY id DESC LIMIT ?4"
-
-
-STATE = """
-SELECT run.id, run.epoch, run.epochs, run.ended IS NOT NULL, last.epoch, last.first, last.last, last.payload
-FROM run LEFT JOIN batch AS last ON last.id = (SELECT id FROM batch WHERE log = 2 * run.id ORDER BY last DESC LIMIT 1)
-WHERE name = ?1
-"""
-
-EPOCH_OF_TOKEN = "SELECT epoch FROM fence WHERE run = ?1 AND token = ?2"
-ADD_TOKEN = "INSERT INTO fence VALUES (?1, ?2, ?3)"
-FAILURES = "SELECT count FROM failure WHERE run = ?1"
-COUNT_FAILURES = "INSERT OR REPLACE INTO failure VALUES (?1, ?2)"
-BEGIN_EPOCH = "UPDATE run SET epoch = ?2, epochs = ?3 WHERE id = ?1"
-BEGIN_ATTEMPT = "UPDATE run SET state = 'running', started = coalesce(started, ?2) WHERE id = ?1"
-END = """
-UPDATE run SET state = ?2, error = ?3, ended = ?4,
-    expires = ?4 + max(iif(json_valid(CAST(meta AS TEXT)), CAST(meta AS TEXT) ->> '$.retention', NULL), ?5)
-WHERE id = ?1
-"""
-TOUCH = "UPDATE run SET beat = beat + (ended IS NULL) WHERE name = ?1"
-HEAR = "INSERT OR REPLACE INTO owner SELECT id, ?2 FROM run WHERE name = ?1 AND ended IS NULL"
-DROP = "DELETE FROM run WHERE name = ?1"
-
 # --- logs ------------------------------------------------------------------------------------------------------------
 
+LOG = """
+SELECT log.id, spec, log.epoch, epochs, log.first, trimmed, failures, ended, ifnull(tail.last, 0), ifnull(tail.upto, 0)
+FROM log LEFT JOIN batch AS tail
+    ON tail.id = (SELECT id FROM batch WHERE batch.log = log.id ORDER BY last DESC LIMIT 1)
+WHERE name = ?1
+"""
+LOG_ID = "SELECT id FROM log WHERE name = ?1"
+ADD_LOG = "INSERT INTO log(name, spec, opaque, epochs) VALUES (?1, ?2, ?3, ?4) ON CONFLICT(name) DO NOTHING"
+ADD_LOGS = f"""
+INSERT INTO log(name, spec, opaque, epochs) VALUES (?1, ?2, 0, x'5b5d'), (?1 || '{inbox_of("")}', ?3, 0, ?4)
+"""
+RUN_OF_LOG = "SELECT run.id FROM log JOIN run ON run.id IN (log.id, log.id - 1) WHERE name = ?1"
+DROP_LOG = "DELETE FROM log WHERE name = ?1"
 
-@lru_cache(limits.GROUP_ROWS)
+EPOCH_OF_TOKEN = "SELECT epoch FROM fence WHERE log = ?1 AND token = ?2"
+ADD_TOKEN = "INSERT INTO fence VALUES (?1, ?2, ?3)"
+BEGIN_EPOCH = "UPDATE log SET epoch = ?2, epochs = ?3 WHERE id = ?1"
+COUNT_FAILURES = "UPDATE log SET failures = ?2 WHERE id = ?1"
+END_LOG = "UPDATE log SET ended = 1 WHERE id = ?1"
+
+
+@lru_cache(GROUP_ROWS)
 def appends(count: int) -> str:
-    """Appends to `count` different runs in one step: (run, epoch, first, last, payload) each.
+    """Appends to `count` different logs in one step: (log, epoch, first, last, payload) each.
 
     Adds those that continue their open log; `changes()` tells how many.
     """
     values = ", ".join(["(?, ?, ?, ?, ?)"] * count)
     return f"""
 INSERT INTO batch(log, epoch, first, last, upto, payload)
-SELECT 2 * run.id, new.column2, new.column3, new.column4, ifnull(tail.upto, 0) + length(new.column5), new.column5
-FROM (VALUES {values}) AS new CROSS JOIN run
-    LEFT JOIN batch AS tail ON tail.log = 2 * run.id AND tail.last = new.column3 - 1
-WHERE run.name = new.column1 AND run.epoch = new.column2 AND run.ended IS NULL
+SELECT log.id, new.column2, new.column3, new.column4, ifnull(tail.upto, 0) + length(new.column5), new.column5
+FROM (VALUES {values}) AS new CROSS JOIN log
+    LEFT JOIN batch AS tail ON tail.log = log.id AND tail.last = new.column3 - 1
+WHERE log.name = new.column1 AND log.epoch = new.column2 AND NOT log.ended
+    AND (new.column3 = new.column4 OR NOT log.opaque)
     AND ifnull(tail.last, 0) = new.column3 - 1
-    AND NOT EXISTS (SELECT 1 FROM batch WHERE log = 2 * run.id AND last >= new.column3)
+    AND NOT EXISTS (SELECT 1 FROM batch WHERE batch.log = log.id AND last >= new.column3)
 """
 
 
@@ -92,57 +67,108 @@ ADD_BATCH = """
 INSERT INTO batch(log, epoch, first, last, upto, payload)
 VALUES (?1, ?2, ?3, ?4, ifnull((SELECT upto FROM batch WHERE log = ?1 AND last = ?3 - 1), 0) + length(?5), ?5)
 """
+LAST_BATCH = "SELECT epoch, first, last, payload FROM batch WHERE log = ?1 ORDER BY last DESC LIMIT 1"
 
-# Chunk by chunk or at once, what was stored together need not be read together: whole batches of one epoch, up to a
-# page, come as one value, because each row that is stepped to costs a change of threads. Behind it stands the last seq.
+PRODUCER = "SELECT epoch, seq, place FROM producer WHERE log = ?1 AND name = ?2"
+SET_PRODUCER = "INSERT OR REPLACE INTO producer VALUES (?1, ?2, ?3, ?4, ?5)"
+
+# Record by record or at once, what was stored together need not be read together: whole batches of one epoch, up to a
+# page, come as one value, because each row that is stepped to costs a change of threads. Behind it stands the last seq,
+# or, where line ends do not part the records, a list of each one's seq and size.
 READ = """
-SELECT run.epochs, run.inbox_epoch, run.first, run.ended IS NOT NULL,
-    (SELECT max(last) FROM batch WHERE log = 2 * run.id + ?2), edge.epoch, edge.first,
-    (SELECT CAST(group_concat(payload, '') || max(last) AS BLOB) FROM (
+SELECT epochs, log.first, ended, opaque, (SELECT max(last) FROM batch WHERE batch.log = log.id), edge.epoch, edge.first,
+    (SELECT CAST(
+            group_concat(payload, '')
+            || iif(opaque, json_group_array(json_array(last, length(payload))) FILTER (WHERE opaque), max(last))
+        AS BLOB) FROM (
         SELECT payload, last FROM batch
-        WHERE log = edge.log AND last >= edge.last AND epoch = edge.epoch
-            AND last <= ifnull((SELECT last FROM batch WHERE log = edge.log AND last >= ?3 + ?4 ORDER BY last LIMIT 1),
-                edge.last + ?4)
-            AND (last = edge.last OR upto <= edge.upto - length(edge.payload) + ?5)
+        WHERE batch.log = edge.log AND last >= edge.last AND epoch = edge.epoch
+            AND last <= ifnull(
+                (SELECT last FROM batch WHERE batch.log = edge.log AND last >= ?2 + ?3 ORDER BY last LIMIT 1),
+                edge.last + ?3)
+            AND (last = edge.last OR upto <= edge.upto - length(edge.payload) + ?4)
         ORDER BY last))
-FROM run LEFT JOIN batch AS edge
-    ON edge.id = (SELECT id FROM batch WHERE log = 2 * run.id + ?2 AND last > ?3 ORDER BY last LIMIT 1)
-WHERE run.name = ?1
-"""
-
-INBOX = """
-SELECT run.id, run.inbox_epoch, run.ended IS NOT NULL, ifnull(last.last, 0), ifnull(last.upto, 0)
-FROM run LEFT JOIN batch AS last
-    ON last.id = (SELECT id FROM batch WHERE log = 2 * run.id + 1 ORDER BY last DESC LIMIT 1)
+FROM log LEFT JOIN batch AS edge
+    ON edge.id = (SELECT id FROM batch WHERE batch.log = log.id AND last > ?2 ORDER BY last LIMIT 1)
 WHERE name = ?1
 """
-SEQ_OF_MESSAGE = "SELECT seq FROM sent WHERE run = ?1 AND sender = ?2 AND id = ?3"
-ADD_MESSAGE = "INSERT INTO sent VALUES (?1, ?2, ?3, ?4)"
 
-# Payload bytes that an outbox keeps.
-SIZE = """
-SELECT last.upto - first.upto + length(first.payload) FROM run
-    JOIN batch AS first ON first.id = (SELECT id FROM batch WHERE log = 2 * run.id AND last >= run.first ORDER BY last)
-    JOIN batch AS last ON last.id = (SELECT id FROM batch WHERE log = 2 * run.id ORDER BY last DESC)
-WHERE run.id = ?1
-"""
-
+# The first batch to keep, which is never later than the last one.
 FIRST_KEPT = """
-SELECT run.id, run.first, ifnull(
-    (SELECT first FROM batch WHERE log = 2 * run.id AND last >= ?2 ORDER BY last LIMIT 1),
-    (SELECT first FROM batch WHERE log = 2 * run.id ORDER BY last DESC LIMIT 1))
-FROM run WHERE name = ?1
+SELECT log.id, log.first, kept.first, kept.upto - length(kept.payload)
+FROM log LEFT JOIN batch AS kept ON kept.id = ifnull(
+    (SELECT id FROM batch WHERE batch.log = log.id AND last >= ?2 ORDER BY last LIMIT 1),
+    (SELECT id FROM batch WHERE batch.log = log.id ORDER BY last DESC LIMIT 1))
+WHERE name = ?1
 """
-TRIM = "UPDATE run SET first = ?2 WHERE id = ?1"
+TRIM = "UPDATE log SET first = ?2, trimmed = ?3 WHERE id = ?1"
 ADD_DEBRIS = "INSERT OR REPLACE INTO debris VALUES (?1, ?2)"
 
-# --- readers' marks --------------------------------------------------------------------------------------------------
-
 MARK = "INSERT OR REPLACE INTO mark VALUES (?1, ?2, ?3, ?4)"
-COUNT_MARKS = "SELECT count(*) FROM mark WHERE run = ?1"
-BEAT_OF = "SELECT beat FROM mark WHERE run = ?1 AND reader = ?2"
-UNMARK = "DELETE FROM mark WHERE run = ?1 AND reader = ?2"
-MARKS_OF = "SELECT reader, seq, mark.beat FROM run LEFT JOIN mark ON mark.run = run.id WHERE name = ?1"
+COUNT_MARKS = "SELECT count(*) FROM mark WHERE log = ?1"
+BEAT_OF = "SELECT beat FROM mark WHERE log = ?1 AND reader = ?2"
+UNMARK = "DELETE FROM mark WHERE log = ?1 AND reader = ?2"
+MARKS_OF = "SELECT reader, seq, beat FROM mark WHERE log = ?1"
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+RUN_ID = "SELECT run.id FROM log JOIN run USING (id) WHERE name = ?1"
+LOGS_TAKEN = f"SELECT 1 FROM log WHERE name IN (?1, ?1 || '{inbox_of('')}') LIMIT 1"
+ADD_RUN = """
+INSERT INTO run(id, state, actor, parent, root, queue, key, meta, input)
+SELECT id, 'queued', ?2, ?3, ?4, ?5, ?6, ?7, ?8 FROM log WHERE name = ?1
+"""
+ADD_LABELS = "INSERT INTO label SELECT key, value, (SELECT id FROM log WHERE name = ?1) FROM json_each(?2)"
+
+_HEAD = """
+name, meta, epochs, first, (SELECT max(last) FROM batch WHERE batch.log = log.id), state, error, started, run.ended,
+    beat, heard
+"""
+_AND_LOG = "JOIN log ON log.id = run.id LEFT JOIN owner ON owner.run = run.id"
+
+HEAD = f"""
+SELECT {_HEAD}, input,
+    iif(run.ended IS NULL, NULL, (SELECT payload FROM batch WHERE batch.log = log.id ORDER BY last DESC LIMIT 1))
+FROM run {_AND_LOG} WHERE name = ?1
+"""
+LIGHT_HEAD = f"SELECT {_HEAD}, NULL, NULL FROM run {_AND_LOG} WHERE name = ?1"
+
+
+def list_runs(columns: Sequence[str], labels: int) -> str:
+    """Heads without input and result, newest first, of the runs that have given values in `columns` and as many labels.
+
+    Arguments: the id below which they lie, how many, a value for each column, a name and a value for each label.
+
+    From the newest run of the first filter it leaps to the newest of the second that is no newer, and so on; where they
+    meet is a run of the list, and the next round begins behind it. A leap is one look into a filter's index, and each
+    round passes a run of every filter: there are twice as many at most as the narrowest filter has runs.
+    """
+    column, label = "SELECT max(id) FROM run AS older WHERE", "SELECT max(run) FROM label WHERE"
+    leaps = [f"({column} {name} = ?{place} AND id <= {{}})" for place, name in enumerate(columns, 3)]
+    places = range(3 + len(columns), 3 + len(columns) + 2 * labels, 2)
+    leaps += [f"({label} name = ?{place} AND value = ?{place + 1} AND run <= {{}})" for place in places]
+    first, *others = leaps or [f"({column} id <= {{}})"]
+    low = reduce(lambda place, leap: leap.format(place), others, "run.id")
+    return f"""
+WITH RECURSIVE round(high, low) AS (
+    SELECT ?1, ?1 - 1
+    UNION ALL
+    SELECT run.id, {low} FROM round CROSS JOIN run ON run.id = {first.format("round.low - (round.low = round.high)")})
+SELECT {_HEAD}, NULL, NULL FROM round CROSS JOIN run ON run.id = low {_AND_LOG} WHERE low = high LIMIT ?2
+"""
+
+
+BEGIN_RUN = "UPDATE run SET state = 'running', started = ?2 WHERE id = ?1 AND started IS NULL"
+END_RUN = """
+UPDATE run SET state = ?2, error = ?3, ended = ?4,
+    expires = ?4 + max(iif(json_valid(CAST(meta AS TEXT)), CAST(meta AS TEXT) ->> '$.retention', NULL), ?5)
+WHERE id = ?1
+"""
+HEARTBEAT = """
+INSERT INTO owner SELECT run.id, 1, ?2 FROM log JOIN run USING (id) WHERE name = ?1 AND run.ended IS NULL
+ON CONFLICT(run) DO UPDATE SET beat = beat + 1, heard = excluded.heard
+"""
+DROP_RUN = "DELETE FROM run WHERE id = (SELECT id FROM log WHERE name = ?1)"
 
 # --- the queue -------------------------------------------------------------------------------------------------------
 
@@ -201,7 +227,7 @@ GIVEN = "SELECT claims FROM given"
 GIVE = "UPDATE given SET claims = claims + 1"
 
 QUEUE_OF = "SELECT queue FROM queue WHERE run = ?1"
-SEIZE = """
+FORCE_CLAIM = """
 UPDATE queue SET worker = ?2, hold = ?3, beat = 0, number = max(number, id << 20) + 1
 WHERE run = ?1 RETURNING number, crashes
 """
@@ -226,15 +252,15 @@ ENTRIES_DUE = _ENTRIES.format("NOT NULL", "due, id")
 
 # --- workers ---------------------------------------------------------------------------------------------------------
 
-ATTEND = """
+REGISTER = """
 INSERT INTO worker VALUES (?1, ?2, ?3, 0, ?4) ON CONFLICT DO UPDATE
 SET asked = asked AND started = excluded.started, started = excluded.started, seen = excluded.seen, info = excluded.info
 RETURNING asked
 """
-DISMISS = "DELETE FROM worker WHERE name = ?1"
+DEREGISTER = "DELETE FROM worker WHERE name = ?1"
 FORGET_WORKERS = "DELETE FROM worker WHERE seen < ?1"
 WORKERS = "SELECT info, seen, asked FROM worker WHERE seen >= ?1 ORDER BY name"
-ASK_TO_DRAIN = "UPDATE worker SET asked = 1 WHERE name = ?1 AND seen >= ?2"
+REQUEST_DRAIN = "UPDATE worker SET asked = 1 WHERE name = ?1 AND seen >= ?2"
 
 # --- changes ---------------------------------------------------------------------------------------------------------
 
@@ -247,18 +273,17 @@ CHANGES = """
 SELECT json_group_array(json_array(kind, topic)) FROM (
     SELECT DISTINCT kind, topic FROM change WHERE id BETWEEN ?1 AND ?2)
 """
-APPENDED = f"""
+APPENDED = """
 SELECT json_group_array(name) FROM (
-    SELECT DISTINCT run.name || iif(batch.log & 1, '{inbox_of("")}', '') AS name
-    FROM batch JOIN run ON run.id = batch.log >> 1 WHERE batch.id BETWEEN ?1 AND ?2)
+    SELECT DISTINCT log.name FROM batch JOIN log ON log.id = batch.log WHERE batch.id BETWEEN ?1 AND ?2)
 """
 DATA_VERSION = "PRAGMA data_version"
 
 # --- upkeep ----------------------------------------------------------------------------------------------------------
 
 _ORPHANS = """
-FROM run WHERE state IN ('running', {}) AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.run = run.name)
-ORDER BY id LIMIT ?1
+FROM run CROSS JOIN log USING (id)
+WHERE state IN ('running', {}) AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.run = log.name) ORDER BY run.id LIMIT ?1
 """
 STARTED_ORPHANS = "SELECT name" + _ORPHANS.format("'running'")
 
@@ -273,11 +298,14 @@ FROM (
     SELECT *, iif(json_valid(CAST(meta AS TEXT)), CAST(meta AS TEXT), '{{}}') AS told {_ORPHANS.format("'queued'")})
 """
 
-_SPENT = "SELECT id FROM run WHERE ended IS NOT NULL AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.run = run.name)"
+_SPENT = """
+SELECT run.id FROM run CROSS JOIN log USING (id)
+WHERE run.ended IS NOT NULL AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.run = log.name)
+"""
 
-DROP_AGED = f"DELETE FROM run WHERE id IN ({_SPENT} AND ended < ?1 AND expires IS NULL ORDER BY ended LIMIT ?2)"
+DROP_AGED = f"DELETE FROM run WHERE id IN ({_SPENT} AND run.ended < ?1 AND expires IS NULL ORDER BY run.ended LIMIT ?2)"
 DROP_EXPIRED = f"DELETE FROM run WHERE id IN ({_SPENT} AND expires <= ?1 ORDER BY expires LIMIT ?2)"
-DROP_OLDEST = f"DELETE FROM run WHERE id IN ({_SPENT} ORDER BY ended LIMIT ?1)"
+DROP_OLDEST = f"DELETE FROM run WHERE id IN ({_SPENT} ORDER BY run.ended LIMIT ?1)"
 ENDED_RUNS = "SELECT count(*) FROM run WHERE ended IS NOT NULL"
 
 DEBRIS = "SELECT log, before FROM debris LIMIT 1"

@@ -11,8 +11,25 @@ from loom.model import limits
 
 from . import sql
 from .calls import Session
+from .news import LOOK_ROWS
 
 __all__ = ["KEEP", "Retention", "clear", "expire", "make_room", "requeue", "tidy"]
+
+
+DROP_RUNS = 100
+"""Runs that one transaction of a sweep drops: a few milliseconds of the write lock."""
+
+CLEAR_ROWS = 2000
+"""Batches of dropped runs that one transaction deletes: as long."""
+
+SWEEP_STEPS = 100
+"""Such transactions in one sweep, between which others' calls go: it keeps pace with 20,000 batches a second."""
+
+FREE_FRACTION = 4
+"""A file of which more than 1/4 is free gives room back; below that new runs will need it again."""
+
+SHRINK_TIME = 0.02
+"""For so long at a time."""
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,14 +55,14 @@ def requeue(session: Session, now: float) -> int:
 
 def expire(session: Session, retention: Retention, now: float) -> int:
     """Drop some of the runs that are too old, by their own retention or the store's, or too many. Returns how many."""
-    dropped = session.run(sql.DROP_EXPIRED, now, limits.DROP_RUNS)
+    dropped = session.run(sql.DROP_EXPIRED, now, DROP_RUNS)
     if retention.age is not None:
         age = max(retention.age, limits.LEAST_RETENTION)
-        dropped += session.run(sql.DROP_AGED, now - age, limits.DROP_RUNS)
+        dropped += session.run(sql.DROP_AGED, now - age, DROP_RUNS)
     if retention.max_runs is not None:
         surplus = session.value(sql.ENDED_RUNS) - retention.max_runs
         if surplus > 0:
-            dropped += session.run(sql.DROP_OLDEST, min(surplus, limits.DROP_RUNS))
+            dropped += session.run(sql.DROP_OLDEST, min(surplus, DROP_RUNS))
     return dropped
 
 
@@ -55,7 +72,7 @@ def clear(session: Session) -> bool:
     if debris is None:
         return False
     log, before = debris
-    if session.run(sql.CLEAR, log, before, limits.CLEAR_ROWS) < limits.CLEAR_ROWS:
+    if session.run(sql.CLEAR, log, before, CLEAR_ROWS) < CLEAR_ROWS:
         session.run(sql.CLEARED, log)
     return True
 
@@ -71,16 +88,16 @@ def make_room(session: Session, retention: Retention) -> bool:
 def tidy(session: Session, now: float) -> None:
     """Forget changes that everybody has seen and workers that fell silent, and give room back while much of the file is
     free."""
-    session.run(sql.FORGET_CHANGES, limits.LOOK_ROWS)
+    session.run(sql.FORGET_CHANGES, LOOK_ROWS)
     session.run(sql.FORGET_WORKERS, now - limits.WORKER_SEEN)
     pages, free, _ = _pages(session)
-    if free * limits.FREE_FRACTION > pages:
+    if free * FREE_FRACTION > pages:
         _shrink(session.db)
 
 
 def _shrink(db: apsw.Connection) -> None:
     """A page a step, for a moment."""
-    end = time.monotonic() + limits.SHRINK_TIME
+    end = time.monotonic() + SHRINK_TIME
     pages = db.execute(sql.VACUUM)
     for _ in pages:
         if time.monotonic() > end:

@@ -6,46 +6,24 @@ long when the loop is busy. So appends, which are nearly all there is, are one s
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
 
 import apsw
 
 from loom.model import limits
-from loom.model.chunk import Batch
-from loom.model.cursor import Cursor
 from loom.model.errors import LoomError, Unavailable
-from loom.model.ports import Durability, Notice
+from loom.model.ports import Durability
 
-from . import runs, sql
-from .calls import Call, Session
+from . import sql
+from .calls import Append, Call, Session
 from .database import fault_of, open_for_writing, transaction
 from .news import Changes, News
 from .place import Guard, Place
 
-__all__ = ["Append", "Writer"]
+__all__ = ["Writer"]
 
 Deliver = Callable[[Sequence[Call], News | None], None]
-
-
-class Append(Call):
-    """An append that does not end its log: many are done in one step."""
-
-    __slots__ = ("batch", "run")
-
-    def __init__(self, future: asyncio.Future[Any], run: str, batch: Batch) -> None:
-        # Not a method of its own: the cycle would keep each batch in memory until the garbage collector comes.
-        super().__init__(future, partial(runs.append, run=run, batch=batch, end=False, now=0.0))
-        self.run = run
-        self.batch = batch
-
-    def added(self) -> None:
-        """It was stored."""
-        self.outcome = Cursor(self.batch.epoch, self.batch.last)
-        self.told = ((self.run, Notice(self.batch)),)
 
 
 class Writer:
@@ -158,13 +136,13 @@ class Writer:
     def _commit(self, calls: Sequence[Call]) -> None:
         session = Session(self._db)
         appends, others = _sort(calls)
-        if appends and not others and len(appends) <= limits.GROUP_ROWS and self._append(session, appends):
+        if appends and not others and len(appends) <= sql.GROUP_ROWS and self._append(session, appends):
             self._note(session)
             return
         # If some of these appends were refused, the others stand: taken again they are repeats, and success.
         with transaction(self._db):
-            for start in range(0, len(appends), limits.GROUP_ROWS):
-                self._append_all(session, appends[start : start + limits.GROUP_ROWS])
+            for start in range(0, len(appends), sql.GROUP_ROWS):
+                self._append_all(session, appends[start : start + sql.GROUP_ROWS])
             self._one_by_one(session, others)
         self._note(session)
 
@@ -174,11 +152,11 @@ class Writer:
 
     @staticmethod
     def _append(session: Session, appends: Sequence[Append]) -> bool:
-        """Appends to different runs in one step; whether all were stored."""
+        """Appends to different logs in one step. False: not all were stored."""
         values: list[object] = []
         for call in appends:
             batch = call.batch
-            values += (call.run, batch.epoch, batch.first, batch.last, batch.payload)
+            values += (call.log, batch.epoch, batch.first, batch.last, batch.payload)
         count = session.run(sql.appends(len(appends)), *values)
         if count:
             last = session.db.last_insert_rowid()
@@ -194,7 +172,7 @@ class Writer:
         for call in calls:
             session.told = []
             try:
-                call.outcome = call.act(session)
+                call.outcome = call.perform(session)
             except LoomError as refusal:
                 call.outcome = refusal
             call.told = session.told
@@ -207,12 +185,12 @@ class Writer:
 
 
 def _sort(calls: Sequence[Call]) -> tuple[list[Append], list[Call]]:
-    """Each run's first append, and the rest in order. None has returned yet: any order between runs is right."""
+    """Each log's first append, and the rest in order. None has returned yet: any order between logs is right."""
     appends: dict[str, Append] = {}
     others: list[Call] = []
     for call in calls:
-        if isinstance(call, Append) and call.run not in appends:
-            appends[call.run] = call
+        if isinstance(call, Append) and call.log not in appends:
+            appends[call.log] = call
         else:
             others.append(call)
     return list(appends.values()), others
