@@ -10,7 +10,7 @@ import pytest
 from loom.stores.redis import RedisStore, parse_url
 from loom.testing.clock import StoreFactory
 from loom.testing.conformance import SharedStoreConformance
-from loom.testing.machine import queue_machine, store_machine
+from loom.testing.machine import log_machine, queue_machine, run_machine, worker_machine
 from tests.servers.fixtures import own
 from tests.servers.server import Server
 
@@ -43,5 +43,7 @@ def place() -> Iterator[StoreFactory]:
 SHRINKS = pytest.mark.timeout(600)
 """A failure is told when its shortest form was found: for a slow machine that takes minutes."""
 
-TestLogMachine = SHRINKS(store_machine(place, reopens=True))
+TestLogMachine = SHRINKS(log_machine(place, reopens=True))
+TestRunMachine = SHRINKS(run_machine(place, reopens=True))
 TestQueueMachine = SHRINKS(queue_machine(place, reopens=True))
+TestWorkerMachine = SHRINKS(worker_machine(place, reopens=True))

@@ -137,9 +137,6 @@ DELAY = 10 * 365 * 86400.0
 WORKER_SEEN = 60.0
 """A worker that has not attended for so long is no longer listed: many times ATTEND_EVERY, so that none flickers."""
 
-SILENT_WORKERS = 100
-"""That many of them one that attends forgets: more than ever fall silent between two beats, but few for the server."""
-
 UNSERVED_AFTER = 3.0
 """A run that waits for so long is looked at: does any worker serve its queue? Workers that start register at once."""
 
@@ -288,71 +285,16 @@ written after one was deleted or replaced is lost for so long, and then refused.
 BUSY = 5.0
 """How long a call waits for another process's write lock before it is `Unavailable`."""
 
-BUSY_PAUSE = 0.001
-"""How often it tries: about what a commit takes, so that processes that all write take turns."""
-
-OBSERVE = 0.5
-"""How often a waiting claim looks at the heartbeats of others' claims: takeover is within the lease + 1 s."""
-
-HELD = 10_000
-"""Claims that are watched for lapsing at a time, oldest first: a hundred workers' worth."""
-
 PUT_DUE = 1000
 """Delayed starts that one claim puts when their time has come: some milliseconds; the next claim goes on."""
 
-HELD_BACK = 1000
-"""Queue entries that cannot be read and are stepped over; a file with more of them is past that, and says so."""
-
-GROUP_ROWS = 64
-"""Appends in one statement: each number of them is a statement of its own to prepare and keep."""
-
-LOOK_ROWS = 1000
-"""Changes that are looked at one by one; beyond it whoever watches anything is told to look."""
-
-LOOK_RANGES = 100
-"""Stretches of others' changes between our own that are kept apart until somebody looks."""
-
-LEND_AFTER = 0.005
-"""When a call has waited for its thread for so long, and the loop is busy, the loop pauses for the thread: as long as
-CPython lets one thread run that another waits for."""
-
-LEND = 0.0001
-"""For so long: a thread needs about half of it to wake up."""
-
-LEND_EVERY = 0.001
-"""So often: at most a tenth of a busy loop's time, for milliseconds instead of seconds that appends wait."""
-
-DROP_RUNS = 100
-"""Runs that one transaction of a sweep drops: a few milliseconds of the write lock."""
-
-CLEAR_ROWS = 2000
-"""Batches of dropped runs that one transaction deletes: as long."""
-
-SWEEP_STEPS = 100
-"""Such transactions in one sweep, between which others' calls go: it keeps pace with 20,000 batches a second."""
-
-FREE_FRACTION = 4
-"""A file of which more than 1/4 is free gives room back; below that new runs will need it again."""
-
-SHRINK_TIME = 0.02
-"""For so long at a time."""
-
-WAL_BYTES = 64 << 20
-"""What the write-ahead log keeps on disk after a burst."""
-
-CACHE_BYTES = 8 << 20
-"""Each connection's page cache: the indexes' hot pages of some thousand open runs."""
+OBSERVE = 0.5
+"""How often a waiting claim looks at the heartbeats of others' claims: takeover is within the lease + 1 s."""
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
 
 REDIS_RETENTION = 3600.0
 """Ended runs are kept for this long in Redis, whose memory is dear, unless the run or the app says otherwise."""
-
-CLEARED = 1000
-"""Trimmed batches that one call clears away: a fraction of a millisecond of the server's time."""
-
-UNSETTLED = 7 * 86400.0
-"""An ended run that its worker did not acknowledge yet: whoever claims it again must see that it has ended."""
 
 REDIS_SILENCE = 5.0
 """A server that owes a reply and sends no byte for this long is taken for gone, and connected to anew."""
@@ -383,36 +325,8 @@ REDIS_LOOK_SLICE = 500
 LOOKS = 512
 """Looks at the queue's counter that an observer remembers: thinned out by age, half of them reach back for weeks."""
 
-SWEEPER = 3 * SWEEP_EVERY
-"""One process sweeps for all. When it is gone another does after this."""
-
-NOTICE_BYTES = 8192
-"""A batch that is published with its notice: of longer messages Valkey's bound on what waits for a subscriber knows
-nothing (measured), and who reads them from the log reads them once a process."""
-
 REDIS_STAYED = 5.0
 """A connection for notices that lasted so long is made anew at once when it is lost; else after a growing pause."""
 
-SWEEP_SLICES = 20
-"""Times `SWEEP_RUNS` of the oldest runs that one sweep looks for in Redis, as long as some have expired: two thousand a
-second."""
-
-LAPSING = 1000
-"""Claims and pauses that may lapse soon, of which one look is told: the same number of each queue, actor and lease,
-those first that have stood longest. A few milliseconds of the process's time."""
-
 SERVED = 60.0
 """A queue that nobody in this process has claimed from for so long is looked at no more."""
-
-LAPSED = 20
-"""Those of them that have lapsed, from which one claim may choose: tenths of a millisecond of the server's time, which
-count when a thousand are taken over at once."""
-
-QUEUE_LOOK = 500
-"""Entries of the queue that are looked at in one call of a list: others' calls go between."""
-
-REDIS_NAMES = 10_000
-"""Runs whose keys' names a process remembers: a hundred workers' worth."""
-
-RENEWED = 500
-"""Claims that one call renews: a few milliseconds of the server's time."""

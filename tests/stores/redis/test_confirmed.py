@@ -84,7 +84,7 @@ async def test_a_start_over_http_names_the_run_that_may_be_there(url: str, repli
             async with loom.connect(url) as client:
                 assert await client.run(run).result(timeout=10) == "hello you"
         assert (await post_until_confirmed(address, id=run)).json["state"] == "completed"
-        assert [head.meta.run for head in await store.heads()] == [run]
+        assert [head.meta.run for head in await store.runs.list_runs()] == [run]
 
 
 async def test_a_client_of_a_server_rides_it_out(url: str, replica: Server, caplog: pytest.LogCaptureFixture) -> None:
@@ -97,11 +97,11 @@ async def test_a_client_of_a_server_rides_it_out(url: str, replica: Server, capl
         replica.pause()
         starting = spawn(client.start("greet", "you"), "start")
         while "asking again" not in caplog.text:
-            entries = await store.entries()
+            entries = await store.queue.list_entries()
         replica.resume()
         run = await starting
         assert [entry.run for entry in entries] == [run.id]
-        assert len(await store.heads()) == len(await store.entries()) == 1
+        assert len(await store.runs.list_runs()) == len(await store.queue.list_entries()) == 1
 
 
 async def test_a_publisher_is_told_and_opens_the_same_run_afterwards(url: str, replica: Server) -> None:
@@ -129,7 +129,7 @@ async def test_workers_go_on_claiming_and_renewing(url: str, replica: Server) ->
             await client.start("greet", "you")
         run = told.value.details["run"]
         async with Worker(store, app.registry, name="w1", drain=0):
-            while [entry.worker for entry in await store.entries()] != ["w1"]:
+            while [entry.worker for entry in await store.queue.list_entries()] != ["w1"]:
                 pass
             replica.resume()
             again = await Backoff.of_store().attempt(lambda: client.start("greet", "you", id=run))
@@ -158,12 +158,12 @@ async def test_no_start_that_was_confirmed_is_lost_with_a_node_of_a_cluster(serv
             primary.start()  # as a replica, without which nothing is confirmed
             await asyncio.gather(*late)
             seized = await Backoff.of_store().attempt(
-                lambda: store.seize(Meta(run="job", actor="publisher", queue=PUBLISHED), "p1", lease=30.0)
+                lambda: store.queue.force_claim(Meta(run="job", actor="publisher", queue=PUBLISHED), "p1", lease=30.0)
             )
-            entries = [entry.run for entry in await store.entries(limit=100)]
+            entries = [entry.run for entry in await store.queue.list_entries(limit=100)]
             assert sorted(entries) == sorted([*started, seized.run])
             assert len(started) == 60
-            assert [(await store.head(run)).state for run in started] == ["queued"] * 60
+            assert [(await store.runs.get(run)).state for run in started] == ["queued"] * 60
             await transport.aclose()
 
 

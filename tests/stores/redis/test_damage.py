@@ -8,7 +8,7 @@ import loom
 from loom.engine.run.worker import Worker
 from loom.model import limits
 from loom.model.errors import Damaged, LogNotFound
-from loom.model.ports import Notice
+from loom.model.ports import Notice, message_producer
 from loom.model.run import Claim, Meta, WorkerInfo, inbox_of
 from loom.stores.redis import RedisStore, parse_url
 from loom.stores.redis.keys import Keys
@@ -31,12 +31,12 @@ def keys(url: str) -> Keys:
 
 async def start(store: RedisStore, *runs: str, key: str | None = None) -> None:
     for run in runs:
-        await store.put(Meta(run=run, actor="actor", key=key))
-        await store.create(Meta(run=run, actor="actor", key=key))
+        await store.queue.put(Meta(run=run, actor="actor", key=key))
+        await store.runs.create(Meta(run=run, actor="actor", key=key))
 
 
 async def claim(store: RedisStore, *, without: tuple[str, ...] = ()) -> Claim | None:
-    return await store.claim(["default"], "w1", lease=10.0, wait=0.0, without=without)
+    return await store.queue.claim(["default"], "w1", lease=10.0, wait=0.0, exclude=without)
 
 
 async def claimed(store: RedisStore) -> list[str]:
@@ -49,8 +49,8 @@ async def claimed(store: RedisStore) -> list[str]:
 
 
 async def end(store: RedisStore, claim: Claim) -> None:
-    await (await Author.take(store, claim.run)).say("start", "complete")
-    await store.ack(claim)
+    await (await Author.take(store.logs, claim.run)).say("start", "complete")
+    await store.queue.ack(claim)
 
 
 @pytest.mark.parametrize("what", ["missing", b"\xc1 no msgpack", b"\x01", b"\x80"])
@@ -68,7 +68,7 @@ async def test_an_entry_that_cannot_be_read_stops_no_claim(
     assert found is not None
     assert found.run == "run-2"
     await end(store, found)
-    assert await store.entries() == []
+    assert await store.queue.list_entries() == []
     assert (await store.sweep()).requeued == 1
     assert await claimed(store) == ["run-1"]
 
@@ -89,15 +89,15 @@ async def test_a_line_goes_on_behind_one_that_is_held_and_cannot_be_read(
     now = 0.0
     async with RedisStore(parse_url(url), clock=lambda: now) as other:
         await start(store, "run-1", "run-2", key="key")
-        assert await other.claim(["default"], "w1", lease=1.0, wait=0.0) is not None
+        assert await other.queue.claim(["default"], "w1", lease=1.0, wait=0.0) is not None
         valkey.client().hset(keys.queues[ENTRIES], "run-1", "junk")
         runs = []
         for _ in range(10):
             now += 0.4
-            found = await other.claim(["default"], "w2", lease=1.0, wait=0.0)
+            found = await other.queue.claim(["default"], "w2", lease=1.0, wait=0.0)
             if found is not None:
                 runs.append(found.run)
-                await other.ack(found)
+                await other.queue.ack(found)
         assert runs == ["run-2"]
 
 
@@ -111,7 +111,10 @@ async def test_a_start_that_cannot_be_read_stops_no_claim(
         valkey.client().hset(keys.queues[METAS], "run-1", what)
     else:
         valkey.client().hdel(keys.queues[METAS], "run-1")
-    assert [(entry.run, entry.actor) for entry in await store.entries()] == [("run-1", "actor"), ("run-2", "actor")]
+    assert [(entry.run, entry.actor) for entry in await store.queue.list_entries()] == [
+        ("run-1", "actor"),
+        ("run-2", "actor"),
+    ]
     assert await claimed(store) == ["run-2"]
     assert "'run-1': what is stored of its start is damaged" in caplog.text
     assert (await store.sweep()).requeued == 1
@@ -124,11 +127,11 @@ async def test_what_a_worker_was_told_and_said_last_may_be_damaged(
     await start(store, "run-1")
     valkey.client().hset(keys.queues[TOLD], "w1", "junk")
     for name in ("w1", "w2"):
-        await store.attend(WorkerInfo(name=name, started=1.0))
+        await store.workers.register(WorkerInfo(name=name, started=1.0))
     valkey.client().hset(keys.register[0], "w1", "junk")
-    assert [info.name for info in await store.workers()] == ["w2"]
-    await store.attend(WorkerInfo(name="w1", started=1.0))
-    assert [info.name for info in await store.workers()] == ["w1", "w2"]
+    assert [info.name for info in await store.workers.list_workers()] == ["w2"]
+    await store.workers.register(WorkerInfo(name="w1", started=1.0))
+    assert [info.name for info in await store.workers.list_workers()] == ["w1", "w2"]
     assert await claimed(store) == ["run-1"]
 
 
@@ -137,8 +140,8 @@ async def test_a_damaged_head_stops_neither_sweeps_nor_lists(
     store: RedisStore, keys: Keys, valkey: Server, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     for run in ("run-1", "run-2", "run-3"):
-        await store.create(Meta(run=run, actor="actor"))
-    head, raw = keys.of("run-2")[0], valkey.client()
+        await store.runs.create(Meta(run=run, actor="actor"))
+    head, raw = keys.record("run-2"), valkey.client()
     if damage == "meta":
         raw.hset(head, "meta", '{"ru')
     else:
@@ -146,25 +149,25 @@ async def test_a_damaged_head_stops_neither_sweeps_nor_lists(
         raw.set(head, "text")
     assert (await store.sweep()).requeued == 2
     assert "not put back: run run-2" in caplog.text
-    assert [one.meta.run for one in await store.heads()] == ["run-3", "run-1"]
+    assert [one.meta.run for one in await store.runs.list_runs()] == ["run-3", "run-1"]
     assert "left out of a list: run run-2" in caplog.text
     with pytest.raises(Damaged):
-        await store.head("run-2")
+        await store.runs.get("run-2")
 
 
 async def test_a_log_of_another_kind_is_damage(store: RedisStore, keys: Keys, valkey: Server) -> None:
     """Not an error after which the same is asked again, for ever."""
     author = await Author.start(store)
-    head, out, *_ = keys.of("run")
+    head, out, *_ = keys.of_log("run")
     raw = valkey.client()
     raw.hset(head, "tail", "many")
-    for call in (store.read("run"), store.fence("run", "other"), author.say("data")):
+    for call in (store.logs.read("run"), store.logs.fence("run", "other"), author.say("data")):
         with pytest.raises(Damaged):
             await call
     raw.hset(head, "tail", "1")
     raw.delete(out)
     raw.set(out, "text")
-    for again in (store.read("run"), store.trim("run", 2), author.say("data")):
+    for again in (store.logs.read("run"), store.logs.trim("run", 2), author.say("data")):
         with pytest.raises(Damaged):
             await again
 
@@ -172,21 +175,21 @@ async def test_a_log_of_another_kind_is_damage(store: RedisStore, keys: Keys, va
 async def test_what_a_server_has_evicted_of_a_log_is_told(store: RedisStore, keys: Keys, valkey: Server) -> None:
     """A server that is set to evict may take a log and leave its head: no gap is passed over, nobody reads in vain."""
     author = await Author.start(store)
-    first = (await read_all(store, "run"))[0][0]
+    first = (await read_all(store.logs, "run"))[0][0]
     await author.say("data")
-    await store.send("run", b"1", sender="s", id="1")
-    valkey.client().delete(keys.of("run")[1], keys.of("run")[2])
+    await store.logs.send(inbox_of("run"), b"1", message_producer("s", "1"))
+    valkey.client().delete(keys.of_log("run")[1], keys.of_log("run/in")[1])
     for after in (None, first):
         with pytest.raises(Damaged, match=f"chunk {1 if after is None else 2} is missing"):
-            await store.read("run", after)
+            await store.logs.read("run", after)
     with pytest.raises(Damaged, match="chunk 1 is missing"):
-        await store.read(inbox_of("run"))
+        await store.logs.read(inbox_of("run"))
     cursor = await author.say("data")
     with pytest.raises(Damaged, match="chunk 2 is missing"):
-        await store.read("run", first)
-    assert (await store.read("run", cursor)).caught_up
+        await store.logs.read("run", first)
+    assert (await store.logs.read("run", cursor)).caught_up
     await author.say("complete")
-    assert [line for _, line in await read_all(store, "run", cursor)] != []
+    assert [line for _, line in await read_all(store.logs, "run", cursor)] != []
 
 
 @pytest.mark.parametrize("payload", ["", '{"type":"data"}', '{"type":"data"}\n', '{"type":"data"}\n' * 3])
@@ -195,27 +198,28 @@ async def test_a_batch_of_more_or_fewer_lines_than_chunks_is_told(
 ) -> None:
     """Those behind it would be read under other numbers. As a notice it makes watchers look."""
     author = await Author.start(store)
-    told = Told(store, "run")
+    told = Told(store.logs, "run")
     await told.next()
-    _, out, inbox, *_ = keys.of("run")
+    out, inbox = keys.of_log("run")[1], keys.of_log("run/in")[1]
     raw = valkey.client()
-    raw.hset(keys.of("run")[0], "tail", "3")
+    raw.hset(keys.of_log("run")[0], "tail", "3")
     raw.xadd(out, {"f": "2", "b": "0", "p": payload}, id=f"{author.epoch}-3")
     with pytest.raises(Damaged):
-        await read_all(store, "run")
+        await read_all(store.logs, "run")
     valkey.ask("SPUBLISH", keys.channel("run"), f"{author.epoch} 2 3 0\n{payload}")
     assert {notice.batch for notice in await told.next()} == {None}
-    raw.hset(keys.of("run")[0], "inbox_tail", "1")
-    raw.xadd(inbox, {"p": payload * 2}, id=f"{raw.hget(keys.of('run')[0], 'inbox_epoch')!s}-1")
+    inbox_head = keys.of_log("run/in")[0]
+    raw.hset(inbox_head, "tail", "1")
+    raw.xadd(inbox, {"f": "1", "b": "0", "p": payload * 2}, id=f"{raw.hget(inbox_head, 'epoch')!s}-1")
     with pytest.raises(Damaged):
-        await store.read(inbox_of("run"))
+        await store.logs.read(inbox_of("run"))
     told.unwatch()
 
 
 async def test_strange_words_on_a_channel_make_watchers_look(store: RedisStore, keys: Keys, valkey: Server) -> None:
     """The connection stays."""
     author = await Author.start(store)
-    told = Told(store, "run")
+    told = Told(store.logs, "run")
     await told.next()
     for words in ("hello", "1 2 3 4 5", "a b c d\nline"):
         valkey.ask("SPUBLISH", keys.channel("run"), words)
@@ -231,14 +235,14 @@ async def test_all_is_flushed_under_runs_and_workers(servers: Servers) -> None:
         async with RedisStore(parse_url(own(server.url()))) as store:
             author = await Author.start(store)
             for number in range(5):
-                await store.put(Meta(run=f"run-{number}", actor="actor"))
+                await store.queue.put(Meta(run=f"run-{number}", actor="actor"))
             assert await claim(store) is not None
-            before = await read_all(store, "run")
-            told = Told(store, "run")
+            before = await read_all(store.logs, "run")
+            told = Told(store.logs, "run")
             await told.next()
             server.ask("FLUSHALL")
             server.ask("FUNCTION", "FLUSH")
-            for call in (author.say("data"), store.read("run", before[-1][0]), store.head("run")):
+            for call in (author.say("data"), store.logs.read("run", before[-1][0]), store.runs.get("run")):
                 with pytest.raises(LogNotFound):
                     await call
             assert Notice() in await told.next()  # by the writer that went on
@@ -249,7 +253,7 @@ async def test_all_is_flushed_under_runs_and_workers(servers: Servers) -> None:
             assert found.run == "new"
             for _ in range(5):
                 assert await claim(store) is None, "what is claimed anew has not lapsed"
-            await store.renew(found)
+            await store.queue.renew(found)
 
 
 async def test_a_run_whose_log_or_inbox_is_damaged_is_ended(store: RedisStore, url: str, valkey: Server) -> None:
@@ -260,11 +264,11 @@ async def test_a_run_whose_log_or_inbox_is_damaged_is_ended(store: RedisStore, u
 
     keys = Keys(parse_url(url).prefix)
     for run in ("log", "inbox"):
-        await store.put(Meta(run=run, actor="work"))
-        await store.create(Meta(run=run, actor="work"))
-        await store.send(run, b'{"type":"word"}', sender="x", id="1")
-        await (await Author.take(store, run)).say("start")
-    valkey.client().delete(keys.of("log")[1], keys.of("inbox")[2])
+        await store.queue.put(Meta(run=run, actor="work"))
+        await store.runs.create(Meta(run=run, actor="work"))
+        await store.logs.send(inbox_of(run), b'{"type":"word"}', message_producer("x", "1"))
+        await (await Author.take(store.logs, run)).say("start")
+    valkey.client().delete(keys.of_log("log")[1], keys.of_log("inbox/in")[1])
     async with Worker(store, app.registry, lease=limits.LEAST_LEASE, drain=0), loom.connect(url) as client:
         for run in ("log", "inbox"):
             head = await client.run(run).wait(timeout=10)

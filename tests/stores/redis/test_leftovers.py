@@ -25,18 +25,18 @@ async def test_nothing_is_left_of_a_run_that_was_acknowledged_nor_of_a_worker_th
     url = own(valkey.url())
     keys, raw = Keys(parse_url(url).prefix), valkey.client()
     async with RedisStore(parse_url(url)) as store:
-        await store.attend(info("killed"))
+        await store.workers.register(info("killed"))
         for run in ("one", "two"):
-            await store.put(Meta(run=run, actor="actor", key="key", priority="low"))
+            await store.queue.put(Meta(run=run, actor="actor", key="key", priority="low"))
         for _ in range(2):
-            claim = await store.claim(["default"], "killed", lease=10.0, wait=0.0)
+            claim = await store.queue.claim(["default"], "killed", lease=10.0, wait=0.0)
             assert claim is not None
-            await store.ack(claim)
+            await store.queue.ack(claim)
         assert {key for key in keys.queues if raw.exists(key)} == {keys.queue, keys.workers, keys.register[0]}
-        await store.put(Meta(run="three", actor="actor"))
-        assert await store.claim(["default"], "killed", lease=10.0, wait=0.0) is not None
+        await store.queue.put(Meta(run="three", actor="actor"))
+        assert await store.queue.claim(["default"], "killed", lease=10.0, wait=0.0) is not None
         assert raw.exists(f"{keys.queue}:told")
         monkeypatch.setattr(limits, "WORKER_SEEN", 0.0)
-        await store.attend(info("alive"))
+        await store.workers.register(info("alive"))
         assert raw.zrange(keys.workers, 0, -1) == raw.hkeys(keys.register[0]) == ["alive"]
         assert not raw.exists(f"{keys.queue}:told")

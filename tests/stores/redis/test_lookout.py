@@ -12,6 +12,7 @@ from loom.model import limits
 from loom.model.errors import Unavailable
 from loom.model.run import Claim, Meta
 from loom.stores.redis import RedisStore, parse_url
+from loom.stores.redis.client.functions import LAPSING
 from loom.stores.redis.client.link import Reply
 from loom.stores.redis.keys import Keys
 from loom.stores.redis.lookout import Lookout
@@ -22,7 +23,7 @@ from tests.servers.server import Server
 pytestmark = pytest.mark.anyio
 
 STANDING, KINDS = 7, 8
-MANY = limits.LAPSING + 100
+MANY = LAPSING + 100
 
 
 @pytest.fixture
@@ -47,13 +48,15 @@ async def hold(
     without: Sequence[str] = (),
 ) -> list[Claim]:
     metas = [Meta(run=f"{worker}-{number}", actor=actor, queue=queue) for number in range(count)]
-    await asyncio.gather(*(store.put(meta) for meta in metas))
-    found = await asyncio.gather(*(store.claim([queue], worker, lease=lease, wait=0.0, without=without) for _ in metas))
+    await asyncio.gather(*(store.queue.put(meta) for meta in metas))
+    found = await asyncio.gather(
+        *(store.queue.claim([queue], worker, lease=lease, wait=0.0, exclude=without) for _ in metas)
+    )
     return [claim for claim in found if claim is not None]
 
 
 async def claim(store: RedisStore, *, without: Sequence[str] = ()) -> str | None:
-    found = await store.claim(["default"], "observer", lease=100.0, wait=0.0, without=without)
+    found = await store.queue.claim(["default"], "observer", lease=100.0, wait=0.0, exclude=without)
     return None if found is None else found.run
 
 
@@ -90,9 +93,9 @@ async def test_what_nobody_takes_over_hides_nothing(store: RedisStore, clock: Ma
 
 async def test_a_long_pause_hides_no_short_one(store: RedisStore, clock: ManualClock) -> None:
     held = await hold(store, MANY, "failed", lease=10.0)
-    await asyncio.gather(*(store.release(claim, delay=3600.0) for claim in held))
+    await asyncio.gather(*(store.queue.release(claim, delay=3600.0) for claim in held))
     (last,) = await hold(store, 1, "soon", lease=10.0)
-    await store.release(last, delay=1.0)
+    await store.queue.release(last, delay=1.0)
     assert await claim(store) is None
     await lapsed(store, clock, "soon-0", 1.0, begin=clock())
 
@@ -117,7 +120,7 @@ async def test_what_one_look_found_is_taken_by_all_workers_of_the_process_at_onc
         assert await claim(store) is None
         clock.advance(0.49)
     clock.advance(limits.OBSERVE)
-    found = await asyncio.gather(*(store.claim(["default"], f"w{n}", lease=10.0, wait=0.0) for n in range(5)))
+    found = await asyncio.gather(*(store.queue.claim(["default"], f"w{n}", lease=10.0, wait=0.0) for n in range(5)))
     assert None not in found
 
 
@@ -131,9 +134,9 @@ async def test_healthy_claims_cost_a_look_nothing(
     sent = _sent(valkey)
     for turn in range(80):
         clock.advance(0.125)
-        await store.renew(short[0])
+        await store.queue.renew(short[0])
         if turn % 24 == 0:
-            await asyncio.gather(*(store.renew(one) for one in held))
+            await asyncio.gather(*(store.queue.renew(one) for one in held))
         assert await claim(store) is None
     assert _sent(valkey) - sent < 50_000
 
@@ -151,14 +154,14 @@ async def test_a_kind_goes_with_its_last_claim(store: RedisStore, valkey: Server
         ("default actor leased 10", 1.0),
     ]
     for one in held[:2]:
-        await store.ack(one)
-    await store.release(held[2], delay=0.3)
+        await store.queue.ack(one)
+    await store.queue.release(held[2], delay=0.3)
     assert raw.zrange(keys.queues[KINDS], 0, -1, withscores=True) == [
         ("default actor paused 0.25", 0.0),
         ("default actor leased 10", 1.0),
     ]
-    await store.ack(held[3])
-    await store.drop(held[2].run)
+    await store.queue.ack(held[3])
+    await store.runs.drop(held[2].run)
     assert raw.exists(keys.queues[STANDING], keys.queues[KINDS]) == 0
 
 

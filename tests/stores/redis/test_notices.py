@@ -35,7 +35,7 @@ def batches(notices: list[Notice]) -> list[Batch]:
 
 async def test_a_notice_carries_the_batch(store: RedisStore, other: RedisStore) -> None:
     author = await Author.start(store)
-    told = Told(other, "run")
+    told = Told(other.logs, "run")
     await told.next()  # that it is watched from now on
     batch = author.batch("data", "data")
     await author.send(batch)
@@ -48,7 +48,7 @@ async def test_a_notice_carries_the_batch(store: RedisStore, other: RedisStore) 
 async def test_a_long_batch_is_read(store: RedisStore, other: RedisStore) -> None:
     """Above 8 kB a notice names it only: Valkey's bound on what waits for a subscriber does not see longer ones."""
     author = await Author.start(store)
-    told = Told(other, "run")
+    told = Told(other.logs, "run")
     await told.next()
     hub = Hub(other)
     viewer = hub.follow("run")
@@ -71,26 +71,27 @@ async def test_what_no_notice_told_of_is_found(
     """A slow look covers silence: of outboxes, inboxes, marks, ends and drops."""
     monkeypatch.setattr(limits, "REDIS_LOOK", 0.1)
     keys = Keys(parse_url(url).prefix)
-    head, out, inbox, *_ = keys.of("run")
+    head, out = keys.of_log("run")[:2]
+    inbox_head, inbox = keys.of_log("run/in")[:2]
     author = await Author.start(store)
     raw = valkey.client(decode_responses=False)
     async with RedisStore(parse_url(url)) as watching:
-        told, heard = Told(watching, "run"), Told(watching, inbox_of("run"))
+        told, heard = Told(watching.logs, "run"), Told(watching.logs, inbox_of("run"))
         await told.next()
         await heard.next()
-        before = await read_all(watching, "run")
+        before = await read_all(watching.logs, "run")
         # What `append` does, but for the notice.
-        raw.xadd(out, {"f": "2", "p": b'{"type":"data"}\n'}, id=f"{author.epoch}-2")
+        raw.xadd(out, {"f": "2", "b": "0", "p": b'{"type":"data"}\n'}, id=f"{author.epoch}-2")
         raw.hset(head, "tail", 2)
-        while len(await read_all(watching, "run")) == len(before):
+        while len(await read_all(watching.logs, "run")) == len(before):
             await told.next()
-        raw.xadd(inbox, {"p": b'{"type":"x"}\n'}, id=f"{raw.hget(head, 'inbox_epoch').decode()}-1")  # type: ignore[union-attr]
-        raw.hset(head, "inbox_tail", 1)
-        while not (await watching.read(inbox_of("run"))).batches:
+        raw.xadd(inbox, {"f": "1", "b": "0", "p": b'{"type":"x"}\n'}, id=f"{raw.hget(inbox_head, 'epoch').decode()}-1")  # type: ignore[union-attr]
+        raw.hset(inbox_head, "tail", 1)
+        while not (await watching.logs.read(inbox_of("run"))).batches:
             await heard.next()
         raw.hincrby(head, "marked", 1)
         await told.next(marks=True)
-        raw.delete(head, out, inbox)
+        raw.delete(*keys.of_run("run"))
         await told.next()
         told.unwatch()
         heard.unwatch()
@@ -99,7 +100,7 @@ async def test_what_no_notice_told_of_is_found(
 async def test_a_subscription_that_was_lost_is_made_anew(store: RedisStore, other: RedisStore, valkey: Server) -> None:
     """And everybody is told to look, for nobody knows what was said meanwhile; then notices carry batches again."""
     author = await Author.start(store)
-    told = Told(other, "run")
+    told = Told(other.logs, "run")
     await told.next()
     for _ in range(3):
         valkey.ask("CLIENT", "KILL", "TYPE", "PUBSUB")
@@ -138,10 +139,10 @@ async def test_who_leaves_is_not_told_any_more(store: RedisStore, other: RedisSt
     """Nor does the server send it; who comes back at once misses nothing."""
     author = await Author.start(store)
     for _ in range(5):
-        told = Told(other, "run")
+        told = Told(other.logs, "run")
         await told.next()
         told.unwatch()
-        again = Told(other, "run")
+        again = Told(other.logs, "run")
         await again.next()
         batch = author.batch("data")
         await author.send(batch)

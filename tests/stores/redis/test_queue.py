@@ -36,8 +36,8 @@ async def store(url: str, clock: Clock) -> AsyncIterator[RedisStore]:
 
 async def hold(store: RedisStore, count: int, worker: str, *, lease: float, queue: str = "default") -> None:
     metas = [Meta(run=f"{worker}-{number}", actor="actor", queue=queue) for number in range(count)]
-    await asyncio.gather(*(store.put(meta) for meta in metas))
-    await asyncio.gather(*(store.claim([queue], worker, lease=lease, wait=0.0) for _ in metas))
+    await asyncio.gather(*(store.queue.put(meta) for meta in metas))
+    await asyncio.gather(*(store.queue.claim([queue], worker, lease=lease, wait=0.0) for _ in metas))
 
 
 async def test_many_runs_of_a_dead_worker_are_each_taken_over_once(store: RedisStore, clock: Clock, url: str) -> None:
@@ -54,13 +54,13 @@ async def test_many_runs_of_a_dead_worker_are_each_taken_over_once(store: RedisS
                 taken += [claim.run for claim in claims]
             clock.now += 0.25
         assert len(taken) == len(set(taken)) == 200
-        others = await store.entries(queue="other", limit=1000)
+        others = await store.queue.list_entries(queue="other", limit=1000)
         assert [entry.worker for entry in others] == ["other"] * 100
 
 
 async def _claims(observers: list[tuple[RedisStore, str]]) -> list[Claim | None]:
     return await asyncio.gather(
-        *(observer.claim(["default"], worker, lease=100.0, wait=0.0) for observer, worker in observers)
+        *(observer.queue.claim(["default"], worker, lease=100.0, wait=0.0) for observer, worker in observers)
     )
 
 
@@ -71,7 +71,7 @@ async def test_an_observer_that_is_new_is_not_told_of_all_that_is_held(
     await hold(store, 300, "w1", lease=10.0)
     sent = _sent(valkey)
     for _ in range(10):
-        assert await store.claim(["default"], "w2", lease=10.0, wait=0.0) is None
+        assert await store.queue.claim(["default"], "w2", lease=10.0, wait=0.0) is None
         clock.now += 0.5
     assert _sent(valkey) - sent < 10_000
 
@@ -81,12 +81,12 @@ def _sent(server: Server) -> int:
 
 
 async def test_a_list_asks_for_no_more_than_it_shows(store: RedisStore, valkey: Server) -> None:
-    await asyncio.gather(*(store.put(Meta(run=f"run-{number}", actor="actor")) for number in range(1200)))
+    await asyncio.gather(*(store.queue.put(Meta(run=f"run-{number}", actor="actor")) for number in range(1200)))
     sent = _sent(valkey)
-    assert len(await store.entries(limit=3)) == 3
+    assert len(await store.queue.list_entries(limit=3)) == 3
     assert _sent(valkey) - sent < 8000
-    assert len(await store.entries(limit=700)) == 700
-    assert len({entry.run for entry in await store.entries(limit=limits.LIST_LIMIT)}) == limits.LIST_LIMIT
+    assert len(await store.queue.list_entries(limit=700)) == 700
+    assert len({entry.run for entry in await store.queue.list_entries(limit=limits.LIST_LIMIT)}) == limits.LIST_LIMIT
 
 
 async def test_a_worker_that_fell_silent_leaves_nothing(
@@ -95,11 +95,11 @@ async def test_a_worker_that_fell_silent_leaves_nothing(
     """Not what it was told last either: names are made anew with each process."""
     keys = Keys(parse_url(url).prefix)
     await hold(store, 1, "gone", lease=3.0)
-    await store.attend(_info("gone"))
+    await store.workers.register(_info("gone"))
     assert valkey.client().hkeys(keys.queues[11]) == ["gone"]
     monkeypatch.setattr(limits, "WORKER_SEEN", 0.0)
     while valkey.client().zscore(keys.workers, "gone"):
-        await store.attend(_info("w1"))
+        await store.workers.register(_info("w1"))
     assert valkey.client().hkeys(keys.queues[11]) == []
 
 

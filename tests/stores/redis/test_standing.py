@@ -117,11 +117,11 @@ async def test_a_claim_lapses_for_an_observer_a_lease_after_he_saw_it_first(redi
         RedisStore(parse_url(redis_url)) as holder,
         RedisStore(parse_url(redis_url), clock=lambda: now) as observer,
     ):
-        await holder.put(Meta(run="run", actor="actor"))
-        held = await holder.claim(["default"], "w1", lease=2.0, wait=0.0)
+        await holder.queue.put(Meta(run="run", actor="actor"))
+        held = await holder.queue.claim(["default"], "w1", lease=2.0, wait=0.0)
         assert held is not None
         for now in (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.4, 4.5):
             if now < 3.0:
-                await holder.renew(held)
-            found = await observer.claim(["default"], "w2", lease=2.0, wait=0.0)
+                await holder.queue.renew(held)
+            found = await observer.queue.claim(["default"], "w2", lease=2.0, wait=0.0)
             assert (found is None) == (now < 4.5)

@@ -18,9 +18,9 @@ async def test_a_clock_that_jumps_leaves_nobody_unswept(jump: float, servers: Se
     clock = servers.clock()
     with servers.server(clock=clock) as server:
         async with RedisStore(parse_url(server.url())) as gone, RedisStore(parse_url(server.url())) as other:
-            await other.create(Meta(run="orphan", actor="actor"))
+            await other.runs.create(Meta(run="orphan", actor="actor"))
             assert (await gone.sweep()).requeued == 1
-            await other.create(Meta(run="run", actor="actor"))
+            await other.runs.create(Meta(run="run", actor="actor"))
             assert (await other.sweep()).requeued == 0, "it was not its turn"
             before = seconds(server)
             clock.jump(jump)

@@ -12,13 +12,14 @@ from loom.engine.follow.hub import Hub
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import CursorExpired, ErrorInfo, LogError, OutcomeUnknown, StoreFull, Unavailable
-from loom.model.run import Meta
+from loom.model.ports import message_producer
+from loom.model.run import Meta, inbox_of
 from loom.stores.redis import RedisStore, parse_url
 from loom.stores.redis.client.slots import slot_of
 from loom.stores.redis.keys import Keys
 from loom.tasks import spawn
 from loom.testing.author import Author, read_all
-from loom.testing.conformance.kit import Told
+from loom.testing.conformance.kit import ENDED, Told
 from loom.wire.json import encode
 from tests.faults.proxy import proxy_before
 from tests.servers.cluster import Cluster
@@ -35,7 +36,7 @@ async def say(store: RedisStore, author: Author, *chunks: Chunk[object] | str) -
     """As the writer does it: the same batch until it is acknowledged."""
     batch = author.batch(*chunks)
     end = chunks[-1] == "complete"
-    await Backoff.of_store().attempt(lambda: store.append(author.run, batch, end=end))
+    await Backoff.of_store().attempt(lambda: store.logs.append(author.log, batch, ENDED if end else None))
     author.tail = batch.last
 
 
@@ -81,11 +82,11 @@ async def test_what_too_few_replicas_confirmed_has_an_unknown_outcome(
             replica.pause()
             other = Meta(run="other", actor="actor")
             for write in (
-                lambda: store.append("run", batch),
-                lambda: store.send("run", b"1", sender="s", id="1"),
-                lambda: store.create(other),
-                lambda: store.put(other),
-                lambda: store.seize(Meta(run="third", actor="actor"), "w1", lease=60.0),
+                lambda: store.logs.append("run", batch),
+                lambda: store.logs.send(inbox_of("run"), b"1", message_producer("s", "1")),
+                lambda: store.runs.create(other),
+                lambda: store.queue.put(other),
+                lambda: store.queue.force_claim(Meta(run="third", actor="actor"), "w1", lease=60.0),
             ):
                 for _ in range(2):
                     with pytest.raises(OutcomeUnknown, match="0 of 1 replicas"):
@@ -93,11 +94,11 @@ async def test_what_too_few_replicas_confirmed_has_an_unknown_outcome(
             replica.resume()
             while True:
                 try:
-                    assert await store.append("run", batch) == batch.cursor
+                    assert await store.logs.append("run", batch) == batch.cursor
                 except OutcomeUnknown:
                     continue
                 break
-            assert len(await read_all(store, "run")) == 2
+            assert len(await read_all(store.logs, "run")) == 2
 
 
 async def test_however_many_write_each_is_told_soon_that_replicas_are_gone(
@@ -113,34 +114,34 @@ async def test_however_many_write_each_is_told_soon_that_replicas_are_gone(
             replica.pause()
             puts = []
             for number in range(100):
-                puts.append(spawn(store.put(Meta(run=f"run-{number}", actor="actor")), f"put {number}"))
+                puts.append(spawn(store.queue.put(Meta(run=f"run-{number}", actor="actor")), f"put {number}"))
                 await asyncio.sleep(0)  # each in a turn of its own
             outcomes = await asyncio.gather(*puts, return_exceptions=True)
             replica.resume()
             assert {type(outcome) for outcome in outcomes} == {OutcomeUnknown}
             assert _calls(sentinels.primary, "wait") - before <= 4
-            assert len(await store.entries()) == 100
+            assert len(await store.queue.list_entries()) == 100
 
 
 async def test_an_end_before_any_start_is_confirmed_as_well(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     with servers.sentinels(sentinels=1, down_after=60.0) as sentinels:
         replica = next(server for server in sentinels.servers if server is not sentinels.primary)
         async with RedisStore(parse_url(own(sentinels.url(durability="replica")))) as store:
-            await Backoff.of_store().attempt(lambda: store.create(Meta(run="run", actor="actor")))
+            await Backoff.of_store().attempt(lambda: store.runs.create(Meta(run="run", actor="actor")))
             line = encode(Chunk("error", error=ErrorInfo("cancelled", "")))
             monkeypatch.setattr(limits, "REPLICA_WAIT", 0.1)
             replica.pause()
             for _ in range(2):
                 with pytest.raises(OutcomeUnknown, match="0 of 1 replicas"):
-                    await store.end_unstarted("run", line)
+                    await store.runs.cancel_unstarted("run", line)
             replica.resume()
             while True:
                 try:
-                    assert await store.end_unstarted("run", line)
+                    assert await store.runs.cancel_unstarted("run", line)
                 except OutcomeUnknown:
                     continue
                 break
-            assert (await store.head("run")).state == "cancelled"
+            assert (await store.runs.get("run")).state == "cancelled"
 
 
 async def test_many_confirmed_appends_share_a_wait(servers: Servers) -> None:
@@ -169,22 +170,22 @@ async def test_acknowledged_data_that_a_failover_lost_is_told(servers: Servers) 
             replica.pause()
             old.ask("CLIENT", "KILL", "TYPE", "REPLICA")  # else the kernel keeps what is said for it
             await author.say("data")
-            lost = (await read_all(store, "run"))[-1][0]
+            lost = (await read_all(store.logs, "run"))[-1][0]
             old.kill()
             replica.resume()
             await asyncio.to_thread(sentinels.wait_failover, old)
             while True:
                 try:
-                    heir = await Author.take(store, "run", "token-2")
+                    heir = await Author.take(store.logs, "run", "token-2")
                 except AGAIN:
                     continue
                 break
             await say(store, heir, "start", "data")
             with pytest.raises(CursorExpired):
-                await store.read("run", lost)
+                await store.logs.read("run", lost)
             with pytest.raises(LogError):
                 await author.say("data")
-            assert [cursor.epoch for cursor, _ in await read_all(store, "run")] == [
+            assert [cursor.epoch for cursor, _ in await read_all(store.logs, "run")] == [
                 author.epoch,
                 heir.epoch,
                 heir.epoch,
@@ -202,25 +203,25 @@ async def test_a_slot_that_moves_takes_its_viewers_with_it(servers: Servers) -> 
     """While it is written and followed: the notices come from the node that has it then."""
     with servers.cluster() as cluster:
         url = own(cluster.url())
-        head = Keys(parse_url(url).prefix).of("run")[0]
+        head = Keys(parse_url(url).prefix).of_log("run")[0]
         async with RedisStore(parse_url(url)) as store, RedisStore(parse_url(url)) as other:
             author = await begin(store)
-            told = Told(other, "run")
+            told = Told(other.logs, "run")
             await told.next()
             for target in _others(cluster, head):
                 _move(cluster, slot_of(head), head, target)
                 for _ in range(3):
                     await say(store, author, "data")
                 batch = author.batch("data")
-                await store.append("run", batch)
+                await store.logs.append("run", batch)
                 author.tail = batch.last
                 while batch not in [notice.batch for notice in await told.next()]:
-                    if not (await other.read("run", batch.cursor)).batches:
+                    if not (await other.logs.read("run", batch.cursor)).batches:
                         batch = author.batch("data")
-                        await store.append("run", batch)
+                        await store.logs.append("run", batch)
                         author.tail = batch.last
             await say(store, author, "complete")
-            lines = await read_all(other, "run")
+            lines = await read_all(other.logs, "run")
             assert [cursor.seq for cursor, _ in lines] == list(range(1, len(lines) + 1))
             told.unwatch()
 
@@ -247,7 +248,7 @@ async def test_a_plain_url_finds_out_that_it_is_a_cluster(cluster: Cluster) -> N
     async with RedisStore(parse_url(url)) as store:
         for number in range(20):
             await (await begin(store, f"run-{number}")).say("complete")
-        assert len(await store.heads()) == 20
+        assert len(await store.runs.list_runs()) == 20
 
 
 async def test_a_node_that_is_gone_takes_down_its_own_slots_only(servers: Servers) -> None:
@@ -257,7 +258,7 @@ async def test_a_node_that_is_gone_takes_down_its_own_slots_only(servers: Server
         async with RedisStore(parse_url(url)) as store:
             authors = [await begin(store, f"run-{number}") for number in range(20)]
             gone = next(node for node in cluster.nodes[1:] if node is not cluster.node_of(keys.queue))
-            lost = [author for author in authors if cluster.node_of(keys.of(author.run)[0]) is gone]
+            lost = [author for author in authors if cluster.node_of(keys.of_log(author.log)[0]) is gone]
             gone.kill()
             assert 0 < len(lost) < 20
             for author in authors:
@@ -272,7 +273,7 @@ async def test_a_node_that_takes_a_slot_over_is_brought_the_functions(servers: S
     """While the slot is on its way (ASK), and has never had any of ours."""
     with servers.cluster() as cluster:
         url = own(cluster.url())
-        head = Keys(parse_url(url).prefix).of("run")[0]
+        head = Keys(parse_url(url).prefix).of_log("run")[0]
         async with RedisStore(parse_url(url)) as store:
             author = await Author.start(store)
             source, (target, *_) = cluster.node_of(head), _others(cluster, head)
@@ -290,7 +291,7 @@ async def test_what_is_written_to_a_slot_on_its_way_is_confirmed_where_it_goes(s
     """By the replica of the node that takes it over."""
     with servers.cluster(replicas=True) as cluster:
         url = own(cluster.url(durability="replica"))
-        head = Keys(parse_url(url).prefix).of("run")[0]
+        head = Keys(parse_url(url).prefix).of_log("run")[0]
         async with RedisStore(parse_url(url)) as store:
             author = await begin(store)
             source, (target, *_) = cluster.node_of(head), _others(cluster, head)
@@ -302,7 +303,7 @@ async def test_what_is_written_to_a_slot_on_its_way_is_confirmed_where_it_goes(s
             before = _calls(target, "wait")
             await say(store, author, "data")
             assert _calls(target, "wait") > before
-            assert len(await read_all(store, "run")) == 2
+            assert len(await read_all(store.logs, "run")) == 2
 
 
 async def test_a_cluster_that_stands_still_is_told_to_all_at_once(
@@ -311,16 +312,16 @@ async def test_a_cluster_that_stands_still_is_told_to_all_at_once(
     """Whoever has to learn who has what shares the attempt: nobody waits for another's."""
     with servers.cluster() as cluster:
         async with RedisStore(parse_url(own(cluster.url()))) as store:
-            await store.heads()
+            await store.runs.list_runs()
             monkeypatch.setattr(limits, "REDIS_SILENCE", 0.2)
             monkeypatch.setattr(limits, "CONNECT_TIMEOUT", 0.2)
         async with RedisStore(parse_url(own(cluster.url()))) as store:
-            await asyncio.gather(*(store.create(Meta(run=f"run-{number}", actor="actor")) for number in range(50)))
+            await asyncio.gather(*(store.runs.create(Meta(run=f"run-{number}", actor="actor")) for number in range(50)))
             for node in cluster.nodes:
                 node.pause()
             async with asyncio.timeout(5.0):
                 found = await asyncio.gather(
-                    *(store.head(f"run-{number}") for number in range(50)), return_exceptions=True
+                    *(store.runs.get(f"run-{number}") for number in range(50)), return_exceptions=True
                 )
             assert all(isinstance(each, Unavailable) for each in found)
             for node in cluster.nodes:
@@ -332,7 +333,7 @@ async def test_a_replica_of_a_cluster_names_the_others_and_takes_over(servers: S
     with servers.cluster(replicas=True) as cluster:
         url = own(cluster.url())
         keys = Keys(parse_url(url).prefix)
-        primary = cluster.node_of(keys.of("run")[0])
+        primary = cluster.node_of(keys.of_log("run")[0])
         replica = cluster.replicas[cluster.nodes.index(primary)]
         async with RedisStore(parse_url(url.replace(str(cluster.nodes[0].port), str(replica.port)))) as store:
             author = await Author.start(store)
@@ -366,7 +367,7 @@ async def test_what_is_not_confirmed_for_a_lost_connection_is_told_once(
                 proxy.lose_reply_to(b"_append")
                 batch = author.batch("data")
                 with pytest.raises(Unavailable):
-                    await store.append("run", batch)
+                    await store.logs.append("run", batch)
                 await say(store, author, "data")
     gc.collect()
     assert "never retrieved" not in caplog.text

@@ -58,7 +58,7 @@ async def test_it_stops_and_another_goes_on(valkey: Server) -> None:
         await asyncio.wait_for(lost.stopped.wait(), LEASE + 5)
         assert asyncio.get_running_loop().time() - cut <= LEASE + 1
         async with RedisStore(parse_url(url)) as store:
-            before = await read_all(store, run.id)
+            before = await read_all(store.logs, run.id)
             async with Worker(store, heir.app.registry, lease=LEASE, drain=0):
                 await asyncio.wait_for(heir.begun.wait(), LEASE + 5)
                 proxy.refuse = False  # it is back, and finds that its run is another's
@@ -67,7 +67,7 @@ async def test_it_stops_and_another_goes_on(valkey: Server) -> None:
                         break
                 await run.cancel()
                 await run.wait(10)
-            said = [decode_chunk(line) for _, line in await read_all(store, run.id)]
+            said = [decode_chunk(line) for _, line in await read_all(store.logs, run.id)]
     first_of_heir = next(place for place, chunk in enumerate(said) if chunk.data == "heir")
     assert "lost" not in [chunk.data for chunk in said[first_of_heir:]]
     assert [chunk.type for chunk in said].count("start") == 2

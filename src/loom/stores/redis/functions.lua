@@ -1,17 +1,28 @@
 #!lua name=loom_VERSION
 
---[[ What has to happen at once, inside the server: everything that decides about a run, and everything of the queue.
+--[[ All that has to happen in one atomic act: logs, runs, their lists, and the queue.
 
-Keys of a run, in this order (p: the prefix; the run in braces, so that a cluster keeps them together):
-  1 p:{RUN}         hash    its head: meta input keep epochs epoch first tail ended state error started ended_at beat
-                            written (bytes of the outbox) forgotten (of them, those that were trimmed)
-                            inbox_epoch inbox_tail inbox_bytes marked repeats (of what was written already)
-  2 p:{RUN}:out     stream  its outbox: an entry a batch, <epoch>-<last seq>, f the first seq, b the bytes written before
-                            it, p the lines; what ends before the head's first is forgotten, and cleared bit by bit
-  3 p:{RUN}:in      stream  its inbox: an entry a message, <epoch>-<seq>, p the line
-  4 p:{RUN}:sent    hash    sender NUL id of each message, to its seq
-  5 p:{RUN}:marks   hash    reader, to "<seq> <beat>"
-  6 p:{RUN}:tokens  hash    a fence's token, to the epoch that it drew
+Keys of a log, in this order (p: the prefix; T: the log's name up to its first "/", in braces, so that a cluster keeps a
+run's logs together; S: the rest of the name). The word before the braces says which:
+  1 p:log:{T}S       hash    kind (who writes it, s one or m many; what it holds, l lines or o opaque records), type (its
+                             content type), records, bytes (the bounds of `send`, or ""), epoch (that may write) epochs
+                             first tail ended written (payload bytes) forgotten (of them, those that were trimmed) failures
+                             marked repeats (of what was written already)
+  2 p:batches:{T}S   stream  an entry a batch, <epoch>-<last seq>, f the first seq, b the bytes written before it, p the
+                             payload; what ends before the log's first is forgotten, and cleared bit by bit
+  3 p:producers:{T}S hash    producer, to "<its epoch> <its newest seq> <the seq in the log>"
+  4 p:positions:{T}S hash    reader, to "<seq> <beat>"
+  5 p:tokens:{T}S    hash    a fence's token, to the epoch that it drew
+Keys of a run: 1 p:run:{T}, a hash: its record: meta input keep state error started ended_at beat heard; then those of its
+  outbox (2 to 6) and of its inbox (7 to 11).
+
+Keys of the lists, in the slot of the queue:
+  1 {p}:runs    zset  run, by its number: the order in which runs were created
+  2 {p}:open    zset  those of them that are not known to have ended
+  3 {p}:lists   zset  "<filter> NUL <number> NUL <run>", by name; a filter is "state running", "actor A", "label N V" …,
+                      with NUL for each space. A hint: what a list finds by it is compared with the run's record
+  4 {p}:listed  hash  run, to its filters but for states, packed
+  5 {p}:format  string the number of the format of all these keys
 
 Keys of the queue, all in one slot, in this order:
    1 {p}:queue         hash  counters: number (of entries and claims), claims (given out), renewals (of all leases),
@@ -31,11 +42,10 @@ Keys of the queue, all in one slot, in this order:
   13 {p}:workers       zset  worker, by the server's time when it last attended
   14 {p}:workers:info  hash  worker, to when it started, a space, and what it said of itself
   15 {p}:workers:asked hash  worker that was asked to drain, to when the one that was asked had started
-  and apart {p}:runs, {p}:open  zset  run, by when it was created: all, and those not known to have ended
-            {p}:sweeper         string  the process that sweeps for all, and when it said so
+  and apart {p}:sweeper         string  the process that sweeps for all, and when it said so
 
-Channels bear the names of the keys 1 and 3 of a run, and 1 of the queue. A notice is "<epoch> <first> <last> <ended>", LF, the batch's lines (left
-out when they are long); "m" when only marks have changed; "" when something else has, or all is gone.
+Channels bear the names of the keys 1 of a log, and 1 of the queue. A notice is "<epoch> <first> <last> <ended>", LF, the batch's lines (left
+out when they are long or opaque); "m" when only marks have changed; "" when something else has, or all is gone.
 
 Numbers go in and out as text: Lua's are doubles, exact up to 2^53, and never printed but by `whole`. ]]
 
@@ -77,142 +87,281 @@ local function newest_batch(out)
   if entry then return entry[1], entry[2][2], entry[2][6] end
 end
 
+local RECORD, OUT, OUT_BATCHES, IN = 1, 2, 3, 7
+
 -- An ended run is kept for long at first, so that whoever claims it from the queue still sees that it has ended;
--- `settle` makes that the time for which it is to be kept.
+-- `settle` makes that the time for which it is to be kept. Keys of a run; state, error, now, unsettled
 
 local function close(keys, args, from)
-  local head = keys[1]
   local state, error, now, unsettled = args[from], args[from + 1], args[from + 2], args[from + 3]
-  redis.call('HSET', head, 'ended', '1', 'state', state, 'error', error, 'ended_at', now)
+  redis.call('HSET', keys[RECORD], 'state', state, 'error', error, 'ended_at', now)
+  redis.call('HSET', keys[OUT], 'ended', '1')
+  redis.call('HSET', keys[IN], 'ended', '1')
   for _, key in ipairs(keys) do redis.call('PEXPIRE', key, unsettled) end
-  publish(keys[3], '')
+  publish(keys[IN], '')
 end
 
--- with the last batch, which tells the result, only of a run that has ended
+-- --- runs -----------------------------------------------------------------------------------------------------------
+
+-- with the last batch, which tells the result, only of a run that has ended; keys of a run
 
 local function head_of(keys)
-  local head = redis.call('HGETALL', keys[1])
-  if #head == 0 then return refuse('GONE') end
+  local record = redis.call('HGETALL', keys[RECORD])
+  if #record == 0 then return refuse('GONE') end
+  local log = redis.call('HMGET', keys[OUT], 'epochs', 'first', 'tail', 'ended')
   local payload = ''
-  if redis.call('HGET', keys[1], 'ended') == '1' then payload = select(3, newest_batch(keys[2])) or '' end
-  return {head, payload}
+  if log[4] == '1' then payload = select(3, newest_batch(keys[OUT_BATCHES])) or '' end
+  return {record, log, payload}
 end
 
--- keys: 1 to 6; meta, input, inbox epoch, milliseconds to keep it
+-- without input and result; keys: record, outbox
+
+local function light_head(keys)
+  local record = redis.call('HMGET', keys[1], 'meta', 'state', 'error', 'started', 'ended_at', 'beat')
+  if not record[1] then return refuse('GONE') end
+  return {record, redis.call('HMGET', keys[2], 'epochs', 'first', 'tail', 'ended')}
+end
+
+local function make_log(log, kind, type, records, bytes, epoch)
+  redis.call('HSET', log, 'kind', kind, 'type', type, 'records', records, 'bytes', bytes, 'epoch', epoch,
+    'epochs', epoch == '-1' and '' or epoch .. ':1', 'first', '1', 'tail', '0', 'ended', '0', 'written', '0',
+    'forgotten', '0', 'marked', '0')
+  publish(log, '')
+end
+
+-- keys of a run; meta, input, milliseconds to keep it, and kind, type, records, bytes, epoch of both logs
 
 local function create(keys, args)
-  local head = keys[1]
-  if redis.call('EXISTS', head) == 0 then
-    redis.call('HSET', head, 'meta', args[1], 'input', args[2], 'inbox_epoch', args[3], 'keep', args[4],
-      'epochs', '', 'epoch', '-1', 'first', '1', 'tail', '0', 'written', '0', 'forgotten', '0', 'ended', '0',
-      'state', 'queued', 'inbox_tail', '0', 'inbox_bytes', '0', 'beat', '0', 'marked', '0')
-    publish(head, '')
+  if redis.call('EXISTS', keys[RECORD]) == 0 then
+    if redis.call('EXISTS', keys[OUT], keys[IN]) > 0 then return refuse('TAKEN') end
+    redis.call('HSET', keys[RECORD], 'meta', args[1], 'input', args[2], 'keep', args[3], 'state', 'queued', 'beat', '0')
+    make_log(keys[OUT], unpack(args, 4, 8))
+    make_log(keys[IN], unpack(args, 9, 13))
   else
-    redis.call('HINCRBY', head, 'repeats', 1)
+    redis.call('HINCRBY', keys[OUT], 'repeats', 1)
   end
   return head_of(keys)
 end
 
--- token, digits, now, failed attempts
+-- keys of a run; digits, line, and as for `close`
+
+local function cancel_unstarted(keys, args)
+  local out = keys[OUT]
+  local epoch, epochs, ended = unpack(redis.call('HMGET', out, 'epoch', 'epochs', 'ended'))
+  if not epoch or redis.call('EXISTS', keys[RECORD]) == 0 then return refuse('GONE') end
+  if ended == '1' or epochs ~= '' then
+    redis.call('HINCRBY', out, 'repeats', 1)
+    return (ended == '1' and tonumber(epoch) < 1e8) and 1 or 0
+  end
+  epoch = args[1]
+  redis.call('HSET', out, 'epoch', epoch, 'epochs', epoch .. ':1', 'tail', '1', 'written', #args[2])
+  redis.call('XADD', keys[OUT_BATCHES], epoch .. '-1', 'f', '1', 'b', '0', 'p', args[2])
+  close(keys, args, 3)
+  tell(out, epoch, '1', '1', '1', args[2])
+  return 1
+end
+
+local function drop_run(keys)
+  if redis.call('EXISTS', keys[RECORD]) == 0 then return 0 end
+  redis.call('UNLINK', unpack(keys))
+  publish(keys[OUT], '')
+  publish(keys[IN], '')
+  return 1
+end
+
+-- keys of a run; its state, if it has ended, and "" for one that is gone
+
+local function settle(keys)
+  local keep, state = unpack(redis.call('HMGET', keys[RECORD], 'keep', 'state'))
+  if not keep then return '' end
+  if redis.call('HGET', keys[OUT], 'ended') ~= '1' then return false end
+  for _, key in ipairs(keys) do
+    if keep == '-1' then redis.call('PERSIST', key) else redis.call('PEXPIRE', key, keep) end
+  end
+  return state
+end
+
+-- keys: record, outbox; now
+
+local function heartbeat(keys, args)
+  if redis.call('EXISTS', keys[1]) == 0 then return refuse('GONE') end
+  if redis.call('HGET', keys[2], 'ended') == '0' then
+    redis.call('HINCRBY', keys[1], 'beat', 1)
+    redis.call('HSET', keys[1], 'heard', args[1])
+  end
+  return 1
+end
+
+-- --- logs: keys of a log, but where others are named ------------------------------------------------------------------
+
+local function info(keys)
+  local facts = redis.call('HMGET', keys[1], 'kind', 'type', 'records', 'bytes', 'epochs', 'first', 'tail', 'ended',
+    'written', 'forgotten')
+  if not facts[1] then return refuse('GONE') end
+  return facts
+end
+
+-- kind, type, records, bytes, epoch; with the record of the run whose log would bear this name, if any could
+
+local function create_log(keys, args)
+  if keys[6] and redis.call('EXISTS', keys[6]) == 1 then return refuse('TAKEN') end
+  if redis.call('EXISTS', keys[1]) == 0 then
+    make_log(keys[1], unpack(args))
+  else
+    local there = redis.call('HMGET', keys[1], 'kind', 'type', 'records', 'bytes')
+    for i = 1, 4 do
+      if there[i] ~= args[i] then return refuse('TAKEN') end
+    end
+    redis.call('HINCRBY', keys[1], 'repeats', 1)
+  end
+  return info(keys)
+end
+
+local function drop_log(keys)
+  if keys[6] and redis.call('EXISTS', keys[6]) == 1 then return refuse('OWNED') end
+  redis.call('UNLINK', unpack(keys, 1, 5))
+  publish(keys[1], '')
+  return 1
+end
+
+local function is_lines(kind) return string.sub(kind, 2) == 'l' end
+
+-- token, digits, now, failed attempts; with the record of the run whose outbox it may be
 
 local function fence(keys, args)
-  local head, tokens = keys[1], keys[6]
+  local log, tokens = keys[1], keys[5]
   local token, digits, now = args[1], args[2], args[3]
-  local epoch, epochs, tail, ended, written, forgotten, known =
-    unpack(redis.call('HMGET', head, 'epoch', 'epochs', 'tail', 'ended', 'written', 'forgotten', 'failures'))
+  local epoch, epochs, tail, ended, written, forgotten, known, kind =
+    unpack(redis.call('HMGET', log, 'epoch', 'epochs', 'tail', 'ended', 'written', 'forgotten', 'failures', 'kind'))
   if not epoch then return refuse('GONE') end
+  if string.sub(kind, 1, 1) == 'm' then return refuse('MANY') end
   local size = whole(tonumber(written) - tonumber(forgotten))
   local drawn = redis.call('HGET', tokens, token)
   if drawn and drawn ~= epoch then return refuse('FENCED', epoch) end
   local failures = whole(math.max(tonumber(known or '0'), tonumber(args[4])))
-  if failures ~= (known or '0') then redis.call('HSET', head, 'failures', failures) end
+  if failures ~= (known or '0') then redis.call('HSET', log, 'failures', failures) end
   if drawn or ended == '1' then return {epoch, tail, ended, size, failures} end
   local attempt = math.max(math.floor(tonumber(epoch) / 1e8), 0) + 1
   epoch = whole(attempt * 1e8 + tonumber(digits))
-  redis.call('HSET', head, 'epoch', epoch, 'epochs', add_epoch(epochs, epoch, tonumber(tail)), 'state', 'running')
-  redis.call('HSETNX', head, 'started', now)
+  redis.call('HSET', log, 'epoch', epoch, 'epochs', add_epoch(epochs, epoch, tonumber(tail)))
   redis.call('HSET', tokens, token, epoch)
+  if keys[6] and redis.call('EXISTS', keys[6]) == 1 then
+    redis.call('HSET', keys[6], 'state', 'running')
+    redis.call('HSETNX', keys[6], 'started', now)
+  end
   return {epoch, tail, '0', size, failures}
 end
 
 -- Sent again is success. It is written all the same: WAIT after a call that wrote nothing waits for nothing.
 
-local function repeated(head, out, epoch, tail, ended, args)
+local function repeated(log, batches, epoch, tail, ended, args, ending)
   if args[1] ~= epoch then return refuse('FENCED', epoch) end
-  local id, first, payload = newest_batch(out)
-  if id == args[1] .. '-' .. args[3] and first == args[2] and payload == args[4] and (ended == '1') == (args[5] ~= nil) then
-    redis.call('HINCRBY', head, 'repeats', 1)
+  local id, first, payload = newest_batch(batches)
+  if id == args[1] .. '-' .. args[3] and first == args[2] and payload == args[4] and (ended == '1') == ending then
+    redis.call('HINCRBY', log, 'repeats', 1)
     return 1
   end
   if ended == '1' then return refuse('ENDED') end
   return refuse('CONFLICT', tail)
 end
 
--- epoch, first, last, payload; to end the log with it (and with all six keys) state, error, now, unsettled
+-- epoch, first, last, payload. Returns nil when it was added: then its caller writes what goes with it, and tells
 
-local function append(keys, args)
-  local head, out = keys[1], keys[2]
-  local epoch, tail, ended, written = unpack(redis.call('HMGET', head, 'epoch', 'tail', 'ended', 'written'))
+local function add(log, batches, args, ending)
+  local epoch, tail, ended, written, kind =
+    unpack(redis.call('HMGET', log, 'epoch', 'tail', 'ended', 'written', 'kind'))
   if not epoch then
-    publish(head, '') -- nobody has told the viewers, if all was flushed
+    publish(log, '') -- nobody has told the viewers, if all was flushed
     return refuse('GONE')
   end
+  if kind ~= 'sl' then
+    if string.sub(kind, 1, 1) == 'm' then return refuse('MANY') end
+    if args[2] ~= args[3] then return refuse('OPAQUE') end
+  end
   if args[1] ~= epoch or ended == '1' or tonumber(args[2]) ~= tonumber(tail) + 1 then
-    return repeated(head, out, epoch, tail, ended, args)
+    return repeated(log, batches, epoch, tail, ended, args, ending)
   end
-  redis.call('XADD', out, epoch .. '-' .. args[3], 'f', args[2], 'b', written, 'p', args[4])
-  redis.call('HSET', head, 'tail', args[3], 'written', whole(tonumber(written) + #args[4]))
-  if args[5] then close(keys, args, 5) end
-  tell(head, epoch, args[2], args[3], args[5] and '1' or '0', args[4])
+  redis.call('XADD', batches, epoch .. '-' .. args[3], 'f', args[2], 'b', written, 'p', args[4])
+  redis.call('HSET', log, 'tail', args[3], 'written', whole(tonumber(written) + #args[4]))
+  return nil, kind
+end
+
+local function tell_added(log, kind, args, ending)
+  local facts = {args[1], args[2], args[3], ending and '1' or '0'}
+  if kind == 'sl' then tell(log, args[1], args[2], args[3], facts[4], args[4]) else publish(log, table.concat(facts, ' ')) end
   return 1
 end
 
--- digits, line, and as for `append`
+-- keys: log, batches; as for `add`, and "1" if the log ends with it
 
-local function end_unstarted(keys, args)
-  local head, out = keys[1], keys[2]
-  local epoch, epochs, ended = unpack(redis.call('HMGET', head, 'epoch', 'epochs', 'ended'))
-  if not epoch then return refuse('GONE') end
-  if ended == '1' or epochs ~= '' then
-    redis.call('HINCRBY', head, 'repeats', 1)
-    return (ended == '1' and tonumber(epoch) < 1e8) and 1 or 0
-  end
-  epoch = args[1]
-  redis.call('HSET', head, 'epoch', epoch, 'epochs', epoch .. ':1', 'tail', '1', 'written', #args[2])
-  redis.call('XADD', out, epoch .. '-1', 'f', '1', 'b', '0', 'p', args[2])
-  close(keys, args, 3)
-  tell(head, epoch, '1', '1', '1', args[2])
-  return 1
+local function append(keys, args)
+  local ending = args[5] ~= nil
+  local reply, kind = add(keys[1], keys[2], args, ending)
+  if reply then return reply end
+  if ending then redis.call('HSET', keys[1], 'ended', '1') end
+  return tell_added(keys[1], kind, args, ending)
 end
 
--- sender NUL id, message with its line end, most messages, most bytes (none: the cancel, for which there is always room)
+-- keys of a run; as for `add`, then as for `close`: its end, or that of a log that bears a name like a run's
+
+local function finish(keys, args)
+  local reply, kind = add(keys[OUT], keys[OUT_BATCHES], args, true)
+  if reply then return reply end
+  if redis.call('EXISTS', keys[RECORD]) == 1 then
+    close(keys, args, 5)
+  else
+    redis.call('HSET', keys[OUT], 'ended', '1')
+  end
+  return tell_added(keys[OUT], kind, args, true)
+end
+
+-- producer, its epoch, its seq, record, whether the log ends with it, whether it finds room in any case ("1" or "")
 
 local function send(keys, args)
-  local head, inbox, sent = keys[1], keys[3], keys[4]
-  local epoch, tail, bytes, ended = unpack(redis.call('HMGET', head, 'inbox_epoch', 'inbox_tail', 'inbox_bytes', 'ended'))
+  local log, batches, producers = keys[1], keys[2], keys[3]
+  local epoch, first, tail, written, forgotten, ended, kind, records, bytes = unpack(redis.call('HMGET', log,
+    'epoch', 'first', 'tail', 'written', 'forgotten', 'ended', 'kind', 'records', 'bytes'))
   if not epoch then return refuse('GONE') end
-  local there = redis.call('HGET', sent, args[1])
-  if there then
-    redis.call('HINCRBY', head, 'repeats', 1)
-    return {epoch, there}
+  if string.sub(kind, 1, 1) == 's' then return refuse('SINGLE') end
+  local record = args[4]
+  if is_lines(kind) then
+    if string.find(record, '\n', 1, true) then return refuse('LINES') end
+    record = record .. '\n'
   end
+  local known, expected = redis.call('HGET', producers, args[1]), 0
+  if known then
+    local its_epoch, its_seq, place = string.match(known, '^(%d+) (%d+) (%d+)$')
+    if tonumber(args[2]) < tonumber(its_epoch) then return refuse('OUTDATED', its_epoch) end
+    if tonumber(args[2]) == tonumber(its_epoch) then
+      if tonumber(args[3]) <= tonumber(its_seq) then
+        redis.call('HINCRBY', log, 'repeats', 1)
+        return {epoch, place}
+      end
+      expected = tonumber(its_seq) + 1
+    end
+  end
+  if tonumber(args[3]) ~= expected then return refuse('GAP', whole(expected)) end
   if ended == '1' then return refuse('ENDED') end
-  local size = tonumber(bytes) + #args[2]
-  if args[3] and (tonumber(tail) >= tonumber(args[3]) or size > tonumber(args[4])) then
-    return refuse('ROOM', tail, bytes)
-  end
+  local count, stored = tonumber(tail) - tonumber(first) + 1, tonumber(written) - tonumber(forgotten)
+  local full = records ~= '' and count >= tonumber(records) or bytes ~= '' and stored + #record > tonumber(bytes)
+  if full and args[6] == '' then return refuse('ROOM', records, bytes, whole(count), whole(stored)) end
   local seq = whole(tonumber(tail) + 1)
-  redis.call('XADD', inbox, epoch .. '-' .. seq, 'p', args[2])
-  redis.call('HSET', head, 'inbox_tail', seq, 'inbox_bytes', whole(size))
-  redis.call('HSET', sent, args[1], seq)
-  tell(inbox, epoch, seq, seq, '0', args[2])
+  redis.call('XADD', batches, epoch .. '-' .. seq, 'f', seq, 'b', written, 'p', record)
+  redis.call('HSET', log, 'tail', seq, 'written', whole(tonumber(written) + #record))
+  if args[5] ~= '' then redis.call('HSET', log, 'ended', '1') end
+  redis.call('HSET', producers, args[1], args[2] .. ' ' .. args[3] .. ' ' .. seq)
+  if is_lines(kind) then
+    tell(log, epoch, seq, seq, args[5] ~= '' and '1' or '0', record)
+  else
+    publish(log, table.concat({epoch, seq, seq, args[5] ~= '' and '1' or '0'}, ' '))
+  end
   return {epoch, seq}
 end
 
--- keys: head, outbox or inbox; behind which id, most batches' bytes, most chunks
+-- keys: log, batches; behind which id, most batches' bytes, most records
 
 local function read(keys, args)
-  local facts = redis.call('HMGET', keys[1], 'epochs', 'first', 'tail', 'ended', 'inbox_epoch', 'inbox_tail')
+  local facts = redis.call('HMGET', keys[1], 'epochs', 'first', 'tail', 'ended', 'kind')
   if not facts[1] then return refuse('GONE') end
   local bytes, chunks = tonumber(args[2]), tonumber(args[3])
   local entries, after, count = {}, args[1], 2
@@ -220,7 +369,7 @@ local function read(keys, args)
     local some = redis.call('XRANGE', keys[2], '(' .. after, '+', 'COUNT', count)
     for _, entry in ipairs(some) do
       entries[#entries + 1] = entry
-      bytes = bytes - #entry[2][#entry[2]]
+      bytes = bytes - #entry[2][6]
       chunks = chunks - 1
       after = entry[1]
       if bytes <= 0 or chunks <= 0 then break end
@@ -231,51 +380,23 @@ local function read(keys, args)
   return {facts, entries}
 end
 
--- seq; the first seq that is kept, and how many entries were cleared away. What is forgotten is not read, and cleared so
--- many entries a call, by whole nodes of the stream: what is left of it is the next call's, and nobody reads it
+-- keys: log, batches; seq; the first seq that is kept, and how many entries were cleared away. What is forgotten is not
+-- read, and cleared so many entries a call, by whole nodes of the stream: what is left of it is the next call's
 
 local function trim(keys, args)
-  local head, out = keys[1], keys[2]
-  local epochs, first = unpack(redis.call('HMGET', head, 'epochs', 'first'))
+  local log, batches = keys[1], keys[2]
+  local epochs, first = unpack(redis.call('HMGET', log, 'epochs', 'first'))
   if not epochs then return refuse('GONE') end
   local before = tonumber(args[1])
   local from = epoch_of(epochs, before) .. '-' .. whole(math.max(before, 0))
-  local entry = redis.call('XRANGE', out, from, '+', 'COUNT', 1)[1]
-  entry = entry or redis.call('XREVRANGE', out, '+', '-', 'COUNT', 1)[1]
+  local entry = redis.call('XRANGE', batches, from, '+', 'COUNT', 1)[1]
+  entry = entry or redis.call('XREVRANGE', batches, '+', '-', 'COUNT', 1)[1]
   if entry and tonumber(entry[2][2]) > tonumber(first) then
     first = entry[2][2]
-    redis.call('HSET', head, 'first', first, 'forgotten', entry[2][4])
+    redis.call('HSET', log, 'first', first, 'forgotten', entry[2][4])
   end
   local kept = epoch_of(epochs, tonumber(first)) .. '-' .. first
-  return {first, redis.call('XTRIM', out, 'MINID', '~', kept, 'LIMIT', LIMIT_CLEARED)}
-end
-
-local function drop(keys)
-  redis.call('UNLINK', unpack(keys))
-  publish(keys[1], '')
-  publish(keys[3], '')
-  return 1
-end
-
-local function settle(keys)
-  local ended, keep = unpack(redis.call('HMGET', keys[1], 'ended', 'keep'))
-  if ended ~= '1' then return ended and 0 or 1 end
-  for _, key in ipairs(keys) do
-    if keep == '-1' then redis.call('PERSIST', key) else redis.call('PEXPIRE', key, keep) end
-  end
-  return 1
-end
-
--- now
-
-local function touch(keys, args)
-  local ended = redis.call('HGET', keys[1], 'ended')
-  if not ended then return refuse('GONE') end
-  if ended == '0' then
-    redis.call('HINCRBY', keys[1], 'beat', 1)
-    redis.call('HSET', keys[1], 'heard', args[1])
-  end
-  return 1
+  return {first, redis.call('XTRIM', batches, 'MINID', '~', kept, 'LIMIT', LIMIT_CLEARED)}
 end
 
 -- Marks as `loom.stores.positions` has them: a beat is the server's time of the mark in milliseconds, and a reader that
@@ -298,7 +419,7 @@ end
 -- reader, how long one may be silent, how many there may be, and the seq unless it has left
 
 local function mark(keys, args)
-  local head, marks = keys[1], keys[5]
+  local head, marks = keys[1], keys[4]
   if redis.call('EXISTS', head) == 0 then return refuse('GONE') end
   local reader, silence, most, seq = args[1], args[2], args[3], args[4]
   if seq then
@@ -324,7 +445,7 @@ end
 
 local function marks_of(keys)
   if redis.call('EXISTS', keys[1]) == 0 then return refuse('GONE') end
-  return {redis.call('HGETALL', keys[5]), whole(milliseconds())}
+  return {redis.call('HGETALL', keys[4]), whole(milliseconds())}
 end
 
 -- --- the queue ------------------------------------------------------------------------------------------------------
@@ -816,14 +937,121 @@ local function ask_to_drain(keys, args)
   return 1
 end
 
--- keys: {p}:runs, {p}:open; run
+-- --- lists: keys of the lists -----------------------------------------------------------------------------------------
 
-local function index(keys, args)
-  if redis.call('ZSCORE', keys[1], args[1]) then return 0 end
-  local newest = redis.call('ZREVRANGE', keys[1], 0, 0, 'WITHSCORES')[2]
-  local number = whole((newest and tonumber(newest) or 0) + 1)
-  redis.call('ZADD', keys[1], number, args[1])
-  redis.call('ZADD', keys[2], number, args[1])
+local RUNS, OPEN, LISTS, LISTED, FORMAT = 1, 2, 3, 4, 5
+local STATES = {'queued', 'running', 'completed', 'failed', 'cancelled', 'lost', 'dead'}
+
+local function listing(filter, number, run) return table.concat({filter, padded(number), run}, '\0') end
+
+local function state_filter(state) return 'state\0' .. state end
+
+-- format; which one the keys have
+
+local function check_format(keys, args)
+  local found = redis.call('GET', keys[FORMAT])
+  if not found and redis.call('EXISTS', keys[RUNS]) == 1 then return '1' end -- as before there were numbers
+  if not found then redis.call('SET', keys[FORMAT], args[1]) end
+  return found or args[1]
+end
+
+-- run, format, filters: of a run that is created
+
+local function list(keys, args)
+  local run = args[1]
+  if redis.call('ZSCORE', keys[RUNS], run) then return 0 end
+  local newest = redis.call('ZREVRANGE', keys[RUNS], 0, 0, 'WITHSCORES')[2]
+  local number = (newest and tonumber(newest) or 0) + 1
+  if not newest then redis.call('SET', keys[FORMAT], args[2]) end -- all may have been flushed under us
+  redis.call('ZADD', keys[RUNS], number, run)
+  redis.call('ZADD', keys[OPEN], number, run)
+  local filters = {unpack(args, 3)}
+  for _, filter in ipairs(filters) do redis.call('ZADD', keys[LISTS], 0, listing(filter, number, run)) end
+  redis.call('ZADD', keys[LISTS], 0, listing(state_filter('queued'), number, run))
+  redis.call('HSET', keys[LISTED], run, cmsgpack.pack(filters))
+  return 1
+end
+
+-- run, state: which it has, or has soon
+
+local function list_state(keys, args)
+  local number = redis.call('ZSCORE', keys[RUNS], args[1])
+  if number then redis.call('ZADD', keys[LISTS], 0, listing(state_filter(args[2]), tonumber(number), args[1])) end
+  return 1
+end
+
+local function unlist_states(keys, run, number)
+  for _, state in ipairs(STATES) do redis.call('ZREM', keys[LISTS], listing(state_filter(state), number, run)) end
+end
+
+-- run, and the state in which it has ended ("": it is gone)
+
+local function list_ended(keys, args)
+  local run, state = args[1], args[2]
+  local number = tonumber(redis.call('ZSCORE', keys[RUNS], run))
+  redis.call('ZREM', keys[OPEN], run)
+  if not number or state == '' then return 0 end
+  unlist_states(keys, run, number)
+  redis.call('ZADD', keys[LISTS], 0, listing(state_filter(state), number, run))
+  return 1
+end
+
+-- runs
+
+local function unlist(keys, args)
+  for _, run in ipairs(args) do
+    local number = tonumber(redis.call('ZSCORE', keys[RUNS], run))
+    if number then
+      local filters = unpacked(redis.call('HGET', keys[LISTED], run) or '') or {}
+      for _, filter in ipairs(filters) do redis.call('ZREM', keys[LISTS], listing(filter, number, run)) end
+      unlist_states(keys, run, number)
+    end
+    redis.call('ZREM', keys[RUNS], run)
+    redis.call('ZREM', keys[OPEN], run)
+    redis.call('HDEL', keys[LISTED], run)
+  end
+  return #args
+end
+
+-- below which number ("": from the newest), most runs, filters; the runs that are listed under all of them, and below
+-- which number to go on (false: there are no more). Looks through the filter with the fewest, so many a call
+
+local function find(keys, args)
+  local below, most, filters = args[1], tonumber(args[2]), {unpack(args, 3)}
+  local fewest, narrow
+  for _, filter in ipairs(filters) do
+    local size = redis.call('ZLEXCOUNT', keys[LISTS], '[' .. filter .. '\0', '(' .. filter .. '\1')
+    if not fewest or size < fewest then fewest, narrow = size, filter end
+  end
+  local top = below == '' and '(' .. narrow .. '\1' or '(' .. narrow .. '\0' .. padded(below)
+  local some = redis.call('ZREVRANGEBYLEX', keys[LISTS], top, '[' .. narrow .. '\0', 'LIMIT', 0, LIMIT_LIST_LOOK)
+  local found, last = {}, false
+  for _, name in ipairs(some) do
+    local number, run = string.match(name, '%z(%d+)%z([^%z]*)$')
+    local fits = true
+    for _, filter in ipairs(filters) do
+      fits = fits and (filter == narrow or redis.call('ZSCORE', keys[LISTS], listing(filter, number, run)))
+    end
+    last = number
+    if fits then found[#found + 1] = run end
+    if #found == most then break end
+  end
+  if #found < most and #some < LIMIT_LIST_LOOK then last = false end
+  return {found, last}
+end
+
+-- of each run its state: it is no longer in an earlier one
+
+local function unlist_passed(keys, args)
+  for i = 1, #args, 2 do
+    local number = tonumber(redis.call('ZSCORE', keys[RUNS], args[i]))
+    if number then
+      for _, state in ipairs(STATES) do
+        if state == args[i + 1] then break end
+        redis.call('ZREM', keys[LISTS], listing(state_filter(state), number, args[i]))
+      end
+    end
+  end
   return 1
 end
 
@@ -844,23 +1072,34 @@ local function register(name, callback, ...)
 end
 
 register('create', create)
+register('create_log', create_log)
 register('fence', fence)
 register('append', append)
-register('end_unstarted', end_unstarted)
+register('finish', finish)
+register('cancel_unstarted', cancel_unstarted)
 register('send', send)
 register('mark', mark)
 -- these are allowed when the server has no memory left: they free some, or stop what takes more
 register('trim', trim, 'allow-oom')
-register('drop', drop, 'allow-oom')
+register('drop_run', drop_run, 'allow-oom')
+register('drop_log', drop_log, 'allow-oom')
 register('settle', settle, 'allow-oom')
-register('touch', touch, 'allow-oom')
+register('heartbeat', heartbeat, 'allow-oom')
 register('head', head_of, 'no-writes')
+register('light_head', light_head, 'no-writes')
+register('info', info, 'no-writes')
 register('read', read, 'no-writes')
 register('marks', marks_of, 'no-writes')
 
 register('put', put)
 register('seize', seize)
-register('index', index)
+register('check_format', check_format, 'allow-oom')
+register('list', list)
+register('list_state', list_state, 'allow-oom')
+register('list_ended', list_ended, 'allow-oom')
+register('unlist', unlist, 'allow-oom')
+register('unlist_passed', unlist_passed, 'allow-oom')
+register('find', find, 'no-writes')
 register('turn', turn, 'allow-oom')
 register('attend', attend)
 register('look', look, 'allow-oom')

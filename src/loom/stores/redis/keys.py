@@ -1,53 +1,60 @@
-"""What things are called in Redis; what they are is told by `functions.lua`."""
+"""The names of keys and channels in Redis; `functions.lua` says what they hold."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-from loom.model import limits
-from loom.model.run import inbox_of, run_of
+from loom.model.run import inbox_of
 
 __all__ = ["Keys"]
 
-_PARTS = ("entries", "metas", "inputs", "ready", "actors", "lines", "standing", "kinds", "later", "all", "told")
+KEY_NAMES = 10_000
+"""Logs, and runs, whose keys' names a process remembers: a hundred workers' worth."""
+
+_QUEUE = ("entries", "metas", "inputs", "ready", "actors", "lines", "standing", "kinds", "later", "all", "told")
+_LOG = ("log", "batches", "producers", "positions", "tokens")
 
 
 class Keys:
     """The names of one app's keys and channels: they all begin with its prefix."""
 
     def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
-        self.of = lru_cache(maxsize=limits.REDIS_NAMES)(self._of)
+        self.prefix = prefix
+        self.of_log = lru_cache(maxsize=KEY_NAMES)(self._of_log)
+        self.of_run = lru_cache(maxsize=KEY_NAMES)(self._of_run)
         self.queue = f"{{{prefix}}}:queue"
         """Also the channel of the queue's news."""
-        self.runs, self.open, self.workers, self.sweeper = (
-            f"{{{prefix}}}:{name}" for name in ("runs", "open", "workers", "sweeper")
+        self.runs, self.open, lists, listed, form, self.workers, self.sweeper = (
+            f"{{{prefix}}}:{name}" for name in ("runs", "open", "lists", "listed", "format", "workers", "sweeper")
         )
+        self.lists = (self.runs, self.open, lists, listed, form)
+        """The lists' keys, in their order."""
         self.register = (f"{self.workers}:info", f"{self.workers}:asked")
         """What each worker said of itself, and which were asked to drain."""
-        self.queues = (self.queue, *(f"{self.queue}:{part}" for part in _PARTS), self.workers, *self.register)
+        self.queues = (self.queue, *(f"{self.queue}:{part}" for part in _QUEUE), self.workers, *self.register)
         """The queue's keys, in their order."""
 
-    def _of(self, run: str) -> tuple[str, str, str, str, str, str]:
-        """A run's keys, all in one slot: head, outbox, inbox, sent, marks, tokens."""
-        head = self.channel(run)
-        return head, f"{head}:out", f"{head}:in", f"{head}:sent", f"{head}:marks", f"{head}:tokens"
+    def _of_log(self, log: str) -> tuple[str, str, str, str, str]:
+        """A log's keys, all in one slot: its hash, batches, producers, positions, tokens."""
+        tag, slash, rest = log.partition("/")
+        hash, batches, producers, positions, tokens = (f"{self.prefix}:{part}:{{{tag}}}{slash}{rest}" for part in _LOG)
+        return hash, batches, producers, positions, tokens
 
-    def of_log(self, log: str) -> tuple[str, str]:
-        """The keys of the head and of the stream that hold a log."""
-        keys = self.of(run_of(log))
-        return keys[0], keys[1] if log == run_of(log) else keys[2]
+    def record(self, run: str) -> str:
+        """The key of a run's record."""
+        return f"{self.prefix}:run:{{{run}}}"
+
+    def _of_run(self, run: str) -> tuple[str, ...]:
+        """A run's keys, all in one slot: its record, its outbox's, its inbox's."""
+        return self.record(run), *self.of_log(run), *self.of_log(inbox_of(run))
 
     def channel(self, topic: str) -> str:
-        """Where a log's notices are published."""
-        if topic == self.queue:
-            return topic
-        run = run_of(topic)
-        return f"{self._prefix}:{{{run}}}" if run == topic else f"{self._prefix}:{{{run}}}:in"
+        """The channel of a log's notices, or of the queue's."""
+        return topic if topic == self.queue else self.of_log(topic)[0]
 
     def topic(self, channel: str) -> str:
         """The log whose notices come on `channel`; the channel itself if it is the queue's."""
         if channel == self.queue:
             return channel
-        run, _, rest = channel[len(self._prefix) + 2 :].partition("}")
-        return inbox_of(run) if rest else run
+        tag, _, rest = channel[len(self.prefix) + len(":log:{") :].partition("}")
+        return tag + rest

@@ -1,249 +1,242 @@
-"""Runs and their logs, as calls of the server-side functions: what goes in, and what their answers mean."""
+"""The log store, as calls of the server-side functions: their arguments, and the meaning of their replies."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
-import time
-import uuid
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from loom.model import limits
-from loom.model.chunk import CANCEL, Batch, Page
+from loom.model.chunk import Batch, Page
 from loom.model.cursor import EPOCH_DIGITS, Cursor, make_epoch
-from loom.model.errors import Conflict, Damaged, Fenced, LogEnded, LogNotFound, LoomError
-from loom.model.history import page_of, start_after
-from loom.model.ports import Fence
-from loom.model.run import Head, Mark, Meta, RunState, run_of, state_of
-from loom.stores.inbox import check_room
-from loom.stores.orphans import ending_batch, is_idle
+from loom.model.errors import Conflict, Fenced, LogEnded, LogNotFound, LoomError, UsageError
+from loom.model.history import check_room, page_of, start_after
+from loom.model.ports import Commit, Fence, LogInfo, LogSpec, Notify, ProducerSeq, Unwatch
+from loom.model.run import Mark, inbox_of, run_of
 from loom.stores.positions import is_forgotten, too_many_readers
-from loom.stores.stored import check_whole, split
-from loom.wire.json import check_size, encode, ending_of
+from loom.stores.stored import check_whole
+from loom.stores.watchers import pause
+from loom.wire.json import encode
 
+from .client.functions import CLEARED
 from .client.link import Reply
 from .client.replies import Refused
 from .client.servers import Servers
 from .keys import Keys
-from .rows import LISTED, batches_of, epochs_of, head_of, number_of
+from .lists import RunLists
+from .notices import Notices
+from .rows import batches_of, epochs_of, info_of, mark_of, number_of, pairs, spec_args
 
-__all__ = ["Logs"]
+__all__ = ["RedisLogs", "closing_args", "digits", "milliseconds"]
+
+T = TypeVar("T")
+
+UNSETTLED = 7 * 86400.0
+"""An ended run that its worker did not acknowledge yet: whoever claims it again must see that it has ended."""
 
 
-_log = logging.getLogger("loom.store")
-
-
-class Logs:
-    """As `ports.Logs`, but for what the queue's keys take part in, and for waiting."""
+class RedisLogs:
+    """The `LogStore`."""
 
     def __init__(
-        self,
-        servers: Servers,
-        keys: Keys,
-        *,
-        retention: float | None,
-        wall: Callable[[], float] = time.time,
+        self, servers: Servers, keys: Keys, lists: RunLists, notices: Notices, wall: Callable[[], float]
     ) -> None:
         self._servers = servers
         self._keys = keys
-        self._retention = retention
+        self._lists = lists
+        self._notices = notices
         self._wall = wall
 
-    # --- a run's life ------------------------------------------------------------------------------------------------
-
-    async def create(self, meta: Meta) -> Head:
-        epoch = make_epoch(1, _digits())
-        keep = meta.kept_for(self._retention)
-        args = (*split(meta), epoch, -1 if keep is None else _milliseconds(keep))
-        return _head(meta.run, await self._servers.write("create", self._keys.of(meta.run), *args))
-
-    async def head(self, run: str) -> Head:
-        return _head(run, await self._call("head", run))
-
-    async def light_head(self, run: str) -> Head:
-        """Without input and result, and without touching the log."""
-        key = self._keys.of(run)[0]
-        reply = await self._servers.ask(key, "HMGET", key, *LISTED)
-        fields = {name.encode(): value for name, value in zip(LISTED, reply, strict=True)}
-        if fields[b"meta"] is None:
-            raise _no_run(run)
-        return head_of(run, fields)
-
-    async def listed(self, runs: Iterable[str]) -> list[Head]:
-        """Heads as lists show them, asked for together, of those that are there and can be read: of a damaged one
-        whoever asks for that run is told."""
-        heads = await asyncio.gather(*(self._listed(run) for run in runs))
-        return [head for head in heads if head is not None]
-
-    async def _listed(self, run: str) -> Head | None:
+    async def create(self, log: str, spec: LogSpec) -> LogInfo:
+        args = spec_args(spec, make_epoch(1, digits()))
         try:
-            return await self.light_head(run)
-        except LogNotFound:
-            return None
-        except Damaged as damage:
-            _log.error("left out of a list: run %s: %s", run, damage)
-            return None
+            return info_of(log, await self._servers.write("create_log", self._with_record(log), *args))
+        except Refused as refused:
+            raise refusal(refused, log) from None
 
-    async def missing(self, runs: Sequence[str]) -> set[str]:
-        """Those of the runs that are gone."""
-        heads = [self._keys.of(run)[0] for run in runs]
-        there = await asyncio.gather(*(self._servers.ask(head, "EXISTS", head) for head in heads))
-        return {run for run, exists in zip(runs, there, strict=True) if not exists}
+    async def info(self, log: str) -> LogInfo:
+        return info_of(log, await self._call("info", log))
 
-    async def fence(self, run: str, token: str, failures: int = 0) -> Fence:
-        drawn = await self._call("fence", run, token, _digits(), repr(self._wall()), failures)
+    async def fence(self, log: str, token: str, *, failures: int = 0) -> Fence:
+        args = (token, digits(), repr(self._wall()), failures)
+        if log != run_of(log) or "/" in log:
+            drawn = await self._call("fence", log, *args)
+        else:
+            keys = (*self._keys.of_log(log), self._keys.record(log))
+            drawn = await _beside(self._checked("fence", log, keys, *args), self._lists.note(log, "running"))
         epoch, tail, ended, size, failed = drawn
         return Fence(int(epoch), int(tail), ended == b"1", int(size), int(failed))
 
-    async def end_unstarted(self, run: str, line: bytes) -> bool:
-        error, _ = ending_of(Batch(0, 1, 1, line + b"\n"))
-        args = (_digits(), line + b"\n", *self._ending(error))
-        try:
-            return bool(await self._servers.write("end_unstarted", self._keys.of(run), *args))
-        except Refused as refused:
-            raise _refusal(refused, run) from None
-
-    async def end_idle(self, run: str) -> bool:
-        """End an orphan in which nothing has happened for too long; whether it was one. Whoever writes it after all is
-        fenced, or comes first."""
-        out = self._keys.of(run)[1]
-        newest = batches_of(run, await self._servers.ask(out, "XREVRANGE", out, "+", "-", "COUNT", 1), inbox=False)
-        if not newest or not is_idle(newest[0], self._wall()):
-            return False
-        fence = await self.fence(run, uuid.uuid4().hex)
-        if fence.ended:
-            return False
-        await self.append(run, ending_batch(fence.epoch, fence.tail, self._wall()), end=True)
-        return True
-
-    async def touch(self, run: str) -> None:
-        await self._call("touch", run, repr(self._wall()))
-
-    async def drop(self, run: str) -> None:
-        await self._call("drop", run)
-
-    async def settle(self, run: str) -> bool:
-        """If it has ended: keep it from now on for as long as it is to be, for no queue holds it. Whether it has, or
-        is gone."""
-        return bool(await self._call("settle", run))
-
-    # --- logs --------------------------------------------------------------------------------------------------------
-
-    async def append(self, run: str, batch: Batch, *, end: bool = False) -> Cursor:
-        keys = self._keys.of(run)
+    async def append(self, log: str, batch: Batch, commit: Commit | None = None) -> Cursor:
         args = (batch.epoch, batch.first, batch.last, batch.payload)
         try:
-            if end:
-                await self._servers.write("append", keys, *args, *self._ending(ending_of(batch)[0]))
+            if commit is None or not commit.end:
+                await self._servers.write("append", self._keys.of_log(log)[:2], *args)
+            elif commit.state is None or "/" in log:
+                await self._servers.write("append", self._keys.of_log(log)[:2], *args, "1")
             else:
-                await self._servers.write("append", keys[:2], *args)
+                ending = self._servers.write(
+                    "finish", self._keys.of_run(log), *args, *closing_args(commit, self._wall())
+                )
+                await _beside(ending, self._lists.note(log, commit.state))
         except Refused as refused:
-            raise _refusal(refused, run) from None
+            raise refusal(refused, log) from None
         return batch.cursor
 
-    async def send(self, run: str, message: bytes, *, sender: str, id: str) -> Cursor:
-        check_size(message, limits.MESSAGE_BYTES, "a message")
-        room = () if sender == CANCEL else (limits.INBOX_MESSAGES, limits.INBOX_BYTES)
+    def append_nowait(self, log: str, batch: Batch, commit: Commit | None = None) -> bool:
+        return False
+
+    async def send(
+        self, log: str, record: bytes, producer: ProducerSeq, *, end: bool = False, urgent: bool = False
+    ) -> Cursor:
+        args = (producer.producer, producer.epoch, producer.seq, record, "1" if end else "", "1" if urgent else "")
         try:
-            epoch, seq = await self._servers.write(
-                "send", self._keys.of(run), f"{sender}\0{id}", message + b"\n", *room
-            )
+            epoch, seq = await self._servers.write("send", self._keys.of_log(log), *args)
         except Refused as refused:
+            if refused.word == "OUTDATED":
+                raise Fenced(f"producer {producer.producer!r} has a newer epoch, {refused.more[0]}") from None
+            if refused.word == "GAP":
+                expected = int(refused.more[0])
+                raise Conflict(
+                    f"producer {producer.producer!r} sent record {producer.seq}, but {expected} is the next",
+                    details={"expected": expected},
+                ) from None
             if refused.word == "ROOM":
-                count, size = refused.more
-                check_room(message, sender, messages=int(count), size=int(size))
-            raise _refusal(refused, run) from None
+                await self._refuse_room(log, record)
+            raise refusal(refused, log) from None
         return Cursor(int(epoch), int(seq))
 
-    async def read(self, log: str, after: Cursor | None, limit: int) -> Page:
-        """What is there now."""
-        run = run_of(log)
-        limit = min(max(limit, 1), limits.READ_LIMIT)
-        behind = "0-0" if after is None else str(after)
-        try:
-            facts, entries = await self._servers.call("read", self._keys.of_log(log), behind, limits.PAGE_BYTES, limit)
-        except Refused as refused:
-            raise _refusal(refused, run) from None
-        epochs, first, tail, ended, inbox_epoch, inbox_tail = facts
-        inbox = log != run
-        if inbox:
-            epochs, first, tail = b"%b:1" % inbox_epoch, b"1", inbox_tail
-        end = number_of(run, tail)
-        start = start_after(after, epochs=epochs_of(run, epochs), first=number_of(run, first), tail=end)
-        batches = batches_of(run, entries, inbox=inbox)
-        check_whole(run, batches, start, end)
-        return page_of(batches, start, after=after, tail=end, ended=ended == b"1", limit=limit)
+    async def _refuse_room(self, log: str, record: bytes) -> None:
+        info = await self.info(log)
+        check_room(info.spec, len(record) + 1, records=info.tail - info.first + 1, stored=info.size)
 
-    async def trim(self, run: str, before: int) -> int:
-        first, cleared = await self._call("trim", run, before)
-        while cleared * 2 > limits.CLEARED:  # there may be more; others' calls come in between
-            first, cleared = await self._call("trim", run, before)
+    async def read(
+        self,
+        log: str,
+        after: Cursor | None = None,
+        *,
+        limit: int = limits.PAGE_CHUNKS,
+        limit_bytes: int = limits.PAGE_BYTES,
+        wait: float = 0.0,
+    ) -> Page:
+        page = await self._page(log, after, limit, limit_bytes)
+        if page.batches or page.ended or wait <= 0:
+            return page
+        loop = asyncio.get_running_loop()
+        end = loop.time() + wait
+        changed = asyncio.Event()
+        unwatch = self.watch(log, lambda notice: None if notice.marks else changed.set())
+        try:
+            # Looked at once more, as it may have changed before it was watched, and again when the server has
+            # confirmed the subscription: that is the first notice of a log's first watcher.
+            while True:
+                page = await self._page(log, after, limit, limit_bytes)
+                left = end - loop.time()
+                if page.batches or page.ended or left <= 0:
+                    return page
+                await pause(changed, left)
+        finally:
+            unwatch()
+
+    async def _page(self, log: str, after: Cursor | None, limit: int, limit_bytes: int) -> Page:
+        limit, limit_bytes = min(max(limit, 1), limits.READ_LIMIT), min(limit_bytes, limits.PAGE_BYTES)
+        behind = "0-0" if after is None else str(after)
+        keys = self._keys.of_log(log)[:2]
+        facts, entries = await self._checked("read", log, keys, behind, limit_bytes, limit)
+        epochs, first, tail, ended, kind = facts
+        end = number_of(log, tail)
+        start = start_after(after, epochs=epochs_of(log, epochs), first=number_of(log, first), tail=end)
+        batches = batches_of(log, entries, lines=kind.endswith(b"l"))
+        check_whole(log, batches, start, end)
+        return page_of(batches, start, after=after, tail=end, ended=ended == b"1", limit=limit, limit_bytes=limit_bytes)
+
+    async def trim(self, log: str, before: int) -> int:
+        keys = self._keys.of_log(log)[:2]
+        first, cleared = await self._checked("trim", log, keys, before)
+        while cleared * 2 > CLEARED:  # there may be more; others' calls come in between
+            first, cleared = await self._checked("trim", log, keys, before)
         return int(first)
 
-    # --- readers' marks ----------------------------------------------------------------------------------------------
+    async def drop(self, log: str) -> None:
+        await self._checked("drop_log", log, self._with_record(log))
 
-    async def mark(self, run: str, reader: str, seq: int | None) -> None:
-        silence = _milliseconds(limits.READER_LEASE)
-        await self._call("mark", run, reader, silence, limits.READERS, *(() if seq is None else (seq,)))
+    def watch(self, log: str, notify: Notify) -> Unwatch:
+        return self._notices.watch(log, notify)
 
-    async def marks(self, run: str) -> list[Mark]:
-        flat, now = await self._call("marks", run)
-        marks = [_mark(reader, text) for reader, text in _pairs(flat)]
+    async def commit_position(self, log: str, reader: str, seq: int | None) -> None:
+        silence = milliseconds(limits.READER_LEASE)
+        await self._call("mark", log, reader, silence, limits.READERS, *(() if seq is None else (seq,)))
+
+    async def positions(self, log: str) -> list[Mark]:
+        flat, now = await self._call("marks", log)
+        marks = [mark_of(reader, text) for reader, text in pairs(flat)]
         return [mark for mark in marks if not is_forgotten(mark.beat, int(now) / 1000)]
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    async def _call(self, function: str, run: str, *args: str | bytes | int) -> Reply:
+    def _with_record(self, log: str) -> tuple[str, ...]:
+        """A log's keys, with that of the record of the run that it would be one of the two logs of."""
+        run = run_of(log)
+        owned = log in (run, inbox_of(run)) and "/" not in run
+        return (*self._keys.of_log(log), self._keys.record(run)) if owned else self._keys.of_log(log)
+
+    async def _call(self, function: str, log: str, *args: str | bytes | int) -> Reply:
+        return await self._checked(function, log, self._keys.of_log(log), *args)
+
+    async def _checked(self, function: str, log: str, keys: tuple[str, ...], *args: str | bytes | int) -> Reply:
         try:
-            return await self._servers.call(function, self._keys.of(run), *args)
+            return await self._servers.call(function, keys, *args)
         except Refused as refused:
-            raise _refusal(refused, run) from None
-
-    def _ending(self, error: Any) -> tuple[str | bytes | int, ...]:
-        state: RunState = state_of(attempted=True, error=error, ended=True)
-        told = b"" if error is None else encode(error)
-        return state, told, repr(self._wall()), _milliseconds(limits.UNSETTLED)
+            raise refusal(refused, log) from None
 
 
-def _digits() -> int:
+async def _beside(call: Awaitable[T], note: Awaitable[None]) -> T:
+    """The result of `call`; `note` goes out behind it, in the same write."""
+    result, _ = await asyncio.gather(call, note)
+    return result
+
+
+def closing_args(commit: Commit, now: float) -> tuple[str | bytes | int, ...]:
+    """A run's end as `functions.lua` takes it."""
+    assert commit.state is not None
+    error = b"" if commit.error is None else encode(commit.error)
+    return commit.state, error, repr(now), milliseconds(UNSETTLED)
+
+
+def digits() -> int:
+    """The random digits of an epoch."""
     return secrets.randbelow(EPOCH_DIGITS)
 
 
-def _milliseconds(seconds: float) -> int:
-    return round(min(seconds * 1000, 2.0**53))  # what Lua counts exactly; far beyond any age
+def milliseconds(seconds: float) -> int:
+    """What Lua counts exactly; far beyond any age."""
+    return round(min(seconds * 1000, 2.0**53))
 
 
-def _pairs(flat: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
-    return zip(flat[::2], flat[1::2], strict=True)
-
-
-def _head(run: str, reply: Reply) -> Head:
-    flat, last = reply
-    fields: dict[bytes, bytes | None] = dict.fromkeys((b"error", b"started", b"ended_at", b"heard"))
-    return head_of(run, fields | dict(_pairs(flat)), last)
-
-
-def _mark(reader: bytes, text: bytes) -> Mark:
-    seq, _, beat = text.partition(b" ")
-    return Mark(reader.decode(), int(seq), int(beat))
-
-
-def _no_run(run: str) -> LogNotFound:
-    return LogNotFound(f"there is no run {run!r}")
-
-
-def _refusal(refused: Refused, run: str) -> LoomError:
+def refusal(refused: Refused, log: str) -> LoomError:
+    """The error that one of our functions means by its word."""
     match refused.word:
         case "GONE":
-            return _no_run(run)
+            return LogNotFound(f"there is no log {log!r}")
+        case "TAKEN":
+            return Conflict(f"there is another log {log!r}")
+        case "OWNED":
+            return UsageError(f"log {log!r} belongs to a run: it is dropped with it")
         case "FENCED":
-            return Fenced(f"a newer writer has taken over run {run!r}")
+            return Fenced(f"a newer writer has taken over log {log!r}")
         case "READERS":
-            return too_many_readers(run)
+            return too_many_readers(log)
         case "ENDED":
-            return LogEnded(f"run {run!r} has ended")
+            return LogEnded(f"log {log!r} has ended")
         case "CONFLICT":
-            return Conflict(f"a batch does not continue the log of run {run!r}, whose tail is {refused.more[0]}")
+            return Conflict(f"a batch does not continue log {log!r}, whose tail is {refused.more[0]}")
+        case "MANY":
+            return UsageError(f"log {log!r} takes records of many writers, by `send`: it has no epochs to write as")
+        case "SINGLE":
+            return UsageError(f"log {log!r} has one writer, by `fence` and `append`: nothing is sent to it")
+        case "OPAQUE":
+            return UsageError(f"log {log!r} holds opaque records: a batch is one of them")
+        case "LINES":
+            return UsageError(f"log {log!r} holds lines of JSON: a record holds no line end")
     raise AssertionError(refused)

@@ -28,9 +28,8 @@ from .keys import Keys
 
 __all__ = ["Notices"]
 
-_OUTBOX = ("epoch", "tail", "ended", "marked")
-_INBOX = ("ended", "inbox_tail")
-"""What of a head changes with its logs; marks are told apart."""
+_FACTS = ("epoch", "tail", "ended", "marked")
+"""The fields of a log's hash that change with it; positions are compared apart."""
 
 _Seen = tuple[bytes | None, ...]
 
@@ -152,13 +151,12 @@ class Notices:
         asked: dict[str, asyncio.Future[Reply]] = {}
         out_of_reach: set[Host | None] = set()
         for topic in topics:
-            run = run_of(topic)
-            head = self._keys.of(run)[0]
-            host = self._servers.host_of(head)
+            log = self._keys.of_log(topic)[0]
+            host = self._servers.host_of(log)
             if host in out_of_reach:  # the next look may reach it
                 continue
             try:
-                asked[topic] = await self._servers.begin(head, "HMGET", head, *(_OUTBOX if topic == run else _INBOX))
+                asked[topic] = await self._servers.begin(log, "HMGET", log, *_FACTS)
             except LoomError:
                 out_of_reach.add(host)
         replies = await asyncio.gather(*asked.values(), return_exceptions=True)

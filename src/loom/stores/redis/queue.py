@@ -7,20 +7,19 @@ import contextlib
 import logging
 import random
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
-import msgspec
-
 from loom.model import limits
-from loom.model.errors import Conflict, Damaged, Fenced, UsageError
+from loom.model.errors import Conflict, Damaged, Fenced
 from loom.model.ports import Unwatch
 from loom.model.priority import PRIORITIES, rank
-from loom.model.run import Claim, Entry, Meta, Place, WorkerInfo
-from loom.stores.stored import FAULTS, join, split
+from loom.model.run import Claim, Entry, Meta, Place
+from loom.stores.stored import join, split
 from loom.stores.watchers import pause
 from loom.wire.json import encode
 
+from .client.functions import QUEUE_LOOK
 from .client.link import Reply
 from .client.replies import Refused
 from .client.servers import Servers
@@ -29,21 +28,28 @@ from .lookout import Lookout
 from .notices import Notices
 from .standing import Standing
 
-__all__ = ["Queue"]
+__all__ = ["RedisQueue"]
 
 _log = logging.getLogger("loom.store")
 
-_info = msgspec.json.Decoder(WorkerInfo)
+LAPSED = 20
+"""Lapsed claims passed to one `claim` call: tenths of a millisecond of the server's time, which count when a thousand
+are taken over at once."""
+
+RENEWED = 500
+"""Claims that one call renews: a few milliseconds of the server's time."""
 
 
-class Queue:
-    """As `ports.Queue`."""
+class RedisQueue:
+    """The `WorkQueue`."""
 
     def __init__(self, servers: Servers, keys: Keys, notices: Notices, clock: Callable[[], float]) -> None:
         self._servers = servers
         self._keys = keys
         self._notices = notices
         self._lookout = Lookout(self._call, clock)
+        self.acknowledged: Callable[[str], Awaitable[None]] = _nothing
+        """Called with the run of each acknowledged claim."""
         self._unanswered: dict[str, str] = {}
         """By worker, the claim call whose reply never came: asked again by the same name, it gives the same claim."""
 
@@ -51,9 +57,9 @@ class Queue:
         await self._servers.write("put", self._keys.queues, *_putting(meta))
 
     async def claim(
-        self, queues: Sequence[str], worker: str, *, lease: float, wait: float, without: Collection[str]
+        self, queues: Sequence[str], worker: str, *, lease: float, wait: float, exclude: Collection[str] = ()
     ) -> Claim | None:
-        claim, due = await self._take(queues, worker, lease, without)
+        claim, due = await self._take(queues, worker, lease, exclude)
         if claim is not None or wait <= 0:
             return claim
         loop = asyncio.get_running_loop()
@@ -61,7 +67,7 @@ class Queue:
         changed, unwatch = self._watch()
         try:
             while True:
-                claim, due = await self._take(queues, worker, lease, without)
+                claim, due = await self._take(queues, worker, lease, exclude)
                 left = end - loop.time()
                 if claim is not None or left <= 0:
                     return claim
@@ -69,7 +75,7 @@ class Queue:
         finally:
             unwatch()
 
-    async def seize(self, meta: Meta, worker: str, *, lease: float) -> Claim:
+    async def force_claim(self, meta: Meta, worker: str, *, lease: float) -> Claim:
         try:
             found = await self._servers.write("seize", self._keys.queues, *_putting(meta), worker, repr(lease))
         except Refused:
@@ -82,8 +88,8 @@ class Queue:
 
     async def renew_all(self, claims: Sequence[Claim]) -> list[bool]:
         held: list[bool] = []
-        for start in range(0, len(claims), limits.RENEWED):
-            some = claims[start : start + limits.RENEWED]
+        for start in range(0, len(claims), RENEWED):
+            some = claims[start : start + RENEWED]
             args = [arg for claim in some for arg in (claim.run, claim.worker, claim.number)]
             renewals, answers = await self._call("renew", *args)
             held += map(bool, answers)
@@ -95,8 +101,9 @@ class Queue:
 
     async def ack(self, claim: Claim) -> None:
         await self._held("ack", claim)
+        await self.acknowledged(claim.run)
 
-    async def release(self, claim: Claim, *, delay: float) -> None:
+    async def release(self, claim: Claim, *, delay: float = 0.0) -> None:
         await self._held("release", claim, repr(max(delay, 0.0)))
 
     async def forget(self, run: str, place: str = "") -> None:
@@ -107,54 +114,31 @@ class Queue:
         """Those of the runs that the queue does not hold."""
         return [run.decode() for run in await self._call("unqueued", *runs)] if runs else []
 
-    async def entries(self, *, queue: str | None, place: Place | None, limit: int) -> list[Entry]:
+    async def list_entries(
+        self, *, queue: str | None = None, place: Place | None = None, limit: int = 100
+    ) -> list[Entry]:
         limit = min(max(limit, 1), limits.LIST_LIMIT)
         found: list[Entry] = []
         for part in ("all", "later"):
-            looked, seen = 0, limits.QUEUE_LOOK
-            while seen == limits.QUEUE_LOOK and len(found) < limit:
+            looked, seen = 0, QUEUE_LOOK
+            while seen == QUEUE_LOOK and len(found) < limit:
                 rows, seen = await self._call("entries", part, looked, queue or "", place or "", limit - len(found))
                 found += [_entry(*row) for row in rows]
                 looked += seen
         return found
 
-    # --- workers -----------------------------------------------------------------------------------------------------
-
-    async def attend(self, info: WorkerInfo) -> bool:
-        return bool(await self._call("attend", info.name, encode(info), repr(info.started), repr(limits.WORKER_SEEN)))
-
-    async def dismiss(self, worker: str) -> None:
-        self._unanswered.pop(worker, None)
-        await self._call("dismiss", worker)
-
-    async def workers(self) -> list[WorkerInfo]:
-        flat = await self._call("workers", repr(limits.WORKER_SEEN))
-        found: list[WorkerInfo | None] = []
-        for start in range(0, len(flat), 2 * limits.LIST_LIMIT):
-            some = flat[start : start + 2 * limits.LIST_LIMIT]
-            names, seen = some[::2], some[1::2]
-            stored, asked = await asyncio.gather(
-                *(self._servers.ask(key, "HMGET", key, *names) for key in self._keys.register)
-            )
-            found += map(_worker, stored, seen, asked)
-        return sorted((info for info in found if info is not None), key=lambda info: info.name)
-
-    async def ask_to_drain(self, worker: str) -> None:
-        if not await self._call("ask_to_drain", worker, repr(limits.WORKER_SEEN)):
-            raise UsageError(f"there is no worker {worker!r}", code="unknown_worker")
-
     # --- claiming ----------------------------------------------------------------------------------------------------
 
     async def _take(
-        self, queues: Sequence[str], worker: str, lease: float, without: Collection[str]
+        self, queues: Sequence[str], worker: str, lease: float, exclude: Collection[str] = ()
     ) -> tuple[Claim | None, float]:
         """A claim; else in how many seconds to ask again. What has lapsed is looked for before, backlog or not."""
         await self._lookout.look(queues)
         while True:
-            some = self._lookout.lapsed(queues, without)
-            if len(some) > limits.LAPSED:  # others know the same ones, and take them over at the same time
-                some = random.sample(some, limits.LAPSED)
-            found, later = await self._ask(queues, worker, lease, without, some)
+            some = self._lookout.lapsed(queues, exclude)
+            if len(some) > LAPSED:  # others know the same ones, and take them over at the same time
+                some = random.sample(some, LAPSED)
+            found, later = await self._ask(queues, worker, lease, exclude, some)
             self._lookout.forget(one for one in some if found is None or one.run == found[4].decode())
             if found:
                 try:
@@ -166,14 +150,14 @@ class Queue:
                 return None, looks if later is None else max(min(looks, int(later) / 1000), 0.0)
 
     async def _ask(
-        self, queues: Sequence[str], worker: str, lease: float, without: Collection[str], lapsed: Sequence[Standing]
+        self, queues: Sequence[str], worker: str, lease: float, exclude: Collection[str], lapsed: Sequence[Standing]
     ) -> tuple[Sequence[Any] | None, bytes | None]:
         """What is given; else in how many ms the next delayed start's time comes."""
         call = self._unanswered.pop(worker, None) or uuid.uuid4().hex
         seen = encode([one.name for one in lapsed])
         try:
             reply = await self._call(
-                "claim", worker, call, repr(lease), encode(list(queues)), encode(list(without)), seen
+                "claim", worker, call, repr(lease), encode(list(queues)), encode(list(exclude)), seen
             )
         except BaseException:  # a cancel too: it may have been given, and is asked for again by the same name
             self._unanswered[worker] = call
@@ -202,6 +186,10 @@ class Queue:
             return await self._call(function, claim.run, claim.worker, claim.number, *args)
         except Refused:
             raise _lost(claim) from None
+
+
+async def _nothing(run: str) -> None:
+    pass
 
 
 def _lost(claim: Claim) -> Fenced:
@@ -239,13 +227,3 @@ def _entry(
         created=meta.created,
         not_before=meta.not_before,
     )
-
-
-def _worker(stored: bytes | None, seen: bytes, asked: bytes | None) -> WorkerInfo | None:
-    """None if it cannot be read: it is written anew at the worker's next beat."""
-    started, _, said = (stored or b"").partition(b" ")
-    try:
-        info = _info.decode(said)
-    except FAULTS:
-        return None
-    return msgspec.structs.replace(info, seen=float(seen), draining=info.draining or asked == started)

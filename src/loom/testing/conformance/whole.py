@@ -295,7 +295,11 @@ class WholeConformance(Suite):
         await store.logs.create("open", LogSpec(policy="many"))
         assert await store.sweep() == SweepReport()
         assert await store.runs.list_runs() == []
-        for call in (store.runs.get("free"), store.runs.heartbeat("free"), store.runs.cancel_unstarted("open", b"{}")):
+        for call in (
+            store.runs.get("free"),
+            store.runs.heartbeat("free"),
+            store.runs.cancel_unstarted("open", CANCELLED),
+        ):
             with pytest.raises(LogNotFound):
                 await call
         for log in ("free", "open"):

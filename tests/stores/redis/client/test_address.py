@@ -103,10 +103,10 @@ def test_tls_knows_the_files_that_it_is_given(servers: Servers) -> None:
 async def test_it_says_how_long_runs_are_kept(valkey: Server) -> None:
     url = f"{own(valkey.url())}&retention=2m"
     async with open_store(url) as store:
-        await store.create(Meta(run="run", actor="actor"))
-        await (await Author.take(store, "run")).say("start", "complete")
-        await store.put(Meta(run="run", actor="actor"))
-        claim = await store.claim(["default"], "w1", lease=10.0, wait=0.0)
+        await store.runs.create(Meta(run="run", actor="actor"))
+        await (await Author.take(store.logs, "run")).say("start", "complete")
+        await store.queue.put(Meta(run="run", actor="actor"))
+        claim = await store.queue.claim(["default"], "w1", lease=10.0, wait=0.0)
         assert claim is not None
-        await store.ack(claim)
-        assert 110 <= int(valkey.ask("TTL", Keys(parse_url(url).prefix).of("run")[0])) <= 120
+        await store.queue.ack(claim)
+        assert 110 <= int(valkey.ask("TTL", Keys(parse_url(url).prefix).of_log("run")[0])) <= 120

@@ -34,11 +34,11 @@ async def works(url: str) -> bool:
     async with RedisStore(parse_url(url)) as store:
         author = await Author.start(store)
         await author.say("complete")
-        await store.put(Meta(run="run", actor="actor"))
-        claim = await store.claim(["default"], "worker", lease=10.0, wait=1.0)
+        await store.queue.put(Meta(run="run", actor="actor"))
+        claim = await store.queue.claim(["default"], "worker", lease=10.0, wait=1.0)
         assert claim is not None
-        await store.ack(claim)
-        return len(await read_all(store, "run")) == 2
+        await store.queue.ack(claim)
+        return len(await read_all(store.logs, "run")) == 2
 
 
 async def refused(url: str) -> LoomError:
@@ -132,9 +132,9 @@ async def test_a_user_of_one_prefix(servers: Servers) -> None:
     """These rights are enough; what it may not do is told."""
     with servers.server("valkey", users={"alice": RIGHTS}) as server:
         assert await works(server.url(user="alice", password="hush", prefix="shop"))
-        async with RedisStore(parse_url(server.url(user="alice", password="hush", prefix="other"))) as store:
-            with pytest.raises(Unauthorized) as caught:
-                await store.create(Meta(run="run", actor="actor"))
+        with pytest.raises(Unauthorized) as caught:
+            async with RedisStore(parse_url(server.url(user="alice", password="hush", prefix="other"))):
+                pass
         assert "hush" not in str(caught.value)
 
 
@@ -162,10 +162,10 @@ async def test_tls(servers: Servers) -> None:
 async def test_a_number_of_a_database(valkey: Server) -> None:
     """Keys of one are not seen from another; one that there is not is told."""
     async with RedisStore(parse_url(f"{valkey.url()}/1?prefix=numbered")) as one:
-        await one.create(Meta(run="run", actor="actor"))
+        await one.runs.create(Meta(run="run", actor="actor"))
         async with RedisStore(parse_url(f"{valkey.url()}/2?prefix=numbered")) as two:
-            assert await two.heads() == []
-        await one.drop("run")
+            assert await two.runs.list_runs() == []
+        await one.runs.drop("run")
     assert "SELECT" in str(await refused(f"{valkey.url()}/999")) or "index" in str(await refused(f"{valkey.url()}/999"))
 
 
@@ -217,8 +217,8 @@ async def test_a_user_without_channels_is_told_and_reconnects_slowly(servers: Se
     with servers.server("valkey", users={"alice": ">secret ~* +@all resetchannels"}) as server:
         async with RedisStore(parse_url(server.url(user="alice", password="secret"))) as store:
             with pytest.raises(Unauthorized, match="channel"):
-                await store.create(Meta(run="run", actor="actor"))
-            unwatch = store.watch("run", lambda notice: None)
+                await store.runs.create(Meta(run="run", actor="actor"))
+            unwatch = store.logs.watch("run", lambda notice: None)
             with server.client(user="alice", password="secret") as client:
                 before = client.info("stats")["total_connections_received"]
                 await asyncio.sleep(0.5)  # what must not happen takes time

@@ -122,15 +122,15 @@ async def test_a_connection_that_hears_nothing_is_given_up(
     monkeypatch.setattr(limits, "REDIS_ECHO", 0.02)
     async with proxy_before(url) as proxy, RedisStore(parse_url(proxy.url)) as watching:
         author = await Author.start(store)
-        told = Told(watching, "run")
+        told = Told(watching.logs, "run")
         await told.next()
-        await watching.head("run")
+        await watching.runs.get("run")
         made = proxy.made
         proxy.swallow()  # the connection for commands as well: that one is given up for its silence
         await author.say("data")
         monkeypatch.setattr(limits, "REDIS_SILENCE", 0.1)
         await proxy.until_made(made + 1)
-        while len(await read_all(store, "run")) == 1:
+        while len(await read_all(store.logs, "run")) == 1:
             await told.next()
         told.unwatch()
         assert proxy.hits > 0

@@ -1,0 +1,94 @@
+"""Lists of runs by state, actor, label, parent and root.
+
+The lists lie in another slot than the runs, so they are a hint: written beside, ahead of what they list or right behind
+it, and compared with each run's record when they are read. The acknowledgement of a run and the sweep write its last
+state again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+
+from loom.model.errors import LoomError, UsageError
+from loom.model.run import Meta, RunState
+
+from .client.servers import Servers
+from .keys import Keys
+
+__all__ = ["FORMAT", "RunLists", "filters_of"]
+
+FORMAT = 2
+"""The format of all keys, as `functions.lua` describes it. Number 1 is what had no number."""
+
+
+class RunLists:
+    """The names of runs by what lists filter by."""
+
+    def __init__(self, servers: Servers, keys: Keys) -> None:
+        self._servers = servers
+        self._keys = keys
+
+    async def check_format(self) -> None:
+        """Raise `UsageError` where another version of Loom has written."""
+        found = int(await self._servers.call("check_format", self._keys.lists, FORMAT))
+        if found != FORMAT:
+            raise UsageError(
+                f"the keys with the prefix {self._keys.prefix!r} on this server have format {found}, and this version"
+                f" of Loom reads format {FORMAT}: use another prefix (?prefix=NAME), or delete those keys"
+            )
+
+    async def add(self, meta: Meta) -> None:
+        """List a run that is created, or is about to be. Idempotent."""
+        filters = filters_of(None, meta.actor, meta.labels, meta.parent, meta.root)
+        await self._servers.call("list", self._keys.lists, meta.run, FORMAT, *filters)
+
+    async def note(self, run: str, state: RunState) -> None:
+        """List a run under a state that it has, or that a call under way gives it. Fails without a word: the record
+        tells, and the end of the run, which is listed again, or its next attempt mends it."""
+        with contextlib.suppress(LoomError):
+            await self._servers.call("list_state", self._keys.lists, run, state)
+
+    async def end(self, run: str, state: str) -> None:
+        """List a run under the state in which it has ended, and no other; "": it is gone."""
+        await self._servers.call("list_ended", self._keys.lists, run, state)
+
+    async def pass_on(self, states: Mapping[str, RunState]) -> None:
+        """Unlist runs from the states before the one that each has."""
+        if states:
+            args = [arg for item in states.items() for arg in item]
+            await self._servers.call("unlist_passed", self._keys.lists, *args)
+
+    async def remove(self, *runs: str) -> None:
+        """Forget runs that are gone."""
+        if runs:
+            await self._servers.call("unlist", self._keys.lists, *runs)
+
+    async def number(self, run: str) -> str | None:
+        """The number of a run in the order of creation."""
+        number = await self._servers.ask(self._keys.runs, "ZSCORE", self._keys.runs, run)
+        return None if number is None else f"{float(number):.0f}"
+
+    async def newest(self, below: str | None, most: int) -> tuple[list[str], str | None]:
+        """All runs below a number, newest first, and the number to go on below; None: there are no more."""
+        top = "+inf" if below is None else f"({below}"
+        some = await self._servers.ask(
+            self._keys.runs,
+            *("ZREVRANGEBYSCORE", self._keys.runs, top, "-inf", "WITHSCORES", "LIMIT", 0, most),
+        )
+        return [run.decode() for run, _ in some], f"{float(some[-1][1]):.0f}" if len(some) == most else None
+
+    async def find(self, filters: Sequence[bytes], below: str | None, most: int) -> tuple[list[str], str | None]:
+        """As `newest`, of the runs that are listed under all of `filters`."""
+        found, last = await self._servers.call("find", self._keys.lists, below or "", most, *filters)
+        return [run.decode() for run in found], None if last is None else str(int(last))
+
+
+def filters_of(
+    state: RunState | None, actor: str | None, labels: Mapping[str, str] | None, parent: str | None, root: str | None
+) -> list[bytes]:
+    """The filters as `functions.lua` names them."""
+    named = {"state": state, "actor": actor, "parent": parent, "root": root}
+    found = [f"{name}\0{value}" for name, value in named.items() if value is not None]
+    found += [f"label\0{name}\0{value}" for name, value in (labels or {}).items()]
+    return [each.encode() for each in found]
