@@ -74,17 +74,17 @@ async def test_credentials_are_asked_for_at_each_connection(servers: Servers) ->
         address = replace(parse_url(f"redis://127.0.0.1:{server.port}"), credentials=credentials)
         async with RedisStore(address) as store:
             assert asked == 1
-            await store.create(Meta(run="run", actor="actor"))
+            await store.runs.create(Meta(run="run", actor="actor"))
             with server.client(user="root", password="root") as client:
                 client.acl_setuser("alice", enabled=True, reset_passwords=True, passwords=["+second"])
                 client.client_kill_filter(user="alice", skipme=True)
             with pytest.raises(LoomError):
-                await store.head("run")
+                await store.runs.get("run")
             with pytest.raises(Unauthorized) as caught:
-                await store.head("run")
+                await store.runs.get("run")
             assert "first" not in str(caught.value)
             password = "second"
-            assert (await store.head("run")).meta.actor == "actor"
+            assert (await store.runs.get("run")).meta.actor == "actor"
 
 
 class Vault(Exception):
