@@ -53,7 +53,9 @@ def virtual_time(monkeypatch: pytest.MonkeyPatch) -> Clock:
     For tests whose `anyio_backend` is ``("asyncio", {"loop_factory": VirtualLoop})``.
     """
     now = Clock()
-    clock: Any = types.SimpleNamespace(monotonic=now, time=lambda: 1_700_000_000.0 + now())
+    clock: Any = types.SimpleNamespace(
+        monotonic=now, time=lambda: 1_700_000_000.0 + now(), time_ns=lambda: round((1_700_000_000.0 + now()) * 1e9)
+    )
     for module in _MODULES:
         monkeypatch.setattr(f"loom.{module}.time", clock)
     return now
