@@ -575,7 +575,18 @@ class Play:
 
 def shaky(store: FaultStore) -> None:
     """Whatever waits for the store to come back does so now and then."""
-    for call in ("append", "read", "renew", "claim", "sweep", "fence", "touch", "marks", "mark", "ack"):
+    for call in (
+        "append",
+        "read",
+        "renew",
+        "claim",
+        "sweep",
+        "fence",
+        "heartbeat",
+        "positions",
+        "commit_position",
+        "ack",
+    ):
         store.refuse(call, times=2)
         store.refuse(call, skip=3, times=1)
     store.lose_reply("append", skip=1)
@@ -583,7 +594,7 @@ def shaky(store: FaultStore) -> None:
 
 
 def shaky_to_read(store: FaultStore) -> None:
-    for call in ("read", "touch", "mark"):
+    for call in ("read", "heartbeat", "commit_position"):
         store.refuse(call, times=2)
     store.refuse("get", skip=2, times=1)
 

@@ -21,7 +21,7 @@ from tests.virtual import Clock, VirtualLoop
 pytestmark = pytest.mark.anyio
 
 WRONG = Unauthorized("the password is wrong")
-CALLS = ("claim", "sweep", "attend", "renew_all")
+CALLS = ("claim", "sweep", "register", "renew_all")
 
 
 @pytest.fixture
