@@ -75,9 +75,9 @@ class SqliteRuns:
 
 
 def _create(session: Session, meta: Meta) -> Head:
-    if session.value(sql.RUN_ID, meta.run) is not None:
-        return _get(session, meta.run)
     if session.value(sql.LOGS_TAKEN, meta.run) is not None:
+        if session.value(sql.RUN_ID, meta.run) is not None:
+            return _get(session, meta.run)
         raise Conflict(f"there is a log {meta.run!r}, or its inbox, that belongs to no run", details={"run": meta.run})
     session.run(sql.ADD_LOGS, meta.run, *_SPECS, encode([(make_epoch(1, logs.digits()), 1)]))
     session.run(sql.ADD_RUN, meta.run, meta.actor, meta.parent, meta.root, meta.queue, meta.key, *split(meta))

@@ -171,12 +171,6 @@ CREATE TRIGGER log_gone AFTER DELETE ON log BEGIN
     INSERT INTO change(kind, topic) VALUES ({LOOK}, OLD.name);
 END;
 
--- An inbox ends with its outbox.
-CREATE TRIGGER run_ended AFTER UPDATE OF ended ON run BEGIN
-    UPDATE log SET ended = 1 WHERE id = NEW.id + 1;
-    INSERT INTO change(kind, topic) SELECT {LOOK}, name FROM log WHERE id = NEW.id + 1;
-END;
-
 CREATE TRIGGER run_gone AFTER DELETE ON run BEGIN
     DELETE FROM log WHERE id IN (OLD.id, OLD.id + 1);
     DELETE FROM label WHERE run = OLD.id;
