@@ -344,7 +344,7 @@ local function send(keys, args)
   if ended == '1' then return refuse('ENDED') end
   local count, stored = tonumber(tail) - tonumber(first) + 1, tonumber(written) - tonumber(forgotten)
   local full = records ~= '' and count >= tonumber(records) or bytes ~= '' and stored + #record > tonumber(bytes)
-  if full and args[6] == '' then return refuse('ROOM', records, bytes, whole(count), whole(stored)) end
+  if full and args[6] == '' then return refuse('ROOM', whole(#record), whole(count), whole(stored)) end
   local seq = whole(tonumber(tail) + 1)
   redis.call('XADD', batches, epoch .. '-' .. seq, 'f', seq, 'b', written, 'p', record)
   redis.call('HSET', log, 'tail', seq, 'written', whole(tonumber(written) + #record))
@@ -955,20 +955,27 @@ local function check_format(keys, args)
   return found or args[1]
 end
 
--- run, format, filters: of a run that is created
+local function list_filters(keys, run, number, filters, state)
+  for _, filter in ipairs(filters) do redis.call('ZADD', keys[LISTS], 0, listing(filter, number, run)) end
+  redis.call('ZADD', keys[LISTS], 0, listing(state_filter(state), number, run))
+  redis.call('HSET', keys[LISTED], run, cmsgpack.pack(filters))
+end
+
+-- run, format, filters: of a run that is created. 0: one of that id is listed, and not as open under these filters: its
+-- record decides (`list_again`)
 
 local function list(keys, args)
-  local run = args[1]
-  if redis.call('ZSCORE', keys[RUNS], run) then return 0 end
+  local run, filters = args[1], {unpack(args, 3)}
+  if redis.call('ZSCORE', keys[RUNS], run) then
+    local same = redis.call('HGET', keys[LISTED], run) == cmsgpack.pack(filters)
+    return same and redis.call('ZSCORE', keys[OPEN], run) and 1 or 0
+  end
   local newest = redis.call('ZREVRANGE', keys[RUNS], 0, 0, 'WITHSCORES')[2]
   local number = (newest and tonumber(newest) or 0) + 1
   if not newest then redis.call('SET', keys[FORMAT], args[2]) end -- all may have been flushed under us
   redis.call('ZADD', keys[RUNS], number, run)
   redis.call('ZADD', keys[OPEN], number, run)
-  local filters = {unpack(args, 3)}
-  for _, filter in ipairs(filters) do redis.call('ZADD', keys[LISTS], 0, listing(filter, number, run)) end
-  redis.call('ZADD', keys[LISTS], 0, listing(state_filter('queued'), number, run))
-  redis.call('HSET', keys[LISTED], run, cmsgpack.pack(filters))
+  list_filters(keys, run, number, filters, 'queued')
   return 1
 end
 
@@ -996,16 +1003,29 @@ local function list_ended(keys, args)
   return 1
 end
 
+local function unlist_filters(keys, run, number)
+  local filters = unpacked(redis.call('HGET', keys[LISTED], run) or '') or {}
+  for _, filter in ipairs(filters) do redis.call('ZREM', keys[LISTS], listing(filter, number, run)) end
+  unlist_states(keys, run, number)
+end
+
+-- run, "1" if it is open, its state, filters: as its record has them
+
+local function list_again(keys, args)
+  local run, number = args[1], tonumber(redis.call('ZSCORE', keys[RUNS], args[1]))
+  if not number then return 0 end -- a sweep has forgotten what was listed
+  unlist_filters(keys, run, number)
+  list_filters(keys, run, number, {unpack(args, 4)}, args[3])
+  if args[2] == '1' then redis.call('ZADD', keys[OPEN], number, run) end
+  return 1
+end
+
 -- runs
 
 local function unlist(keys, args)
   for _, run in ipairs(args) do
     local number = tonumber(redis.call('ZSCORE', keys[RUNS], run))
-    if number then
-      local filters = unpacked(redis.call('HGET', keys[LISTED], run) or '') or {}
-      for _, filter in ipairs(filters) do redis.call('ZREM', keys[LISTS], listing(filter, number, run)) end
-      unlist_states(keys, run, number)
-    end
+    if number then unlist_filters(keys, run, number) end
     redis.call('ZREM', keys[RUNS], run)
     redis.call('ZREM', keys[OPEN], run)
     redis.call('HDEL', keys[LISTED], run)
@@ -1095,6 +1115,7 @@ register('put', put)
 register('seize', seize)
 register('check_format', check_format, 'allow-oom')
 register('list', list)
+register('list_again', list_again)
 register('list_state', list_state, 'allow-oom')
 register('list_ended', list_ended, 'allow-oom')
 register('unlist', unlist, 'allow-oom')

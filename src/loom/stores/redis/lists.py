@@ -7,16 +7,18 @@ state again.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 
 from loom.model.errors import LoomError, UsageError
-from loom.model.run import Meta, RunState
+from loom.model.run import Head, Meta, RunState
 
 from .client.servers import Servers
 from .keys import Keys
 
 __all__ = ["FORMAT", "RunLists", "filters_of"]
+
+MISSED = 1000
+"""States to be listed by the next sweep: those of ten workers' worth of runs."""
 
 FORMAT = 2
 """The format of all keys, as `functions.lua` describes it. Number 1 is what had no number."""
@@ -28,6 +30,8 @@ class RunLists:
     def __init__(self, servers: Servers, keys: Keys) -> None:
         self._servers = servers
         self._keys = keys
+        self._missed: dict[str, RunState] = {}
+        """States that could not be listed, for the next sweep."""
 
     async def check_format(self) -> None:
         """Raise `UsageError` where another version of Loom has written."""
@@ -38,16 +42,32 @@ class RunLists:
                 f" of Loom reads format {FORMAT}: use another prefix (?prefix=NAME), or delete those keys"
             )
 
-    async def add(self, meta: Meta) -> None:
-        """List a run that is created, or is about to be. Idempotent."""
-        filters = filters_of(None, meta.actor, meta.labels, meta.parent, meta.root)
-        await self._servers.call("list", self._keys.lists, meta.run, FORMAT, *filters)
+    async def add(self, meta: Meta) -> bool:
+        """List a run that is created, or is about to be. Idempotent. False: a run of that id is listed otherwise, which
+        may have expired: its record decides (`add_again`)."""
+        return bool(await self._servers.call("list", self._keys.lists, meta.run, FORMAT, *_filters(meta)))
+
+    async def add_again(self, head: Head) -> None:
+        """List a run as its record has it, and no longer as another one of its id."""
+        opened = "" if head.ended else "1"
+        args = (head.meta.run, opened, head.state, *_filters(head.meta))
+        if not await self._servers.call("list_again", self._keys.lists, *args):
+            await self.add(head.meta)
 
     async def note(self, run: str, state: RunState) -> None:
-        """List a run under a state that it has, or that a call under way gives it. Fails without a word: the record
-        tells, and the end of the run, which is listed again, or its next attempt mends it."""
-        with contextlib.suppress(LoomError):
+        """List a run under a state that it has, or that a call under way gives it. Where that fails the next sweep of
+        this process does it, or, if the process dies, the run's next attempt or its acknowledgement."""
+        try:
             await self._servers.call("list_state", self._keys.lists, run, state)
+        except LoomError:
+            if len(self._missed) < MISSED:
+                self._missed[run] = state
+
+    async def catch_up(self) -> None:
+        """List the states that could not be listed."""
+        missed, self._missed = self._missed, {}
+        for run, state in missed.items():
+            await self.note(run, state)
 
     async def end(self, run: str, state: str) -> None:
         """List a run under the state in which it has ended, and no other; "": it is gone."""
@@ -82,6 +102,10 @@ class RunLists:
         """As `newest`, of the runs that are listed under all of `filters`."""
         found, last = await self._servers.call("find", self._keys.lists, below or "", most, *filters)
         return [run.decode() for run in found], None if last is None else str(int(last))
+
+
+def _filters(meta: Meta) -> list[bytes]:
+    return filters_of(None, meta.actor, meta.labels, meta.parent, meta.root)
 
 
 def filters_of(

@@ -103,13 +103,10 @@ class RedisLogs:
                     details={"expected": expected},
                 ) from None
             if refused.word == "ROOM":
-                await self._refuse_room(log, record)
+                size, records, stored = map(int, refused.more)
+                check_room((await self.info(log)).spec, size, records=records, stored=stored)
             raise refusal(refused, log) from None
         return Cursor(int(epoch), int(seq))
-
-    async def _refuse_room(self, log: str, record: bytes) -> None:
-        info = await self.info(log)
-        check_room(info.spec, len(record) + 1, records=info.tail - info.first + 1, stored=info.size)
 
     async def read(
         self,

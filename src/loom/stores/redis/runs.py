@@ -59,13 +59,16 @@ class RedisRuns:
         args = (*split(meta), -1 if keep is None else milliseconds(keep), *specs)
         try:
             # Listed first, in the same write: a sweep looks for runs only there.
-            _, reply = await asyncio.gather(
+            listed, reply = await asyncio.gather(
                 self._lists.add(meta), self._servers.write("create", self._keys.of_run(meta.run), *args)
             )
         except Refused:
             await self._lists.remove(meta.run)
             raise Conflict(f"there is a log {meta.run!r} that belongs to no run") from None
-        return head_of(meta.run, *reply)
+        head = head_of(meta.run, *reply)
+        if not listed:
+            await self._lists.add_again(head)
+        return head
 
     async def get(self, run: str, *, full: bool = True) -> Head:
         if full:

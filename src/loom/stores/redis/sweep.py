@@ -44,6 +44,7 @@ class Sweeper:
         self._name = uuid.uuid4().hex
 
     async def sweep(self) -> SweepReport:
+        await self._lists.catch_up()
         if not await self._is_ours():
             return SweepReport()
         dropped = await self._forget_expired()
