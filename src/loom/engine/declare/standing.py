@@ -108,9 +108,9 @@ class Standing:
 def _left_of(batch: Batch, retraction: Retraction) -> list[Batch]:
     """The parts of a batch that still stand, in order."""
     if retraction.step is None:
-        parts = [(batch.first, retraction.after), (retraction.before, batch.last)]
-        return [batch.slice(max(first, batch.first), last) for first, last in parts if batch.first <= last >= first]
-    stands = [not retraction.covers(chunk.seq, chunk.source) for chunk in decode_batch(batch)]
+        stands = [not retraction.covers(seq) for seq in range(batch.first, batch.last + 1)]
+    else:
+        stands = [not retraction.covers(chunk.seq, chunk.source) for chunk in decode_batch(batch)]
     parts, seq = [], batch.first
     for kept, chunks in groupby(stands):
         count = len(list(chunks))
