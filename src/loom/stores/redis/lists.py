@@ -50,8 +50,8 @@ class RunLists:
     async def add_again(self, head: Head) -> None:
         """List a run as its record has it, and no longer as another one of its id."""
         opened = "" if head.ended else "1"
-        args = (head.meta.run, opened, head.state, *_filters(head.meta))
-        if not await self._servers.call("list_again", self._keys.lists, *args):
+        run, filters = head.meta.run, _filters(head.meta)
+        if not await self._servers.call("list_again", self._keys.lists, run, opened, head.state, *filters):
             await self.add(head.meta)
 
     async def note(self, run: str, state: RunState) -> None:
