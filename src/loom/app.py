@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any, Concatenate, Never, ParamSpec, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from loom.engine.declare.context import Context
 from loom.engine.declare.options import Options, Retry, check_retention
@@ -176,11 +177,11 @@ class App:
             idle_timeout=idle_timeout,
             ahead=ahead,
             priority=priority,
-            retention=self.retention if retention is UNSET else retention,
+            retention=retention,
         )
         given = name if isinstance(name, str) else None
         decorate = decorator(
-            self._add,
+            self.add,
             given,
             retry=retry,
             max_crashes=max_crashes,
@@ -191,7 +192,11 @@ class App:
         )
         return decorate(name) if callable(name) else decorate
 
-    def _add(self, producer: Producer[..., Any]) -> None:
+    def add(self, producer: Producer[..., Any]) -> None:
+        """Register a producer of any kind, as kinds from other packages do. It takes the app's `retention` where it
+        declares none. Raises `UsageError` for a name that is taken."""
+        if producer.options.retention is UNSET:
+            producer.options = replace(producer.options, retention=self.retention)
         self.registry.add(producer)
         self._homes[producer.name] = self
 

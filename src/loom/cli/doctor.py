@@ -201,7 +201,7 @@ async def _models(target: str) -> list[Finding]:
     async with app.models(default_ai) as models:
         actors: dict[Callable[[], AI], list[str]] = {}
         for name, model in sorted(models.items()):
-            if app.registry.get(name).context is not None:
+            if app.registry.get(name).driver.looks_back:
                 actors.setdefault(model, []).append(name)
         if not actors:
             return [Finding("model", "good", "no actor takes a loom.Context, so none has ctx.ai")]

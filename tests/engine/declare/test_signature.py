@@ -59,9 +59,9 @@ class ExecutesInAThread:
 )
 def test_every_kind_of_producer(target: Any, kind: str, yields: Any, returns: Any) -> None:
     made = producer(target)
-    assert (made.kind, made.yields.hint, made.returns.hint) == (kind, yields, returns)
+    assert (made.driver.kind, made.yields.hint, made.returns.hint) == (kind, yields, returns)
     assert [parameter.name for parameter in made.inputs.parameters] == ["n"]
-    assert made.threaded is (kind in ("generator", "function"))
+    assert made.driver.threaded is (kind in ("generator", "function"))
 
 
 def gen_of(hint: Any) -> Callable[..., Any]:
@@ -122,7 +122,7 @@ def ctx_none(n: int) -> None: ...
 )  # fmt: skip
 def test_the_context_is_found_by_its_annotation_and_is_no_input(target: Any, context: str | None) -> None:
     made = producer(target)
-    assert made.context == context
+    assert made.driver.looks_back is (context is not None)
     assert context not in {parameter.name for parameter in made.inputs.parameters}
 
 

@@ -20,6 +20,7 @@ from loom.model.chunk import Chunk, Progress, Result
 from loom.model.errors import ErrorInfo, LimitExceeded, LocalProtocolError, LoomError, RunFailed
 from loom.stores.memory import MemoryStore
 from loom.tasks import cancel_and_wait, spawn
+from loom.testing import context
 from tests.engine.kit import chunks_in, data_in, turns, types_in, until, writer_of
 from tests.faults.store import FaultStore
 
@@ -36,7 +37,8 @@ class Stage:
         self.threads = asyncio.Semaphore(2)
 
     async def drive(self, target: Callable[..., Any], **arguments: Any) -> Any:
-        return await drive(make_producer("p", target), arguments, self.voice, ThreadSlot(self.threads))
+        slot = ThreadSlot(self.threads)
+        return await drive(make_producer("p", target), arguments, context(), self.voice, slot)
 
     async def said(self) -> list[Chunk[Any]]:
         await self.writer.flush()

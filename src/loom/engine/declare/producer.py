@@ -1,37 +1,61 @@
 """A producer: a named function that yields or returns, and what its author declared of it.
 
-It is any of: async generator function, coroutine function, generator function, plain function, or a class with `stream`
-and/or `execute`. `signature` makes one of these.
+A `Driver` is the part that differs between kinds of producers. `signature` makes the drivers of functions and classes;
+another kind brings its own, and `App.add` registers its producers.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Awaitable, Mapping
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 from msgspec import UNSET, UnsetType
 
+from loom.model import limits
 from loom.model.keep import Keep
 from loom.model.priority import Priority
 from loom.model.run import ActorInfo, check_id
-from loom.wire.codec import Codec
+from loom.wire.codec import ANY, Codec
 
+from .context import Context
 from .inputs import Inputs
-from .options import Options, Retry
+from .options import Options, Retry, check_declared
 
-__all__ = ["Bound", "Kind", "Producer", "Startable"]
+__all__ = ["Bound", "Driver", "Producer", "Startable"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 Out = TypeVar("Out", covariant=True)
 Given = TypeVar("Given")
 
-Kind = Literal["async-generator", "coroutine", "generator", "function"]
-"""How a producer is driven; the last two in threads."""
+
+class Driver(Protocol):
+    """One kind of producer: turns arguments into what a run says and its result. Shared by all runs of a producer."""
+
+    @property
+    def kind(self) -> str:
+        """The kind's name, for people."""
+        ...
+
+    @property
+    def threaded(self) -> bool:
+        """True: `drive` may block. It is called in a thread of its own, which also iterates what it returns."""
+        ...
+
+    @property
+    def looks_back(self) -> bool:
+        """True: a continuing attempt reads ``ctx.previous``, so the runner keeps it. It costs memory."""
+        ...
+
+    def drive(self, arguments: Mapping[str, Any], ctx: Context) -> AsyncIterable[Any] | Awaitable[Any] | Any:
+        """Called once an attempt. Returns an async iterable of what the run says, or an awaitable of its result; a
+        threaded driver an iterator, whose return value is the result, or the result itself. The runner closes what it
+        iterates."""
+        ...
 
 
 class Startable(Protocol[P, Out]):
@@ -41,30 +65,33 @@ class Startable(Protocol[P, Out]):
 
 
 class Producer(Generic[P, Out]):
-    """A named function that yields or returns; only the runner ever drives it. Called plainly, it is the function."""
+    """A named function that yields or returns; only the runner ever drives it. Called plainly, it is the function.
+
+    Raises `UsageError` for what is declared and makes no sense, `InvalidInput` for a name that is none."""
 
     def __init__(
         self,
         name: str,
-        target: Callable[..., Any],
+        target: Any,
         *,
-        kind: Kind,
-        context: str | None,
-        inputs: Inputs,
-        yields: Codec,
-        returns: Codec,
-        retry: Retry | None,
-        max_crashes: int,
-        options: Options,
+        driver: Driver,
+        inputs: Inputs | None = None,
+        yields: Codec = ANY,
+        returns: Codec = ANY,
+        retry: Retry | None = None,
+        max_crashes: int = limits.CRASHES,
+        options: Options | None = None,
         requires: tuple[str, ...] = (),
         concurrency: int | None = None,
         keep: Keep | None = None,
     ) -> None:
+        options = options or Options()
+        check_declared(check_id(name, "actor"), retry, max_crashes, concurrency, keep, options)
         self.name = name
         self.target = target
-        self.kind = kind
-        self.context = context
-        self.inputs = inputs
+        """What its author wrote: it documents the producer, and a plain call of the producer calls it."""
+        self.driver = driver
+        self.inputs = inputs or Inputs(name, ())
         self.yields = yields
         self.returns = returns
         self.retry = retry
@@ -87,7 +114,7 @@ class Producer(Generic[P, Out]):
         return result
 
     def __repr__(self) -> str:
-        return f"<Producer {self.name!r}: {self.kind}>"
+        return f"<Producer {self.name!r}: {self.driver.kind}>"
 
     def using(
         self: Startable[Q, Given],
@@ -125,11 +152,6 @@ class Producer(Generic[P, Out]):
         renamed.name = check_id(name, "actor")
         renamed.inputs = Inputs(name, self.inputs.parameters)
         return renamed
-
-    @property
-    def threaded(self) -> bool:
-        """Whether it is driven in a thread of its own."""
-        return self.kind in ("generator", "function")
 
     @property
     def continues(self) -> bool:

@@ -9,7 +9,7 @@ import collections.abc
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from loom.model import limits
 from loom.model.chunk import Chunk, Progress, Result
@@ -21,8 +21,8 @@ from loom.wire.codec import Codec, codec_of
 from .context import Context
 from .hints import bare, is_union
 from .inputs import Inputs, Parameter
-from .options import Options, Retry, check_declared
-from .producer import Kind, Producer
+from .options import Options, Retry
+from .producer import Producer
 
 __all__ = ["make_producer"]
 
@@ -44,8 +44,6 @@ def make_producer(
     Raises `UsageError` naming what its signature lacks, or what is declared and makes no sense.
     """
     check_id(name, "actor")
-    options = options or Options()
-    check_declared(name, retry, max_crashes, concurrency, keep, options)
     function = _callable_of(name, target)
     hints = _hints(name, function, namespace)
     context, parameters = _parameters(name, function, hints)
@@ -54,8 +52,7 @@ def make_producer(
     return Producer(
         name,
         function,
-        kind=kind,
-        context=context,
+        driver=_FunctionDriver(function, kind, context),
         inputs=Inputs(name, parameters),
         yields=_codec(f"{name}: what it yields", yields),
         returns=_codec(f"{name}: its result", returns),
@@ -147,38 +144,70 @@ def _codec(what: str, hint: Any) -> Codec:
         raise UsageError(f"{what}: {error}") from None
 
 
-_KINDS: tuple[tuple[Kind, tuple[type, ...]], ...] = (
-    ("async-generator", (collections.abc.AsyncIterator, collections.abc.AsyncGenerator)),
-    ("coroutine", (collections.abc.Awaitable, collections.abc.Coroutine)),
+class _FunctionKind(NamedTuple):
+    """One kind of function."""
+
+    name: str
+    threaded: bool
+    is_one: Callable[[Any], bool]
+    wrapped: tuple[type, ...] = ()
+    """A plain function annotated to return one of these wraps a producer of this kind."""
+
+
+_COROUTINE = _FunctionKind(
+    "coroutine", False, inspect.iscoroutinefunction, (collections.abc.Awaitable, collections.abc.Coroutine)
 )
-"""What a plain function that says it returns one of these is: a wrapper of such a producer."""
+_KINDS = (
+    _FunctionKind(
+        "async-generator",
+        False,
+        inspect.isasyncgenfunction,
+        (collections.abc.AsyncIterator, collections.abc.AsyncGenerator),
+    ),
+    _COROUTINE,
+    _FunctionKind("generator", True, inspect.isgeneratorfunction),
+)
+_FUNCTION = _FunctionKind("function", True, callable)
 
 
-def _kind_of(function: Callable[..., Any], returned: Any) -> Kind:
+class _FunctionDriver:
+    """Calls a function, with the context under the name of its parameter."""
+
+    def __init__(self, function: Callable[..., Any], kind: _FunctionKind, context: str | None) -> None:
+        self.kind = kind.name
+        self.threaded = kind.threaded
+        self.looks_back = context is not None
+        self._function = function
+        self._context = context
+
+    def drive(self, arguments: Mapping[str, Any], ctx: Context) -> Any:
+        if self._context is None:
+            return self._function(**arguments)
+        return self._function(**arguments, **{self._context: ctx})
+
+
+def _kind_of(function: Callable[..., Any], returned: Any) -> _FunctionKind:
     function = getattr(function, "function", function)
-    if inspect.isasyncgenfunction(function):
-        return "async-generator"
-    if inspect.iscoroutinefunction(function):
-        return "coroutine"
-    if inspect.isgeneratorfunction(function):
-        return "generator"
+    for kind in _KINDS:
+        if kind.is_one(function):
+            return kind
     origin = typing.get_origin(bare(returned))
-    return next((kind for kind, origins in _KINDS if origin in origins), "function")
+    return next((kind for kind in _KINDS if origin in kind.wrapped), _FUNCTION)
 
 
 _ITERATED = (collections.abc.Iterator, collections.abc.Generator)
 
 
-def _output(kind: Kind, hint: Any) -> tuple[Any, Any]:
+def _output(kind: _FunctionKind, hint: Any) -> tuple[Any, Any]:
     """(type of data chunks, type of the result), by the return annotation."""
     hint = bare(hint)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if kind in ("async-generator", "generator") or origin in _ITERATED:
+    if kind.name in ("async-generator", "generator") or origin in _ITERATED:
         if not arguments:
             return Any, Any
         yields, returns = _said(arguments[0])
         return yields, _result(arguments[2]) if origin is collections.abc.Generator else returns
-    if kind == "coroutine" and arguments and origin in _KINDS[1][1]:
+    if kind is _COROUTINE and arguments and origin in kind.wrapped:
         hint = arguments[-1]
     return Any, _result(hint)
 

@@ -146,9 +146,9 @@ class Attempt:
             await writer.aclose()
 
     def _new_history(self) -> History:
-        """Keeps earlier output only for a producer that takes a context: no other can look back."""
+        """Keeps earlier output only for a producer that looks back."""
         producer = self._producer
-        return History(keep=producer.continues and producer.context is not None, room=self._job.resources.room)
+        return History(keep=producer.continues and producer.driver.looks_back, room=self._job.resources.room)
 
     async def _read_history(self) -> None:
         while not await self._read_kept():
@@ -185,10 +185,8 @@ class Attempt:
         readers = self._readers()
         voice = Voice(writer, readers, self._producer.yields)
         context = self._context(voice, verdict)
-        if self._producer.context is not None:
-            arguments = {**arguments, self._producer.context: context}
         try:
-            run = drive(self._producer, arguments, voice, self._job.thread)
+            run = drive(self._producer, arguments, context, voice, self._job.thread)
             with metered(self._job.meter):
                 task = spawn(run, f"loom-run {self._job.meta.run}")
             return await self._supervise(task, writer, voice, context)
@@ -243,7 +241,7 @@ class Attempt:
             emit=voice.emit,
             receive=self._job.inbox.receive,
             convert=convert,
-            emit_sync=voice.emit_sync if self._producer.threaded else None,
+            emit_sync=voice.emit_sync if self._producer.driver.threaded else None,
             loop=asyncio.get_running_loop(),
         )
 
@@ -289,7 +287,7 @@ class Attempt:
         cleans up, but a thread, which nothing can interrupt, just goes on."""
         stopped = self._job.stopped
         timed_out = stopped.done() and stopped.exception() is None and stopped.result() in (Stop.DEADLINE, Stop.IDLE)
-        return STOP_AT_ONCE if timed_out and self._producer.threaded else limits.ABANDON_AFTER
+        return STOP_AT_ONCE if timed_out and self._producer.driver.threaded else limits.ABANDON_AFTER
 
     def _halted(self, task: asyncio.Task[Any], patience: float) -> None:
         run = self._job.meta.run

@@ -10,9 +10,10 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterator
 from typing import Any, NamedTuple
 
+from loom.engine.declare.context import Context
 from loom.engine.declare.producer import Producer
 from loom.model import limits
 from loom.model.chunk import Chunk, Progress, Result
@@ -186,30 +187,34 @@ class ThreadSlot:
 async def drive(
     producer: Producer[..., Any],
     arguments: dict[str, Any],
+    context: Context,
     voice: Voice,
     slot: ThreadSlot,
 ) -> Any:
     """Run the producer to its end and return the run's result. The producer is really gone when this returns or
     raises. Cancelling cancels it (a sync producer is asked to stop at its next yield)."""
     try:
-        return voice.outcome(await _driven(producer, arguments, voice, slot))
+        return voice.outcome(await _driven(producer, arguments, context, voice, slot))
     except SystemExit as error:  # asyncio would take the whole loop down; it ends this run, as it does in a thread
         raise RunFailed(info_of(error).message, details={"type": "SystemExit"}) from error
 
 
-async def _driven(producer: Producer[..., Any], arguments: dict[str, Any], voice: Voice, slot: ThreadSlot) -> Any:
-    if producer.threaded:
+async def _driven(
+    producer: Producer[..., Any], arguments: dict[str, Any], context: Context, voice: Voice, slot: ThreadSlot
+) -> Any:
+    if producer.driver.threaded:
         async with slot:
-            return await _Thread(producer, arguments, voice).run()
-    outcome = producer(**arguments)
-    if producer.kind == "coroutine":
+            return await _Thread(producer, arguments, context, voice).run()
+    outcome: Any = producer.driver.drive(arguments, context)
+    if not hasattr(outcome, "__aiter__"):
         return await outcome
     await _generator(outcome, voice)
     return None
 
 
-async def _generator(items: AsyncIterator[Any], voice: Voice) -> None:
+async def _generator(iterable: AsyncIterable[Any], voice: Voice) -> None:
     say, room = voice.say, voice.room
+    items = aiter(iterable)
     try:
         async for item in items:
             if say(item):
@@ -223,9 +228,10 @@ async def _generator(items: AsyncIterator[Any], voice: Voice) -> None:
 class _Thread:
     """A sync producer in a daemon thread (one that hangs must not hold up the process's exit)."""
 
-    def __init__(self, producer: Producer[..., Any], arguments: dict[str, Any], voice: Voice) -> None:
+    def __init__(self, producer: Producer[..., Any], arguments: dict[str, Any], context: Context, voice: Voice) -> None:
         self._producer = producer
         self._arguments = arguments
+        self._context = context
         self._voice = voice
         self._loop = asyncio.get_running_loop()
         self._gate = threading.Condition()
@@ -282,8 +288,8 @@ class _Thread:
             self._tell(self._finish, result)
 
     def _work(self) -> Any:
-        outcome = self._producer(**self._arguments)
-        if self._producer.kind == "function" and not isinstance(outcome, Iterator):
+        outcome = self._producer.driver.drive(self._arguments, self._context)
+        if not isinstance(outcome, Iterator):
             return outcome
         try:
             return self._iterate(outcome)

@@ -62,9 +62,9 @@ class Tool:
         if _NAME.fullmatch(name) is None:
             raise UsageError(f"{name}: a tool needs a name of letters, digits, _ and -, at most 64")
         self._producer = make_producer(name.lstrip("_-") or "tool", function)
-        if self._producer.kind not in ("coroutine", "function"):
+        if self._producer.driver.kind not in ("coroutine", "function"):
             raise UsageError(f"{name}: a tool returns what it found, it does not yield")
-        if self._producer.context is not None:
+        if self._producer.driver.looks_back:
             raise UsageError(f"{name}: a tool is called by the model, which has no Context: use one from around it")
         self.spec = ToolSpec(name, inspect.getdoc(function) or "", self._schema())
 
@@ -79,7 +79,7 @@ class Tool:
 
     async def call(self, values: dict[str, Any]) -> Any:
         """What the function returns. Cancelling ends it: a coroutine at its next await; a thread is waited for."""
-        if self._producer.kind == "coroutine":
+        if not self._producer.driver.threaded:
             return await self._producer(**values)
         return await _in_thread(partial(self._producer, **values), f"loom-tool {self.spec.name}")
 

@@ -82,7 +82,7 @@ def _check_runs(app: App, runs: Runs) -> None:
     if not runs:
         raise UsageError("there is nothing to simulate: no runs")
     for actor in {run[0] for run in runs}:
-        if app.registry.get(actor).threaded:
+        if app.registry.get(actor).driver.threaded:
             raise UsageError(f"actor {actor!r} runs in a thread, which has no virtual time")
     for queue in {run[2].get("queue") for run in runs if len(run) > 2}:
         if queue is not None and queue not in app.registry.queues:
