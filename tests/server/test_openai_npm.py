@@ -18,7 +18,7 @@ from tests.producers.llm.provider import Play, Provider, events, head, said
 
 from .chats import ANSWER, chats, serving_chats
 from .harness import PATIENCE, Rig
-from .routes.test_completions import state_of
+from .test_openai import state_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.node]
 

@@ -10,14 +10,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loom.model.errors import UsageError
 from loom.model.ports import Transport
+from loom.wire.dialect import Dialect
+from loom.wire.dialects import DIALECTS
 
 from .http.answers import empty, error_answer
 from .http.connection import hold
 from .http.requests import CALLER, ClientGone
 from .http.security import LOOPBACK_HOSTS, Admission, Guard
 from .routes.actors import Actors
-from .routes.completions import Completions
-from .routes.operations import Operation, endpoints_of, fit
+from .routes.dialects import Dialects
+from .routes.operations import Operation, check_distinct, endpoints_of, fit
 from .routes.probes import Probes
 from .routes.queue import Work
 from .routes.runs import Runs
@@ -41,6 +43,7 @@ def create_app(
     stops: Callable[[], bool] | None = None,
     drives: Callable[[], bool] | None = None,
     default_actor: str | None = None,
+    dialects: Iterable[Dialect] = (),
 ) -> Gateway:
     """The ASGI app. It may be mounted in another one, which then closes `transport` and opens what `lifespan` would.
 
@@ -50,7 +53,9 @@ def create_app(
     method; behind the same guard, and not in the description. `stops`: asked now and then by event streams, which end
     in order when it says so; where the server cannot call `end_streams`. `drives`: whether the worker in this process
     still takes runs; without one the server is ready as long as its store answers. `default_actor`: who answers
-    OpenAI's clients for models that no actor is called. Raises `UsageError` for what is none of these.
+    OpenAI's clients for models that no actor is called. `dialects`: further wire formats, besides
+    `loom.wire.dialects.DIALECTS`. Raises `UsageError` for what is none of these, and for two routes of one path and
+    method.
     """
     return Gateway(
         transport,
@@ -63,6 +68,7 @@ def create_app(
         stops=stops,
         drives=drives,
         default_actor=default_actor,
+        dialects=(*DIALECTS, *dialects),
     )
 
 
@@ -82,16 +88,18 @@ class Gateway:
         stops: Callable[[], bool] | None,
         drives: Callable[[], bool] | None,
         default_actor: str | None,
+        dialects: tuple[Dialect, ...],
     ) -> None:
         self._streams = Streams(transport, times, stops)
         rooms = (
             Runs(self._streams),
             Actors(self._streams),
             Work(transport),
-            Completions(self._streams, default_actor),
+            Dialects(self._streams, dialects, default_actor),
         )
         native = tuple(operation for room in rooms for operation in room.operations())
         own = (*native, *Probes(self._streams, native, drives).operations())
+        check_distinct(own)
         self.operations: tuple[Operation, ...] = (*own, *pages)  # of two with one path and method, the later answers
         public = [operation.path for operation in self.operations if operation.public]
         self._guard = Guard(keys=keys, allowed_hosts=allowed_hosts, allowed_origins=allowed_origins, public=public)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.responses import Response
 
-from loom.model.errors import LoomError, code_of
-from loom.wire.dialects import openai
+from loom.model.errors import ErrorInfo, LoomError, code_of
+from loom.wire.dialect import Refusal
 from loom.wire.json import encode
 from loom.wire.views import error_body
 
-__all__ = ["empty", "error_answer", "json_answer", "openai_error", "raw_json"]
+__all__ = ["Refuse", "empty", "error_answer", "json_answer", "raw", "raw_json", "refusing"]
+
+Refuse = Callable[..., Response]
+"""Shows a `LoomError` (and more headers) as an answer."""
 
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _RETRY_SOON = 1.0
@@ -35,12 +38,15 @@ def error_answer(error: LoomError, headers: Mapping[str, str] | None = None) -> 
     return raw_json(error_body(error.info), status, {**_about(error, status), **(headers or {})})
 
 
-def openai_error(error: LoomError, headers: Mapping[str, str] | None = None) -> Response:
-    """The same in OpenAI's form. Its clients repeat requests by themselves for some statuses, whatever the reason: they
-    are told whether that may help (``x-should-retry``)."""
-    status = openai.status_of(error.info)
-    retry = {"X-Should-Retry": "true" if error.retryable else "false"}
-    return raw_json(openai.error_body(error.info), status, {**_about(error, status), **retry, **(headers or {})})
+def refusing(refuse: Callable[[ErrorInfo], Refusal]) -> Refuse:
+    """The same in a dialect's form."""
+
+    def answer(error: LoomError, headers: Mapping[str, str] | None = None) -> Response:
+        shown = refuse(error.info)
+        more = {**_about(error, shown.status), **shown.headers, **(headers or {})}
+        return raw(shown.body, shown.status, {"Content-Type": shown.content_type, **more})
+
+    return answer
 
 
 def _about(error: LoomError, status: int) -> dict[str, str]:
@@ -53,4 +59,9 @@ def _about(error: LoomError, status: int) -> dict[str, str]:
 
 def raw_json(data: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """What is JSON already."""
-    return Response(data, status, {**_HEADERS, **(headers or {})}, "application/json")
+    return raw(data, status, {"Content-Type": "application/json", **(headers or {})})
+
+
+def raw(data: bytes, status: int, headers: Mapping[str, str]) -> Response:
+    """`data` as it is; its type is among the `headers`."""
+    return Response(data, status, {**_HEADERS, **headers})

@@ -30,6 +30,7 @@ __all__ = [
     "ClientGone",
     "canonical_json",
     "check_accepts_events",
+    "check_run",
     "header",
     "idempotent_id",
     "query_cursor",
@@ -180,10 +181,11 @@ def _plain_key(text: str) -> str:
 
 def run_in_path(request: Request) -> str:
     """The run that the path names. Raises `LogNotFound` for what no run can be called."""
-    return _known_form(request.path_params["id"])
+    return check_run(request.path_params["id"])
 
 
-def _known_form(run: str) -> str:
+def check_run(run: str) -> str:
+    """`run`. Raises `LogNotFound` for what no run can be called."""
     try:
         return check_id(run)
     except InvalidInput:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from loom.wire.dialect import Dialect
 from loom.wire.sse import FAULT
 
 from .operations import Answer, Operation, Parameter
@@ -30,11 +31,6 @@ _EVENT = {
         },
     },
 }
-_DATA = {
-    "type": "object",
-    "required": ["data"],
-    "properties": {"data": {"type": "string", "description": "A `chat.completion.chunk`, an error body, or `[DONE]`."}},
-}
 _HEADERS = {
     "X-Request-Id": "The run.",
     "Location": "Where the run is found.",
@@ -56,6 +52,7 @@ def describe(operations: Iterable[Operation]) -> dict[str, Any]:
     return {
         "openapi": "3.2.0",
         "info": {"title": "Loom", "version": "1", "description": "Runs: output that arrives over time."},
+        "tags": [_tag(dialect) for dialect in _dialects(operations)],
         "paths": paths,
         "components": {
             "schemas": components,
@@ -63,6 +60,16 @@ def describe(operations: Iterable[Operation]) -> dict[str, Any]:
         },
         "security": [{"key": []}, {}],
     }
+
+
+def _dialects(operations: Iterable[Operation]) -> list[Dialect]:
+    found = {operation.dialect.name: operation.dialect for operation in operations if operation.dialect is not None}
+    return list(found.values())
+
+
+def _tag(dialect: Dialect) -> dict[str, Any]:
+    resumes = "A client that was cut off can read on." if dialect.resumable else "It has no resumption."
+    return {"name": dialect.name, "description": f"{dialect.summary} {resumes}"}
 
 
 def _types(operations: Iterable[Operation]) -> list[Any]:
@@ -88,6 +95,8 @@ def _operation(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
             "required": bool(_required_fields(operation.body)),
             "content": {"application/json": {"schema": schemas[operation.body]}},
         }
+    if operation.dialect is not None:
+        described["tags"] = [operation.dialect.name]
     if operation.public:
         described["security"] = []
     return described
@@ -117,8 +126,8 @@ def _answer(answer: Answer, schemas: dict[Any, Any]) -> dict[str, Any]:
         content["application/json"] = {"schema": {"type": "object"}}
     elif answer.body is not None:
         content["application/json"] = {"schema": schemas[answer.body]}
-    if answer.streams:
-        content["text/event-stream"] = {"itemSchema": _DATA}
+    if answer.stream is not None:
+        content[answer.stream.media_type] = {"itemSchema": answer.stream.item}
     if content:
         described["content"] = content
     if answer.headers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,44 +13,34 @@ from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope
 
 from loom.model.errors import LoomError, UsageError
-from loom.server.http.answers import error_answer
+from loom.server.http.answers import Refuse, error_answer
 from loom.server.http.requests import ClientGone
+from loom.wire.description import Answer, Parameter
+from loom.wire.dialect import Dialect
 from loom.wire.views import ErrorBody
 
-__all__ = ["Answer", "Endpoint", "Handler", "Operation", "Parameter", "Refuse", "answer_of", "endpoints_of", "fit"]
+__all__ = [
+    "Answer",
+    "Endpoint",
+    "Handler",
+    "Operation",
+    "Parameter",
+    "answer_of",
+    "check_distinct",
+    "endpoints_of",
+    "fit",
+]
 
 log = logging.getLogger("loom.server")
 
 Handler = Callable[[Request], Awaitable[ASGIApp]]
 """Takes a request, gives what answers it, or raises a `LoomError`, which is then the answer."""
 
-Refuse = Callable[..., Response]
-"""Shows a `LoomError` (and more headers) as an answer."""
-
-
-class Parameter(NamedTuple):
-    """What a request may say beside its body. `where`: path, query or header. `json`: its text is JSON."""
-
-    where: str
-    name: str
-    description: str
-    schema: dict[str, Any] = {"type": "string"}
-    json: bool = False
-
-
-class Answer(NamedTuple):
-    """One status of an operation: what it means, and its body's type (None: no body; str: an event stream; with
-    `streams`, either)."""
-
-    description: str
-    body: Any = None
-    headers: tuple[str, ...] = ()
-    streams: bool = False
-
 
 class Operation(NamedTuple):
     """One method of one path. `errors`: statuses beside those that every operation may answer with. `public`: it
-    needs no key. `refuse` shows errors as `error_body`, the same for all methods of a path."""
+    needs no key. `refuse` shows errors as `error_body`, the same for all methods of a path. `dialect`: the one that it
+    belongs to, if it is not our own."""
 
     method: str
     path: str
@@ -64,6 +54,7 @@ class Operation(NamedTuple):
     public: bool = False
     refuse: Refuse = error_answer
     error_body: type = ErrorBody
+    dialect: Dialect | None = None
 
 
 async def answer_of(call: Awaitable[ASGIApp], scope: Scope, refuse: Refuse = error_answer) -> ASGIApp:
@@ -111,6 +102,17 @@ class Endpoint:
             wrong = UsageError(f"{scope['method']} is not offered here", code="method_not_allowed")
             return self.refuse(wrong, {"Allow": self._allow})
         return await answer_of(handler(Request(scope, receive)), scope, self.refuse)
+
+
+def check_distinct(operations: Iterable[Operation]) -> None:
+    """Raise `UsageError` if two have one path and method, or one name."""
+    seen: dict[str, str] = {}
+    for operation in operations:
+        owner = "loom" if operation.dialect is None else operation.dialect.name
+        for key in (f"{operation.method} {operation.path}", f"operation {operation.name!r}"):
+            if key in seen:
+                raise UsageError(f"{key} is offered twice: by {seen[key]!r} and by {owner!r}")
+            seen[key] = owner
 
 
 def endpoints_of(operations: Iterable[Operation]) -> list[Endpoint]:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
-from typing import Protocol, cast
+from typing import cast
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,43 +20,36 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from loom.model import limits
 from loom.model.chunk import Page
 from loom.model.cursor import Cursor
-from loom.model.errors import ErrorInfo, HandleClosed, LoomError, Unavailable
+from loom.model.errors import HandleClosed, LoomError, Unavailable
 from loom.server.http.answers import empty
 from loom.server.http.connection import CONNECTION, cut
 from loom.tasks import cancel_and_wait, spawn
+from loom.wire.dialect import Encoder
 from loom.wire.headers import AHEAD
 from loom.wire.sse import HEARTBEAT, fault
 
-from .audience import Frames, Key, http_chunk
+from .audience import Key, http_chunk
 from .streams import Streams, renew
 
-__all__ = ["BEGINNING", "EVENT_HEADERS", "Dialect", "EventStream", "Viewing", "open_events", "parting"]
+__all__ = ["BEGINNING", "EVENT_HEADERS", "STREAM_HEADERS", "EventStream", "Viewing", "open_events", "parting"]
 
 log = logging.getLogger("loom.server")
 
-EVENT_HEADERS = (
-    (b"content-type", b"text/event-stream"),  # no charset: it is always UTF-8 (HTML, section 9.2.4)
+STREAM_HEADERS = (
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
     (b"x-content-type-options", b"nosniff"),
 )
-"""Of every event stream. Nothing of HTTP/1.1's framing: it is the server's, and HTTP/2 forbids it."""
+"""Of every stream. Nothing of HTTP/1.1's framing: it is the server's, and HTTP/2 forbids it."""
+
+EVENT_HEADERS = (
+    (b"content-type", b"text/event-stream"),  # no charset: it is always UTF-8 (HTML, section 9.2.4)
+    *STREAM_HEADERS,
+)
+"""Of every event stream."""
 
 BEGINNING = Page((), None, caught_up=True, ended=False)
 """What is read of a run that has only just been started."""
-
-
-class Dialect(Frames, Protocol):
-    """Another wire format than ours, as it tells one run to one viewer from its first chunk."""
-
-    @property
-    def ended(self) -> bool:
-        """Nothing follows, whatever the run still says."""
-        ...
-
-    def fault(self, error: ErrorInfo) -> bytes:
-        """The last event of a stream that breaks off."""
-        ...
 
 
 class _ClientGone(Exception):
@@ -78,8 +71,10 @@ class Viewing(msgspec.Struct, frozen=True, kw_only=True):
     """A run that is kept ahead of its readers waits for this connection."""
     ahead: int | None = None
     """Told to a viewer that is not attached, which then says itself how far it has read."""
-    dialect: Dialect | None = None
-    """In another's words. It has already told what lies before the first page."""
+    encoder: Encoder | None = None
+    """In a dialect; it was given what lies before the first page, if it needs that."""
+    resumable: bool = True
+    """The viewer knows how to go on elsewhere when the server stops."""
     location: str | None = None
     headers: Iterable[tuple[bytes, bytes]] = EVENT_HEADERS
     status: int = 200
@@ -98,8 +93,8 @@ class EventStream:
     """The answer that follows a run: `first`, a page already read, then what comes behind it, until the log's end."""
 
     __slots__ = (
-        "_audience", "_clock", "_dialect", "_ended", "_first", "_key", "_send", "_sending", "_since", "_streams",
-        "_task", "_viewing", "_write",
+        "_audience", "_clock", "_encoder", "_ended", "_first", "_key", "_send", "_sending", "_since", "_streams",
+        "_task", "_viewing", "_write", "run_ended",
     )  # fmt: skip
 
     def __init__(self, streams: Streams, run: str, first: Page, viewing: Viewing) -> None:
@@ -107,13 +102,15 @@ class EventStream:
         self._key = Key(run, viewing.named, viewing.prefix, viewing.attach)
         self._first: Page | None = first
         self._viewing = viewing
-        self._dialect = viewing.dialect
+        self._encoder = viewing.encoder
         self._task: asyncio.Task[None] | None = None
         self._write: Callable[[bytes], bool] | None = None
         self._sending = False
         self._clock = asyncio.get_running_loop().time
         self._since = self._clock()  # when the last send began
         self._ended = False
+        self.run_ended = False
+        """The run's last chunk was sent."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send(self._viewing.start())
@@ -123,7 +120,7 @@ class EventStream:
         connection = scope.get("extensions", {}).get(CONNECTION)
         self._send = send
         self._write = connection and connection.get("write")
-        self._audience = self._streams.audience(self._key, self._dialect)
+        self._audience = self._streams.audience(self._key, self._encoder)
         self._streams.open += 1
         self.follow_alone(None)
         owner = (
@@ -178,13 +175,13 @@ class EventStream:
 
     def _farewell(self) -> bytes:
         """What a server that stops still says: only to those who know no way to go on elsewhere."""
-        if self._dialect is None or self._dialect.ended:
+        if self._viewing.resumable or self._told():
             return b""
         return self._fault(Unavailable("the server is stopping"))
 
     def _fault(self, error: LoomError) -> bytes:
-        if self._dialect is not None:
-            return self._dialect.fault(error.info)
+        if self._encoder is not None:
+            return self._encoder.fault(error.info)
         return fault(error.info, named=self._key.named)
 
     async def _follow(self, after: Cursor | None) -> bool:
@@ -200,8 +197,8 @@ class EventStream:
             after = page.cursor
             if self._joins(after):
                 return True
-        # A dialect remembers what it said: it may not render a page that the connection then does not take.
-        take = None if self._write is None or self._dialect is not None else self._take
+        # An encoder remembers what it said: it may not render a page that the connection then does not take.
+        take = None if self._write is None or self._encoder is not None else self._take
         pages = self._streams.transport.follow(self._key.run, after, attach=self._key.attach, take=take)
         async with aclosing(cast("AsyncGenerator[Page, None]", pages)) as follower:
             async for page in follower:
@@ -213,7 +210,7 @@ class EventStream:
         return False
 
     def _told(self) -> bool:
-        return self._dialect is not None and self._dialect.ended
+        return self._encoder is not None and self._encoder.ended
 
     def _joins(self, at: Cursor | None) -> bool:
         return self._write is not None and self._audience.join(self, at)
@@ -221,12 +218,13 @@ class EventStream:
     async def _say(self, page: Page) -> None:
         write = self._write
         for data in self._audience.parts(page.batches):
-            if not data:  # a dialect has no word for it, and an empty HTTP chunk would be the last
+            if not data:  # an encoder has no word for it, and an empty HTTP chunk would be the last
                 continue
             if write is not None and write(http_chunk(data)):
                 self._since = self._clock()
             else:
                 await self._send_slowly(data)
+        self.run_ended = page.ended
         if not page.caught_up:  # far behind, neither reading nor sending may ever wait: others must run, too
             await asyncio.sleep(0)
 
@@ -289,9 +287,13 @@ class EventStream:
             return silence < times.stalled
         if silence < times.heartbeat or self._ended:
             return True
+        heartbeat = HEARTBEAT if self._encoder is None else self._encoder.heartbeat
+        if not heartbeat:
+            self._since = self._clock()
+            return True
         try:
             async with asyncio.timeout(times.stalled):
-                await self._send_slowly(HEARTBEAT)
+                await self._send_slowly(heartbeat)
         except (TimeoutError, _ClientGone):
             return False
         return True

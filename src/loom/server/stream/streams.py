@@ -88,10 +88,10 @@ class Streams:
         if self.closing:
             raise Unavailable("the server is stopping")
 
-    def audience(self, key: Key, dialect: Frames | None = None) -> Audience:
-        """What the viewers of one run share; to be left by each. A dialect remembers what it said: it has its own."""
-        if dialect is not None:
-            alone = Audience(self.transport, key, self._followers, lambda: None, dialect)
+    def audience(self, key: Key, encoder: Frames | None = None) -> Audience:
+        """What the viewers of one run share; to be left by each. An encoder remembers what it said: it has its own."""
+        if encoder is not None:
+            alone = Audience(self.transport, key, self._followers, lambda: None, encoder)
             alone.enter()
             return alone
         audience = self._audiences.get(key)

@@ -21,7 +21,8 @@ from loom.model.parts import (
     Usage,
     UsagePart,
 )
-from loom.wire.dialects.openai import Events, RetractedRanges, Whole
+from loom.wire.dialects.lines import RetractedRanges
+from loom.wire.dialects.openai.answer import Events, Whole
 from loom.wire.json import decode, make_batch
 from loom.wire.sse import Decoder
 
@@ -49,9 +50,10 @@ def events_of(*chunks: Chunk[Any], one_by_one: bool = False, usage: bool = True)
 
 def whole_of(*chunks: Chunk[Any]) -> Any:
     whole = Whole("r1", "@cf/m", 1700000000.9)
-    whole.feed(make_batch(100000001, 1, chunks))
-    assert whole.ended
-    return decode(whole.body())
+    body = whole.frames(make_batch(100000001, 1, chunks))
+    assert (whole.ended, whole.spoken, whole.error) == (True, False, None)
+    assert whole.frames(make_batch(100000001, 1 + len(chunks), [END])) == b"", "it is given once"
+    return decode(body)
 
 
 def text_of(*chunks: Chunk[Any]) -> str:
@@ -251,7 +253,7 @@ def test_an_error_before_anything_was_said_is_known_as_such() -> None:
     events.frames(make_batch(100000001, 1, [START, Chunk("progress")]))
     assert (events.ended, events.spoken, events.error) == (False, False, None)
     events.frames(make_batch(100000001, 3, [Chunk("error", error=ErrorInfo("run_failed", "ouch"))]))
-    assert (events.ended, events.run_ended, events.spoken) == (True, True, False)
+    assert (events.ended, events.spoken) == (True, False)
     assert events.error is not None
     assert events.error.message == "ouch"
 
@@ -270,7 +272,7 @@ def test_an_attempt_that_takes_back_what_was_sent_ends_the_stream() -> None:
     assert whole_of(*chunks)["choices"][0]["message"]["content"] == "Hello", "the whole was not sent before"
     stream = Events("r", "m", 1.0)
     stream.frames(make_batch(100000001, 1, chunks[:4]))
-    assert (stream.ended, stream.run_ended) == (True, False)
+    assert stream.ended
 
 
 def test_what_is_known_to_be_taken_back_is_not_sent() -> None:
@@ -279,7 +281,8 @@ def test_what_is_known_to_be_taken_back_is_not_sent() -> None:
     gone = RetractedRanges()
     gone.feed(batch)
     assert [seq for seq, line in enumerate(batch.lines(), 1) if gone.covers(seq, line)] == [3, 4, 5]
-    data = Events("r", "m", 1.0).again(gone).again().frames(batch)
+    events = Events("r", "m", 1.0)
+    data = b"".join(map(events.frames, gone.surviving(batch)))
     assert b'"Hel"' in data
     assert b'"lo"' in data
     assert b'"p"' not in data
@@ -299,7 +302,8 @@ def test_a_repeated_step_takes_back_what_it_sent_and_nothing_else() -> None:
     assert whole_of(*spoken)["choices"][0]["message"]["content"] == "bc"
     batch, gone = make_batch(1, 1, spoken), RetractedRanges()
     gone.feed(batch)
-    data = Events("r", "m", 1.0).again(gone).frames(batch)
+    events = Events("r", "m", 1.0)
+    data = b"".join(map(events.frames, gone.surviving(batch)))
     assert b'"b"' in data
     assert b'"c"' in data
     assert b'"a"' not in data
@@ -323,9 +327,9 @@ def test_restarting_before_anything_was_said_changes_nothing() -> None:
 def test_a_whole_answer_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "COMPLETION_BYTES", 100)
     whole = Whole("r", "m", 1.0)
-    whole.feed(make_batch(100000001, 1, [START, *(said("x" * 50) for _ in range(10))]))
+    whole.frames(make_batch(100000001, 1, [START, *(said("x" * 50) for _ in range(10))]))
     assert whole.error is not None
-    assert (whole.error.code, whole.run_ended) == ("invalid_output", False)
+    assert (whole.error.code, whole.ended) == ("invalid_output", True)
 
 
 def test_what_is_held_back_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from loom.model.errors import ErrorInfo
-from loom.wire.dialects.openai import error_body, status_of
+from loom.wire.dialects.openai.errors import error_body, refuse, status_of
 from loom.wire.json import decode
 
 
@@ -45,3 +45,10 @@ def met(code: str, **details: Any) -> ErrorInfo:
 def test_each_error_has_its_form(info: ErrorInfo, status: int, type: str, code: str, param: str | None) -> None:
     assert status_of(info) == status
     assert decode(error_body(info)) == {"error": {"message": info.message, "type": type, "param": param, "code": code}}
+
+
+@pytest.mark.parametrize("retryable", [False, True])
+def test_clients_are_told_whether_repeating_may_help(retryable: bool) -> None:
+    shown = refuse(ErrorInfo("unavailable", "m", retryable))
+    assert (shown.status, shown.content_type) == (503, "application/json")
+    assert shown.headers == {"X-Should-Retry": "true" if retryable else "false"}

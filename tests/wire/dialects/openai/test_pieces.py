@@ -7,17 +7,9 @@ from typing import Any
 import pytest
 
 from loom.model.chunk import Chunk
-from loom.model.errors import RemoteProtocolError
 from loom.model.parts import ReasoningPart, RefusalPart, TextPart, ToolCallPart
-from loom.wire.dialects.openai.pieces import (
-    Piece,
-    RetractedRanges,
-    marker_of,
-    plain_text,
-    read_line,
-    result_of,
-    said_of,
-)
+from loom.wire.dialects.lines import read_line
+from loom.wire.dialects.openai.pieces import Piece, plain_text, result_of, said_of
 from loom.wire.json import encode, make_batch
 
 
@@ -59,38 +51,6 @@ def test_a_result_is_text_or_its_json() -> None:
     assert result_of(read_line(line_of(Chunk("complete", None)))) is None
 
 
-def test_markers_are_chunks_for_the_fold() -> None:
-    start: Chunk[Any] = Chunk("start", {"attempt": 2, "actor": "a", "kept_through": 7})
-    assert marker_of(9, read_line(line_of(start))) == Chunk("start", start.data, seq=9)
-    action: Chunk[Any] = Chunk("action-start", {"attempt": 2}, source="s")
-    assert marker_of(9, read_line(line_of(action))) == Chunk("action-start", {"attempt": 2}, source="s", seq=9)
-    assert marker_of(9, read_line(line_of(Chunk("data", "x")))) is None
-
-
 def test_text_with_a_source_is_no_plain_text() -> None:
     assert plain_text(line_of(Chunk("data", "x", source="s"))) is None
     assert plain_text(line_of(Chunk("data", "x"))) == b'"x"'
-
-
-def test_what_an_attempt_took_back() -> None:
-    gone = RetractedRanges()
-    again: Chunk[Any] = Chunk("start", {"attempt": 2, "actor": "a", "kept_through": 2})
-    batch = make_batch(100000001, 1, [Chunk("start"), Chunk("data"), Chunk("data"), again, Chunk("data")])
-    gone.feed(batch)
-    assert [seq for seq, line in enumerate(batch.lines(), 1) if gone.covers(seq, line)] == [3]
-
-
-def test_what_a_repeated_step_took_back() -> None:
-    step: Chunk[Any] = Chunk("action-start", {}, source="s")
-    batch = make_batch(
-        1, 1, [step, Chunk("data", "x", source="s"), Chunk("data", "y"), step, Chunk("data", source="s")]
-    )
-    gone = RetractedRanges()
-    gone.feed(batch)
-    assert [seq for seq, line in enumerate(batch.lines(), 1) if gone.covers(seq, line)] == [1, 2]
-
-
-def test_what_is_no_chunk_is_told() -> None:
-    for line in (b'{"type":3}', b"{", b'{"type":"\xff"}'):
-        with pytest.raises(RemoteProtocolError):
-            read_line(line)

@@ -10,7 +10,7 @@ import pytest
 import loom
 from loom.engine.declare.signature import make_producer
 from loom.model.errors import InvalidInput, RemoteProtocolError
-from loom.wire.dialects.openai import ChatBody, ProviderChatBody, read_request
+from loom.wire.dialects.openai.request import ChatBody, ProviderChatBody, read_request
 from loom.wire.json import encode
 
 HI: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

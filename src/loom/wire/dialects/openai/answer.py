@@ -6,8 +6,8 @@ is the text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -16,11 +16,13 @@ from loom.model.chunk import Batch, Chunk
 from loom.model.errors import ErrorInfo
 from loom.model.fold import Fold
 from loom.model.parts import Usage
+from loom.wire.dialects.lines import Line, marker_of, read_line
 from loom.wire.json import encode
+from loom.wire.sse import HEARTBEAT
 
 from .errors import error_body
 from .held import Held
-from .pieces import FIELDS, Line, Piece, RetractedRanges, marker_of, plain_text, read_line, result_of, said_of
+from .pieces import FIELDS, Piece, plain_text, result_of, said_of
 
 __all__ = ["Events", "Whole"]
 
@@ -38,29 +40,16 @@ def _completion_id(run: str) -> str:
 class Events:
     """A run as events, without ids (`openai` of Python chokes on them), to be given every batch from the run's first.
 
-    A run that takes back what was sent ends in an error: this wire cannot take anything back. What is known to be
-    `retracted` is not sent.
+    A run that takes back what was sent ends in an error: this wire cannot take anything back.
     """
 
-    def __init__(
-        self,
-        run: str,
-        model: str,
-        created: float,
-        *,
-        include_usage: bool = False,
-        retracted: RetractedRanges | None = None,
-    ) -> None:
+    headers: ClassVar[Mapping[str, str]] = {"Content-Type": "text/event-stream"}
+    heartbeat = HEARTBEAT
+
+    def __init__(self, run: str, model: str, created: float, *, include_usage: bool = False) -> None:
         self.ended = False
-        """Nothing follows."""
-        self.run_ended = False
-        """So has the run."""
         self.spoken = False
-        """Whether anything of the answer was given out."""
         self.error: ErrorInfo | None = None
-        """Why it broke off."""
-        self._about = (run, model, created)
-        self._retracted = retracted
         self._fold = Fold()
         self._newest: dict[str | None, int] = {}  # the last seq of each source that was sent
         self._held = Held()
@@ -75,10 +64,6 @@ class Events:
         self._close = b'},"logprobs":null,"finish_reason":null}]' + self._end
         self._include_usage = include_usage
 
-    def again(self, retracted: RetractedRanges | None = None) -> Events:
-        """Another one for the same run, from its first batch."""
-        return Events(*self._about, include_usage=self._include_usage, retracted=retracted or self._retracted)
-
     def frames(self, batch: Batch) -> bytes:
         """What these chunks add; b"" if nothing. Raises `RemoteProtocolError` for what are no chunks."""
         if batch.first == batch.last:
@@ -92,7 +77,7 @@ class Events:
         return b"data: %b\n\n" % error_body(error)
 
     def _frame(self, seq: int, data: bytes) -> bytes:
-        if self.ended or (self._retracted is not None and self._retracted.covers(seq, data)):
+        if self.ended:
             return b""
         text = plain_text(data)
         if text is not None and text != b'""':
@@ -108,7 +93,6 @@ class Events:
         if line.type == "complete":
             return self._complete(line)
         if line.type == "error":
-            self.run_ended = True
             return self.fault(line.error or ErrorInfo("run_failed", "the run failed"))
         said = said_of(line)
         if isinstance(said, Piece):
@@ -162,7 +146,7 @@ class Events:
         usage = self._held.usage(line.usage)
         if self._include_usage and usage is not None:
             frames += self._head + b'],"usage":%b}\n\n' % encode(usage)
-        self.ended = self.run_ended = True
+        self.ended = True
         return frames + b"data: [DONE]\n\n"
 
 
@@ -187,9 +171,12 @@ class Whole:
     """A run as one ``chat.completion``, to be given every batch from the run's first. What restarts take back is not in
     it. Holds at most `limits.COMPLETION_BYTES`, beyond which it fails: a longer answer is for streaming."""
 
+    headers: ClassVar[Mapping[str, str]] = {"Content-Type": "application/json"}
+    heartbeat = b""
+    spoken = False  # all of it comes at the end
+
     def __init__(self, run: str, model: str, created: float) -> None:
         self.ended = False
-        self.run_ended = False
         self.error: ErrorInfo | None = None
         self._run = run
         self._model = model
@@ -200,23 +187,32 @@ class Whole:
         self._held = Held()
         self._used: Usage | None = None
 
-    def feed(self, batch: Batch) -> None:
-        """Take these chunks in. Raises `RemoteProtocolError` for what are none."""
+    def frames(self, batch: Batch) -> bytes:
+        """The JSON of the answer when the run ends, unless it ends in an error. Raises `RemoteProtocolError` for what
+        are no chunks."""
+        if self.ended:
+            return b""
         for seq, line in enumerate(batch.lines(), batch.first):
-            if not self.ended:
-                self._take(seq, read_line(line))
+            self._take(seq, read_line(line))
+            if self.ended:
+                break
+        return self._body() if self.ended and self.error is None else b""
+
+    def fault(self, error: ErrorInfo) -> bytes:
+        """The error's JSON: nothing was sent before it."""
+        self._fail(error)
+        return error_body(error)
 
     def _take(self, seq: int, line: Line) -> None:
         marker = marker_of(seq, line)
         if marker is not None:
             self._mark(marker)
         elif line.type == "complete":
-            self.ended = self.run_ended = True
+            self.ended = True
             self._used = line.usage
             if not self._pieces and not self._held.calls and (piece := result_of(line)):
                 self._add(seq, None, piece)
         elif line.type == "error":
-            self.run_ended = True
             self._fail(line.error or ErrorInfo("run_failed", "the run failed"))
         elif isinstance(said := said_of(line), Piece):
             self._add(seq, line.source, said)
@@ -245,10 +241,7 @@ class Whole:
         self.ended = True
         self.error = error
 
-    def body(self) -> bytes:
-        """The JSON of the answer. Only once it has ended, and not in an error."""
-        assert self.ended
-        assert self.error is None
+    def _body(self) -> bytes:
         held = self._held
         message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None}
         message |= {field.decode(): text for field in FIELDS.values() if (text := self._text(field))}

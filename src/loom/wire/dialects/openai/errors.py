@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from loom.model.errors import ErrorInfo, RunError, class_of, code_of
+from loom.wire.dialect import Refusal
 from loom.wire.json import encode
 
-__all__ = ["ApiError", "ApiErrorBody", "error_body", "status_of"]
+__all__ = ["ApiError", "ApiErrorBody", "error_body", "refuse", "status_of"]
 
 
 class ApiError(msgspec.Struct, frozen=True):
@@ -51,6 +52,12 @@ def error_body(error: ErrorInfo) -> bytes:
     code = _code(error)
     param = "model" if code == "unknown_producer" else error.details.get("field") or None
     return encode(ApiErrorBody(ApiError(error.message, _type(code), param, _CODES.get(code, code))))
+
+
+def refuse(error: ErrorInfo) -> Refusal:
+    """The answer. OpenAI's clients repeat requests by themselves for some statuses, whatever the reason: they are told
+    whether that may help (``x-should-retry``)."""
+    return Refusal(status_of(error), error_body(error), {"X-Should-Retry": "true" if error.retryable else "false"})
 
 
 def _type(code: str) -> str:
