@@ -1,4 +1,5 @@
-"""Draw what the docs say of tables in the code: the grammar, the error tree, the codes. Run it after changing one."""
+"""Draw what the docs say of tables in the code: the grammar, the error tree, the codes, the dialects. Run it after
+changing one."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from loom.model import errors
 from loom.model.grammar import TABLE, State
+from loom.wire.dialects import DIALECTS
 
 DOCS = Path(__file__).parent
 
@@ -35,7 +37,21 @@ def codes() -> str:
     return "\n".join(rows)
 
 
-SECTIONS = {"concepts.md": {"grammar": grammar}, "errors.md": {"tree": tree, "codes": codes}}
+def dialects() -> str:
+    rows = ["| Route | What it does | Dialect | Can read on |", "|---|---|---|---|"]
+    for dialect in DIALECTS:
+        resumes = "yes" if dialect.resumable else ""
+        for route in dialect.routes:
+            path = route.path.replace(":path}", "}")
+            rows.append(f"| `{route.method} {path}` | {route.summary} | {dialect.name} | {resumes} |")
+    return "\n".join(rows)
+
+
+SECTIONS = {
+    "concepts.md": {"grammar": grammar},
+    "errors.md": {"tree": tree, "codes": codes},
+    "http.md": {"dialects": dialects},
+}
 
 
 def drawn(name: str) -> str:

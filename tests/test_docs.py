@@ -46,7 +46,7 @@ def generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", ["concepts.md", "errors.md"])
+@pytest.mark.parametrize("page", ["concepts.md", "errors.md", "http.md"])
 def test_drawn_pages_are_up_to_date(page: str) -> None:
     assert generator().drawn(page) == (ROOT / "docs" / page).read_text(), "run python docs/generate.py"
 

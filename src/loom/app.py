@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, Concatenate, Never, ParamSpec, TypeVar, overload
@@ -45,6 +45,7 @@ from loom.producers.actor import (
     Unannotated,
     decorator,
 )
+from loom.wire.dialect import Dialect
 
 __all__ = ["App", "Lifespan"]
 
@@ -64,7 +65,8 @@ class App:
     `lifespan(app)`: an async context manager; what it yields is `ctx.resources`. `ai`: the model behind `ctx.ai`, or a
     function that makes it: each worker calls it once, when the model is first used, and closes what it made. Default:
     the model that the environment names; without one, using `ctx.ai` raises `UsageError`. `default_actor`: the name of
-    the one that answers OpenAI's clients for models that no actor is called. `retention`: seconds that its runs are
+    the one that answers OpenAI's clients for models that no actor is called. `dialects`: further wire formats that a
+    server of this app speaks (`loom.wire.dialect`). `retention`: seconds that its runs are
     kept after their end, unless their actor or start says otherwise (default: the store's time).
     """
 
@@ -74,6 +76,7 @@ class App:
         lifespan: Lifespan | None = None,
         ai: AI | Callable[[], AI] | None = None,
         default_actor: str | None = None,
+        dialects: Iterable[Dialect] = (),
         retention: float | timedelta | None = None,
     ) -> None:
         check_retention(retention)
@@ -82,6 +85,7 @@ class App:
         self.registry = Registry()
         self.ai = ai
         self.default_actor = default_actor
+        self.dialects = tuple(dialects)
         self._lifespan = lifespan
         self._included: list[App] = []
         self._homes: dict[str, App] = {}

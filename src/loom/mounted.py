@@ -51,6 +51,7 @@ class asgi:
         self._url = url
         self._options: dict[str, Any] = {"app": app, "worker": worker, **options}
         self._default = app.default_actor if app is not None else None
+        self._dialects = app.dialects if app is not None else ()
         self._guarded: dict[str, Any] = {
             "keys": tuple(keys),
             "allowed_hosts": tuple(allowed_hosts),
@@ -82,6 +83,7 @@ class asgi:
                     stops=told_to_stop,
                     drives=lambda: connecting.drives,
                     default_actor=self._default,
+                    dialects=self._dialects,
                     **self._guarded,
                 )
                 try:

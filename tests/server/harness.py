@@ -311,3 +311,36 @@ async def viewer(
         writer.write(request_bytes(method, path, given, data))
         reply = await asyncio.wait_for(read_head(reader), PATIENCE)
         yield Viewer(reader, writer, reply)
+
+
+# --- its runs -------------------------------------------------------------------------------------------------------
+
+
+def run_of(reply: Reply) -> str:
+    run = reply.header("x-request-id")
+    assert run is not None
+    assert reply.header("location") == f"/runs/{run}"
+    return run
+
+
+async def state_of(r: Rig, run: str) -> str:
+    """The run's state, once it has ended."""
+    async with asyncio.timeout(PATIENCE):
+        async for page in r.transport.follow(run):
+            if page.ended:
+                break
+    return (await r.store.runs.get(run)).state
+
+
+async def the_run(r: Rig) -> str:
+    """The one that there is, once it is there."""
+    async with asyncio.timeout(PATIENCE):
+        while not (heads := await r.store.runs.list_runs()):  # noqa: ASYNC110 (nothing tells of it but this)
+            await asyncio.sleep(0)
+    return heads[0].meta.run
+
+
+async def told_to(r: Rig, run: str) -> bytes:
+    """The first thing that the run was told."""
+    page = await r.store.logs.read(f"{run}/in", None, wait=PATIENCE)
+    return page.batches[0].payload

@@ -16,7 +16,7 @@ from loom.model.ports import Commit
 from loom.server.app import Times
 from loom.wire.json import decode, make_batch
 from loom.wire.sse import HEARTBEAT, Event
-from tests.server.harness import PATIENCE, Reply, Rig, Viewer, rig
+from tests.server.harness import PATIENCE, Reply, Rig, Viewer, rig, run_of, state_of, the_run, told_to
 
 pytestmark = pytest.mark.anyio
 
@@ -86,30 +86,6 @@ def told(events: list[Event]) -> list[Any]:
 
 def text(chunks: list[Any]) -> str:
     return "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks if "choices" in chunk)
-
-
-def run_of(reply: Reply) -> str:
-    run = reply.header("x-request-id")
-    assert run is not None
-    assert reply.header("location") == f"/runs/{run}"
-    return run
-
-
-async def state_of(r: Rig, run: str) -> str:
-    """The run's state, once it has ended."""
-    async with asyncio.timeout(PATIENCE):
-        async for page in r.transport.follow(run):
-            if page.ended:
-                break
-    return (await r.store.runs.get(run)).state
-
-
-async def the_run(r: Rig) -> str:
-    """The one that there is, once it is there."""
-    async with asyncio.timeout(PATIENCE):
-        while not (heads := await r.store.runs.list_runs()):  # noqa: ASYNC110 (nothing tells of it but this)
-            await asyncio.sleep(0)
-    return heads[0].meta.run
 
 
 def streaming(r: Rig, path: str = COMPLETIONS, body: Any = None, **options: Any) -> Any:
@@ -311,12 +287,6 @@ async def test_a_later_attempt_that_takes_back_what_was_sent_ends_the_stream_and
         assert text(chunks) == "Hel"
         assert chunks[-1]["error"]["code"] == "run_restarted"
         assert b'"cancel"' in await told_to(r, run)
-
-
-async def told_to(r: Rig, run: str) -> bytes:
-    """The first thing that the run was told."""
-    page = await r.store.logs.read(f"{run}/in", None, wait=PATIENCE)
-    return page.batches[0].payload
 
 
 # --- silence, in time ------------------------------------------------------------------------------------------------

@@ -17,8 +17,7 @@ from loom.wire.json import decode
 from tests.producers.llm.provider import Play, Provider, events, head, said
 
 from .chats import ANSWER, chats, serving_chats
-from .harness import PATIENCE, Rig
-from .test_openai import state_of
+from .harness import PATIENCE, Rig, state_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.node]
 

@@ -22,8 +22,7 @@ from loom.producers.llm import MarkovWriter, OpenAICompatible
 from tests.producers.llm.provider import Play, Provider, events, head, said
 
 from .chats import ANSWER, MODEL, WEATHER, chats, serving_chats
-from .harness import PATIENCE, Rig
-from .test_openai import state_of
+from .harness import PATIENCE, Rig, state_of
 
 pytestmark = pytest.mark.anyio
 

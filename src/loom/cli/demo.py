@@ -85,6 +85,7 @@ async def _demo(url: str, named: str | None, port: int | None, browse: bool, dri
             pages=pages(facts),
             drives=(lambda: driver.drives) if drives else None,
             default_actor=app.default_actor,
+            dialects=app.dialects,
         )
         async with (
             serving(gateway, host=_HOST, port=port or 0, sock=listener) as address,

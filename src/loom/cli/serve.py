@@ -189,6 +189,7 @@ async def _serve(
             allowed_origins=listening.origins,
             drives=None if driver is None else lambda: driver.drives,
             default_actor=app.default_actor,
+            dialects=app.dialects,
         )
         async with (
             serving(gateway, host=listening.host, port=listening.port) as address,

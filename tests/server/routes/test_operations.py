@@ -100,3 +100,8 @@ def test_an_answer_to_head_keeps_its_length_and_loses_its_body() -> None:
 def test_a_stream_is_left_as_it_is() -> None:
     stream = StreamingResponse(iter([b"x"]))
     assert fit(stream.__call__, {"method": "HEAD"}) == stream.__call__
+
+
+async def test_a_head_of_its_own_is_not_that_of_get() -> None:
+    (endpoint,) = endpoints_of([operation("GET", "/a", "got"), operation("HEAD", "/a", "looked")])
+    assert b"looked" in (await asked(endpoint, "HEAD")).body

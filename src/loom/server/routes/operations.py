@@ -87,7 +87,7 @@ class Endpoint:
         """Shows an error as those are shown here."""
         self._handlers = {operation.method: operation.handler for operation in operations}
         if "GET" in self._handlers:
-            self._handlers["HEAD"] = self._handlers["GET"]
+            self._handlers.setdefault("HEAD", self._handlers["GET"])
         self._allow = ", ".join(sorted(self._handlers))
 
     def match(self, path: str) -> dict[str, str] | None:
@@ -105,14 +105,22 @@ class Endpoint:
 
 
 def check_distinct(operations: Iterable[Operation]) -> None:
-    """Raise `UsageError` if two have one path and method, or one name."""
-    seen: dict[str, str] = {}
+    """Raise `UsageError` if two have one name, or one method and path, or if a path hides another of its form."""
+    owners: dict[str, str] = {}
+    paths: dict[str, Operation] = {}
     for operation in operations:
-        owner = "loom" if operation.dialect is None else operation.dialect.name
+        owner = _owner(operation)
         for key in (f"{operation.method} {operation.path}", f"operation {operation.name!r}"):
-            if key in seen:
-                raise UsageError(f"{key} is offered twice: by {seen[key]!r} and by {owner!r}")
-            seen[key] = owner
+            if key in owners:
+                raise UsageError(f"{key} is offered twice: by {owners[key]} and by {owner}")
+            owners[key] = owner
+        first = paths.setdefault(re.sub(r"\{\w+", "{", operation.path), operation)
+        if first.path != operation.path:
+            raise UsageError(f"{operation.path} of {owner} is never found: {_owner(first)} offers {first.path}")
+
+
+def _owner(operation: Operation) -> str:
+    return "loom" if operation.dialect is None else operation.dialect.name
 
 
 def endpoints_of(operations: Iterable[Operation]) -> list[Endpoint]:
