@@ -14,7 +14,7 @@ from loom.engine.run.attempt import Resources
 from loom.engine.run.worker import Worker
 from loom.model.chunk import Chunk, Page
 from loom.model.cursor import Cursor
-from loom.model.ports import Fence, Take, closing
+from loom.model.ports import Fence, InlineSink, closing
 from loom.model.run import Meta
 from loom.server.app import Gateway, Times, create_app
 from loom.server.http.address import Address
@@ -41,23 +41,17 @@ class WatchedTransport(StoreTransport):
         self.stumbled = asyncio.Event()
 
     def follow(
-        self, run: str, after: Cursor | None = None, *, attach: bool = True, take: Take | None = None
+        self, run: str, after: Cursor | None = None, *, attach: bool = True, sink: InlineSink | None = None
     ) -> AsyncIterator[Page]:
-        return self._follow(run, after, attach, take)
+        return self._follow(run, after, attach, sink)
 
     async def _follow(
-        self, run: str, after: Cursor | None, attach: bool, take: Take | None
+        self, run: str, after: Cursor | None, attach: bool, sink: InlineSink | None
     ) -> AsyncGenerator[Page, None]:
         self.following += 1
-
-        def taking(page: Page) -> bool:
-            if take is None or "follow" in self.trouble or not take(page):
-                return False
-            self.pages.put_nowait(page)
-            return True
-
+        watched = None if sink is None else _WatchedSink(self, sink)
         try:
-            following = cast("AsyncGenerator[Page, None]", super().follow(run, after, attach=attach, take=taking))
+            following = cast("AsyncGenerator[Page, None]", super().follow(run, after, attach=attach, sink=watched))
             async with aclosing(following) as pages:
                 async for page in pages:
                     self._stumble("follow")
@@ -92,6 +86,20 @@ class WatchedTransport(StoreTransport):
         if call in self.trouble:
             self.stumbled.set()
             raise self.trouble[call]
+
+
+class _WatchedSink:
+    """The real one; it tells its transport what it was given."""
+
+    def __init__(self, transport: WatchedTransport, sink: InlineSink) -> None:
+        self._transport = transport
+        self._sink = sink
+
+    def deliver(self, page: Page) -> bool:
+        if "follow" in self._transport.trouble or not self._sink.deliver(page):
+            return False
+        self._transport.pages.put_nowait(page)
+        return True
 
 
 class Rig:

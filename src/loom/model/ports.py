@@ -24,6 +24,7 @@ __all__ = [
     "Commit",
     "Durability",
     "Fence",
+    "InlineSink",
     "LogInfo",
     "LogPolicy",
     "LogSpec",
@@ -36,7 +37,6 @@ __all__ = [
     "Survey",
     "Surveyed",
     "SweepReport",
-    "Take",
     "Transport",
     "Unwatch",
     "WorkQueue",
@@ -66,8 +66,13 @@ class Notice(msgspec.Struct, frozen=True, gc=False):
 Notify = Callable[[Notice], None]
 Unwatch = Callable[[], None]
 
-Take = Callable[[Page], bool]
-"""Takes a page right where it was appended; never waits, never raises. False: it did not, and the iterator gives it."""
+
+class InlineSink(Protocol):
+    """Writes a page to a reader's connection right where the page was appended, before any task is woken."""
+
+    def deliver(self, page: Page) -> bool:
+        """Never waits, never raises. False: nothing was written, and the iterator gives the page."""
+        ...
 
 
 class Fence(msgspec.Struct, frozen=True):
@@ -488,14 +493,14 @@ class Transport(Protocol):
     async def actors(self) -> list[ActorInfo]: ...
 
     def follow(
-        self, run: str, after: Cursor | None = None, *, attach: bool = True, take: Take | None = None
+        self, run: str, after: Cursor | None = None, *, attach: bool = True, sink: InlineSink | None = None
     ) -> AsyncIterator[Page]:
         """Non-empty pages from `after` to the log's end, as they come, over reconnects and outages of the store.
 
         An iterator with `aclose`. Every page continues the one before; raises `CursorExpired` or `LogNotFound`. A run
         with `ahead` waits for this reader, unless `attach` is False: then the caller commits
         its positions itself. While it is
-        waited for, pages may be given to `take` instead.
+        waited for, pages may be delivered to `sink` instead.
         """
         ...
 

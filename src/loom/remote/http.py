@@ -15,7 +15,7 @@ from loom.model import limits
 from loom.model.chunk import Message, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import InvalidInput, LogNotFound, OutcomeUnknown, Unavailable, UsageError
-from loom.model.ports import Take
+from loom.model.ports import InlineSink
 from loom.model.run import DECLARABLE, ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
 from loom.wire.data import encode_value
 from loom.wire.failure import line_of
@@ -150,7 +150,7 @@ class HttpTransport:
         await self._call("POST", f"/workers/{worker}/drain")
 
     def follow(
-        self, run: str, after: Cursor | None = None, *, attach: bool = True, take: Take | None = None
+        self, run: str, after: Cursor | None = None, *, attach: bool = True, sink: InlineSink | None = None
     ) -> Follower:
         return Follower(
             self._connections,

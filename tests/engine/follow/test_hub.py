@@ -35,10 +35,10 @@ class Watcher:
         self.pages: list[Page] = []
         self.taken = 0
         self._every = every
-        self.viewer = hub.follow(run, after, take=self._take if every else None)
+        self.viewer = hub.follow(run, after, sink=self if every else None)
         self.task = spawn(self._watch(), "watcher")
 
-    def _take(self, page: Page) -> bool:
+    def deliver(self, page: Page) -> bool:
         if len(self.pages) % self._every:
             return False
         self.pages.append(page)

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from loom.model.errors import RemoteProtocolError
-from loom.server.http.framing import check_framing, without_upgrade
+from loom.server.http.framing import ChunkedCoding, check_framing, without_upgrade
 from tests.server.harness import PATIENCE, Rig, connection, read_head, rig
 
 pytestmark = pytest.mark.anyio
@@ -277,3 +277,13 @@ def test_a_head_without_upgrade() -> None:
 
 def test_the_cases_differ() -> None:
     assert all(one != other for one, other in pairwise(sorted(DOUBTFUL)))
+
+
+def test_the_chunked_coding() -> None:
+    coding = ChunkedCoding()
+    data = b"x" * 26
+    first = coding.chunk(data)
+    assert first == b"1a\r\n" + data + b"\r\n"
+    assert coding.chunk(data) is first, "of fan-out's frames each is coded once"
+    assert coding.chunk(b"y") == b"1\r\ny\r\n"
+    assert coding.chunk(data) == first

@@ -12,7 +12,7 @@ from loom.model.chunk import Chunk
 from loom.model.cursor import Cursor
 from loom.model.errors import CursorExpired
 from loom.server.app import Times
-from loom.server.stream.audience import SEND_BYTES, http_chunk
+from loom.server.stream.audience import SEND_BYTES
 from loom.wire.json import decode
 from loom.wire.sse import FAULT, Event
 from tests.server.harness import PATIENCE, Rig, Viewer, rig
@@ -46,10 +46,6 @@ async def gather(r: Rig, viewers: list[Viewer]) -> None:
 
 def seqs(events: list[Event]) -> list[int]:
     return [Cursor.parse(event.id).seq for event in events]
-
-
-def test_the_chunked_coding() -> None:
-    assert http_chunk(b"x" * 26) == b"1a\r\n" + b"x" * 26 + b"\r\n"
 
 
 async def test_members_share_one_follower() -> None:

@@ -10,6 +10,7 @@ from loom.model.cursor import Cursor
 from loom.model.errors import Unavailable
 from loom.model.run import Meta
 from loom.server.stream.audience import Key
+from loom.server.stream.sink import FrameSink
 from loom.server.stream.streams import STOP_LOOK, Streams, Times, renew
 from loom.stores.memory import MemoryStore
 from loom.tasks import TaskSet, spawn
@@ -27,7 +28,8 @@ def streams() -> Streams:
 class Nobody:
     """A viewer that is handed nothing."""
 
-    def take(self, chunk: bytes, now: float) -> bool:
+    @property
+    def sink(self) -> FrameSink:
         raise AssertionError
 
     def follow_alone(self, after: Cursor | None) -> None:

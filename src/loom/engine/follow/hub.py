@@ -16,7 +16,7 @@ from loom.engine.run.readers import Reader
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed, closed
-from loom.model.ports import LogStore, Notice, Store, Take
+from loom.model.ports import InlineSink, LogStore, Notice, Store
 from loom.tasks import TaskSet
 
 __all__ = ["Feed", "Hub", "Viewer"]
@@ -91,7 +91,7 @@ class Feed:
         return self._anchored and after == self._tail
 
     async def wait(self, viewer: Viewer) -> None:
-        """Until something may have changed that `viewer` did not take."""
+        """Until something may have changed that was not delivered to `viewer`'s sink."""
         woken = viewer.woken = self._loop.create_future()
         self._waiting[viewer] = None
         try:
@@ -185,13 +185,13 @@ class Feed:
         return batch.first == tail.seq + 1 and batch.epoch == tail.epoch
 
     def _offer(self, page: Page) -> None:
-        """Give `page` to whoever takes it here and now, and wake the others."""
+        """Deliver `page` to the sinks that take it here and now, and wake the other viewers."""
         before, tail = self._before, self._tail
         waiting, self._waiting = self._waiting, {}
         for viewer in waiting:
             if viewer.woken.done():
                 continue
-            if viewer.take is not None and viewer.cursor == before and viewer.take(page):
+            if viewer.sink is not None and viewer.cursor == before and viewer.sink.deliver(page):
                 viewer.cursor = tail
                 if not page.ended:
                     self._waiting[viewer] = None
@@ -220,13 +220,13 @@ class Viewer:
     """
 
     def __init__(
-        self, hub: Hub, run: str, after: Cursor | None, *, attach: bool = True, take: Take | None = None
+        self, hub: Hub, run: str, after: Cursor | None, *, attach: bool = True, sink: InlineSink | None = None
     ) -> None:
         self._hub = hub
         self._run = run
         self._attached = attach
         self.cursor = after
-        self.take = take
+        self.sink = sink
         self.woken: asyncio.Future[None]
         self._feed: Feed | None = None
         self._ended = False
@@ -281,7 +281,7 @@ class Viewer:
         feed = self._feed = self._hub.attach(self._run)
         if self._attached and head.meta.ahead is not None and not head.ended:
             self._reader = Reader(self._hub.logs.commit_position, self._run)
-            self.take = None  # what it takes would not count as read
+            self.sink = None  # a page delivered there would not count as read
         return feed
 
     async def aclose(self) -> None:
@@ -309,9 +309,11 @@ class Hub:
     def __len__(self) -> int:
         return len(self._feeds)
 
-    def follow(self, run: str, after: Cursor | None = None, *, attach: bool = True, take: Take | None = None) -> Viewer:
+    def follow(
+        self, run: str, after: Cursor | None = None, *, attach: bool = True, sink: InlineSink | None = None
+    ) -> Viewer:
         """A viewer of `run`; no I/O until it is iterated."""
-        return Viewer(self, run, after, attach=attach, take=take)
+        return Viewer(self, run, after, attach=attach, sink=sink)
 
     def attach(self, run: str) -> Feed:
         """The run's feed, with one viewer more. Raises `HandleClosed`."""

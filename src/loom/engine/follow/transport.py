@@ -31,7 +31,7 @@ from loom.model.errors import (
     closed,
 )
 from loom.model.numbers import is_duration, is_whole
-from loom.model.ports import Store, Take, message_producer
+from loom.model.ports import InlineSink, Store, message_producer
 from loom.model.priority import check_priority
 from loom.model.run import (
     PRIVATE,
@@ -238,11 +238,11 @@ class StoreTransport:
         return [] if self._registry is None else sorted((p.info() for p in self._registry), key=lambda info: info.name)
 
     def follow(
-        self, run: str, after: Cursor | None = None, *, attach: bool = True, take: Take | None = None
+        self, run: str, after: Cursor | None = None, *, attach: bool = True, sink: InlineSink | None = None
     ) -> AsyncIterator[Page]:
         self.check_loop()
         self._watch()
-        return self.hub.follow(run, after, attach=attach, take=take)
+        return self.hub.follow(run, after, attach=attach, sink=sink)
 
     async def read(self, run: str, after: Cursor | None, *, limit: int, wait: float) -> Page:
         self._watch()

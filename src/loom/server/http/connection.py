@@ -12,10 +12,10 @@ from loom.model import limits
 __all__ = ["CONNECTION", "cut", "hold", "wait_gone"]
 
 CONNECTION = "loom.connection"
-"""The ASGI extension that our own server offers, which has nothing between the app and the connection. `write(chunk)`:
-write an HTTP chunk now, or return False, having written nothing, while the connection is slow or gone. `abort()`: cut
-the connection, whose buffer will never be taken. `hold()`: do not evict the connection before the answer has ended.
-Without `write` (HTTP/1.0) there are no chunks."""
+"""The ASGI extension that our own server offers, which has nothing between the app and the connection. `write(data)`:
+write a part of the body now, framed as the connection has it, or return False, having written nothing, while the
+connection is slow or gone; `data` is not empty. `abort()`: cut the connection, whose buffer will never be taken.
+`hold()`: do not evict the connection before the answer has ended. There is no `write` in HTTP/1.0."""
 
 
 async def wait_gone(receive: Receive) -> None:

@@ -11,6 +11,8 @@ from uvicorn.server import ServerState
 
 from loom.model import limits
 
+from .framing import ChunkedCoding
+
 try:
     import resource
 except ImportError:  # Windows, which has no such bound
@@ -43,6 +45,7 @@ class Connections(ServerState):
 
     def __init__(self) -> None:
         super().__init__()
+        self.coding = ChunkedCoding()
         self._empty = asyncio.Event()
         self._evictable: OrderedDict[Evictable, None] = OrderedDict()  # not held, oldest first
         self._idle: dict[str, OrderedDict[Evictable, None]] = {}  # of these, those that had an answer

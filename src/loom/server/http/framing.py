@@ -1,4 +1,5 @@
-"""Checks of a request's framing, from its parsed head. Pure; the bytes are checked by llhttp, in its strict mode."""
+"""HTTP/1.1's framing: checks of a request's, from its parsed head, and the chunked coding of answers. Pure; the bytes
+of requests are checked by llhttp, in its strict mode."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Iterable
 
 from loom.model.errors import RemoteProtocolError
 
-__all__ = ["check_framing", "without_upgrade"]
+__all__ = ["ChunkedCoding", "check_framing", "without_upgrade"]
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -32,3 +33,20 @@ def without_upgrade(method: bytes, target: bytes, version: str, headers: Headers
     """The head of a request, written again as if `Upgrade` were not in it (RFC 9110, section 7.8)."""
     fields = [b"%b: %b" % field for field in headers if field[0] != b"upgrade"]
     return b"\r\n".join([b"%b %b HTTP/%b" % (method, target, version.encode()), *fields, b"", b""])
+
+
+class ChunkedCoding:
+    """Codes parts of answers (RFC 9112, section 7.1). Remembers the last one: fan-out writes the very same bytes to a
+    thousand connections, one after the other, which are coded once."""
+
+    __slots__ = ("_chunk", "_data")
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._chunk = b""
+
+    def chunk(self, data: bytes) -> bytes:
+        """`data`, which is not empty (an empty chunk is the last one), as one chunk."""
+        if data is not self._data:
+            self._data, self._chunk = data, b"%x\r\n%b\r\n" % (len(data), data)
+        return self._chunk

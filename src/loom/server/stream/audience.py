@@ -21,7 +21,9 @@ from loom.model.ports import Transport
 from loom.tasks import TaskSet
 from loom.wire.sse import Framer
 
-__all__ = ["Audience", "Frames", "Key", "Viewer", "http_chunk"]
+from .sink import FrameSink
+
+__all__ = ["Audience", "Frames", "Key", "Viewer"]
 
 SEND_BYTES = 64 << 10
 """What the server hands to one connection at a time; more waits in the log, not in memory."""
@@ -47,18 +49,12 @@ class Frames(Protocol):
 class Viewer(Protocol):
     """A member, as its audience knows it."""
 
-    def take(self, chunk: bytes, now: float) -> bool:
-        """Write an HTTP chunk to the connection, now; False, and nothing is written, if it is slow or gone."""
-        ...
+    @property
+    def sink(self) -> FrameSink: ...
 
     def follow_alone(self, after: Cursor | None) -> None:
         """From here on the audience does nothing more for it."""
         ...
-
-
-def http_chunk(data: bytes) -> bytes:
-    """`data` in the chunked transfer coding (RFC 9112, section 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 class Audience:
@@ -78,7 +74,7 @@ class Audience:
         self._forget = forget
         self._framer = framer or Framer(named=key.named, prefix=key.prefix)
         self._viewers = 0
-        self._members: set[Viewer] = set()  # all were sent everything up to `_cursor`
+        self._members: dict[Viewer, FrameSink] = {}  # all were sent everything up to `_cursor`
         self._early: dict[Viewer, Cursor] = {}  # these more; they become members when the follower is there, too
         self._cursor: Cursor | None = None
         self._task: asyncio.Task[None] | None = None
@@ -90,7 +86,7 @@ class Audience:
     def leave(self, viewer: Viewer) -> None:
         """One viewer less, a member or not."""
         self._viewers -= 1
-        self._members.discard(viewer)
+        self._members.pop(viewer, None)
         self._early.pop(viewer, None)
         if self._task is not None and not self._members and not self._early:
             self._task.cancel()
@@ -102,10 +98,10 @@ class Audience:
         """Whether there is but one viewer."""
         return self._viewers < 2
 
-    def chunk(self, batches: tuple[Batch, ...]) -> bytes | None:
-        """Their frames as one HTTP chunk; None if they are too much for one send."""
+    def render(self, batches: tuple[Batch, ...]) -> bytes | None:
+        """Their frames; None if they are too much for one send."""
         data = self._render(batches)
-        return http_chunk(data) if len(data) <= SEND_BYTES else None
+        return data if len(data) <= SEND_BYTES else None
 
     def parts(self, batches: tuple[Batch, ...]) -> Iterable[bytes]:
         """Their frames, to be sent one after the other: `SEND_BYTES` each at most, rendered as they are asked
@@ -134,7 +130,7 @@ class Audience:
             self._cursor = at
             self._task = self._tasks.spawn(self._follow(), f"loom-audience {self._key.run}")
         if at == self._cursor:
-            self._members.add(viewer)
+            self._members[viewer] = viewer.sink
         elif at is not None and at.seq > _seq(self._cursor):
             self._early[viewer] = at
         else:
@@ -148,7 +144,7 @@ class Audience:
 
     def _dismiss(self) -> None:
         """Let all members follow alone: what ends this ends them, too, and each is told by itself."""
-        members, self._members = self._members, set()
+        members, self._members = self._members, {}
         early, self._early = self._early, {}
         for viewer in members:
             viewer.follow_alone(self._cursor)
@@ -179,8 +175,8 @@ class Audience:
         if len(data) > SEND_BYTES:  # too much for a connection at a time
             self._part_with(list(self._members), after)
         else:
-            chunk, now = http_chunk(data), asyncio.get_running_loop().time()
-            slow = [viewer for viewer in self._members if not viewer.take(chunk, now)]
+            now = asyncio.get_running_loop().time()
+            slow = [viewer for viewer, sink in self._members.items() if not sink.write(data, now)]
             if slow:
                 self._part_with(slow, after)
         if self._early:
@@ -188,14 +184,14 @@ class Audience:
 
     def _part_with(self, viewers: list[Viewer], after: Cursor | None) -> None:
         for viewer in viewers:
-            self._members.discard(viewer)
+            self._members.pop(viewer, None)
             viewer.follow_alone(after)
 
     def _welcome(self, cursor: Cursor) -> None:
         """Who was ahead is met, or passed; who is passed goes on alone until the next occasion."""
         for viewer, at in list(self._early.items()):
             if at == cursor:
-                self._members.add(viewer)
+                self._members[viewer] = viewer.sink
             elif at.seq < cursor.seq:
                 viewer.follow_alone(at)
             else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import cast
 
@@ -28,7 +28,8 @@ from loom.wire.dialect import Encoder
 from loom.wire.headers import AHEAD
 from loom.wire.sse import HEARTBEAT, fault
 
-from .audience import Key, http_chunk
+from .audience import Key
+from .sink import ClientGone, FrameSink
 from .streams import Streams, renew
 
 __all__ = ["BEGINNING", "EVENT_HEADERS", "STREAM_HEADERS", "EventStream", "Viewing", "open_events", "parting"]
@@ -50,10 +51,6 @@ EVENT_HEADERS = (
 
 BEGINNING = Page((), None, caught_up=True, ended=False)
 """What is read of a run that has only just been started."""
-
-
-class _ClientGone(Exception):
-    """A send failed: there is nobody to tell anything."""
 
 
 class Viewing(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,8 +90,7 @@ class EventStream:
     """The answer that follows a run: `first`, a page already read, then what comes behind it, until the log's end."""
 
     __slots__ = (
-        "_audience", "_clock", "_encoder", "_ended", "_first", "_key", "_send", "_sending", "_since", "_streams",
-        "_task", "_viewing", "_write", "run_ended",
+        "_audience", "_encoder", "_ended", "_first", "_key", "_streams", "_task", "_viewing", "run_ended", "sink",
     )  # fmt: skip
 
     def __init__(self, streams: Streams, run: str, first: Page, viewing: Viewing) -> None:
@@ -104,10 +100,6 @@ class EventStream:
         self._viewing = viewing
         self._encoder = viewing.encoder
         self._task: asyncio.Task[None] | None = None
-        self._write: Callable[[bytes], bool] | None = None
-        self._sending = False
-        self._clock = asyncio.get_running_loop().time
-        self._since = self._clock()  # when the last send began
         self._ended = False
         self.run_ended = False
         """The run's last chunk was sent."""
@@ -118,9 +110,8 @@ class EventStream:
             await send({"type": "http.response.body", "body": b""})
             return
         connection = scope.get("extensions", {}).get(CONNECTION)
-        self._send = send
-        self._write = connection and connection.get("write")
         self._audience = self._streams.audience(self._key, self._encoder)
+        self.sink = FrameSink(self._audience, send, connection and connection.get("write"))
         self._streams.open += 1
         self.follow_alone(None)
         owner = (
@@ -142,7 +133,7 @@ class EventStream:
     async def _pump(self, after: Cursor | None, before: asyncio.Task[None] | None) -> None:
         try:
             await self._tell(after, before)
-        except _ClientGone as gone:  # the connection says so to who watches it, if it can
+        except ClientGone as gone:  # the connection says so to who watches it, if it can
             log.debug("a viewer of run %s has gone: %r", self._key.run, gone.__cause__)
             self._ended = True
 
@@ -163,7 +154,7 @@ class EventStream:
             last = self._farewell()
         except LoomError as error:
             last = self._fault(error)
-        except _ClientGone:
+        except ClientGone:
             raise
         except Exception:  # a fault of ours or of the transport: told without its details, which go to the log
             log.exception("following run %s failed", self._key.run)
@@ -171,7 +162,7 @@ class EventStream:
         finally:
             self._streams.leave()
         self._ended = True
-        await self._send_slowly(last, more=False)
+        await self.sink.send(last, more=False)
 
     def _farewell(self) -> bytes:
         """What a server that stops still says: only to those who know no way to go on elsewhere."""
@@ -189,7 +180,7 @@ class EventStream:
         if self._first is not None:
             page, self._first = self._first, None
             if self._viewing.opening:
-                await self._send_slowly(self._viewing.opening)
+                await self.sink.send(self._viewing.opening)
             if page.batches:
                 await self._say(page)
             if page.ended or self._told():
@@ -198,8 +189,8 @@ class EventStream:
             if self._joins(after):
                 return True
         # An encoder remembers what it said: it may not render a page that the connection then does not take.
-        take = None if self._write is None or self._encoder is not None else self._take
-        pages = self._streams.transport.follow(self._key.run, after, attach=self._key.attach, take=take)
+        sink = self.sink if self._encoder is None and self.sink.inline else None
+        pages = self._streams.transport.follow(self._key.run, after, attach=self._key.attach, sink=sink)
         async with aclosing(cast("AsyncGenerator[Page, None]", pages)) as follower:
             async for page in follower:
                 await self._say(page)
@@ -213,60 +204,25 @@ class EventStream:
         return self._encoder is not None and self._encoder.ended
 
     def _joins(self, at: Cursor | None) -> bool:
-        return self._write is not None and self._audience.join(self, at)
+        return self.sink.inline and self._audience.join(self, at)
 
     async def _say(self, page: Page) -> None:
-        write = self._write
         for data in self._audience.parts(page.batches):
-            if not data:  # an encoder has no word for it, and an empty HTTP chunk would be the last
-                continue
-            if write is not None and write(http_chunk(data)):
-                self._since = self._clock()
-            else:
-                await self._send_slowly(data)
+            if data:  # an encoder may have no word for it
+                await self.sink.put(data)
         self.run_ended = page.ended
         if not page.caught_up:  # far behind, neither reading nor sending may ever wait: others must run, too
             await asyncio.sleep(0)
-
-    def _take(self, page: Page) -> bool:
-        """Write the page here and now, if the connection takes it and there is no audience to join."""
-        if self._sending or not self._audience.alone:
-            return False
-        try:
-            chunk = self._audience.chunk(page.batches)
-            return chunk is not None and self.take(chunk, self._clock())
-        except Exception:  # a fault of ours is not its writer's: the iterator gives the page, and meets it again
-            return False
-
-    async def _send_slowly(self, data: bytes, *, more: bool = True) -> None:
-        """As ASGI has it, waiting while the connection takes nothing. Raises `_ClientGone`."""
-        self._since = self._clock()
-        self._sending = True
-        try:
-            await self._send({"type": "http.response.body", "body": data, "more_body": more})
-        except (OSError, RuntimeError) as error:  # so servers say it, and loops of a transport that is closed
-            raise _ClientGone from error
-        finally:
-            self._sending = False
-
-    # --- as a member of the audience ---
-
-    def take(self, chunk: bytes, now: float) -> bool:
-        """See `Viewer`."""
-        assert self._write is not None
-        if not self._write(chunk):
-            return False
-        self._since = now
-        return True
 
     # --- all the while, the connection is watched ---
 
     async def _watch(self, scope: Scope, receive: Receive) -> None:
         """Until the client has gone, or was sent all (ASGI: then `receive` says that it has gone, too)."""
         streams, times = self._streams, self._streams.times
-        while self._sending or not self._ended:
-            due = self._since + (times.stalled if self._sending else times.heartbeat)
-            look = self._clock() + streams.look_every  # also, as a send may begin meanwhile
+        sink, clock = self.sink, asyncio.get_running_loop().time
+        while sink.sending or not self._ended:
+            due = sink.since + (times.stalled if sink.sending else times.heartbeat)
+            look = clock() + streams.look_every  # also, as a send may begin meanwhile
             try:
                 async with asyncio.timeout_at(min(due, look)):
                     message = await receive()
@@ -281,20 +237,21 @@ class EventStream:
 
     async def _nudge(self) -> bool:
         """A heartbeat if nothing was said for so long. False if the client takes nothing any more."""
-        times = self._streams.times
-        silence = self._clock() - self._since
-        if self._sending:
+        times, sink = self._streams.times, self.sink
+        now = asyncio.get_running_loop().time()
+        silence = now - sink.since
+        if sink.sending:
             return silence < times.stalled
         if silence < times.heartbeat or self._ended:
             return True
         heartbeat = HEARTBEAT if self._encoder is None else self._encoder.heartbeat
         if not heartbeat:
-            self._since = self._clock()
+            sink.since = now
             return True
         try:
             async with asyncio.timeout(times.stalled):
-                await self._send_slowly(heartbeat)
-        except (TimeoutError, _ClientGone):
+                await sink.send(heartbeat)
+        except (TimeoutError, ClientGone):
             return False
         return True
 

@@ -1,0 +1,85 @@
+"""Between the hub and one connection: frames are written to it where they arise, or wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from starlette.types import Send
+
+from loom.model.chunk import Batch, Page
+
+__all__ = ["ClientGone", "FrameSink"]
+
+
+class ClientGone(Exception):
+    """A send failed: there is nobody to tell anything."""
+
+
+class Renderer(Protocol):
+    """What the sink asks of its audience."""
+
+    @property
+    def alone(self) -> bool: ...
+
+    def render(self, batches: tuple[Batch, ...]) -> bytes | None: ...
+
+
+class FrameSink:
+    """One connection, as frames are written to it: at once, if the server below offers that and the connection takes
+    them now (`write`, of `loom.server.http.connection`), else in its own time.
+
+    It is an `InlineSink`: while its viewer is alone and caught up, the hub delivers pages here, where they were
+    appended. In company the audience writes to it. Both write rendered frames, and know nothing of HTTP.
+    """
+
+    __slots__ = ("_audience", "_clock", "_send", "_write", "sending", "since")
+
+    def __init__(self, audience: Renderer, send: Send, write: Callable[[bytes], bool] | None) -> None:
+        self._audience = audience
+        self._send = send
+        self._write = write
+        self._clock = asyncio.get_running_loop().time
+        self.since = self._clock()
+        """When the last write or send began, in the loop's time."""
+        self.sending = False
+        """A send is waiting for the connection."""
+
+    @property
+    def inline(self) -> bool:
+        """True if it can write at once at all."""
+        return self._write is not None
+
+    def deliver(self, page: Page) -> bool:
+        """See `InlineSink`."""
+        if self.sending or not self._audience.alone:
+            return False
+        try:
+            data = self._audience.render(page.batches)
+            return data is not None and self.write(data, self._clock())
+        except Exception:  # a fault of ours is not its writer's: the iterator gives the page, and meets it again
+            return False
+
+    def write(self, data: bytes, now: float) -> bool:
+        """Write frames now; False, and nothing is written, if the connection is slow or gone."""
+        if self._write is None or not self._write(data):
+            return False
+        self.since = now
+        return True
+
+    async def put(self, data: bytes) -> None:
+        """Write frames, waiting only if the connection does not take them now. Raises `ClientGone`."""
+        if not self.write(data, self._clock()):
+            await self.send(data)
+
+    async def send(self, data: bytes, *, more: bool = True) -> None:
+        """As ASGI has it, waiting while the connection takes nothing. Raises `ClientGone`."""
+        self.since = self._clock()
+        self.sending = True
+        try:
+            await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        except (OSError, RuntimeError) as error:  # so servers say it, and loops of a transport that is closed
+            raise ClientGone from error
+        finally:
+            self.sending = False
