@@ -9,8 +9,7 @@ import pytest
 from loom.model.cursor import Cursor
 from loom.model.errors import Unavailable
 from loom.model.run import Meta
-from loom.server.stream.audience import Key
-from loom.server.stream.sink import FrameSink
+from loom.server.stream.audience import FrameWriter, Key
 from loom.server.stream.streams import STOP_LOOK, Streams, Times, renew
 from loom.stores.memory import MemoryStore
 from loom.tasks import TaskSet, spawn
@@ -29,7 +28,7 @@ class Nobody:
     """A viewer that is handed nothing."""
 
     @property
-    def sink(self) -> FrameSink:
+    def sink(self) -> FrameWriter:
         raise AssertionError
 
     def follow_alone(self, after: Cursor | None) -> None:

@@ -41,7 +41,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.network = ""
-        self._chunk = self._state.coding.chunk
+        self._coding = self._state.coding
         self._in_head = True
         self._head_bytes = 0
         self._framing_bytes = 0  # behind the head, since the last byte of a body
@@ -179,7 +179,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """See `loom.server.http.connection.CONNECTION`: as uvicorn's `send`, but it never waits."""
         if self.flow.write_paused or self._lingering or self.transport.is_closing():
             return False
-        self.transport.write(self._chunk(data))
+        coding = self._coding
+        if data is not coding.data:
+            coding.code(data)
+        self.transport.write(coding.chunk)
         return True
 
     def _hold(self) -> None:

@@ -21,9 +21,7 @@ from loom.model.ports import Transport
 from loom.tasks import TaskSet
 from loom.wire.sse import Framer
 
-from .sink import FrameSink
-
-__all__ = ["Audience", "Frames", "Key", "Viewer"]
+__all__ = ["Audience", "FrameWriter", "Frames", "Key", "Viewer"]
 
 SEND_BYTES = 64 << 10
 """What the server hands to one connection at a time; more waits in the log, not in memory."""
@@ -46,11 +44,19 @@ class Frames(Protocol):
     def frames(self, batch: Batch) -> bytes: ...
 
 
+class FrameWriter(Protocol):
+    """A member's connection, of any protocol that can carry frames."""
+
+    def write(self, data: bytes, now: float) -> bool:
+        """Write frames now, by the loop's time; False, and nothing is written, if the connection is slow or gone."""
+        ...
+
+
 class Viewer(Protocol):
     """A member, as its audience knows it."""
 
     @property
-    def sink(self) -> FrameSink: ...
+    def sink(self) -> FrameWriter: ...
 
     def follow_alone(self, after: Cursor | None) -> None:
         """From here on the audience does nothing more for it."""
@@ -74,7 +80,7 @@ class Audience:
         self._forget = forget
         self._framer = framer or Framer(named=key.named, prefix=key.prefix)
         self._viewers = 0
-        self._members: dict[Viewer, FrameSink] = {}  # all were sent everything up to `_cursor`
+        self._members: dict[Viewer, FrameWriter] = {}  # all were sent everything up to `_cursor`
         self._early: dict[Viewer, Cursor] = {}  # these more; they become members when the follower is there, too
         self._cursor: Cursor | None = None
         self._task: asyncio.Task[None] | None = None

@@ -31,7 +31,7 @@ class FrameSink:
     them now (`write`, of `loom.server.http.connection`), else in its own time.
 
     It is an `InlineSink`: while its viewer is alone and caught up, the hub delivers pages here, where they were
-    appended. In company the audience writes to it. Both write rendered frames, and know nothing of HTTP.
+    appended. In company the audience writes to it, as a `FrameWriter`. Both know frames, and nothing of HTTP.
     """
 
     __slots__ = ("_audience", "_clock", "_send", "_write", "sending", "since")
@@ -62,7 +62,7 @@ class FrameSink:
             return False
 
     def write(self, data: bytes, now: float) -> bool:
-        """Write frames now; False, and nothing is written, if the connection is slow or gone."""
+        """See `FrameWriter`."""
         if self._write is None or not self._write(data):
             return False
         self.since = now
