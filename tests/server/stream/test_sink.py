@@ -68,18 +68,16 @@ async def test_without_a_way_to_write_at_once_frames_are_sent() -> None:
     sink = FrameSink(fake, fake.send, None)
     assert not sink.inline
     assert not sink.deliver(PAGE)
-    await sink.put(b"frames")
+    assert not sink.write(b"frames", 1.0)
+    await sink.send(b"frames")
     assert fake.sent == [{"type": "http.response.body", "body": b"frames", "more_body": True}]
 
 
-async def test_frames_that_are_put_wait_only_for_a_slow_connection() -> None:
+async def test_frames_are_sent_as_asgi_has_it() -> None:
     fake = Fake()
-    await fake.sink.put(b"one")
-    fake.takes = False
-    await fake.sink.put(b"two")
+    await fake.sink.send(b"one")
     await fake.sink.send(b"", more=False)
-    assert fake.written == [b"one"]
-    assert [(message["body"], message["more_body"]) for message in fake.sent] == [(b"two", True), (b"", False)]
+    assert [(message["body"], message["more_body"]) for message in fake.sent] == [(b"one", True), (b"", False)]
 
 
 @pytest.mark.parametrize("error", [OSError("gone"), RuntimeError("the handler is closed")])
@@ -89,7 +87,7 @@ async def test_a_send_that_fails_says_that_the_client_has_gone(error: Exception)
 
     sink = FrameSink(Fake(), send, None)
     with pytest.raises(ClientGone):
-        await sink.put(b"frames")
+        await sink.send(b"frames")
     assert not sink.sending
 
 

@@ -207,9 +207,10 @@ class EventStream:
         return self.sink.inline and self._audience.join(self, at)
 
     async def _say(self, page: Page) -> None:
+        sink = self.sink
         for data in self._audience.parts(page.batches):
-            if data:  # an encoder may have no word for it
-                await self.sink.put(data)
+            if data and not sink.write(data, sink.clock()):  # an encoder may have no word for it
+                await sink.send(data)
         self.run_ended = page.ended
         if not page.caught_up:  # far behind, neither reading nor sending may ever wait: others must run, too
             await asyncio.sleep(0)
@@ -219,10 +220,10 @@ class EventStream:
     async def _watch(self, scope: Scope, receive: Receive) -> None:
         """Until the client has gone, or was sent all (ASGI: then `receive` says that it has gone, too)."""
         streams, times = self._streams, self._streams.times
-        sink, clock = self.sink, asyncio.get_running_loop().time
+        sink = self.sink
         while sink.sending or not self._ended:
             due = sink.since + (times.stalled if sink.sending else times.heartbeat)
-            look = clock() + streams.look_every  # also, as a send may begin meanwhile
+            look = sink.clock() + streams.look_every  # also, as a send may begin meanwhile
             try:
                 async with asyncio.timeout_at(min(due, look)):
                     message = await receive()
@@ -238,7 +239,7 @@ class EventStream:
     async def _nudge(self) -> bool:
         """A heartbeat if nothing was said for so long. False if the client takes nothing any more."""
         times, sink = self._streams.times, self.sink
-        now = asyncio.get_running_loop().time()
+        now = sink.clock()
         silence = now - sink.since
         if sink.sending:
             return silence < times.stalled

@@ -34,22 +34,19 @@ class FrameSink:
     appended. In company the audience writes to it, as a `FrameWriter`. Both know frames, and nothing of HTTP.
     """
 
-    __slots__ = ("_audience", "_clock", "_send", "_write", "sending", "since")
+    __slots__ = ("_audience", "_send", "_write", "clock", "inline", "sending", "since")
 
     def __init__(self, audience: Renderer, send: Send, write: Callable[[bytes], bool] | None) -> None:
         self._audience = audience
         self._send = send
         self._write = write
-        self._clock = asyncio.get_running_loop().time
-        self.since = self._clock()
+        self.inline = write is not None
+        """It can write at once at all."""
+        self.clock = asyncio.get_running_loop().time
+        self.since = self.clock()
         """When the last write or send began, in the loop's time."""
         self.sending = False
         """A send is waiting for the connection."""
-
-    @property
-    def inline(self) -> bool:
-        """True if it can write at once at all."""
-        return self._write is not None
 
     def deliver(self, page: Page) -> bool:
         """See `InlineSink`."""
@@ -57,7 +54,7 @@ class FrameSink:
             return False
         try:
             data = self._audience.render(page.batches)
-            return data is not None and self.write(data, self._clock())
+            return data is not None and self.write(data, self.clock())
         except Exception:  # a fault of ours is not its writer's: the iterator gives the page, and meets it again
             return False
 
@@ -68,14 +65,9 @@ class FrameSink:
         self.since = now
         return True
 
-    async def put(self, data: bytes) -> None:
-        """Write frames, waiting only if the connection does not take them now. Raises `ClientGone`."""
-        if not self.write(data, self._clock()):
-            await self.send(data)
-
     async def send(self, data: bytes, *, more: bool = True) -> None:
         """As ASGI has it, waiting while the connection takes nothing. Raises `ClientGone`."""
-        self.since = self._clock()
+        self.since = self.clock()
         self.sending = True
         try:
             await self._send({"type": "http.response.body", "body": data, "more_body": more})
