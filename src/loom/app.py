@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import Any, Concatenate, Never, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Never, ParamSpec, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
@@ -45,7 +45,9 @@ from loom.producers.actor import (
     Unannotated,
     decorator,
 )
-from loom.wire.dialect import Dialect
+
+if TYPE_CHECKING:
+    from loom.wire.dialect import Dialect  # 4 ms, which only a server needs
 
 __all__ = ["App", "Lifespan"]
 
