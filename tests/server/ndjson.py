@@ -16,7 +16,7 @@ from loom.model.cursor import Cursor
 from loom.model.errors import ErrorInfo, code_of
 from loom.model.fold import Fold
 from loom.wire.description import Answer, Parameter, StreamForm
-from loom.wire.dialect import Call, Dialect, Encoder, Follow, HttpRequest, Refusal, Route, Show, Start
+from loom.wire.dialect import Call, Dialect, Encoder, FollowRun, HttpRequest, Refusal, Route, ShowCatalog, StartRun
 from loom.wire.dialects.lines import marker_of, read_line
 from loom.wire.json import decode, decode_as, encode
 
@@ -86,21 +86,21 @@ def encoder(run: str, created: float) -> Encoder:
     return Lines(run, created)
 
 
-def start(request: HttpRequest) -> Start:
+def start(request: HttpRequest) -> StartRun:
     text = decode_as(request.body, Body).text
     name = request.path["actor"]
-    return Start(
+    return StartRun(
         lambda catalog: Call(catalog.find(name).name, {"prompt": text}), encoder, request.query.get("stream") != "0"
     )
 
 
-def follow(request: HttpRequest) -> Follow:
+def follow(request: HttpRequest) -> FollowRun:
     after = request.query.get("after")
-    return Follow(request.path["run"], Cursor.parse(after) if after else None, encoder)
+    return FollowRun(request.path["run"], Cursor.parse(after) if after else None, encoder)
 
 
-def names(request: HttpRequest) -> Show:
-    return Show(lambda catalog: Names([actor.name for actor in catalog.actors]))
+def names(request: HttpRequest) -> ShowCatalog:
+    return ShowCatalog(lambda catalog: Names([actor.name for actor in catalog.actors]))
 
 
 def refuse(error: ErrorInfo) -> Refusal:

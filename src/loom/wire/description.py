@@ -9,7 +9,7 @@ __all__ = ["Answer", "Parameter", "StreamForm"]
 
 
 class Parameter(NamedTuple):
-    """What a request may say beside its body. `where`: path, query or header. `json`: its text is JSON."""
+    """One field of a request beside its body. `where`: path, query or header. `json`: its text is JSON."""
 
     where: str
     name: str

@@ -1,7 +1,7 @@
 """The port for other people's wire formats: a dialect reads requests and encodes runs and errors. Pure.
 
 The server does the rest: it starts the run, waits for its first output, keeps its owner alive, cancels it when the
-client leaves, and reads what a restart took back (`loom.server.routes.dialects`).
+client leaves, and leaves out the output that a restart took back (`loom.server.routes.dialects`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ __all__ = [
     "Command",
     "Dialect",
     "Encoder",
-    "Follow",
+    "FollowRun",
     "HttpRequest",
     "NewEncoder",
     "Refusal",
     "Route",
-    "Show",
-    "Start",
+    "ShowCatalog",
+    "StartRun",
 ]
 
 
@@ -64,7 +64,7 @@ class Catalog(msgspec.Struct, frozen=True):
 
 
 class Encoder(Protocol):
-    """One run for one client. It is given the run's batches in order and remembers what it needs of them."""
+    """One run for one client. It is given the run's batches in order, and may remember any part of them."""
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -73,17 +73,17 @@ class Encoder(Protocol):
 
     @property
     def heartbeat(self) -> bytes:
-        """Goes out in a silence, and says nothing; b"" where the format has no such thing."""
+        """Bytes without meaning that keep a silent connection alive; b"" where the format has none."""
         ...
 
     @property
     def spoken(self) -> bool:
-        """True once something of the answer was given: until then a failure is told by a status."""
+        """True once a part of the answer was given. Until then a failure has a status."""
         ...
 
     @property
     def ended(self) -> bool:
-        """True once nothing follows, whatever the run still says."""
+        """True once nothing follows, even if the run goes on."""
         ...
 
     @property
@@ -114,7 +114,7 @@ class Call(NamedTuple):
     input: Any
 
 
-class Start(msgspec.Struct, frozen=True):
+class StartRun(msgspec.Struct, frozen=True):
     """Start a run, which the client owns, and answer with it.
 
     A client that leaves cancels the run: at once, or, if the dialect is resumable or the request has an
@@ -128,7 +128,7 @@ class Start(msgspec.Struct, frozen=True):
     """False: the answer is sent when the run has ended, and an error has its status at any time."""
 
 
-class Follow(msgspec.Struct, frozen=True):
+class FollowRun(msgspec.Struct, frozen=True):
     """Stream a run that there is, from a cursor (None: its beginning); 204 when it has ended and nothing is left."""
 
     run: str
@@ -136,13 +136,13 @@ class Follow(msgspec.Struct, frozen=True):
     encoder: NewEncoder
 
 
-class Show(msgspec.Struct, frozen=True):
-    """Answer with what is made of the catalog, as JSON."""
+class ShowCatalog(msgspec.Struct, frozen=True):
+    """Answer with a value made of the catalog, as JSON."""
 
     answer: Callable[[Catalog], Any]
 
 
-Command = Start | Follow | Show
+Command = StartRun | FollowRun | ShowCatalog
 
 
 class Route(NamedTuple):
@@ -154,7 +154,7 @@ class Route(NamedTuple):
     name: str
     summary: str
     read: Callable[[HttpRequest], Command]
-    """Raises what the answer shall be: `InvalidInput`, `RemoteProtocolError`, any `LoomError`."""
+    """Raises a `LoomError` (`InvalidInput`, `RemoteProtocolError`), which is then the answer."""
     answers: dict[int, Answer]
     parameters: tuple[Parameter, ...] = ()
     body: type | None = None
@@ -180,5 +180,5 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     error_body: type
     """The type of a refusal's body, for the description."""
     resumable: bool = False
-    """True: a client that was cut off reads on by a route that answers with `Follow`. Its run lives on for a while, and
-    a server that stops ends the stream without an error."""
+    """True: a client that was cut off reads on by a route that gives `FollowRun`. Its run lives on for a while, and a
+    server that stops ends the stream without an error."""

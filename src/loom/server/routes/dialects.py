@@ -1,4 +1,4 @@
-"""The routes of dialects: their requests are read by them, done here, and answered in their words."""
+"""The routes of dialects: a dialect reads a request as a command, which is carried out here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from loom.server.http.answers import empty, json_answer, refusing
 from loom.server.http.requests import check_run, idempotent_id, read_json
 from loom.server.stream.events import EventStream
 from loom.server.stream.streams import Streams
-from loom.wire.dialect import Catalog, Dialect, Follow, HttpRequest, Route, Show, Start
+from loom.wire.dialect import Catalog, Dialect, FollowRun, HttpRequest, Route, ShowCatalog, StartRun
 
 from .exchange import Exchange, read_retracted, run_headers, surviving, viewing_of
 from .operations import Operation
@@ -53,17 +53,17 @@ class Dialects:
         body = b"" if route.body is None else await read_json(request)
         command = route.read(HttpRequest(request.path_params, request.query_params, request.headers, body))
         match command:
-            case Start():
+            case StartRun():
                 return await self._start(dialect, command, request)
-            case Follow():
+            case FollowRun():
                 return await self._follow(dialect, command, request)
-            case Show():
+            case ShowCatalog():
                 return json_answer(command.answer(await self._catalog()))
 
     async def _catalog(self) -> Catalog:
         return Catalog(tuple(await self._transport.actors()), self._default, self._since)
 
-    async def _start(self, dialect: Dialect, start: Start, request: Request) -> ASGIApp:
+    async def _start(self, dialect: Dialect, start: StartRun, request: Request) -> ASGIApp:
         self._streams.check_open()
         call = start.call(await self._catalog())
         run = idempotent_id(request, None)
@@ -78,7 +78,7 @@ class Dialects:
         location = location_of(request, meta.run)
         return Exchange(self._streams, dialect, start, head, location, repeatable=run is not None)
 
-    async def _follow(self, dialect: Dialect, follow: Follow, request: Request) -> ASGIApp:
+    async def _follow(self, dialect: Dialect, follow: FollowRun, request: Request) -> ASGIApp:
         self._streams.check_open()
         run = check_run(follow.run)
         head = await self._transport.head(run, full=False)

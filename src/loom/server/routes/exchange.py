@@ -1,7 +1,7 @@
-"""A request that starts a run and is answered by it, whatever the dialect.
+"""A request that starts a run and is answered by it, in any dialect.
 
-The status waits for the first output. The run belongs to the client: it is renewed while somebody waits, and cancelled
-when the client has left.
+The status waits for the first output. The run belongs to the client: it is renewed while the client waits, and
+cancelled when it has left.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from loom.server.http.connection import wait_gone
 from loom.server.stream.events import BEGINNING, STREAM_HEADERS, EventStream, Viewing
 from loom.server.stream.streams import Streams, renew
 from loom.tasks import cancel_and_wait, spawn, wait_out
-from loom.wire.dialect import Dialect, Encoder, Start
+from loom.wire.dialect import Dialect, Encoder, StartRun
 from loom.wire.dialects.lines import RetractedRanges
 
 from .operations import answer_of
@@ -40,7 +40,7 @@ class Exchange:
     answered from the run's beginning: such a run goes on for a while without its client."""
 
     def __init__(
-        self, streams: Streams, dialect: Dialect, start: Start, head: Head, location: str, *, repeatable: bool
+        self, streams: Streams, dialect: Dialect, start: StartRun, head: Head, location: str, *, repeatable: bool
     ) -> None:
         self._streams = streams
         self._transport = streams.transport
@@ -68,12 +68,12 @@ class Exchange:
                 await wait_out(*leave)
 
     def _is_abandoned(self, answer: ASGIApp | None) -> bool:
-        """True if the run goes on and nobody can come for the rest."""
+        """True if the run goes on and its client has no way to get the rest."""
         ended = self._run_ended or (isinstance(answer, EventStream) and answer.run_ended)
         return not (ended or self._repeatable or self._dialect.resumable)
 
     async def _leave(self) -> None:
-        """Bounded: who leaves waits for it, even when cancelled."""
+        """Cancel the run, in bounded time: the request waits for it, even when cancelled."""
         try:
             async with asyncio.timeout(limits.OWNER_LEAVE):
                 await self._transport.cancel(self._run)
@@ -110,7 +110,7 @@ class Exchange:
         return aclosing(cast("AsyncGenerator[Page, None]", self._transport.follow(self._run)))
 
     async def _look_back(self) -> None:
-        """A run that restarted before is not told with what it took back."""
+        """Find the output that earlier restarts took back."""
         if self._head.attempt > 1:
             self._retracted = await read_retracted(self._transport, self._run)
 
@@ -133,7 +133,7 @@ class Exchange:
             pass
         if preview.error is not None and not preview.spoken:
             raise revive(preview.error)
-        self._run_ended = False  # what is sent is read anew
+        self._run_ended = False  # it is read again from the beginning, to be sent
         viewing = viewing_of(self._encoder(), self._headers, opening=opening, resumable=self._dialect.resumable)
         return EventStream(self._streams, self._run, first, viewing)
 
@@ -160,7 +160,7 @@ class Exchange:
 
 
 def _speaks(preview: Encoder, page: Page) -> bool:
-    """True once the page says something of the answer, or that there is none."""
+    """True once the answer has begun, or has ended without output."""
     for batch in page.batches:
         preview.frames(batch)
         if preview.spoken or preview.ended:
@@ -179,11 +179,11 @@ def viewing_of(encoder: Encoder, headers: Mapping[str, str], **options: Any) -> 
     return Viewing(encoder=encoder, headers=(*more, *STREAM_HEADERS), **options)
 
 
-# --- what a restart took back ---
+# --- restarts ---
 
 
 async def read_retracted(transport: Transport, run: str) -> RetractedRanges:
-    """What the run has taken back by now."""
+    """The chunks that the run has taken back by now."""
     found = RetractedRanges()
     page = BEGINNING
     while True:

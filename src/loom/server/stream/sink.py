@@ -14,11 +14,11 @@ __all__ = ["ClientGone", "FrameSink"]
 
 
 class ClientGone(Exception):
-    """A send failed: there is nobody to tell anything."""
+    """A send failed: the client has left."""
 
 
 class Renderer(Protocol):
-    """What the sink asks of its audience."""
+    """The part of an audience that a sink uses."""
 
     @property
     def alone(self) -> bool: ...

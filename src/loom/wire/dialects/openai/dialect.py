@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loom.wire.description import Answer, Parameter, StreamForm
-from loom.wire.dialect import Call, Catalog, Dialect, HttpRequest, Route, Show, Start
+from loom.wire.dialect import Call, Catalog, Dialect, HttpRequest, Route, ShowCatalog, StartRun
 
 from .answer import Events, Whole
 from .errors import ApiErrorBody, refuse
@@ -27,18 +27,18 @@ _ANSWERS = {200: Answer("The answer, whole or as it comes.", Completion, ("Locat
 _ERRORS = (404, 409, 429, 504, 507)
 
 
-def _complete(request: HttpRequest) -> Start:
+def _complete(request: HttpRequest) -> StartRun:
     asked = read_request(request.body, ChatBody)
     return _start(asked, str(asked.body.model), streams=bool(asked.body.stream))
 
 
-def _chat(request: HttpRequest) -> Start:
+def _chat(request: HttpRequest) -> StartRun:
     provider = request.path["provider"]
     asked = read_request(request.body, ProviderChatBody, provider=provider)
     return _start(asked, provider, streams=asked.body.stream is not False)
 
 
-def _start(asked: ChatRequest, name: str, *, streams: bool) -> Start:
+def _start(asked: ChatRequest, name: str, *, streams: bool) -> StartRun:
     model = asked.body.model or name
 
     def call(catalog: Catalog) -> Call:
@@ -50,21 +50,21 @@ def _start(asked: ChatRequest, name: str, *, streams: bool) -> Start:
             return Events(run, model, created, include_usage=asked.includes_usage)
         return Whole(run, model, created)
 
-    return Start(call, encoder, streams)
+    return StartRun(call, encoder, streams)
 
 
-def _list(request: HttpRequest) -> Show:
-    return Show(lambda catalog: ModelList([Model(actor.name, catalog.since) for actor in catalog.actors]))
+def _list(request: HttpRequest) -> ShowCatalog:
+    return ShowCatalog(lambda catalog: ModelList([Model(actor.name, catalog.since) for actor in catalog.actors]))
 
 
-def _show(request: HttpRequest) -> Show:
+def _show(request: HttpRequest) -> ShowCatalog:
     name = request.path["model"]
 
     def answer(catalog: Catalog) -> Model:
         catalog.find(name, "model")
         return Model(name, catalog.since)
 
-    return Show(answer)
+    return ShowCatalog(answer)
 
 
 OPENAI = Dialect(

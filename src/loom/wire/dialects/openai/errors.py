@@ -55,8 +55,8 @@ def error_body(error: ErrorInfo) -> bytes:
 
 
 def refuse(error: ErrorInfo) -> Refusal:
-    """The answer. OpenAI's clients repeat requests by themselves for some statuses, whatever the reason: they are told
-    whether that may help (``x-should-retry``)."""
+    """The answer. OpenAI's clients repeat requests by themselves for some statuses, for any reason: ``x-should-retry``
+    says if that may help."""
     return Refusal(status_of(error), error_body(error), {"X-Should-Retry": "true" if error.retryable else "false"})
 
 
