@@ -12,6 +12,7 @@ import pytest
 
 import loom
 from loom.model.errors import InvalidInput, UnknownProducer, UsageError
+from loom.model.options import Options
 from loom.testing import FakeAI
 
 pytestmark = pytest.mark.anyio
@@ -66,14 +67,15 @@ def test_bare_named_and_with_options() -> None:
     async def optioned() -> None: ...
 
     assert [producer.name for producer in app.registry] == ["bare", "named", "optioned"]
-    options = optioned.options
-    assert (options.queue, options.timeout, options.idle_timeout, options.ahead) == (
-        "slow",
-        timedelta(seconds=5),
-        1.5,
-        3,
-    )
+    assert optioned.options == Options(queue="slow", timeout=5.0, idle_timeout=1.5, ahead=3)
     assert optioned.max_crashes == 1
+
+
+def test_what_no_actor_declares_is_refused() -> None:
+    wrong: dict[str, Any] = {"colour": "red"}
+    for unknown in (wrong, {"key": "k"}):
+        with pytest.raises(TypeError, match=next(iter(unknown))):
+            loom.App().actor("a", **unknown)
 
 
 def test_a_name_that_is_taken_is_refused() -> None:

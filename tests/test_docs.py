@@ -16,7 +16,8 @@ import pytest
 import loom
 from loom import testing
 from loom.cli.commands import commands
-from loom.engine.declare.options import Options
+from loom.engine.declare.options import Declaration
+from loom.model.options import OPTIONS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
@@ -87,14 +88,16 @@ def test_every_promise_is_shown_by_a_test_that_is_there() -> None:
 
 def test_every_option_of_starting_is_described() -> None:
     text = (ROOT / "docs" / "client.md").read_text()
-    assert [name for name in Options.__struct_fields__ if f"| `{name}=" not in text] == []
+    assert [name for name in OPTIONS if f"| `{name}=" not in text] == []
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "http.md").read_text(), re.MULTILINE)
+    assert [name for name in OPTIONS if not any(f"`{name}`" in row for row in rows)] == []
 
 
 def test_everything_that_an_actor_has_and_declares_is_described() -> None:
     text = (ROOT / "docs" / "actors.md").read_text()
     given = [*inspect.signature(loom.Context).parameters.keys() & vars(testing.context()).keys()]
     context = {*given, *(name for name in dir(loom.Context) if not name.startswith("_"))}
-    declared = {*inspect.signature(loom.App.actor).parameters} - {"self"}
+    declared = {"name", *Declaration.__annotations__}
     for name in {*context, *declared, *loom.Retry.__struct_fields__}:
         assert re.search(rf"\b{name}\b", text), name
 

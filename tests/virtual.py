@@ -21,6 +21,7 @@ _MODULES = (
     "engine.run.runner",
     "engine.run.strangers",
     "engine.run.trim",
+    "engine.declare.starts",
     "engine.follow.client",
     "engine.follow.unserved",
     "engine.run.worker",

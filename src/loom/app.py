@@ -6,24 +6,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, Never, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Never, ParamSpec, TypeVar, Unpack, overload
 
-from msgspec import UNSET, UnsetType
-from msgspec.structs import replace
+from msgspec import UNSET
 
 from loom.engine.declare.context import Context
-from loom.engine.declare.options import Options, Retry, check_retention
+from loom.engine.declare.options import Declaration, retention_of
 from loom.engine.declare.producer import Producer
 from loom.engine.declare.registry import Registry
 from loom.engine.run.attempt import Resources
-from loom.model import limits
 from loom.model.ai import AI, NO_MODEL
 from loom.model.errors import UsageError
-from loom.model.keep import Keep
-from loom.model.priority import Priority
 from loom.producers.actor import (
     A1,
     A2,
@@ -81,9 +77,9 @@ class App:
         dialects: Iterable[Dialect] = (),
         retention: float | timedelta | None = None,
     ) -> None:
-        check_retention(retention)
         _check_ai(ai)
         self.retention = retention
+        self._defaults = retention_of(UNSET if retention is None else retention)
         self.registry = Registry()
         self.ai = ai
         self.default_actor = default_actor
@@ -133,76 +129,25 @@ class App:
     @overload
     def actor(self, target: Callable[P, Out], /) -> Producer[P, Out]: ...
     @overload
-    def actor(
-        self,
-        name: str | None = None,
-        /,
-        *,
-        retry: Retry | None = None,
-        max_crashes: int = ...,
-        queue: str | None = None,
-        timeout: float | timedelta | None = None,
-        idle_timeout: float | timedelta | None = None,
-        ahead: int | None = None,
-        priority: Priority | None = None,
-        concurrency: int | None = None,
-        retention: float | timedelta | UnsetType | None = UNSET,
-        keep: Keep | None = None,
-        requires: Sequence[str] = (),
-    ) -> ActorDecorator: ...
-    def actor(
-        self,
-        name: Any = None,
-        /,
-        *,
-        retry: Retry | None = None,
-        max_crashes: int = limits.CRASHES,
-        queue: str | None = None,
-        timeout: float | timedelta | None = None,
-        idle_timeout: float | timedelta | None = None,
-        ahead: int | None = None,
-        priority: Priority | None = None,
-        concurrency: int | None = None,
-        retention: float | timedelta | UnsetType | None = UNSET,
-        keep: Keep | None = None,
-        requires: Sequence[str] = (),
-    ) -> Any:
+    def actor(self, name: str | None = None, /, **declared: Unpack[Declaration]) -> ActorDecorator: ...
+    def actor(self, name: Any = None, /, **declared: Unpack[Declaration]) -> Any:
         """Register a producer; bare it takes the function's name.
 
-        `retry`: what follows an error or a lost worker. `max_crashes`: lost workers that a run survives. `queue`,
-        `timeout`, `idle_timeout` (seconds), `ahead`, `priority`: defaults of its runs. `concurrency`: how many of its
-        runs each worker drives at a time, at most; two workers drive twice as many. `retention`: seconds that its runs
-        are kept after their end (default: the app's; None: the store's). `keep`: how much of a log is kept while its
-        run goes on (default: all, up to `limits.LOG_BYTES`). `requires`: names that the lifespan must provide;
-        "ctx.ai" is the model. Raises `UsageError` for a signature that cannot be called by name, and for a name that is
-        taken.
+        `retry`: what follows an error or a lost worker. `max_crashes`: lost workers that a run survives. `concurrency`:
+        how many of its runs each worker drives at a time, at most; two workers drive twice as many. `keep`: how much of
+        a log is kept while its run goes on (default: all, up to `limits.LOG_BYTES`). `requires`: names that the
+        lifespan must provide; "ctx.ai" is the model. All others are `DeclaredOptions`: defaults of its runs
+        (`retention`: default the app's, None the store's). Raises `UsageError` for a signature that cannot be called by
+        name, for a name that is taken, and for what is declared and makes no sense.
         """
-        options = Options(
-            queue=queue,
-            timeout=timeout,
-            idle_timeout=idle_timeout,
-            ahead=ahead,
-            priority=priority,
-            retention=retention,
-        )
         given = name if isinstance(name, str) else None
-        decorate = decorator(
-            self.add,
-            given,
-            retry=retry,
-            max_crashes=max_crashes,
-            options=options,
-            requires=requires,
-            concurrency=concurrency,
-            keep=keep,
-        )
+        decorate = decorator(self.add, given, **declared)
         return decorate(name) if callable(name) else decorate
 
     def add(self, producer: Producer[..., Any]) -> None:
         """Register a producer of any kind, as kinds from other packages do. It takes the app's `retention` where it
         declares none. Raises `UsageError` for a name that is taken."""
-        if producer.options.retention is UNSET:
-            producer.options = replace(producer.options, retention=self.retention)
+        producer.options = producer.options.over(self._defaults)
         self.registry.add(producer)
         self._homes[producer.name] = self
 

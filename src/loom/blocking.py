@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from types import TracebackType
@@ -283,9 +283,21 @@ class SyncClient:
         return SyncConsumer(self._portal, self._client.consumer)
 
     def runs(
-        self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
+        self,
+        *,
+        limit: int = 100,
+        before: str | None = None,
+        state: RunState | None = None,
+        actor: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        parent: str | None = None,
+        root: str | None = None,
     ) -> list[Head]:
-        return self._portal.call(self._client.runs(limit=limit, before=before, state=state, actor=actor))
+        return self._portal.call(
+            self._client.runs(
+                limit=limit, before=before, state=state, actor=actor, labels=labels, parent=parent, root=root
+            )
+        )
 
     def retry(self, run: str, *, id: str | None = None) -> SyncRun[Any, Any]:
         return SyncRun(self._portal, self._portal.call(self._client.retry(run, id=id)))

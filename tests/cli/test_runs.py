@@ -41,6 +41,26 @@ def test_show_tells_all(loom_command: Loom, ended: str) -> None:
     assert json.loads(loom_command("runs", "show", ended, "-o", "jsonl").stdout)["chunks"] == 4
 
 
+def test_labels_are_given_shown_and_searched(loom_command: Loom, ended: str) -> None:
+    labels = ("--label", "user=42", "--label", "at=12:30 = noon")
+    assert loom_command("actor", "run", "echo", "hi", *APP, "--id", "mine", *labels).returncode == 0
+    assert "labels   user=42, at=12:30 = noon" in loom_command("runs", "show", "mine").stdout.splitlines()
+    assert "labels" not in loom_command("runs", "show", ended).stdout
+    shown = json.loads(loom_command("runs", "show", "mine", "-o", "json").stdout)
+    assert shown["labels"] == {"user": "42", "at": "12:30 = noon"}
+    for filters, expected in (
+        (["--label", "user=42"], ["mine"]),
+        ([*labels, "--actor", "echo"], ["mine"]),
+        (["--label", "user=7"], []),
+        (["--parent", "mine"], []),
+        (["--root", "mine"], []),
+    ):
+        listed = loom_command("runs", "list", *filters, "-o", "jsonl").stdout.splitlines()
+        assert [json.loads(line)["id"] for line in listed] == expected, filters
+    for wrong in ("user", "=42", "a:b=c", "user=two\nlines"):
+        assert loom_command("actor", "run", "echo", "hi", *APP, "--label", wrong).returncode in (64, 65), wrong
+
+
 def test_show_of_what_is_not_there(loom_command: Loom, ended: str) -> None:
     done = loom_command("runs", "show", "nope")
     assert done.returncode == 66

@@ -38,8 +38,9 @@ from loom.model import limits
 from loom.model.chunk import CANCEL, Message
 from loom.model.errors import Fenced, StoreFull, Unauthorized
 from loom.model.grammar import State
+from loom.model.options import Options
 from loom.model.ports import Notice, Store
-from loom.model.run import Meta
+from loom.model.run import Meta, Start
 from loom.stores.memory import MemoryStore
 from loom.stores.sqlite import SqliteStore
 from loom.tasks import TaskSet, spawn
@@ -429,7 +430,7 @@ async def latecomer(client: Client, actor: Any) -> None:
     mine = Meta(run="run", actor=actor.name, key="mine")
     await store.runs.create(mine)
     await store.queue.put(replace(mine, key="theirs"))
-    await client._transport.start(mine)
+    await client._transport.start(Start(run="run", actor=actor.name, options=Options(key="mine")))
     await client.run("run").send("word", "again")
     await client.run("run").wait()
 

@@ -10,7 +10,7 @@ import pytest
 from loom.engine.follow.transport import StoreTransport
 from loom.model.chunk import Message, Page
 from loom.model.errors import HandleClosed
-from loom.model.run import Meta
+from loom.model.run import Start
 from loom.stores.memory import MemoryStore
 from loom.tasks import spawn
 from loom.testing.author import Author
@@ -83,7 +83,7 @@ async def test_every_call_tells() -> None:
         viewer = transport.hub.follow(author.log)
         await transport.aclose()
         calls = [
-            transport.start(Meta(run="r", actor="a")),
+            transport.start(Start(run="r", actor="a")),
             transport.head("r"),
             transport.list_runs(),
             transport.read("r", None, limit=1, wait=0),

@@ -7,8 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from loom.model.errors import InvalidInput
-from loom.model.priority import PRIORITIES, SHARES, check_priority, order, rank
+from loom.model.priority import PRIORITIES, SHARES, order, rank
 
 
 def test_each_claim_looks_at_all_of_them() -> None:
@@ -33,9 +32,5 @@ def test_whoever_gets_part_of_the_claims_gets_the_same_shares(step: int, longest
         assert max(later - sooner for sooner, later in pairwise(places)) <= longest
 
 
-def test_ranks_and_names() -> None:
+def test_ranks() -> None:
     assert [rank(priority) for priority in PRIORITIES] == [0, 1, 2]
-    assert [check_priority(priority) for priority in PRIORITIES] == list(PRIORITIES)
-    with pytest.raises(InvalidInput, match="'urgent' is none of high, normal, low") as caught:
-        check_priority("urgent")
-    assert caught.value.details == {"field": "priority"}

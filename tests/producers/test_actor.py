@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from loom.engine.declare.options import Options, Retry
+from loom.engine.declare.options import Retry
 from loom.engine.declare.producer import Producer
 from loom.model.errors import InvalidInput, UsageError
 from loom.producers.actor import ActorDecorator, decorator
@@ -52,10 +52,10 @@ def test_it_takes_the_function_s_name_or_the_given_one(actor: Actor, added: list
 def test_what_is_declared_is_kept(actor: Actor) -> None:
     retry = Retry(attempts=2, mode="continue")
 
-    @actor("a", retry=retry, max_crashes=9, options=Options(queue="slow"), requires=["db"])
+    @actor("a", retry=retry, max_crashes=9, queue="slow", requires=["db"])
     async def work() -> None: ...
 
-    assert (work.retry, work.max_crashes, work.options.queue, work.requires) == (retry, 9, "slow", ("db",))
+    assert (work.retry, work.max_crashes, work.options.given["queue"], work.requires) == (retry, 9, "slow", ("db",))
     assert work.continues
 
 

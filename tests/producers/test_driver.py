@@ -85,4 +85,4 @@ def test_what_it_declares_is_checked_and_the_apps_retention_holds() -> None:
     with pytest.raises(loom.UsageError, match="concurrency"):
         Producer("p", greeting, driver=Canned([]), concurrency=0)
     keeping = loom.App(retention=60)
-    assert canned(keeping, "p")(list).options.retention == 60
+    assert canned(keeping, "p")(list).options.given["retention"] == 60

@@ -28,7 +28,8 @@ from loom.model.errors import (
     Unavailable,
     UnknownProducer,
 )
-from loom.model.run import Head, Meta
+from loom.model.options import DEFAULTS, Options
+from loom.model.run import Head, Meta, Start
 from loom.remote.http import CALL_ATTEMPTS, CALL_WITHIN, HttpTransport, Patience
 from loom.tasks import spawn
 from loom.wire.views import error_body, view_of
@@ -39,10 +40,12 @@ from .scripted import Answer, scripted, sized
 pytestmark = pytest.mark.anyio
 
 QUICK = Patience(reconnect=(0.001, 0.01))
-META = Meta(
-    run="r", actor="a", input=msgspec.Raw(b'{"n":1}'), queue="q", key="k", owner_lease=7.0, timeout=5.0,
-    idle_timeout=2.0, ahead=3, retention=4.0,
-)  # fmt: skip
+OPTIONS: dict[str, Any] = {
+    "queue": "q", "key": "k", "timeout": 5.0, "idle_timeout": 2.0, "ahead": 3, "retention": 4.0,
+    "labels": {"user": "42"},
+}  # fmt: skip
+META = Meta(run="r", actor="a", input=msgspec.Raw(b'{"n":1}'), owner_lease=7.0, **OPTIONS)
+ASKED = Start(run="r", actor="a", input=META.input, owner_lease=7.0, options=Options(**OPTIONS))
 
 
 @asynccontextmanager
@@ -66,15 +69,15 @@ def raw(value: Any) -> Any:
 
 async def test_a_start_says_everything() -> None:
     async with rig() as r, transport_to(r.address.url) as transport:
-        head = await transport.start(META)
+        head = await transport.start(ASKED)
         stored = await r.store.runs.get("r")
         assert raw(head) == raw(stored)
         assert stored.meta.same_request(META)
-        assert (stored.meta.queue, stored.meta.owner_lease, stored.meta.timeout) == ("q", 7.0, 5.0)
-        assert (stored.meta.idle_timeout, stored.meta.ahead) == (2.0, 3)
-        assert raw(await transport.start(META)) == raw(stored)
+        assert stored.meta.owner_lease == 7.0
+        assert stored.meta.settled() == {**DEFAULTS, **OPTIONS}
+        assert raw(await transport.start(ASKED)) == raw(stored)
         with pytest.raises(Conflict):
-            await transport.start(Meta(run="r", actor="b"))
+            await transport.start(Start(run="r", actor="b"))
 
 
 async def test_a_head_is_the_stores() -> None:
@@ -114,7 +117,7 @@ async def test_actors() -> None:
         (actor,) = await transport.actors()
         assert actor == registry.get("double").info()
         with pytest.raises(UnknownProducer):
-            await transport.start(Meta(run="r", actor="treble"))
+            await transport.start(Start(run="r", actor="treble"))
 
 
 async def test_reading_pages() -> None:
@@ -248,7 +251,7 @@ async def test_it_may_be_mounted_below_a_path() -> None:
 # --- a server in trouble ---------------------------------------------------------------------------------------------
 
 CALLS: dict[str, Callable[[HttpTransport], Awaitable[Any]]] = {
-    "start": lambda t: t.start(META),
+    "start": lambda t: t.start(ASKED),
     "head": lambda t: t.head("r"),
     "heads": lambda t: t.list_runs(),
     "actors": lambda t: t.actors(),

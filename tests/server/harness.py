@@ -15,7 +15,7 @@ from loom.engine.run.worker import Worker
 from loom.model.chunk import Chunk, Page
 from loom.model.cursor import Cursor
 from loom.model.ports import Fence, InlineSink, closing
-from loom.model.run import Meta
+from loom.model.run import Meta, Start
 from loom.server.app import Gateway, Times, create_app
 from loom.server.http.address import Address
 from loom.server.serve import serving
@@ -78,9 +78,9 @@ class WatchedTransport(StoreTransport):
         self._stumble("head")
         return await super().head(run, full=full)
 
-    async def start(self, meta: Meta) -> Any:
+    async def start(self, start: Start) -> Any:
         self._stumble("start")
-        return await super().start(meta)
+        return await super().start(start)
 
     def _stumble(self, call: str) -> None:
         if call in self.trouble:

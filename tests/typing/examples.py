@@ -60,7 +60,7 @@ async def context_after_many(a: int, b: int, c: int, d: int, e: int, f: int, g: 
     return a
 
 
-@app.actor(timeout=60)
+@app.actor(timeout=60, priority="low", labels={"team": "a"})
 async def context_by_name(a: int, *, b: int = 3, ctx: loom.Context) -> int:
     return a * b
 
@@ -190,7 +190,7 @@ async def by_keyword(client: loom.Client) -> None:
 
 
 async def with_options(client: loom.Client) -> None:
-    bound = chat.using(key="u1", queue="slow", timeout=30, ahead=8)
+    bound = chat.using(key="u1", queue="slow", timeout=timedelta(seconds=30), ahead=8, labels={"user": "42"})
     assert_type(await client.start(bound, "hi"), loom.Run[str, Any])
     assert_type(await client.start(bound, prompt="hi"), loom.Run[str, Any])
     assert_type(await client.start(context_first.using(id="once"), a=1), loom.Run[int, Any])

@@ -14,14 +14,13 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from loom.connect import connect, default_ai, open_store
-from loom.engine.declare.options import Options
 from loom.engine.follow.client import Client
 from loom.engine.follow.run import Run
 from loom.engine.follow.transport import StoreTransport
 from loom.engine.run.worker import Worker
 from loom.model import limits
 from loom.model.errors import LoomError, revive
-from loom.model.priority import Priority
+from loom.model.options import Options
 from loom.model.run import ActorInfo
 from loom.wire.json import encode
 from loom.wire.views import view_of
@@ -30,7 +29,7 @@ from .blame import hush, location_of, report
 from .inputs import check_once, read_input, read_piped
 from .loops import Interrupted, Signals
 from .loops import run as run_loop
-from .options import AppOption, Listing, Seconds, Streaming, Where, flag, sessions_folder
+from .options import AppOption, Listing, StartFlags, Streaming, Where, flag, options_of, sessions_folder
 from .places import Place
 from .session import end_orphans, session
 from .shows import Show, make_show
@@ -98,18 +97,14 @@ def run(
     stream: Annotated[bool, flag("Show what it says as it comes.")] = False,
     app: AppOption = None,
     where: Where | None = None,
-    key: Annotated[str | None, Parameter(help="Runs of one actor and key go one at a time, in order.")] = None,
-    id: Annotated[str | None, Parameter(help="The run's id: starting the same twice is starting once.")] = None,
-    priority: Annotated[Priority | None, Parameter(help="Which runs go first.")] = None,
-    delay: Annotated[Seconds | None, Parameter(help="Begin so much later.", show_default=False)] = None,
+    flags: StartFlags | None = None,
     output: Streaming = "text",
 ) -> int:
     """Run an actor. The run is ours: Ctrl-C cancels it."""
     place = (where or Where()).place(app, default_app=OWN)
     check_once(text, input, stdin)
     piped = read_piped(sys.stdin.buffer) if stdin else None
-    options = Options(id=id, key=key, priority=priority, delay=delay)
-    request = _Request(name, text, input, piped, stream, output, options)
+    request = _Request(name, text, input, piped, stream, output, options_of(flags))
     hush()
     return run_loop(lambda signals: _run(request, place, signals))
 
@@ -121,8 +116,8 @@ async def _run(request: _Request, place: Place, signals: Signals) -> int:
     async with watching(show, tally, signals) as watch, _opened(place, watch, raised) as (client, queue):
         actor = next((info for info in await client.actors() if info.name == request.name), None)
         value = read_input(actor, request.text, request.json, request.piped)
-        options = request.options if queue is None else replace(request.options, queue=queue)
-        async with client.stream(request.name, value, **options.given()) as run:
+        options = request.options if queue is None else Options(queue=queue).over(request.options)
+        async with client.stream(request.name, value, **options.given) as run:
             try:
                 await _follow(run, watch)
                 await _conclude(request, run, watch)

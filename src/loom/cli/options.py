@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
+from loom.model.options import COUNT, DELAY, KEPT, LABELS, OPTIONS, PRIORITY, SPAN, Kind, Options
+from loom.model.priority import Priority
 from loom.wire.duration import parse_duration
+from loom.wire.option_text import SHELL, labels_in
 
 from .places import Place, place_of, state_folder
 
-__all__ = ["AppOption", "Listing", "Seconds", "Streaming", "Tailing", "Target", "Where", "flag", "sessions_folder"]
+__all__ = [
+    "AppOption",
+    "Labels",
+    "Listing",
+    "Seconds",
+    "StartFlags",
+    "Streaming",
+    "Tailing",
+    "Target",
+    "Where",
+    "flag",
+    "options_of",
+    "sessions_folder",
+]
 
 Streaming = Annotated[
     Literal["text", "table", "json", "jsonl"],
@@ -50,6 +66,9 @@ Seconds = Annotated[
 """A duration as `50ms`, `2s`, `1m`, or plain seconds."""
 
 
+Labels = Annotated[list[str], Parameter(metavar="NAME=VALUE", negative="", show_default=False)]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Where:
@@ -66,6 +85,48 @@ class Where:
     def place(self, app: str | None = None, *, default_app: str | None = None) -> Place:
         """Raises `UsageError` when flags contradict each other."""
         return place_of(self.url, self.store, app, default_app=default_app, env=os.environ)
+
+
+def _flags() -> list[tuple[str, Any, Any]]:
+    """The fields of `StartFlags`."""
+    found = []
+    for name, option in OPTIONS.items():
+        if option.flag:
+            kind = _TYPES.get(option.kind, str)
+            asked = Parameter(
+                name=f"--{(option.word or name).replace('_', '-')}", help=option.doc, negative="", show_default=False
+            )
+            found.append((name, Annotated[kind | None, asked], field(default=None)))
+    return found
+
+
+_TYPES: dict[Kind, Any] = {
+    SPAN: Seconds,
+    KEPT: Seconds,
+    DELAY: Seconds,
+    COUNT: int,
+    PRIORITY: Priority,
+    LABELS: Labels,
+}
+"""How the command line reads the kinds of options that are no single text."""
+
+if TYPE_CHECKING:
+
+    class StartFlags:
+        """The options of a start that the command line takes."""
+
+else:
+    StartFlags = Parameter(name="*")(
+        make_dataclass("StartFlags", _flags(), frozen=True, namespace={"__module__": __name__})
+    )
+
+
+def options_of(flags: StartFlags | None) -> Options:
+    """The options that were given. Raises `UsageError`, `InvalidInput`."""
+    given = {} if flags is None else {name: value for name, value in vars(flags).items() if value is not None}
+    if (labels := given.get("labels")) is not None:
+        given["labels"] = labels_in(labels, SHELL, "--label")
+    return Options.of(given)
 
 
 def flag(help: str, name: str | None = None) -> Parameter:

@@ -18,13 +18,14 @@ from loom.engine.follow.unserved import unserved
 from loom.model.cursor import Cursor
 from loom.model.errors import LoomError, Unavailable, revive
 from loom.model.run import Head, RunState
+from loom.wire.option_text import SHELL, labels_in
 from loom.wire.views import view_of
 
 from .blame import hush
 from .inputs import guessed
 from .loops import Interrupted, Signals
 from .loops import run as run_loop
-from .options import Listing, Seconds, Tailing, Where, sessions_folder
+from .options import Labels, Listing, Seconds, Tailing, Where, sessions_folder
 from .places import Place
 from .session import end_orphans
 from .shows import make_show
@@ -46,6 +47,9 @@ def list_runs(
     *,
     state: Annotated[RunState | None, Parameter(help="Only runs in this state.")] = None,
     actor: Annotated[str | None, Parameter(help="Only runs of this actor.")] = None,
+    labels: Annotated[Labels | None, Parameter(name="--label", help="Only runs with all of these labels.")] = None,
+    parent: Annotated[str | None, Parameter(help="Only runs that this one started.")] = None,
+    root: Annotated[str | None, Parameter(help="Only runs below this one, at any depth.")] = None,
     limit: Annotated[int, Parameter(help="At most so many.")] = 20,
     where: Where | None = None,
     output: Listing = "table",
@@ -53,7 +57,14 @@ def list_runs(
     """Runs, newest first."""
 
     async def ask(client: Client) -> list[Head]:
-        return await client.runs(limit=limit, state=state, actor=actor)
+        return await client.runs(
+            limit=limit,
+            state=state,
+            actor=actor,
+            labels=None if labels is None else labels_in(labels, SHELL, "--label"),
+            parent=parent,
+            root=root,
+        )
 
     heads = call(where, ask)
     header = ("RUN", "ACTOR", "STATE", "CHUNKS", "TOOK", "STARTED")

@@ -11,6 +11,7 @@ from msgspec import Raw
 from rich.console import Console
 from rich.text import Text
 
+from loom.model.options import DEFAULTS, OPTIONS
 from loom.model.parts import Usage
 from loom.wire.json import decode, encode
 from loom.wire.views import RunView
@@ -87,9 +88,7 @@ def run_text(view: RunView, output: str, *, usage: Usage | None = None, waits: s
         "run": view.id,
         "actor": view.actor,
         "state": view.state if waits is None else f"{view.state}: {waits}",
-        "key": view.key,
-        "queue": view.queue,
-        "priority": None if view.priority == "normal" else view.priority,
+        **_options_text(view),
         "assumed": ", ".join(view.assumed),
         "retry of": view.retry_of,
         "attempt": str(view.attempt),
@@ -106,6 +105,17 @@ def run_text(view: RunView, output: str, *, usage: Usage | None = None, waits: s
         "error": None if view.error is None else f"{view.error.message} ({view.error.code})",
     }
     return "\n".join(f"{name:9}{clean(value)}" for name, value in fields.items() if value)
+
+
+def _options_text(view: RunView) -> dict[str, str]:
+    """The options that are shown: the queue always, the others unless they have their defaults."""
+    values = view.settled()
+    shown = (name for name, option in OPTIONS.items() if option.shown)
+    return {name: _option_text(values[name]) for name in shown if name == "queue" or values[name] != DEFAULTS[name]}
+
+
+def _option_text(value: Any) -> str:
+    return ", ".join(f"{name}={text}" for name, text in value.items()) if isinstance(value, dict) else str(value)
 
 
 def age(since: float) -> str:

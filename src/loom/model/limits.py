@@ -47,6 +47,12 @@ READ_LIMIT = 10_000
 ID_LENGTH = 128
 """A run's id, an actor's name, a key: they stand in URLs, keys and log lines."""
 
+LABELS = 16
+"""Labels of one run: each is an index entry in every store, written with the run and removed with it."""
+
+LABEL_LENGTH = 128
+"""Characters of a label's value, as of an id: labels name what a run belongs to, and hold no content."""
+
 IDEMPOTENCY_KEY_LENGTH = 255
 """As the IETF draft's users commonly allow."""
 

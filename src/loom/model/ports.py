@@ -15,7 +15,7 @@ from . import limits
 from .chunk import Batch, Chunk, Message, Page
 from .cursor import Cursor, cursor_at
 from .errors import ErrorInfo
-from .run import ActorInfo, Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo, state_of
+from .run import ActorInfo, Claim, Entry, Head, Mark, Meta, Place, RunState, Start, WorkerInfo, state_of
 
 __all__ = [
     "INBOX",
@@ -469,8 +469,8 @@ class Transport(Protocol):
         """Raise `UsageError` in any other event loop than that in which this was first called."""
         ...
 
-    async def start(self, meta: Meta) -> Head:
-        """Start a run. Idempotent by `meta.run`; `Conflict` when that id is taken by another request.
+    async def start(self, start: Start) -> Head:
+        """Start a run. Idempotent by `start.run`; `Conflict` when that id is taken by another request.
 
         Raises `UnknownProducer` and `InvalidInput` where the producers are known.
         """

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from .errors import InvalidInput
-
-__all__ = ["PRIORITIES", "SHARES", "Priority", "check_priority", "order", "rank"]
+__all__ = ["PRIORITIES", "SHARES", "Priority", "order", "rank"]
 
 Priority = Literal["high", "normal", "low"]
 
@@ -34,13 +32,3 @@ def order(claims: int) -> tuple[Priority, ...]:
 def rank(priority: Priority) -> int:
     """A priority as a number: the smaller goes first."""
     return PRIORITIES.index(priority)
-
-
-def check_priority(text: str) -> Priority:
-    """`text`, if it is a priority. Raises `InvalidInput`."""
-    for priority in PRIORITIES:
-        if text == priority:
-            return priority
-    raise InvalidInput(
-        f"priority: {str(text)[:80]!r} is none of {', '.join(PRIORITIES)}", details={"field": "priority"}
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal
 
 import msgspec
@@ -10,7 +9,9 @@ from msgspec.structs import fields
 
 from . import limits
 from .cursor import Cursor, attempt_of, cursor_at
-from .errors import DEAD, ErrorInfo, InvalidInput
+from .errors import DEAD, ErrorInfo
+from .names import DEFAULT_QUEUE, ID_PATTERN, PRIVATE, PUBLISHED, check_id
+from .options import DECLARABLE, Options, SettledOptions
 from .priority import Priority
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Meta",
     "Place",
     "RunState",
+    "Start",
     "WorkerInfo",
     "check_id",
     "inbox_of",
@@ -42,23 +44,6 @@ was tried as often as it may be, and failed or lost its worker each time."""
 Place = Literal["ready", "behind", "delayed", "leased"]
 """Where an entry of the queue is: claimable, behind an earlier one of its key, waiting for its time, claimed."""
 
-ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.:@~-]*"
-"""What an id, an actor's name, a key looks like: it stands in URLs and log lines as it is."""
-
-PRIVATE = "cli."
-"""A queue whose name begins so is one command's own: it drives its user's run there, and a server puts none."""
-
-PUBLISHED = "loom.published"
-"""The queue of runs that no worker drives: a publisher holds its own entry there, and an entry that lapsed is a
-publisher that died. Whoever claims one ends its run."""
-
-DEFAULT_QUEUE = "default"
-"""The queue of runs for which nobody names one."""
-
-DECLARABLE = ("queue", "timeout", "idle_timeout", "ahead", "priority", "retention")
-"""Fields of `Meta` that an actor may declare for its runs, and a start may override."""
-
-_ID = re.compile(ID_PATTERN, re.ASCII)
 _INBOX = "/in"
 
 NO_INPUT = msgspec.Raw(b"null")
@@ -66,19 +51,6 @@ NO_INPUT = msgspec.Raw(b"null")
 
 _SHOWN = 80
 """Characters of encoded JSON in a repr."""
-
-
-def check_id(text: str, field: str = "id") -> str:
-    """`text`, if it may be an id, an actor's name or a queue's. Raises `InvalidInput` naming `field` otherwise."""
-    if not isinstance(text, str):  # a row's number, a UUID: as text they are fine
-        raise InvalidInput(f"{field}: {text!r:.80} is no text: give str(...) of it", details={"field": field})
-    if len(text) > limits.ID_LENGTH or _ID.fullmatch(text) is None:
-        raise InvalidInput(
-            f"{field}: {text[:80]!r} is no valid name: a letter or digit, then letters, digits and _ . : @ ~ -,"
-            f" at most {limits.ID_LENGTH}",
-            details={"field": field},
-        )
-    return text
 
 
 def inbox_of(run: str) -> str:
@@ -94,7 +66,7 @@ def run_of(log: str) -> str:
 def _shown(struct: msgspec.Struct) -> str:
     """As msgspec writes it, with the beginning of the JSON for what is encoded."""
     told = {field.name: getattr(struct, field.name) for field in fields(struct)}
-    usual = {field.name: field.default for field in fields(struct)}
+    usual = {field.name: {} if field.default_factory is dict else field.default for field in fields(struct)}
     parts = [f"{name}={_json(value)}" for name, value in told.items() if value != usual[name]]
     return f"{type(struct).__name__}({', '.join(parts)})"
 
@@ -106,7 +78,22 @@ def _json(value: object) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
-class Meta(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True, kw_only=True):
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that is asked for: what a client hands its transport, which makes a `Meta` of it."""
+
+    run: str
+    actor: str
+    input: msgspec.Raw = NO_INPUT
+    canonical: bool = False
+    """`input` is in its canonical form; else it is JSON that nobody has read yet."""
+    options: Options = Options()
+    owner_lease: float | None = None
+    producer: Any = None
+    """The registered function, where the caller has it: it has checked the input, and `options` holds what it declares.
+    Who knows the actor by the same function checks nothing again."""
+
+
+class Meta(SettledOptions, frozen=True, omit_defaults=True, repr_omit_defaults=True):
     """How a run was started: fixed at creation, stored with its log and its queue entry alike.
 
     `input` is canonical JSON (keys sorted). `created` is in Unix seconds; all durations in seconds.
@@ -115,34 +102,20 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
     run: str
     actor: str
     input: msgspec.Raw = NO_INPUT
-    queue: str = DEFAULT_QUEUE
-    key: str | None = None
-    """Runs of one actor and key go one at a time, in the order they were started."""
     created: float = 0.0
-    retention: float | None = None
-    """How long the run is kept after its end, as it was asked for; None: the store's own time. See `kept_for`."""
     owner_lease: float | None = None
     """An owned run is cancelled when its owner's heartbeat (`RunStore.heartbeat`) stands still for this long."""
-    timeout: float | None = None
-    """From the first attempt's start; then the run ends with `deadline_exceeded`."""
-    idle_timeout: float | None = None
-    """The longest silence of the producer; then the run ends with `idle_timeout`."""
-    ahead: int | None = None
-    """The producer waits while it is this many chunks ahead of its slowest attached reader."""
-    priority: Priority = "normal"
     not_before: float | None = None
     """In Unix seconds: no worker gets the run before, by the store's clock."""
     retry_of: str | None = None
     """The ended run that this one was started from anew."""
-    labels: dict[str, str] = {}
-    """What the run is found by (`RunStore.list_runs`): names and values, as {"user": "42"}."""
     parent: str | None = None
     """The run that started this one, through `ctx.client`."""
     root: str | None = None
     """The first of its line of parents; None: it has no parent, and is the root itself."""
     assumed: tuple[str, ...] = ()
     """Those of `DECLARABLE` that the start left open. Where the actor is known, its declaration replaces them, and this
-    is empty; else they keep the defaults above."""
+    is empty; else they keep their defaults."""
 
     def __repr__(self) -> str:
         return _shown(self)

@@ -11,16 +11,26 @@ parameter costs the names of the others, and they are checked by place and taken
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, Never, ParamSpec, Protocol, TypeVar, TypeVarTuple, overload
+from collections.abc import Callable, Mapping
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Never,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    TypeVarTuple,
+    Unpack,
+    overload,
+)
 
 from loom.engine.declare.context import Context
-from loom.engine.declare.options import Options, Retry
+from loom.engine.declare.options import Declaration
 from loom.engine.declare.producer import Producer
 from loom.engine.declare.signature import make_producer
-from loom.model import limits
 from loom.model.errors import UsageError
-from loom.model.keep import Keep
 
 __all__ = [
     "ActorDecorator",
@@ -191,15 +201,14 @@ def decorator(
     add: Callable[[Producer[..., Any]], None],
     name: str | None,
     *,
-    retry: Retry | None = None,
-    max_crashes: int = limits.CRASHES,
-    options: Options | None = None,
-    requires: Sequence[str] = (),
-    concurrency: int | None = None,
-    keep: Keep | None = None,
     depth: int = 2,
+    **declared: Unpack[Declaration],
 ) -> ActorDecorator:
     """The decorator that makes a producer and hands it to `add`."""
+    unknown = declared.keys() - Declaration.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"an actor declares no {min(unknown)!r} (but {', '.join(Declaration.__annotations__)})")
+    requires: Any = declared.get("requires", ())
     if isinstance(requires, str):  # a sequence of strings, too
         raise UsageError(f"requires={requires!r}: a list of names, as [{requires!r}]")
     namespace = dict(sys._getframe(depth).f_locals)  # names local to where it stands resolve in annotations too
@@ -208,13 +217,8 @@ def decorator(
         producer = make_producer(
             name or _name_of(target),
             target,
-            retry=retry,
-            max_crashes=max_crashes,
-            options=options,
-            requires=tuple(requires),
-            concurrency=concurrency,
-            keep=keep,
             namespace=_visible(namespace),
+            **declared,
         )
         add(producer)
         return producer

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -17,12 +17,15 @@ from loom.model import limits
 from loom.model.errors import HandleClosed, LimitExceeded, Unavailable, UsageError, closed
 from loom.wire.urls import BAD_PROXY
 
-__all__ = ["Connections", "Exchange", "Lifetime"]
+__all__ = ["Connections", "Exchange", "Lifetime", "Query"]
 
 IDLE_CONNECTIONS = 20
 """Connections that a client keeps open between requests."""
 
 T = TypeVar("T")
+
+Query = Mapping[str, str | Sequence[str]]
+"""What a query says; of a sequence, each under the same name."""
 
 _HEADERS = {"user-agent": "loom-streams", "accept-encoding": "identity"}  # a compressor would hold chunks back
 _BROKEN = (httpx2.TransportError, httpx2.DecodingError, httpx2.StreamError)
@@ -107,7 +110,7 @@ class Connections:
         method: str,
         path: str,
         *,
-        query: Mapping[str, str] | None = None,
+        query: Query | None = None,
         body: bytes | None = None,
         accept: str = "application/json",
         timeout: float | None = None,
@@ -137,7 +140,7 @@ class Connections:
         line: httpx2.AsyncClient,
         method: str,
         path: str,
-        query: Mapping[str, str] | None,
+        query: Query | None,
         body: bytes | None,
         accept: str,
     ) -> httpx2.Request:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -16,10 +15,11 @@ from loom.model.chunk import Message, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import InvalidInput, LogNotFound, OutcomeUnknown, Unavailable, UsageError
 from loom.model.ports import InlineSink
-from loom.model.run import DECLARABLE, ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
+from loom.model.run import ActorInfo, Entry, Head, Place, RunState, Start, WorkerInfo, check_id
 from loom.wire.data import encode_value
 from loom.wire.failure import line_of
 from loom.wire.json import check_depth, check_size, encode
+from loom.wire.option_text import QUERY
 from loom.wire.views import (
     ActorList,
     EntryList,
@@ -35,7 +35,7 @@ from loom.wire.views import (
 )
 
 from .answers import decode_as, refusal
-from .connections import Connections
+from .connections import Connections, Query
 from .follower import Follower, Patience
 from .outages import Outages, Told
 from .pages import page_of
@@ -91,15 +91,12 @@ class HttpTransport:
     def __repr__(self) -> str:
         return f"<HttpTransport {self._connections.place}>"
 
-    async def start(self, meta: Meta) -> Head:
+    async def start(self, start: Start) -> Head:
         body = StartBody(
-            actor=meta.actor,
-            input=meta.input,
-            id=meta.run,
-            key=meta.key,
-            owner_lease=meta.owner_lease,
-            delay=_left(meta.not_before),
-            **{name: getattr(meta, name) for name in DECLARABLE if name not in meta.assumed},
+            actor=start.actor,
+            input=start.input,
+            owner_lease=start.owner_lease,
+            **{**start.options.given, "id": start.run},
         )
         return head_of(self._read_as(await self._call("POST", "/runs", body=body), RunView))
 
@@ -118,9 +115,11 @@ class HttpTransport:
         parent: str | None = None,
         root: str | None = None,
     ) -> list[Head]:
-        if labels or parent is not None or root is not None:
-            raise UsageError("a server lists runs by state and actor only")
-        given = {"limit": str(min(limit, limits.LIST_LIMIT)), "before": before, "state": state, "actor": actor}
+        given = {
+            "limit": str(min(limit, limits.LIST_LIMIT)), "before": before, "state": state, "actor": actor,
+            "label": [f"{name}{QUERY}{value}" for name, value in (labels or {}).items()] or None,
+            "parent": parent, "root": root,
+        }  # fmt: skip
         query = {name: value for name, value in given.items() if value is not None}
         listed = self._read_as(await self._call("GET", "/runs", query=query), RunList)
         return [head_of(view) for view in listed.runs]
@@ -175,7 +174,7 @@ class HttpTransport:
             if page.batches or page.ended or clock() >= end:
                 return page
 
-    async def _poll(self, run: str, query: Mapping[str, str], wait: float) -> PageView:
+    async def _poll(self, run: str, query: Query, wait: float) -> PageView:
         """A read that waits is no call that others may have to wait for."""
         timeout = self._patience.answer + wait
         data = await self._call("GET", _path(run, "chunks"), query=query, timeout=timeout, waits=wait > 0)
@@ -217,7 +216,7 @@ class HttpTransport:
         method: str,
         path: str,
         *,
-        query: Mapping[str, str] | None = None,
+        query: Query | None = None,
         body: Any = None,
         timeout: float | None = None,
         waits: bool = False,
@@ -244,9 +243,7 @@ class HttpTransport:
             log=_log,
         )
 
-    async def _once(
-        self, method: str, path: str, query: Mapping[str, str] | None, data: bytes | None, timeout: float
-    ) -> bytes:
+    async def _once(self, method: str, path: str, query: Query | None, data: bytes | None, timeout: float) -> bytes:
         exchange = await self._connections.request(method, path, query=query, body=data, timeout=timeout)
         try:
             body = await exchange.body()
@@ -258,11 +255,6 @@ class HttpTransport:
 
     def _read_as(self, data: bytes, type: type[T]) -> T:
         return decode_as(data, type, self._connections.place)
-
-
-def _left(not_before: float | None) -> float | None:
-    """The delay that is left: the server's clock may be another than ours."""
-    return None if not_before is None else max(not_before - time.time(), 0.0)
 
 
 def _path(run: str, under: str = "") -> str:

@@ -6,7 +6,10 @@ import re
 
 from loom.model.errors import UsageError
 
-__all__ = ["parse_duration"]
+__all__ = ["DURATION", "parse_duration"]
+
+DURATION = r"^[0-9]{1,12}(\.[0-9]{1,9})?(ms|s|m|h)?$"
+"""Their form, for schemas."""
 
 _FORM = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h)?", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}

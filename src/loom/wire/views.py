@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Collection
+from typing import Annotated, Any, TypeVar, cast
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from loom.model import limits
 from loom.model.errors import ErrorInfo
-from loom.model.priority import Priority
-from loom.model.run import ID_PATTERN, ActorInfo, Entry, Head, Meta, RunState, WorkerInfo
+from loom.model.names import Id
+from loom.model.options import OPTIONS, Option, Options, SettledOptions
+from loom.model.run import NO_INPUT, ActorInfo, Entry, Head, Meta, RunState, WorkerInfo
 
 from .json import encode
 
@@ -36,15 +37,9 @@ __all__ = [
 ]
 
 
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
-Delay = Annotated[float, msgspec.Meta(ge=0, le=limits.DELAY)]
-Kept = Annotated[float, msgspec.Meta(ge=0)]
+T = TypeVar("T", bound=msgspec.Struct)
+
 _MOST = 10**18 - 1  # what a cursor can say, and every store can keep
-Count = Annotated[int, msgspec.Meta(gt=0, le=_MOST)]
-Id = Annotated[
-    str,  # told here, checked with better words by `check_id`
-    msgspec.Meta(extra_json_schema={"pattern": f"^{ID_PATTERN}$", "maxLength": limits.ID_LENGTH}),
-]
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
@@ -59,38 +54,48 @@ def error_body(error: ErrorInfo) -> bytes:
     return encode({"error": fields})
 
 
-class StartBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The body of ``POST /runs``. Times in seconds. What the actor may declare (`DECLARABLE`) counts as it declares it
-    when it is left out; null is no time-out, no bound, the store's own retention."""
+class InputBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What `StartBody` and `StreamBody` have besides the options, each of which is a field, too."""
 
+    input: msgspec.Raw = msgspec.field(default_factory=lambda: NO_INPUT)  # its schema has no default
+
+    def options(self) -> Options:
+        """The options that are given. Raises `InvalidInput`."""
+        return Options.of({name: getattr(self, name) for name in OPTIONS if hasattr(self, name)})
+
+
+class _StartBody(InputBody, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     actor: Id
-    input: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
-    id: Id | None = None
-    key: Id | None = None
-    queue: Id | UnsetType = UNSET
-    timeout: Seconds | UnsetType | None = UNSET
-    idle_timeout: Seconds | UnsetType | None = UNSET
-    ahead: Count | UnsetType | None = UNSET
-    priority: Priority | UnsetType = UNSET
-    delay: Delay | None = None
-    """No worker gets the run before so many seconds have passed."""
-    retention: Kept | UnsetType | None = UNSET
-    owner_lease: Seconds | None = None
+    owner_lease: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """Owned: cancelled unless ``POST /runs/{id}/renew`` comes at least this often."""
 
 
-class StreamBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The body of ``POST /actors/{name}/stream``: as `StartBody`, the actor being named by the path."""
+def _body(name: str, base: type[T], doc: str, *, without: Collection[str] = ()) -> type[T]:
+    """The body of a start, with a field for each option but `without`."""
+    fields = [(name, _field(option), UNSET) for name, option in OPTIONS.items() if name not in without]
+    made = msgspec.defstruct(
+        name, fields, bases=(base,), namespace={"__doc__": doc}, module=__name__,
+        frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True,
+    )  # fmt: skip
+    return cast("type[T]", made)
 
-    input: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
-    id: Id | None = None
-    key: Id | None = None
-    queue: Id | UnsetType = UNSET
-    timeout: Seconds | UnsetType | None = UNSET
-    idle_timeout: Seconds | UnsetType | None = UNSET
-    ahead: Count | UnsetType | None = UNSET
-    priority: Priority | UnsetType = UNSET
-    retention: Kept | UnsetType | None = UNSET
+
+def _field(option: Option) -> Any:
+    kind: Any = option.kind.json
+    described: Any = Annotated[kind, msgspec.Meta(description=option.doc)]
+    return described | UnsetType | None if option.none else described | UnsetType
+
+
+StartBody = _body(
+    "StartBody", _StartBody,
+    "The body of ``POST /runs``. Times in seconds. What the actor may declare counts as it declares it when it is left"
+    " out; null is no key, no time-out, no bound, no labels, the store's own retention.",
+)  # fmt: skip
+StreamBody = _body(
+    "StreamBody", InputBody,
+    "The body of ``POST /actors/{name}/stream``: as `StartBody`, the actor being named by the path.",
+    without=("delay",),
+)  # fmt: skip
 
 
 class RetryBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -144,21 +149,19 @@ class WorkerList(msgspec.Struct, frozen=True):
     workers: list[WorkerInfo]
 
 
-class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A run, as ``GET /runs/{id}`` shows it. Times in Unix seconds, cursors as text."""
+class RunView(SettledOptions, frozen=True, omit_defaults=True):
+    """A run, as ``GET /runs/{id}`` shows it, with its options. Times in Unix seconds, cursors as text."""
 
     id: str
     actor: str
     state: RunState
     attempt: int
-    input: msgspec.Raw | UnsetType = UNSET  # with None, Raw would not be decoded
-    key: str | None = None
-    queue: str = "default"
     created: float
-    started: float | None = None
-    ended: float | None = None
     chunks: int
     """The last chunk's seq."""
+    input: msgspec.Raw | UnsetType = UNSET  # with None, Raw would not be decoded
+    started: float | None = None
+    ended: float | None = None
     first: int = 1
     earliest: str | None = None
     """Where a reader of all that is kept begins (absent: at the beginning)."""
@@ -167,15 +170,14 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     epochs: list[tuple[int, int]] = []
     error: ErrorInfo | None = None
     result: msgspec.Raw | UnsetType = UNSET
-    timeout: float | None = None
-    idle_timeout: float | None = None
-    ahead: int | None = None
-    retention: float | None = None
     owner_lease: float | None = None
-    priority: Priority = "normal"
     not_before: float | None = None
     retry_of: str | None = None
     """The run that this one was started from anew."""
+    parent: str | None = None
+    """The run that started this one."""
+    root: str | None = None
+    """The first of its line of parents."""
     assumed: list[str] = []
     """Options that were left to the actor's declaration by who did not know it: they have their defaults."""
 
@@ -212,8 +214,6 @@ def view_of(head: Head, *, full: bool = True) -> RunView:
         state=head.state,
         attempt=head.attempt,
         input=meta.input if full else UNSET,
-        key=meta.key,
-        queue=meta.queue,
         created=meta.created,
         started=head.started,
         ended=head.ended_at,
@@ -224,15 +224,13 @@ def view_of(head: Head, *, full: bool = True) -> RunView:
         epochs=list(head.epochs),
         error=head.error,
         result=head.result if full and head.result is not None else UNSET,
-        timeout=meta.timeout,
-        idle_timeout=meta.idle_timeout,
-        ahead=meta.ahead,
-        retention=meta.retention,
         owner_lease=meta.owner_lease,
-        priority=meta.priority,
         not_before=meta.not_before,
         retry_of=meta.retry_of,
+        parent=meta.parent,
+        root=meta.root,
         assumed=list(meta.assumed),
+        **meta.settled(),
     )
 
 
@@ -241,19 +239,15 @@ def head_of(view: RunView) -> Head:
     meta = Meta(
         run=view.id,
         actor=view.actor,
-        input=msgspec.Raw(b"null") if view.input is UNSET else view.input,
-        queue=view.queue,
-        key=view.key,
+        input=NO_INPUT if view.input is UNSET else view.input,
         created=view.created,
         owner_lease=view.owner_lease,
-        timeout=view.timeout,
-        idle_timeout=view.idle_timeout,
-        ahead=view.ahead,
-        priority=view.priority,
         not_before=view.not_before,
         retry_of=view.retry_of,
-        retention=view.retention,
+        parent=view.parent,
+        root=view.root,
         assumed=tuple(view.assumed),
+        **view.settled(),
     )
     return Head(
         meta=meta,

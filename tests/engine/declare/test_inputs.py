@@ -212,7 +212,8 @@ def test_an_input_has_one_form(made: Producer[..., Any], given: Any, settled: An
     """That of a call of the function, whatever short form it came in; settled again it stays as it is."""
     once = made.inputs.settled(encode_input(given))
     assert bytes(once) == bytes(encode_input(settled))
-    assert made.inputs.settled(once) is once
+    assert bytes(made.inputs.settled(once)) == bytes(once)
+    assert made.inputs.settled(once, canonical=True) is once
 
 
 def test_an_input_that_does_not_fit_is_not_settled() -> None:

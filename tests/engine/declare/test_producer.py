@@ -6,8 +6,9 @@ import datetime
 
 import pytest
 
-from loom.engine.declare.options import Options, Retry
+from loom.engine.declare.options import Retry
 from loom.model.errors import InvalidInput
+from loom.model.options import Options
 from tests.engine.producers import Item, Streams, function, generator, producer
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from loom.engine.declare.options import Options
 from loom.engine.declare.registry import Registry
 from loom.engine.declare.signature import make_producer
 from loom.model.errors import InvalidInput, UnknownProducer, UsageError
@@ -37,7 +36,7 @@ def test_a_worker_serves_the_default_queue_and_the_declared_ones() -> None:
     registry = Registry()
     served = [registry.queues]
     for name, queue in (("a", "jobs"), ("b", None), ("c", "default"), ("d", "gpu"), ("e", "jobs")):
-        registry.add(make_producer(name, function, options=Options(queue=queue)))
+        registry.add(make_producer(name, function, queue=queue))
         served.append(registry.queues)
     assert (served[0], served[-1]) == (("default",), ("default", "gpu", "jobs"))
 
@@ -45,4 +44,4 @@ def test_a_worker_serves_the_default_queue_and_the_declared_ones() -> None:
 @pytest.mark.parametrize("queue", ["loom.published", "cli.mine", "a b", ""])
 def test_a_queue_that_no_worker_can_serve_is_no_declaration(queue: str) -> None:
     with pytest.raises((UsageError, InvalidInput), match="queue"):
-        make_producer("a", function, options=Options(queue=queue))
+        make_producer("a", function, queue=queue)

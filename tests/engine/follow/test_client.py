@@ -22,7 +22,8 @@ from loom.model.errors import (
     UnknownProducer,
     UsageError,
 )
-from loom.model.run import DECLARABLE, Head, Meta
+from loom.model.options import DECLARABLE, DeclaredOptions
+from loom.model.run import Head, Meta
 from loom.stores.memory import MemoryStore
 from loom.tasks import cancel_and_wait, spawn
 from loom.wire.json import decode
@@ -106,15 +107,20 @@ async def test_options_of_the_call_go_before_the_bound_and_the_declared(place: P
     assert (meta.queue, meta.key, meta.timeout, meta.idle_timeout) == ("call", "k", 20.0, 3)
 
 
+DECLARED: DeclaredOptions = {
+    "queue": "jobs", "priority": "low", "timeout": 10, "idle_timeout": 5, "ahead": 3, "retention": 60,
+    "labels": {"team": "a"},
+}  # fmt: skip
 DEFAULTS: dict[str, Any] = {
     "queue": "default", "priority": "normal", "timeout": None, "idle_timeout": None, "ahead": None, "retention": None,
+    "labels": {},
 }  # fmt: skip
 
 
 def declaring(app: loom.App) -> Producer[[int], Coroutine[Any, Any, int]]:
     """An actor of which every option is declared."""
 
-    @app.actor("work", queue="jobs", priority="low", timeout=10, idle_timeout=5, ahead=3, retention=60)
+    @app.actor("work", **DECLARED)
     async def work(n: int) -> int:
         return n
 
@@ -130,9 +136,7 @@ def options_of(meta: Meta) -> dict[str, Any]:
 async def test_an_option_that_is_given_wins_also_with_its_default(place: Place, how: str, option: str) -> None:
     work = declaring(place.app)
     declared = options_of((await place.started(work, 1)).meta)
-    assert declared == {
-        "queue": "jobs", "priority": "low", "timeout": 10.0, "idle_timeout": 5.0, "ahead": 3, "retention": 60.0,
-    }  # fmt: skip
+    assert declared == DECLARED
     given = {option: DEFAULTS[option]}
     calls = {"function": (work, given), "using": (work.using(**given), {}), "name": ("work", given)}
     producer, kwargs = calls[how]
@@ -178,9 +182,7 @@ async def test_a_client_without_an_app_knows_a_function_and_what_it_declares(pla
             await client.start(cast(Any, work), *wrong)
     assert await client.runs() == []
     meta = (await (await client.start(work.using(queue="default", timeout=None), 1)).status()).meta
-    assert options_of(meta) == {
-        "queue": "default", "priority": "low", "timeout": None, "idle_timeout": 5.0, "ahead": 3, "retention": 60.0,
-    }  # fmt: skip
+    assert options_of(meta) == {**DECLARED, "queue": "default", "timeout": None}
     assert meta.assumed == ()
 
 
@@ -188,7 +190,7 @@ async def test_a_client_without_an_app_says_what_it_assumed_of_a_name(place: Pla
     client = Client(StoreTransport(place.store))
     meta = (await (await client.start("work", 1, queue="jobs", timeout=None)).status()).meta
     assert options_of(meta) == {**DEFAULTS, "queue": "jobs"}
-    assert meta.assumed == ("idle_timeout", "ahead", "priority", "retention")
+    assert meta.assumed == ("idle_timeout", "ahead", "priority", "retention", "labels")
 
 
 async def test_a_parameter_that_is_named_like_an_option_is_the_parameter(place: Place) -> None:

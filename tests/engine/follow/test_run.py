@@ -31,7 +31,7 @@ from loom.model.errors import (
     UsageError,
 )
 from loom.model.ports import Notice
-from loom.model.run import Meta, inbox_of
+from loom.model.run import Start, inbox_of
 from loom.stores.memory import MemoryStore
 from loom.tasks import cancel_and_wait, spawn
 from loom.testing.author import Author, read_all
@@ -473,7 +473,7 @@ class TestOwned:
     def owned(self, place: Place) -> Callable[[], OwnedRun[Any, Any]]:
         async def begin(lease: float) -> Run[Any, Any]:
             assert lease == limits.OWNER_LEASE
-            await place.transport.start(Meta(run="owned", actor="actor", owner_lease=lease))
+            await place.transport.start(Start(run="owned", actor="actor", owner_lease=lease))
             return Run(place.transport, "owned")
 
         return lambda: OwnedRun(begin, place.transport)

@@ -26,7 +26,8 @@ from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import Fenced, Unavailable
 from loom.model.grammar import State
-from loom.model.run import Claim, Head, Meta
+from loom.model.options import Options
+from loom.model.run import Claim, Head, Meta, Start
 from loom.stores.memory import MemoryStore
 from loom.tasks import cancel_and_wait, spawn
 from loom.wire.json import encode
@@ -58,9 +59,12 @@ class Place:
     def actor(self, target: Callable[..., Any], name: str = "actor", **options: Any) -> None:
         self.registry.add(make_producer(name, target, **options))
 
-    async def start(self, run: str = "run", input: Any = None, actor: str = "actor", **more: Any) -> None:
-        meta = Meta(run=run, actor=actor, input=msgspec.Raw(encode(input)), **more)
-        await self.transport.start(meta)
+    async def start(
+        self, run: str = "run", input: Any = None, actor: str = "actor", lease: float | None = None, **options: Any
+    ) -> None:
+        await self.transport.start(
+            Start(run=run, actor=actor, input=msgspec.Raw(encode(input)), owner_lease=lease, options=Options(**options))
+        )
 
     async def worker(
         self, name: str = "w", *, registry: Registry | None = None, **options: Any
@@ -507,7 +511,7 @@ async def test_an_owned_run_whose_owner_vanishes_is_cancelled_within_its_lease(p
     gate = Gate()
     place.actor(gate.stream)
     await place.worker()
-    await place.start(owner_lease=6.0)
+    await place.start(lease=6.0)
     await gate.runs()
     before = place.clock()
     assert (await place.ended()).state == "cancelled"

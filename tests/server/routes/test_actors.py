@@ -172,6 +172,21 @@ async def test_keys_of_the_query_and_the_body() -> None:
         assert (reply.status, reply.error["details"]) == (422, {"field": "key"})
 
 
+async def test_labels_of_the_query_and_the_body() -> None:
+    labels = {"user": "42", "at": "12:30"}
+    async with rig(counting().registry) as r:
+        for path, method, body in (
+            ("/actors/count/stream?input=1&label=user:42&label=at:12:30", "GET", None),
+            ("/actors/count/stream?label=user%3A42&label=at:12:30", "POST", {"input": 1}),
+            ("/actors/count/stream?label=user:42&label=at:12:30", "POST", {"input": 1, "labels": labels}),
+            ("/actors/count/stream", "POST", {"input": 1, "labels": labels}),
+        ):
+            async with r.viewer(path, method=method, body=body) as viewer:
+                assert (await r.ask("GET", viewer.reply.header("location") or "")).json["labels"] == labels
+        reply = await r.ask("POST", "/actors/count/stream?label=user:7", {"input": 1, "labels": labels})
+        assert (reply.status, reply.error["details"]) == (422, {"field": "labels"})
+
+
 async def test_one_idempotency_key_is_one_run() -> None:
     async with rig(counting().registry, worker=True) as r:
         headers = {"Idempotency-Key": "abc"}
@@ -203,6 +218,7 @@ async def test_head_starts_nothing() -> None:
         ("/actors/count/stream?input=%22x%22", 422, "invalid_input"),
         ("/actors/count/stream", 422, "invalid_input"),
         ("/actors/count/stream?input=1&key=a%20b", 400, "usage"),
+        ("/actors/count/stream?input=1&label=user", 400, "usage"),
         ("/actors/count/stream?input=1&detach=maybe", 400, "usage"),
         ("/actors/count/stream?input=1&named=maybe", 400, "usage"),
     ],

@@ -12,7 +12,7 @@ from loom.engine.declare.context import Context
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import StoreFull
-from loom.model.run import DECLARABLE
+from loom.model.options import DECLARABLE
 from tests.server.harness import Rig, ask_raw, rig
 
 pytestmark = pytest.mark.anyio
@@ -79,6 +79,7 @@ async def test_what_is_left_out_is_as_declared_and_null_lifts_it() -> None:
         "idle_timeout": 5,
         "ahead": 3,
         "retention": 9,
+        "labels": {"team": "a"},
     }
     app = App()
 
@@ -91,14 +92,34 @@ async def test_what_is_left_out_is_as_declared_and_null_lifts_it() -> None:
         assert {name: told[name] for name in DECLARABLE} == declared
         told = (await r.ask("POST", "/runs", {"actor": "careful", **lifted})).json
         assert {name: told[name] for name in DECLARABLE if name in told} | {"queue": "default"} == {
-            "queue": "default", "retention": 9,
+            "queue": "default", "retention": 9, "labels": {"team": "a"},
         }  # fmt: skip
         async with r.viewer("/actors/careful/stream?detach=1", method="POST", body=lifted) as viewer:
             run = (viewer.reply.header("location") or "").rpartition("/")[2]
         assert (await r.store.runs.get(run)).meta.timeout is None
     async with rig() as r:
         told = (await r.ask("POST", "/runs", {"actor": "careful", "queue": "jobs", "timeout": None})).json
-        assert told["assumed"] == ["idle_timeout", "ahead", "priority", "retention"]
+        assert told["assumed"] == ["idle_timeout", "ahead", "priority", "retention", "labels"]
+
+
+async def test_labels_parents_and_roots_are_shown_and_searched() -> None:
+    async with rig(told().registry) as r:
+        body = {"actor": "add", "input": {"a": 1}, "id": "mine", "labels": {"user": "42", "at": "12:30"}}
+        assert (await r.ask("POST", "/runs", body)).json["labels"] == body["labels"]
+        await r.begin("child", parent="mine", root="top", labels={"user": "42"})
+        child = (await r.ask("GET", "/runs/child")).json
+        assert (child["parent"], child["root"], child["labels"]) == ("mine", "top", {"user": "42"})
+        for query, expected in (
+            ("label=user:42", ["child", "mine"]),
+            ("label=user%3A42&label=at:12:30", ["mine"]),
+            ("label=user:42&state=running", ["child"]),
+            ("label=user:7", []),
+            ("parent=mine", ["child"]),
+            ("root=top&label=user:42", ["child"]),
+            ("parent=child", []),
+        ):
+            listed = (await r.ask("GET", f"/runs?{query}")).json["runs"]
+            assert [run["id"] for run in listed] == expected, query
 
 
 async def test_the_same_id_with_the_same_request_is_the_same_run() -> None:
@@ -381,6 +402,16 @@ WRONG: list[tuple[str, str, Any, dict[str, str], int, str]] = [
     ("GET", "/runs?actor=a%20b", None, {}, 400, "usage"),
     ("GET", "/runs?before=a%20b", None, {}, 400, "usage"),
     ("GET", "/runs?before=gone", None, {}, 404, "not_found"),
+    ("GET", "/runs?label=user", None, {}, 400, "usage"),
+    ("GET", "/runs?label=:42", None, {}, 400, "usage"),
+    ("GET", "/runs?label=a:1&label=a:2", None, {}, 400, "usage"),
+    ("GET", "/runs?label=user:%0a", None, {}, 400, "usage"),
+    ("GET", "/runs?parent=a%20b", None, {}, 400, "usage"),
+    ("GET", "/runs?root=a%20b", None, {}, 400, "usage"),
+    ("POST", "/runs", {**START, "labels": {"user": 42}}, {}, 422, "invalid_input"),
+    ("POST", "/runs", {**START, "labels": {"a:b": "x"}}, {}, 422, "invalid_input"),
+    ("POST", "/runs", {**START, "labels": {"user": "a\nb"}}, {}, 422, "invalid_input"),
+    ("POST", "/runs", {**START, "labels": ["user"]}, {}, 422, "invalid_input"),
     ("GET", "/runs/gone", None, {}, 404, "not_found"),
     ("GET", "/runs/a%00b", None, {}, 404, "not_found"),
     ("GET", "/runs/r%0a", None, {}, 404, "not_found"),

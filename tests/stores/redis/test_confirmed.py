@@ -15,7 +15,7 @@ from loom.engine.follow.transport import StoreTransport
 from loom.engine.run.worker import Worker
 from loom.model import limits
 from loom.model.errors import OutcomeUnknown
-from loom.model.run import PUBLISHED, Meta
+from loom.model.run import PUBLISHED, Meta, Start
 from loom.server.app import create_app
 from loom.server.http.address import Address
 from loom.server.serve import serving
@@ -147,8 +147,8 @@ async def test_no_start_that_was_confirmed_is_lost_with_a_node_of_a_cluster(serv
             started: list[str] = []
 
             async def start(number: int) -> None:
-                meta = Meta(run=f"run-{number}", actor="greet", created=1.0)
-                head = await Backoff.of_store().attempt(lambda: transport.start(meta))
+                asked = Start(run=f"run-{number}", actor="greet")
+                head = await Backoff.of_store().attempt(lambda: transport.start(asked))
                 started.append(head.meta.run)
 
             await asyncio.gather(*(start(number) for number in range(20)))

@@ -18,7 +18,7 @@ from loom.wire.json import check_depth, check_size, decode
 from .hints import is_model, takes_null, takes_object
 from .schemas import fields_schema, schema_of
 
-__all__ = ["Inputs", "Parameter", "encode_input"]
+__all__ = ["Inputs", "Parameter", "canonical_input", "encode_input"]
 
 
 class Parameter(msgspec.Struct, frozen=True):
@@ -43,6 +43,7 @@ class Inputs:
         self.parameters = parameters
         self.names = frozenset(parameter.name for parameter in parameters)
         self._name = name
+        self._codecs = {parameter.name: parameter.codec for parameter in parameters}
 
     @property
     def takes_model(self) -> bool:
@@ -94,19 +95,19 @@ class Inputs:
 
     def _typed(self, values: dict[str, Any]) -> dict[str, Any]:
         self._check_names(values)
-        codecs = {parameter.name: parameter.codec for parameter in self.parameters}
-        return {name: _read(name, value, codecs[name]) for name, value in values.items()}
+        return {name: _read(name, value, self._codecs[name]) for name, value in values.items()}
 
-    def settled(self, input: msgspec.Raw) -> msgspec.Raw:
+    def settled(self, input: msgspec.Raw, *, canonical: bool = False) -> msgspec.Raw:
         """The input, checked, in the one form that `bind` gives: whoever starts by name may write it in several.
+        `canonical`: its JSON is.
 
         Raises as `decode`, and as `encode_input`: that form is a little deeper and longer.
         """
-        given = decode(bytes(input))
+        given = _decoded(input)
         values = self._by_name(given)
         self._typed(values)
         settled = self._input_of(values)
-        return input if settled is given else encode_input(settled)
+        return input if canonical and settled is given else encode_input(settled)
 
     def same(self, one: msgspec.Raw, other: msgspec.Raw) -> bool:
         """Whether two inputs mean the same, read as the parameters' types: within a model, what is left out is its
@@ -164,6 +165,16 @@ def _read(name: str, value: Any, codec: Codec) -> Any:
         raise
     except Exception as error:  # user code: what a model's own validator runs into is the input's fault
         raise InvalidInput(f"{name}: {error!r}", details={"field": name}) from error
+
+
+def canonical_input(input: msgspec.Raw) -> msgspec.Raw:
+    """JSON in its canonical form. Raises as `encode_input`, and `RemoteProtocolError` for what is no JSON."""
+    return encode_input(_decoded(input))
+
+
+def _decoded(input: msgspec.Raw) -> Any:
+    check_size(bytes(input), limits.INPUT_BYTES, "an input")
+    return decode(bytes(input))
 
 
 def encode_input(value: Any) -> msgspec.Raw:

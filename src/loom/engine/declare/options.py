@@ -1,29 +1,28 @@
-"""What is declared of a producer's runs, and what one run is started with."""
+"""What is declared: of a producer and its runs, and of a worker. Checked where it stands."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from loom.model import limits
-from loom.model.errors import UsageError
+from loom.model.errors import InvalidInput, UsageError
 from loom.model.keep import Keep
-from loom.model.numbers import is_duration, is_number, is_whole, seconds
-from loom.model.priority import PRIORITIES, Priority
-from loom.model.run import DECLARABLE, PRIVATE, PUBLISHED, check_id
+from loom.model.names import PRIVATE, PUBLISHED, check_id
+from loom.model.numbers import is_number, is_whole
+from loom.model.options import DECLARABLE, OPTIONS, DeclaredOptions, Options
 
 __all__ = [
-    "Options",
+    "Declaration",
     "Retry",
     "check_declared",
     "check_keep",
     "check_lease",
-    "check_retention",
     "check_worker",
+    "declared_options",
+    "retention_of",
 ]
 
 
@@ -65,44 +64,38 @@ def _is_backoff(value: Any) -> bool:
     return bool(0 <= first <= longest <= limits.LONGEST)
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How one run is started. UNSET: not given, so what was declared before counts. None is a value: no key, no
-    time-out, no bound, the store's own retention; only for a queue and a priority, of which each run has one, it is
-    the same as UNSET."""
+class Declaration(DeclaredOptions, total=False):
+    """The keywords of `@app.actor`: the options of its runs, and what concerns their attempts and workers."""
 
-    id: str | UnsetType | None = UNSET
-    key: str | UnsetType | None = UNSET
-    queue: str | UnsetType | None = UNSET
-    timeout: float | timedelta | UnsetType | None = UNSET
-    idle_timeout: float | timedelta | UnsetType | None = UNSET
-    ahead: int | UnsetType | None = UNSET
-    priority: Priority | UnsetType | None = UNSET
-    delay: float | timedelta | UnsetType | None = UNSET
-    retention: float | timedelta | UnsetType | None = UNSET
-
-    def given(self) -> dict[str, Any]:
-        """The options that were given, by name; durations in seconds."""
-        values = {name: getattr(self, name) for name in self.__struct_fields__}
-        return {
-            name: seconds(value)
-            for name, value in values.items()
-            if value is not UNSET and not (value is None and name in _NEVER_NONE)
-        }
-
-    def of_run(self) -> dict[str, Any]:
-        """Those of them that are fields of `Meta`, where an actor may declare them."""
-        return {name: value for name, value in self.given().items() if name in DECLARABLE}
-
-    def over(self, declared: Options) -> Options:
-        """These options; what is not given, as `declared`."""
-        return Options(**{**declared.given(), **self.given()})
+    retry: Retry | None
+    max_crashes: int
+    concurrency: int | None
+    keep: Keep | None
+    requires: Sequence[str]
 
 
-_NEVER_NONE = ("queue", "priority")
+def declared_options(name: str, declared: Mapping[str, Any]) -> Options:
+    """The options that an actor declares. Raises `UsageError` for what makes no sense: it is wrong where it stands, not
+    when a run meets it."""
+    given = {option: declared[option] for option in DECLARABLE if option in declared}
+    for option, value in given.items():
+        _check_option(name, option, value)
+    return Options.of(given)
 
 
-def check_declared(name: str, retry: Any, max_crashes: Any, concurrency: Any, keep: Any, options: Options) -> None:
-    """Raise `UsageError` for what makes no sense: it is wrong where it stands, not when a run meets it."""
+def _check_option(name: str, option: str, value: Any) -> None:
+    try:
+        given = Options.of({option: value}).given
+    except InvalidInput:
+        if not (expects := OPTIONS[option].kind.expects):
+            raise
+        raise UsageError(f"{name}: {option}={value!r}: {expects}") from None
+    if str(given.get("queue", "")).startswith(PRIVATE):
+        raise UsageError(f"{name}: queue={value!r}: names that begin with {PRIVATE!r} are reserved")
+
+
+def check_declared(name: str, retry: Any, max_crashes: Any, concurrency: Any, keep: Any) -> None:
+    """Raise `UsageError` for what makes no sense, as `declared_options`."""
     if retry is not None and not isinstance(retry, Retry):
         raise UsageError(f"{name}: retry={retry!r}: a loom.Retry, as loom.Retry(attempts=3)")
     if not is_whole(max_crashes, 0):
@@ -110,31 +103,14 @@ def check_declared(name: str, retry: Any, max_crashes: Any, concurrency: Any, ke
     if concurrency is not None and not is_whole(concurrency):
         raise UsageError(f"{name}: concurrency={concurrency!r}: a whole number of runs, more than 0")
     check_keep(keep, f"{name}: ")
-    given = options.given()
-    if "priority" in given and options.priority not in PRIORITIES:
-        raise UsageError(f"{name}: priority={options.priority!r}: one of {', '.join(PRIORITIES)}")
-    for field in ("timeout", "idle_timeout"):
-        value = given.get(field)
-        if value is not None and not is_duration(value):
-            raise UsageError(f"{name}: {field}={value!r}: seconds or a timedelta, more than 0")
-    check_retention(given.get("retention"), f"{name}: ")
-    ahead = given.get("ahead")
-    if ahead is not None and not is_whole(ahead):
-        raise UsageError(f"{name}: ahead={ahead!r}: a whole number of chunks, more than 0")
-    if "queue" in given:
-        _check_queue(name, given["queue"])
 
 
-def _check_queue(name: str, queue: Any) -> None:
-    """Raise `UsageError` or `InvalidInput` for a queue that no app's worker can serve."""
-    if check_id(queue, "queue") == PUBLISHED or queue.startswith(PRIVATE):
-        raise UsageError(f"{name}: queue={queue!r}: {PUBLISHED!r}, and names that begin with {PRIVATE!r}, are reserved")
-
-
-def check_retention(value: Any, where: str = "") -> None:
-    """Raise `UsageError` unless it is None or a time of 0 or more; 0: until the next sweep."""
-    if value is not None and not is_duration(value, zero=True):
-        raise UsageError(f"{where}retention={value!r}: seconds or a timedelta, 0 or more")
+def retention_of(value: Any) -> Options:
+    """The option `retention` of that value. Raises `UsageError` unless it is None or a time of 0 or more."""
+    try:
+        return Options(retention=value)
+    except InvalidInput:
+        raise UsageError(f"retention={value!r}: {OPTIONS['retention'].kind.expects}") from None
 
 
 def check_keep(value: Any, where: str = "") -> None:

@@ -9,21 +9,17 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import AsyncIterable, Awaitable, Mapping
-from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
-
-from msgspec import UNSET, UnsetType
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack
 
 from loom.model import limits
-from loom.model.keep import Keep
-from loom.model.priority import Priority
+from loom.model.options import Options, RunOptions
 from loom.model.run import ActorInfo, check_id
 from loom.wire.codec import ANY, Codec
 
 from .context import Context
 from .inputs import Inputs
-from .options import Options, Retry, check_declared
+from .options import Declaration, check_declared, declared_options
 
 __all__ = ["Bound", "Driver", "Producer", "Startable"]
 
@@ -78,15 +74,18 @@ class Producer(Generic[P, Out]):
         inputs: Inputs | None = None,
         yields: Codec = ANY,
         returns: Codec = ANY,
-        retry: Retry | None = None,
-        max_crashes: int = limits.CRASHES,
-        options: Options | None = None,
-        requires: tuple[str, ...] = (),
-        concurrency: int | None = None,
-        keep: Keep | None = None,
+        **declared: Unpack[Declaration],
     ) -> None:
-        options = options or Options()
-        check_declared(check_id(name, "actor"), retry, max_crashes, concurrency, keep, options)
+        self.options = declared_options(check_id(name, "actor"), declared)
+        """The options that it declares for its runs."""
+        self.retry = declared.get("retry")
+        self.max_crashes = declared.get("max_crashes", limits.CRASHES)
+        self.requires = tuple(declared.get("requires", ()))
+        self.concurrency = declared.get("concurrency")
+        """How many of its runs one worker drives at a time, at most."""
+        self.keep = declared.get("keep")
+        """How much of its runs' logs is kept while they go on."""
+        check_declared(name, self.retry, self.max_crashes, self.concurrency, self.keep)
         self.name = name
         self.target = target
         """What its author wrote: it documents the producer, and a plain call of the producer calls it."""
@@ -94,14 +93,6 @@ class Producer(Generic[P, Out]):
         self.inputs = inputs or Inputs(name, ())
         self.yields = yields
         self.returns = returns
-        self.retry = retry
-        self.max_crashes = max_crashes
-        self.options = options
-        self.requires = requires
-        self.concurrency = concurrency
-        """How many of its runs one worker drives at a time, at most."""
-        self.keep = keep
-        """How much of its runs' logs is kept while they go on."""
         self.__doc__ = target.__doc__
 
     if TYPE_CHECKING:
@@ -116,35 +107,13 @@ class Producer(Generic[P, Out]):
     def __repr__(self) -> str:
         return f"<Producer {self.name!r}: {self.driver.kind}>"
 
-    def using(
-        self: Startable[Q, Given],
-        *,
-        id: str | UnsetType | None = UNSET,
-        key: str | UnsetType | None = UNSET,
-        queue: str | UnsetType | None = UNSET,
-        timeout: float | timedelta | UnsetType | None = UNSET,
-        idle_timeout: float | timedelta | UnsetType | None = UNSET,
-        ahead: int | UnsetType | None = UNSET,
-        priority: Priority | UnsetType | None = UNSET,
-        delay: float | timedelta | UnsetType | None = UNSET,
-        retention: float | timedelta | UnsetType | None = UNSET,
-    ) -> Bound[Q, Given]:
+    def using(self: Startable[Q, Given], **options: Unpack[RunOptions]) -> Bound[Q, Given]:
         """This producer with options for the run to start, as ``client.start(chat.using(key="u1"), "hi")``.
 
-        What is given wins over what is declared; None: no key, no time-out, no bound, the store's own retention."""
-        options = Options(
-            id=id,
-            key=key,
-            queue=queue,
-            timeout=timeout,
-            idle_timeout=idle_timeout,
-            ahead=ahead,
-            priority=priority,
-            delay=delay,
-            retention=retention,
-        )
+        What is given wins over what is declared; None: no key, no time-out, no bound, no labels, the store's own
+        retention. Raises `InvalidInput`, naming the field, for a value that does not fit."""
         assert isinstance(self, Producer)
-        return Bound(self, options)
+        return Bound(self, Options(**options))
 
     def renamed(self, name: str) -> Producer[P, Out]:
         """The same producer under another name. Raises `InvalidInput` for one that is no name."""

@@ -9,19 +9,17 @@ import collections.abc
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
-from loom.model import limits
 from loom.model.chunk import Chunk, Progress, Result
 from loom.model.errors import UsageError
-from loom.model.keep import Keep
 from loom.model.run import check_id
 from loom.wire.codec import Codec, codec_of
 
 from .context import Context
 from .hints import bare, is_union
 from .inputs import Inputs, Parameter
-from .options import Options, Retry
+from .options import Declaration
 from .producer import Producer
 
 __all__ = ["make_producer"]
@@ -31,13 +29,8 @@ def make_producer(
     name: str,
     target: Callable[..., Any],
     *,
-    retry: Retry | None = None,
-    max_crashes: int = limits.CRASHES,
-    options: Options | None = None,
-    requires: tuple[str, ...] = (),
-    concurrency: int | None = None,
-    keep: Keep | None = None,
     namespace: Mapping[str, Any] | None = None,
+    **declared: Unpack[Declaration],
 ) -> Producer[Any, Any]:
     """The producer that `target` is. `namespace`: the names local to where it stands, which its annotations may use.
 
@@ -56,12 +49,7 @@ def make_producer(
         inputs=Inputs(name, parameters),
         yields=_codec(f"{name}: what it yields", yields),
         returns=_codec(f"{name}: its result", returns),
-        retry=retry,
-        max_crashes=max_crashes,
-        options=options,
-        requires=requires,
-        concurrency=concurrency,
-        keep=keep,
+        **declared,
     )
 
 

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
-import msgspec
-from msgspec.structs import replace
-
 from loom.engine.declare.inputs import encode_input
-from loom.engine.declare.options import Options, check_keep, check_lease, check_retention
+from loom.engine.declare.options import check_keep, check_lease, retention_of
 from loom.engine.declare.producer import Bound, Producer, Startable
 from loom.engine.run.publisher import Publisher
 from loom.model import limits
-from loom.model.errors import InvalidInput, UsageError, closed
+from loom.model.errors import UsageError, closed
 from loom.model.keep import Keep
-from loom.model.numbers import is_number, seconds
+from loom.model.numbers import seconds
+from loom.model.options import COMPLETE, OPTIONS, Options, settled_value
 from loom.model.ports import Transport
-from loom.model.priority import check_priority
-from loom.model.run import DECLARABLE, PUBLISHED, ActorInfo, Entry, Head, Meta, Place, RunState, WorkerInfo, check_id
+from loom.model.run import PUBLISHED, ActorInfo, Entry, Head, Meta, Place, RunState, Start, WorkerInfo, check_id
 
 from .consumer import Consumer
 from .run import OwnedRun, Run
@@ -34,19 +31,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 
-_OPTIONS = frozenset(Options.__struct_fields__)
-
 
 class Client:
     """Starts, follows, feeds and cancels runs. Made by `loom.connect`; usable until that block is left.
 
     A producer is given as the registered function (typed through; its arguments are checked and its declared options
-    known, with or without an `app`) or by name (then one argument is the input, keywords are its fields). Keywords `id
-    key queue timeout idle_timeout ahead priority delay retention` are options: they win over what the actor declares,
-    also with its default as value, and None lifts a declared one. By name, what neither says is the server's or the
-    app's to fill in; a store's client without an `app` takes the defaults, and the run's `Meta.assumed` names them.
-    Every method may raise `Unavailable`; starting raises `UnknownProducer`,
-    `InvalidInput` (naming the field; nothing ran), and `Conflict` when `id` is taken by another request.
+    known, with or without an `app`) or by name (then one argument is the input, keywords are its fields). The keywords
+    of `RunOptions` are options: they win over what the actor declares, also with its default as value, and None lifts a
+    declared one. By name, what neither says is the server's or the app's to fill in; a store's client without an `app`
+    takes the defaults, and the run's `Meta.assumed` names them. Every method may raise `Unavailable`; starting raises
+    `UnknownProducer`, `InvalidInput` (naming the field; nothing ran), and `Conflict` when `id` is taken by another
+    request.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -193,7 +188,7 @@ class Client:
         transport = self._transport
         if not isinstance(transport, StoreTransport):
             raise UsageError("publishing needs a store (as sqlite:///runs.db): a server's clients start actors")
-        check_retention(retention)
+        kept = retention_of(retention)
         check_keep(keep)
         span = seconds(lease) or 0.0
         check_lease(span)
@@ -202,7 +197,7 @@ class Client:
             actor=check_id(actor, "actor"),
             queue=PUBLISHED,
             created=time.time(),
-            retention=seconds(retention),
+            **kept.of_run(),
         )
         return Publisher(lambda: transport.store, meta, lease=span, keep=keep, restart=restart)
 
@@ -213,11 +208,28 @@ class Client:
         return Consumer(self._transport)
 
     async def runs(
-        self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None
+        self,
+        *,
+        limit: int = 100,
+        before: str | None = None,
+        state: RunState | None = None,
+        actor: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        parent: str | None = None,
+        root: str | None = None,
     ) -> list[Head]:
-        """Runs, newest first; `before`: those older than that run."""
+        """Runs, newest first. `before`: those older than that run; `labels`: those that have all of them; `parent`:
+        those that this run started; `root`: those below this run, at any depth."""
         self._check_open()
-        return await self._transport.list_runs(limit=limit, before=before, state=state, actor=actor)
+        return await self._transport.list_runs(
+            limit=limit,
+            before=before,
+            state=state,
+            actor=actor,
+            labels=settled_value("labels", labels),
+            parent=parent,
+            root=root,
+        )
 
     async def actors(self) -> list[ActorInfo]:
         """What can be started here."""
@@ -227,13 +239,13 @@ class Client:
     async def _begin(self, request: _Request, owner_lease: float | None) -> Run[Any, Any]:
         self._check_open()
         self._transport.check_loop()
-        meta = replace(request.meta(), owner_lease=owner_lease)
-        await self._transport.start(meta)
-        self._unserved.started(meta)
+        start = request.start(owner_lease)
+        head = await self._transport.start(start)
+        self._unserved.started(head.meta)
         producer = request.producer
         if producer is None:
-            return Run(self._transport, meta.run)
-        return Run(self._transport, meta.run, yields=producer.yields, returns=producer.returns)
+            return Run(self._transport, start.run)
+        return Run(self._transport, start.run, yields=producer.yields, returns=producer.returns)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -265,49 +277,28 @@ class _Request:
         if not isinstance(producer, (Producer, str)):
             raise UsageError(f"not a registered producer: {what!r} (decorate it with @app.actor, or give its name)")
         named = set() if isinstance(producer, str) else producer.inputs.names
-        given = Options(**{name: kwargs.pop(name) for name in (_OPTIONS - named) & kwargs.keys()})
+        given = Options.of({name: kwargs.pop(name) for name in (OPTIONS.keys() - named) & kwargs.keys()}).over(bound)
         self.producer: Producer[..., Any] | None = None
         if isinstance(producer, str):
-            self.name = producer
-            self.input = _plain_input(args, kwargs)
+            self.name = check_id(producer, "actor")
+            self.input = encode_input(_plain_input(args, kwargs))
             self.options = given
-            self.assumed = tuple(name for name in DECLARABLE if name not in given.given())
         else:
             self.producer = producer
             self.name = producer.name
-            self.input = producer.inputs.bind(args, kwargs)
-            self.options = given.over(bound).over(producer.options)
-            self.assumed = ()
+            self.input = producer.inputs.settled(encode_input(producer.inputs.bind(args, kwargs)), canonical=True)
+            self.options = given.over(producer.options).over(COMPLETE)
 
-    def meta(self) -> Meta:
-        options = self.options.given()
-        id = options.get("id")
-        check_priority(options.get("priority", "normal"))
-        return Meta(
-            run=new_id() if id is None else check_id(id),
-            actor=check_id(self.name, "actor"),
-            input=self._encoded(),
-            key=options.get("key"),
-            not_before=_not_before(options.get("delay")),
-            assumed=self.assumed,
-            **self.options.of_run(),
+    def start(self, owner_lease: float | None) -> Start:
+        return Start(
+            run=self.options.given.get("id") or new_id(),
+            actor=self.name,
+            input=self.input,
+            canonical=True,
+            options=self.options,
+            owner_lease=owner_lease,
+            producer=self.producer,
         )
-
-    def _encoded(self) -> msgspec.Raw:
-        """Checked here where the function is known: the transport may know neither it nor its server's."""
-        encoded = encode_input(self.input)
-        return encoded if self.producer is None else self.producer.inputs.settled(encoded)
-
-
-def _not_before(delay: float | None) -> float | None:
-    """Raises `InvalidInput` for what is no time to wait."""
-    if not delay:
-        return None
-    if not is_number(delay) or not 0 < delay <= limits.DELAY:
-        raise InvalidInput(
-            f"delay: {delay!r} is no number of seconds from 0 to {limits.DELAY:.0f}", details={"field": "delay"}
-        )
-    return time.time() + delay
 
 
 def _plain_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

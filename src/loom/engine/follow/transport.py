@@ -6,7 +6,6 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from math import inf
 from typing import Any
 
 from msgspec.structs import replace
@@ -14,6 +13,7 @@ from msgspec.structs import replace
 from loom.affinity import LoopAffinity
 from loom.engine.declare.producer import Producer
 from loom.engine.declare.registry import Registry
+from loom.engine.declare.starts import settled, started_again
 from loom.engine.run.ending import error_chunk
 from loom.engine.run.watchman import Watchman
 from loom.model import limits
@@ -30,18 +30,15 @@ from loom.model.errors import (
     StoreFull,
     closed,
 )
-from loom.model.numbers import is_duration, is_whole
 from loom.model.ports import InlineSink, Store, message_producer
-from loom.model.priority import check_priority
 from loom.model.run import (
-    PRIVATE,
-    PUBLISHED,
     ActorInfo,
     Entry,
     Head,
     Meta,
     Place,
     RunState,
+    Start,
     WorkerInfo,
     check_id,
     inbox_of,
@@ -86,11 +83,10 @@ class StoreTransport:
         self.check_loop()
         return self._store
 
-    async def start(self, meta: Meta) -> Head:
+    async def start(self, start: Start) -> Head:
         """Queue before log: a crash between the two leaves an entry whose claimer makes the log."""
-        producer = None if self._registry is None else self._registry.get(meta.actor)
-        meta = self._settled(self._with_defaults(meta, producer), producer)
-        return await self._started(meta, producer)
+        producer = None if self._registry is None else self._registry.get(start.actor)
+        return await self._started(settled(start, producer), producer)
 
     async def _started(self, meta: Meta, producer: Producer[..., Any] | None) -> Head:
         self._check_served(meta.queue)
@@ -136,19 +132,8 @@ class StoreTransport:
         if not ended.ended:
             raise Conflict(f"run {run!r} has not ended: cancel it first", details={"run": run})
         old = ended.meta
-        private = old.queue.startswith(PRIVATE)
-        again = replace(
-            old,
-            run=check_id(id),
-            queue="default" if private else old.queue,
-            assumed=(*old.assumed, "queue") if private else old.assumed,
-            created=time.time(),
-            not_before=None,
-            owner_lease=None,
-            retry_of=run,
-        )
-        producer = None if self._registry is None else self._registry.get(again.actor)
-        head = await self._started(self._with_defaults(again, producer), producer)
+        producer = None if self._registry is None else self._registry.get(old.actor)
+        head = await self._started(started_again(old, check_id(id), producer), producer)
         if head.meta.retry_of != run:
             raise Conflict(f"run {id!r} was started otherwise", details={"run": id})
         return head
@@ -158,45 +143,6 @@ class StoreTransport:
             return await self.store.runs.get(run)
         except LogNotFound:
             return None
-
-    @staticmethod
-    def _with_defaults(meta: Meta, producer: Producer[..., Any] | None) -> Meta:
-        """What the start leaves open, as the producer declares it; a server's callers start by name."""
-        meta = replace(meta, created=meta.created or time.time())
-        if producer is None or not meta.assumed:
-            return meta
-        declared = producer.options.of_run()
-        return replace(meta, assumed=(), **{name: declared[name] for name in meta.assumed if name in declared})
-
-    @staticmethod
-    def _settled(meta: Meta, producer: Producer[..., Any] | None) -> Meta:
-        """Checked, with its input in the one form in which the same start always has the same bytes."""
-        check_id(meta.run)
-        check_id(meta.queue, "queue")
-        check_priority(meta.priority)
-        if meta.key is not None:
-            check_id(meta.key, "key")
-        for field in ("timeout", "idle_timeout", "owner_lease"):
-            value = getattr(meta, field)
-            if value is not None and not is_duration(value):
-                raise InvalidInput(f"{field}: must be a number, more than 0, not {value!r}", details={"field": field})
-        if meta.ahead is not None and not is_whole(meta.ahead):
-            raise InvalidInput(
-                f"ahead: must be a whole number, more than 0, not {meta.ahead!r}", details={"field": "ahead"}
-            )
-        if meta.not_before is not None and not -inf < meta.not_before <= time.time() + limits.DELAY:
-            raise InvalidInput(f"not_before: no such time: {meta.not_before!r}", details={"field": "not_before"})
-        if meta.published:
-            raise InvalidInput(f"queue: {PUBLISHED!r} is reserved for publishers", details={"field": "queue"})
-        if meta.retention is not None and not is_duration(meta.retention, zero=True):
-            raise InvalidInput(
-                f"retention: must be seconds, 0 or more, not {meta.retention!r}", details={"field": "retention"}
-            )
-        check_size(bytes(meta.input), limits.INPUT_BYTES, "an input")
-        if producer is None:
-            check_id(meta.actor, "actor")
-            return meta
-        return replace(meta, input=producer.inputs.settled(meta.input))
 
     async def head(self, run: str, *, full: bool = True) -> Head:
         return await self.store.runs.get(run, full=full)

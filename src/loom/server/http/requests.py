@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import msgspec
+from msgspec import UNSET
 from starlette.requests import Request
 
 from loom.model import limits
@@ -19,16 +19,16 @@ from loom.model.errors import (
     RemoteProtocolError,
     UsageError,
 )
-from loom.model.run import check_id
-from loom.wire.data import canonical
+from loom.model.names import check_id
+from loom.model.options import OPTIONS, Options, settled_value
 from loom.wire.duration import parse_duration
 from loom.wire.headers import OWS
-from loom.wire.json import decode, decode_as
+from loom.wire.json import decode_as
+from loom.wire.option_text import QUERY, option_in
 
 __all__ = [
     "CALLER",
     "ClientGone",
-    "canonical_json",
     "check_accepts_events",
     "check_run",
     "header",
@@ -38,6 +38,8 @@ __all__ = [
     "query_flag",
     "query_int",
     "query_name",
+    "query_option",
+    "query_options",
     "read_body",
     "read_json",
     "resume_at",
@@ -122,11 +124,6 @@ def _check_type(request: Request) -> None:
         raise RemoteProtocolError(
             f"Content-Type: application/json is needed, not {given[:80]!r}", code="unsupported_media_type"
         )
-
-
-def canonical_json(data: msgspec.Raw) -> msgspec.Raw:
-    """JSON in its canonical form. Raises `RemoteProtocolError` for what is none: a raw part was only skimmed yet."""
-    return msgspec.Raw(canonical(decode(bytes(data))))
 
 
 # --- headers and paths -----------------------------------------------------------------------------------------------
@@ -214,6 +211,24 @@ def query_name(request: Request, name: str) -> str | None:
         return check_id(text, name)
     except InvalidInput as error:
         raise UsageError(error.message, details=error.details) from None
+
+
+def query_options(request: Request) -> Options:
+    """The options of a start that may stand in a query. Raises `UsageError`."""
+    return Options.of({name: query_option(request, name) for name, option in OPTIONS.items() if option.query})
+
+
+def query_option(request: Request, name: str) -> Any:
+    """The option's value, checked; `UNSET` if it is not there. Raises `UsageError`."""
+    option = OPTIONS[name]
+    word = option.word or name
+    texts = request.query_params.getlist(word)
+    if not texts:
+        return UNSET
+    try:
+        return settled_value(name, option_in(option.kind, texts, QUERY, word))
+    except InvalidInput as error:
+        raise UsageError(error.message, details={"field": word}) from None
 
 
 def query_flag(request: Request, name: str, default: bool) -> bool:

@@ -8,9 +8,10 @@ from starlette.types import ASGIApp
 
 from loom.model.cursor import Cursor
 from loom.model.errors import InvalidInput, LogNotFound, RemoteProtocolError, UnknownProducer, UsageError
-from loom.model.run import check_id
+from loom.model.names import check_id
+from loom.model.options import Options
 from loom.server.http.answers import json_answer
-from loom.server.http.requests import check_accepts_events, header, query_flag, query_name, read_body
+from loom.server.http.requests import check_accepts_events, header, query_flag, query_options, read_body
 from loom.server.stream.events import BEGINNING, EventStream, Viewing, open_events, parting
 from loom.server.stream.streams import Streams
 from loom.wire.json import check_depth, decode
@@ -18,13 +19,12 @@ from loom.wire.sse import bookmark
 from loom.wire.views import ActorList, StreamBody
 
 from .operations import Answer, Operation, Parameter
-from .parameters import EVENTS, FLAG, ID, IDEMPOTENCY_KEY, LAST_EVENT_ID, NAMED
-from .runs import location_of, meta_of
+from .parameters import EVENTS, FLAG, ID, IDEMPOTENCY_KEY, LAST_EVENT_ID, NAMED, QUERY_OPTIONS
+from .runs import location_of, start_of
 
 __all__ = ["Actors"]
 
 _NAME = Parameter("path", "name", "The actor.", ID)
-_KEY = Parameter("query", "key", "Runs of one actor and key go one at a time, in order.", ID)
 _INPUT = Parameter("query", "input", "The input, as JSON; null if left out.", {}, json=True)
 _DETACH = Parameter("query", "detach", "1: the run goes on when its viewer leaves.", FLAG)
 
@@ -38,7 +38,7 @@ class Actors:
 
     def operations(self) -> tuple[Operation, ...]:
         answers = {**EVENTS, 200: Answer("A new run's chunks, or, resumed, the rest of it.", str, ("Location",))}
-        shared = (_NAME, _KEY, _DETACH, LAST_EVENT_ID, NAMED)
+        shared = (_NAME, *QUERY_OPTIONS, _DETACH, LAST_EVENT_ID, NAMED)
         errors = (404, 406, 409, 410, 422, 507)
         summary = "Start an owned run and follow it; with Last-Event-ID go on following it."
         streams = [
@@ -75,12 +75,12 @@ class Actors:
         return await self._start(request, owned)
 
     async def _start(self, request: Request, owned: bool) -> ASGIApp:
-        body = await _body_of(request)
+        input, options = await _asked(request)
         lease = self._streams.times.leave_grace if owned else None
-        meta = meta_of(request, _name_in_path(request), body, owner_lease=lease)
-        await self._transport.start(meta)
-        viewing = _viewing(request, meta.run, owned=owned, opening=bookmark(f"{meta.run}:"))
-        return EventStream(self._streams, meta.run, BEGINNING, viewing)
+        start = start_of(request, _name_in_path(request), input, options, owner_lease=lease)
+        await self._transport.start(start)
+        viewing = _viewing(request, start.run, owned=owned, opening=bookmark(f"{start.run}:"))
+        return EventStream(self._streams, start.run, BEGINNING, viewing)
 
     async def _resume(self, request: Request, last: str, owned: bool) -> ASGIApp:
         run, after = _parse_event_id(last)
@@ -119,19 +119,17 @@ def _name_in_path(request: Request) -> str:
         raise UnknownProducer(f"no actor {name[:80]!r}") from None
 
 
-async def _body_of(request: Request) -> StreamBody:
-    """The body of a POST, the query of a GET; ``?key=`` counts for both."""
-    query = request.query_params
-    if request.method == "POST":
-        body = await read_body(request, StreamBody)
-    else:
-        body = StreamBody(input=_input_in_query(query.get("input", "null").encode()))
-    key = query_name(request, "key")
-    if key is None:
-        return body
-    if body.key is not None and body.key != key:
-        raise InvalidInput("key: the query and the body say different things", details={"field": "key"})
-    return msgspec.structs.replace(body, key=key)
+async def _asked(request: Request) -> tuple[msgspec.Raw, Options]:
+    """The input and the options, in the body of a POST, the query of a GET; some options in the query of both."""
+    in_query = query_options(request)
+    if request.method != "POST":
+        return _input_in_query(request.query_params.get("input", "null").encode()), in_query
+    body = await read_body(request, StreamBody)
+    options = body.options()
+    for name, value in in_query.given.items():
+        if options.given.get(name, value) != value:
+            raise InvalidInput(f"{name}: the query and the body say different things", details={"field": name})
+    return body.input, options.over(in_query)
 
 
 def _input_in_query(data: bytes) -> msgspec.Raw:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from loom.engine.declare.inputs import encode_input
 from loom.engine.follow.client import new_id
 from loom.model import limits
-from loom.model.run import DECLARABLE, Meta
+from loom.model.run import Start
 from loom.server.http.answers import empty, json_answer, refusing
 from loom.server.http.requests import check_run, idempotent_id, read_json
 from loom.server.stream.events import EventStream
@@ -67,15 +67,15 @@ class Dialects:
         self._streams.check_open()
         call = start.call(await self._catalog())
         run = idempotent_id(request, None)
-        meta = Meta(
+        asked = Start(
             run=run or new_id(),
             actor=call.actor,
             input=encode_input(call.input),
+            canonical=True,
             owner_lease=self._streams.times.leave_grace,
-            assumed=DECLARABLE,
         )
-        head = await self._transport.start(meta)
-        location = location_of(request, meta.run)
+        head = await self._transport.start(asked)
+        location = location_of(request, asked.run)
         return Exchange(self._streams, dialect, start, head, location, repeatable=run is not None)
 
     async def _follow(self, dialect: Dialect, follow: FollowRun, request: Request) -> ASGIApp:

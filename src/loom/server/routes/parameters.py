@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from loom.model import limits
-from loom.model.run import ID_PATTERN
+from loom.model.names import ID_PATTERN
+from loom.model.options import OPTIONS
+from loom.wire.duration import DURATION
+from loom.wire.option_text import schema_in_query
 
 from .operations import Answer, Parameter
 
@@ -17,6 +20,7 @@ __all__ = [
     "IDEMPOTENCY_KEY",
     "LAST_EVENT_ID",
     "NAMED",
+    "QUERY_OPTIONS",
     "READER",
     "RUN",
     "WAIT",
@@ -26,7 +30,6 @@ __all__ = [
 ID = {"type": "string", "pattern": f"^{ID_PATTERN}$", "maxLength": limits.ID_LENGTH}
 FLAG = {"type": "string", "enum": ["0", "1", "false", "true", ""]}
 _CURSOR = r"^((0|[1-9][0-9]{0,17})-[1-9][0-9]{0,17})?$"
-_DURATION = r"^[0-9]{1,12}(\.[0-9]{1,9})?(ms|s|m|h)?$"
 
 RUN = Parameter("path", "id", "The run.", ID)
 READER = Parameter("path", "reader", "The reader, by a name of its own choice: random, best.", ID)
@@ -49,7 +52,7 @@ WAIT = Parameter(
     "query",
     "wait",
     f"Wait so long for a chunk: 50ms, 2s; at most {limits.LONG_POLL:g} s.",
-    {"type": "string", "pattern": _DURATION},
+    {"type": "string", "pattern": DURATION},
 )
 LAST_EVENT_ID = Parameter("header", "Last-Event-ID", "The id of the last event seen. Wins over `after`.")
 IDEMPOTENCY_KEY = Parameter(
@@ -58,6 +61,12 @@ IDEMPOTENCY_KEY = Parameter(
     "Names the run: sent again with the same request it gets the same run. Not together with an id.",
     {"type": "string", "minLength": 1, "maxLength": limits.IDEMPOTENCY_KEY_LENGTH},
 )
+QUERY_OPTIONS = tuple(
+    Parameter("query", option.word or name, option.doc, schema_in_query(option))
+    for name, option in OPTIONS.items()
+    if option.query
+)
+"""The options of a start that stand in its query."""
 EVENTS = {
     200: Answer("The run's chunks as events, until its end.", str),
     204: Answer("Nothing is left: the run has ended and the cursor is at its end. Do not reconnect."),

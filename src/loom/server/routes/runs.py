@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from typing import cast, get_args
 
@@ -14,10 +13,11 @@ from loom.engine.follow.client import new_id
 from loom.model import limits
 from loom.model.chunk import Message, Page
 from loom.model.errors import InvalidInput, UsageError
-from loom.model.run import DECLARABLE, PRIVATE, Meta, RunState, check_id
+from loom.model.names import PRIVATE, check_id
+from loom.model.options import OPTIONS, Options
+from loom.model.run import RunState, Start
 from loom.server.http.answers import empty, json_answer
 from loom.server.http.requests import (
-    canonical_json,
     check_accepts_events,
     idempotent_id,
     query_cursor,
@@ -25,6 +25,7 @@ from loom.server.http.requests import (
     query_flag,
     query_int,
     query_name,
+    query_option,
     read_body,
     resume_at,
     run_in_path,
@@ -32,6 +33,7 @@ from loom.server.http.requests import (
 from loom.server.stream.events import Viewing, open_events, parting
 from loom.server.stream.streams import Streams
 from loom.wire.json import check_size, decode
+from loom.wire.option_text import schema_in_query
 from loom.wire.views import (
     Accepted,
     ChunkView,
@@ -42,7 +44,6 @@ from loom.wire.views import (
     RunList,
     RunView,
     StartBody,
-    StreamBody,
     view_of,
 )
 
@@ -63,9 +64,10 @@ from .parameters import (
 )
 from .polls import LongPoll
 
-__all__ = ["Runs", "location_of", "meta_of"]
+__all__ = ["Runs", "location_of", "start_of"]
 
 _STATES = get_args(RunState)
+_LABEL = schema_in_query(OPTIONS["labels"])
 
 
 class Runs:
@@ -93,6 +95,9 @@ class Runs:
                     Parameter("query", "before", "Those older than this run: the `next` of the page before.", ID),
                     Parameter("query", "state", "Only those.", {"type": "string", "enum": list(_STATES)}),
                     Parameter("query", "actor", "Only those of this actor.", ID),
+                    Parameter("query", "label", "Only those with all of these labels.", _LABEL),
+                    Parameter("query", "parent", "Only those that this run started.", ID),
+                    Parameter("query", "root", "Only those below this run, at any depth.", ID),
                 ),
                 errors=(404,),
             ),
@@ -147,9 +152,9 @@ class Runs:
 
     async def start(self, request: Request) -> ASGIApp:
         body = await read_body(request, StartBody)
-        meta = meta_of(request, body.actor, body, owner_lease=body.owner_lease)
-        head = await self._transport.start(meta)
-        return json_answer(view_of(head), 201, {"Location": location_of(request, meta.run)})
+        start = start_of(request, body.actor, body.input, body.options(), owner_lease=body.owner_lease)
+        head = await self._transport.start(start)
+        return json_answer(view_of(head), 201, {"Location": location_of(request, start.run)})
 
     async def list(self, request: Request) -> ASGIApp:
         limit = query_int(request, "limit", 100, limits.LIST_LIMIT)
@@ -161,6 +166,9 @@ class Runs:
             before=query_name(request, "before"),
             state=cast("RunState | None", state),
             actor=query_name(request, "actor"),
+            labels=query_option(request, "labels") or None,
+            parent=query_name(request, "parent"),
+            root=query_name(request, "root"),
         )
         following = heads[-1].meta.run if len(heads) == limit else None
         return json_answer(RunList([view_of(head, full=False) for head in heads], following))
@@ -224,27 +232,12 @@ class Runs:
         return empty()
 
 
-def meta_of(request: Request, actor: str, body: StartBody | StreamBody, *, owner_lease: float | None) -> Meta:
-    """What is asked for. Raises `InvalidInput` naming the field, `LimitExceeded`, `RemoteProtocolError`."""
-    check_size(bytes(body.input), limits.INPUT_BYTES, "an input")
-    run = idempotent_id(request, body.id)
-    given = {name: value for name in DECLARABLE if (value := getattr(body, name)) is not msgspec.UNSET}
-    _check_queue(given.get("queue", "default"))
-    return Meta(
-        run=new_id() if run is None else check_id(run),
-        actor=actor,
-        input=canonical_json(body.input),
-        key=None if body.key is None else check_id(body.key, "key"),
-        not_before=time.time() + body.delay if isinstance(body, StartBody) and body.delay else None,
-        owner_lease=owner_lease,
-        assumed=tuple(name for name in DECLARABLE if name not in given),
-        **given,
-    )
-
-
-def _check_queue(name: str) -> None:
-    if check_id(name, "queue").startswith(PRIVATE):
+def start_of(request: Request, actor: str, input: msgspec.Raw, options: Options, *, owner_lease: float | None) -> Start:
+    """What is asked for. Raises `InvalidInput` naming the field."""
+    if str(options.given.get("queue", "")).startswith(PRIVATE):
         raise InvalidInput(f"queue: names that begin with {PRIVATE!r} are private", details={"field": "queue"})
+    run = idempotent_id(request, options.given.get("id"))
+    return Start(run=run or new_id(), actor=actor, input=input, options=options, owner_lease=owner_lease)
 
 
 def location_of(request: Request, run: str) -> str:
