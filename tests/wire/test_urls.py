@@ -113,6 +113,7 @@ def told(way: Callable[[str], Any], url: str) -> str:
 @given(st.sampled_from(FORMS), passwords, st.booleans())
 @example("redis://:{}@host", f"{SECRET}/{SECRET}", False)
 @example("http://user:{}@host:8700", f"{SECRET}\u2100", False)
+@example("https://{}@host/path", f"{SECRET}/", False)
 @example("redis+sentinel://a/main?sentinel_password={}&prefix=p", f"{SECRET}&prefix={SECRET}", False)
 def test_no_way_shows_a_password(form: str, password: str, escaped: bool) -> None:
     url = form.replace("{}", quote(password, safe="") if escaped else password)

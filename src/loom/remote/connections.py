@@ -289,7 +289,7 @@ def _check_url(text: str) -> httpx2.URL:
         raise UsageError("the server's URL is none: http://host:port") from None
     if url.scheme not in ("http", "https") or not url.host or (url.port or 0) > 65535:
         raise UsageError("the server's URL begins with http:// or https:// and a host, perhaps with a port")
-    if url.userinfo or url.query or url.fragment:
+    if url.userinfo or url.query or url.fragment or b"@" in url.raw_path:  # a password with a slash makes a path
         raise UsageError("the server's URL holds no credentials, query or fragment: give the key as api_key=")
     return url
 

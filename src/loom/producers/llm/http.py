@@ -511,7 +511,7 @@ def _check_url(text: str, key: str) -> httpx2.URL:
         raise UsageError(
             f"the base URL of the model provider must begin with http:// or https:// and a host ({variable})"
         )
-    if url.userinfo:
+    if url.userinfo or b"@" in url.raw_path:  # a password with a slash makes a path; a path's own @ is written %40
         raise UsageError(f"the base URL of the model provider must not hold credentials: give the key as {key}")
     return url
 
