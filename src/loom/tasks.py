@@ -7,14 +7,40 @@ from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
-__all__ = ["TaskSet", "abandon", "cancel_and_wait", "spawn", "wait_out", "wind_up"]
+__all__ = ["TaskSet", "abandon", "cancel_and_wait", "spawn", "together", "wait_out", "wind_up"]
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 def spawn(coro: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     """A task that its caller owns: it must be awaited, or ended with `cancel_and_wait`."""
     return asyncio.create_task(coro, name=name)
+
+
+async def together(
+    first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U], name: str, *, at_once: bool = True
+) -> tuple[T, U]:
+    """What two calls return; unless `at_once`, the second is made when the first has returned. Raises the first error
+    of the two, when both have ended."""
+    if not at_once:
+        try:
+            return await first, await second
+        finally:
+            second.close()
+    beside = spawn(second, name)
+    try:
+        try:
+            result = await first
+        except Exception:
+            await asyncio.wait({beside})
+            raise
+        return result, await beside
+    finally:
+        if not beside.done():
+            await cancel_and_wait(beside)
+        elif not beside.cancelled():
+            beside.exception()  # seen
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:

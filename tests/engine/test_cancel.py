@@ -127,6 +127,11 @@ async def slow(ctx: loom.Context) -> AsyncIterator[int]:
             yield n
 
 
+@app.actor(max_crashes=0)
+async def frail() -> None:
+    """Survives no lost worker."""
+
+
 @app.actor(retry=CONTINUE, max_crashes=50)
 async def flood(ctx: loom.Context) -> AsyncIterator[object]:
     """Says more than the store takes at a time."""
@@ -435,6 +440,27 @@ async def latecomer(client: Client, actor: Any) -> None:
     await client.run("run").wait()
 
 
+async def half_a_starter(client: Client, actor: Any) -> None:
+    """His run is in the queue when he is cut off, and its log is not there yet."""
+    store = cast(StoreTransport, client._transport).store
+    await store.queue.put(Meta(run="run", actor=actor.name))
+    while True:
+        with contextlib.suppress(loom.LogNotFound):
+            await client.run("run").send("word", "again")
+            break
+        await asyncio.sleep(0.01)
+    await client.run("run").wait()
+
+
+async def lost_once(client: Client, actor: Any) -> None:
+    """A worker was lost with his run, which survives none."""
+    store = cast(StoreTransport, client._transport).store
+    meta = Meta(run="run", actor=actor.name)
+    await store.runs.create(meta)
+    await store.queue.force_claim(meta, "lost", lease=0.05)
+    await client.run("run").wait()
+
+
 async def stranger(client: Client, actor: Any) -> None:
     """Starts by name what no worker knows."""
     await client.start(actor, id="run")
@@ -541,7 +567,7 @@ async def late_publisher(client: Client, actor: Any) -> None:
 CONSUMER = ("consumer", "block", "loom-own", "loom-feed", "loom-reader", "loom-leave")
 WORKER = ("worker first", "loom-claimed", "loom-run", "loom-claim first", "loom-sweep", "loom-renew")
 WITHIN = ("loom-writer", "loom-inbox", "loom-deadline", "loom-idle")
-FEW = ("consumer", "block", "loom-claimed", "loom-run")
+FEW = ("consumer", "block", "loom-claimed", "loom-run", "loom-take")
 ALL = CONSUMER + WORKER + WITHIN
 
 PUBLISHER = ("consumer", "block", "loom-renew", "loom-inbox", "loom-trim", "loom-abandon", "loom-watchman", "reader")
@@ -612,6 +638,10 @@ def full(store: FaultStore) -> None:
     store.refuse("create", StoreFull("by the test"))
 
 
+def slow_to_create(store: FaultStore) -> None:
+    store.refuse("create", times=2)
+
+
 def shaky_to_watch(store: FaultStore) -> None:
     for call in ("create", "fence", "append", "ack", "claim"):
         store.refuse(call, times=2)
@@ -657,6 +687,8 @@ PLAYS = {
     "keeper": Play(keeper, chat, ("consumer", "worker first", "loom-tell", "loom-drain", "asked")),
     "crowd": Play(crowd, one_at_a_time, (*FEW, "loom-claim first", "loom-claim-but", "loom-room"), concurrency=2),
     "latecomer": Play(latecomer, chat, FEW),
+    "half a starter": Play(half_a_starter, chat, (*FEW, "loom-inbox"), theirs=slow_to_create),
+    "lost once": Play(lost_once, frail, FEW, frozenset({"dead", "cancelled", "completed"})),
     "stranger": Play(stranger, "nobody", ("loom-claimed", "worker first", "loom-writer"), ANY, knows=False),
     "refused": Play(refused, chat, ("consumer", "block"), mine=full),
     "breaks": Play(starter, breaks, WORKER, ANY),

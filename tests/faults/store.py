@@ -96,6 +96,11 @@ class FaultStore:
         self._faults: list[_Fault] = []
         self.watchers: dict[str, list[Notify]] = {}
 
+    @property
+    def waits(self) -> bool:
+        """With a pace every call waits."""
+        return self.pace > 0 or self.store.waits
+
     # --- faults ------------------------------------------------------------------------------------------------------
 
     def refuse(self, name: str, error: Exception | None = None, *, skip: int = 0, times: int = 1) -> None:

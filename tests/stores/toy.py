@@ -329,8 +329,7 @@ class ToyQueue:
     async def claim(
         self, queues: Sequence[str], worker: str, *, lease: float, wait: float, exclude: Collection[str] = ()
     ) -> Claim | None:
-        take = partial(self.take, queues, worker, lease, exclude)
-        return await retried(take, {}, wait, lambda: 0.01)
+        return await retried(partial(self.take, queues, worker, lease, exclude), {}, wait, lambda: 0.01)
 
     def take(self, queues: Sequence[str], worker: str, lease: float, exclude: Collection[str]) -> Claim | None:
         self.look()
@@ -410,6 +409,7 @@ class ToyWorkers:
 
 class ToyStore:
     durability: ports.Durability = "memory"
+    waits = False
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self.logs = ToyLogs(clock)

@@ -423,6 +423,11 @@ class Store(Protocol):
     @property
     def durability(self) -> Durability: ...
 
+    @property
+    def waits(self) -> bool:
+        """True: its calls take time, so that two are better made at once than one after the other."""
+        ...
+
     async def sweep(self) -> SweepReport:
         """Put back open runs that no queue holds, drop ended runs whose retention has passed (`Meta.retention`, else
         the store's own). Bounded work a call.

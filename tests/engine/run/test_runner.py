@@ -141,7 +141,7 @@ async def test_a_run_that_has_ended_is_not_driven_again(rig: Rig) -> None:
     assert await rig.go() is Ending.ENDED
     assert await rig.story() == [("error", "cancelled")]
     assert part.contexts == []
-    assert rig.store.calls["fence"] == 0
+    assert (await rig.store.runs.get("run")).attempt == 0
 
 
 async def test_the_log_s_meta_is_the_truth(rig: Rig) -> None:

@@ -43,7 +43,7 @@ from loom.model.run import (
     check_id,
     inbox_of,
 )
-from loom.tasks import cancel_and_wait, spawn
+from loom.tasks import cancel_and_wait, spawn, together
 from loom.wire.data import encode_data
 from loom.wire.failure import line_of
 from loom.wire.json import check_depth, check_size, encode
@@ -84,7 +84,6 @@ class StoreTransport:
         return self._store
 
     async def start(self, start: Start) -> Head:
-        """Queue before log: a crash between the two leaves an entry whose claimer makes the log."""
         producer = None if self._registry is None else self._registry.get(start.actor)
         return await self._started(settled(start, producer), producer)
 
@@ -108,22 +107,26 @@ class StoreTransport:
             )
 
     async def _stored(self, meta: Meta) -> Head:
+        """Queue before log, or both at once: whoever claims the entry makes the log, and a sweep puts a run that no
+        queue holds."""
+        store = self.store
         try:
-            await self.store.queue.put(meta)
-            return await self._created(meta)
+            put, create = store.queue.put(meta), store.runs.create(meta)
+            _, head = await together(put, create, f"loom-create {meta.run}", at_once=store.waits)
+            return head
+        except StoreFull as full:
+            return await self._refused(meta, full)
         except OutcomeUnknown as unknown:  # by its id it can be looked for, and started again
             unknown.details = {"run": meta.run, **unknown.details}
             raise
 
-    async def _created(self, meta: Meta) -> Head:
-        try:
-            return await self.store.runs.create(meta)
-        except StoreFull:
-            found = await self._find(meta.run)  # a repeat, of a run that is there already, is not refused
-            if found is None:
-                await self.store.runs.drop(meta.run)  # a start that was refused must not run after all
-                raise
+    async def _refused(self, meta: Meta, full: StoreFull) -> Head:
+        """A repeat, of a run that is there already, is not refused; a start that was refused must not run after all."""
+        found = await self._find(meta.run)
+        if found is not None and found.meta.created != meta.created:
             return found
+        await self.store.runs.drop(meta.run)
+        raise full
 
     async def retry(self, run: str, *, id: str) -> Head:
         ended = await self.store.runs.get(run)

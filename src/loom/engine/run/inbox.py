@@ -10,7 +10,7 @@ from typing import Any
 from loom.backoff import Backoff
 from loom.model.chunk import CANCEL, Message, Page
 from loom.model.cursor import Cursor
-from loom.model.errors import Damaged, RemoteProtocolError
+from loom.model.errors import Damaged, LogNotFound, RemoteProtocolError
 from loom.model.ports import LogStore, Notice
 from loom.model.run import inbox_of
 from loom.wire.json import decode_message
@@ -29,21 +29,34 @@ class Inbox:
         self._left: deque[Message[Any]] = deque()
         self._after: Cursor | None = None
         self._news = asyncio.Event()
+        self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """What it was told before is taken, a page of it at least."""
         self._arrived = asyncio.Condition()
 
-    async def follow(self) -> None:
-        """Read for ever; the owner cancels it. Raises `LogNotFound` when the run was dropped."""
+    async def follow(self, created: asyncio.Event | None = None) -> None:
+        """Read for ever; the owner cancels it. Raises `LogNotFound` when the run was dropped, or is not `created`."""
         unwatch = self._logs.watch(self._log, self._notice)
         backoff = Backoff.of_store()
         try:
             while True:
                 self._news.clear()
-                if await backoff.attempt(self.read):
+                late = created is None or created.is_set()
+                try:
+                    caught_up = await backoff.attempt(self._read)
+                except LogNotFound:
+                    if late:
+                        raise
+                    assert created is not None
+                    await created.wait()
+                    continue
+                if not self.begun.done():
+                    self.begun.set_result(None)
+                if caught_up:
                     await self._news.wait()
         finally:
             unwatch()
 
-    async def read(self) -> bool:
+    async def _read(self) -> bool:
         """Take one page; whether it reached the end of what is there. Raises `Damaged`."""
         page = await self._logs.read(self._log, self._after)
         messages = _decoded(page)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Coroutine
@@ -25,7 +26,7 @@ from loom.model.errors import (
 from loom.model.ports import Fence, Store
 from loom.model.run import Claim, Head, Meta
 from loom.model.text import escaped
-from loom.tasks import TaskSet, cancel_and_wait, spawn
+from loom.tasks import TaskSet, cancel_and_wait, spawn, together
 from loom.wire.failure import info_of
 
 from .attempt import Attempt, Ending, Job, Resources, Stop
@@ -109,25 +110,48 @@ class Runner:
         return Ending.ENDED
 
     async def _drive(self) -> Ending:
-        head = await self._created()
+        if self.exhausted:  # first of all: it may be what it holds that workers are lost by
+            return await self._end_exhausted()
+        job, created = self._job, asyncio.Event()
+        job.following = spawn(job.inbox.follow(created), f"loom-inbox {job.meta.run}")
+        try:
+            head, fence = await self._take()
+            created.set()
+            if head.ended or fence.ended:
+                return Ending.ENDED
+            if _misplaced(job.claim.meta, head.meta):
+                return await self._put_right(head.meta)
+            return await self._settle(head, fence)
+        finally:
+            await cancel_and_wait(job.following)
+
+    async def _end_exhausted(self) -> Ending:
+        head: Head | None = None
+        try:
+            head = await self._created()
+        except Exception:  # it cannot be read; its log may still be ended
+            _log.exception("run %s: it is ended unread", self._job.meta.run)
         if head is not None and head.ended:
             return Ending.ENDED
-        if head is None or self.exhausted:  # first of all: it may be what it holds that workers are lost by
-            crashes = self._job.claim.crashes
-            reason = f"the run was lost: its worker was lost {crashes} times (max_crashes={self._max_crashes})"
-            raise _Refusal(ErrorInfo("run_lost", reason, details={DEAD: True}))
-        if _misplaced(self._job.claim.meta, head.meta):
-            return await self._put_right(head.meta)
-        return await self._settle(head)
+        crashes = self._job.claim.crashes
+        reason = f"the run was lost: its worker was lost {crashes} times (max_crashes={self._max_crashes})"
+        raise _Refusal(ErrorInfo("run_lost", reason, details={DEAD: True}))
 
-    async def _created(self) -> Head | None:
-        """The run's head; None if the run is exhausted and its head cannot be read: its log may still be ended."""
+    async def _take(self) -> tuple[Head, Fence]:
+        """The run's head, and the right to write its first attempt: whoever holds the queue's entry is the only one who
+        drives the run. Asked for at once, as the log is nearly always there."""
+        at_once, name = self._job.store.waits, f"loom-take {self._job.meta.run}"
+        head, fence = await together(self._created(), self._fenced(), name, at_once=at_once)
+        return head, fence or await self._fence("0")
+
+    async def _created(self) -> Head:
+        return await self._job.backoff.attempt(lambda: self._job.store.runs.create(self._job.meta))
+
+    async def _fenced(self) -> Fence | None:
+        """None: its log is not there yet."""
         try:
-            return await self._job.backoff.attempt(lambda: self._job.store.runs.create(self._job.meta))
-        except Exception:
-            if not self.exhausted:
-                raise
-            _log.exception("run %s: it is ended unread", self._job.meta.run)
+            return await self._fence("0")
+        except LogNotFound:
             return None
 
     async def _put_right(self, meta: Meta) -> Ending:
@@ -138,7 +162,7 @@ class Runner:
         await self._job.backoff.attempt(lambda: store.queue.put(meta))
         return Ending.GIVEN_UP
 
-    async def _settle(self, head: Head) -> Ending:
+    async def _settle(self, head: Head, fence: Fence) -> Ending:
         # The log's meta is the truth: an entry put twice under one id may carry another's request.
         self._job.meta = head.meta
         try:
@@ -150,14 +174,19 @@ class Runner:
             raise
         except BaseException as error:  # user code: a model's validators
             raise _Refusal(info_of(error)) from error
-        await self._job.backoff.attempt(self._job.inbox.read)
-        self._job.following = spawn(self._job.inbox.follow(), f"loom-inbox {self._job.meta.run}")
-        try:
-            async with TaskSet() as tasks:
-                await self._watch(tasks, head)
-                return await self._attempts(producer, arguments)
-        finally:
-            await cancel_and_wait(self._job.following)
+        await self._hear()
+        async with TaskSet() as tasks:
+            await self._watch(tasks, head)
+            return await self._attempts(producer, arguments, fence)
+
+    async def _hear(self) -> None:
+        """Wait until what the run was told before is known: an earlier cancel holds."""
+        following, begun = self._job.following, self._job.inbox.begun
+        assert following is not None
+        if not begun.done():
+            await asyncio.wait({begun, following}, return_when=asyncio.FIRST_COMPLETED)
+        if following.done():
+            following.result()
 
     async def _watch(self, tasks: TaskSet, head: Head) -> None:
         """Arm what may stop the run from outside; waits until it is known that its owner wants it."""
@@ -187,21 +216,21 @@ class Runner:
         await owner.wait_gone()
         self.stop(Stop.OWNER)
 
-    async def _attempts(self, producer: Producer[..., Any], arguments: dict[str, Any]) -> Ending:
+    async def _attempts(self, producer: Producer[..., Any], arguments: dict[str, Any], fence: Fence) -> Ending:
         failure: ErrorInfo | None = None
         pauses = Backoff(*(producer.retry.backoff if producer.retry else limits.RETRY_BACKOFF))
-        number = failures = 0
-        while True:
-            fence = await self._fence(str(number), failures)
-            if fence.ended:
-                return Ending.ENDED
-            self._job.inbox.rewind()
+        for number in itertools.count(1):
             attempt = Attempt(self._job, producer, fence, failure)
             ending = await attempt.run(arguments)
             if ending is not None:
                 return ending
-            failure, failures, number = attempt.failure, attempt.failures, number + 1
+            failure = attempt.failure
             await asyncio.wait({self._job.stopped}, timeout=pauses.draw())
+            fence = await self._fence(str(number), attempt.failures)
+            if fence.ended:
+                break
+            self._job.inbox.rewind()
+        return Ending.ENDED
 
     async def _fence(self, part: str, failures: int = 0) -> Fence:
         run, token = self._job.meta.run, f"{self._job.claim.worker}:{self._job.claim.number}:{part}"

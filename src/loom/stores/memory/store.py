@@ -30,6 +30,7 @@ class MemoryStore:
     """
 
     durability: Durability = "memory"
+    waits = False
 
     def __init__(
         self,

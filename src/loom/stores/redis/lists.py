@@ -7,6 +7,7 @@ state again.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 from loom.model.errors import LoomError, UsageError
@@ -24,6 +25,10 @@ FORMAT = 2
 """The format of all keys, as `functions.lua` describes it. Number 1 is what had no number."""
 
 
+REMEMBERED = 1000
+"""Runs that were ended here and whose states are remembered: an acknowledgement comes a round trip later."""
+
+
 class RunLists:
     """The names of runs by what lists filter by."""
 
@@ -32,6 +37,8 @@ class RunLists:
         self._keys = keys
         self._missed: dict[str, RunState] = {}
         """States that could not be listed, for the next sweep."""
+        self.ended: OrderedDict[str, RunState] = OrderedDict()
+        """The newest runs that were ended here and are not acknowledged yet, and their states."""
 
     async def check_format(self) -> None:
         """Raise `UsageError` where another version of Loom has written."""
@@ -68,6 +75,12 @@ class RunLists:
         missed, self._missed = self._missed, {}
         for run, state in missed.items():
             await self.note(run, state)
+
+    def remember(self, run: str, state: RunState) -> None:
+        """The run was ended here: whoever acknowledges it here need not ask for its state."""
+        self.ended[run] = state
+        if len(self.ended) > REMEMBERED:
+            self.ended.popitem(last=False)
 
     async def end(self, run: str, state: str) -> None:
         """List a run under the state in which it has ended, and no other; "": it is gone."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from loom.model import limits
 from loom.model.chunk import Batch, Page
@@ -17,6 +17,7 @@ from loom.model.run import Mark, inbox_of, run_of
 from loom.stores.positions import is_forgotten, too_many_readers
 from loom.stores.stored import check_whole
 from loom.stores.watchers import pause
+from loom.tasks import together
 from loom.wire.json import encode
 
 from .client.functions import CLEARED
@@ -80,6 +81,7 @@ class RedisLogs:
                     "finish", self._keys.of_run(log), *args, *closing_args(commit, self._wall())
                 )
                 await _beside(ending, self._lists.note(log, commit.state))
+                self._lists.remember(log, commit.state)
         except Refused as refused:
             raise refusal(refused, log) from None
         return batch.cursor
@@ -188,9 +190,9 @@ class RedisLogs:
             raise refusal(refused, log) from None
 
 
-async def _beside(call: Awaitable[T], note: Awaitable[None]) -> T:
+async def _beside(call: Coroutine[Any, Any, T], note: Coroutine[Any, Any, None]) -> T:
     """The result of `call`; `note` goes out behind it, in the same write."""
-    result, _ = await asyncio.gather(call, note)
+    result, _ = await together(call, note, "loom-redis-note")
     return result
 
 

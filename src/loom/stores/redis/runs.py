@@ -14,6 +14,7 @@ from loom.model.ports import INBOX, OUTBOX, closing
 from loom.model.run import Head, Meta, RunState
 from loom.stores.orphans import ending_batch, is_idle
 from loom.stores.stored import split
+from loom.tasks import together
 from loom.wire.json import decode_chunk
 
 from .client.link import Reply
@@ -59,9 +60,8 @@ class RedisRuns:
         args = (*split(meta), -1 if keep is None else milliseconds(keep), *specs)
         try:
             # Listed first, in the same write: a sweep looks for runs only there.
-            listed, reply = await asyncio.gather(
-                self._lists.add(meta), self._servers.write("create", self._keys.of_run(meta.run), *args)
-            )
+            creating = self._servers.write("create", self._keys.of_run(meta.run), *args)
+            listed, reply = await together(self._lists.add(meta), creating, f"loom-redis-create {meta.run}")
         except Refused:
             await self._lists.remove(meta.run)
             raise Conflict(f"there is a log {meta.run!r} that belongs to no run") from None
@@ -134,6 +134,15 @@ class RedisRuns:
         if state is not None:
             await self._lists.end(run, state.decode())
         return state is not None
+
+    async def acknowledged(self, run: str) -> None:
+        """`settle`, by one round trip where the run was ended here."""
+        state = self._lists.ended.pop(run, None)
+        if state is None:
+            await self.settle(run)
+        else:
+            settling = self._servers.call("settle", self._keys.of_run(run))
+            await together(settling, self._lists.end(run, state), f"loom-redis-list {run}")
 
     async def missing(self, runs: Sequence[str]) -> set[str]:
         """Those of the runs that are gone."""

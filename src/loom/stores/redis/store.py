@@ -39,6 +39,8 @@ class RedisStore:
     store is opened and after it is closed.
     """
 
+    waits = True
+
     def __init__(
         self,
         address: Address,

@@ -58,7 +58,7 @@ class Sweeper:
     async def settle(self, run: str) -> None:
         """The queue holds it no longer."""
         with contextlib.suppress(LoomError):  # what fails now the sweep finds
-            await self._runs.settle(run)
+            await self._runs.acknowledged(run)
 
     async def _put_back(self) -> tuple[int, int]:
         """The log is the truth: who has not ended is in the queue, or is put there, but for those in which nothing has

@@ -36,6 +36,8 @@ class SqliteStore:
     before the store is opened and after it is closed.
     """
 
+    waits = True
+
     def __init__(
         self,
         path: str | os.PathLike[str],

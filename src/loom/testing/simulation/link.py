@@ -105,6 +105,10 @@ class Link:
     def durability(self) -> Durability:
         return self._world.store.durability
 
+    @property
+    def waits(self) -> bool:
+        return True
+
     def call(self, name: str, method: Method) -> Method:
         """A method of the store, by way of the connection."""
 
