@@ -332,7 +332,7 @@ async def test_crash_between_the_last_chunk_and_the_acknowledgement(store: Store
         heir = FaultStore(store)
         await acknowledges(heir)
         assert heir.appended == []
-        assert heir.calls["fence"] == 0
+        assert (await store.runs.get(run.id)).attempt == 1
         assert await chunks_in(store, run.id) == before
 
 
@@ -407,5 +407,5 @@ async def test_cancel_before_any_worker_has_claimed_it(store: Store) -> None:
         assert reader.story == [("error", "cancelled")]
         late = FaultStore(store)
         await acknowledges(late)
-        assert late.calls["fence"] == 0
+        assert (await store.runs.get(reader.run.id)).attempt == 0
         assert len(await chunks_in(store, reader.run.id)) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ AT_ONCE = 3.0
 CONTINUING = [f"continuing-{i}" for i in range(5)]
 OTHERS = [f"other-{i}" for i in range(3)]
 N = 300
+"""Chunks of a run. It says no more than some before it is let go on: no machine is so slow that it ends too early."""
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def worker(store: str, log: Path) -> Process:
 
 @pytest.mark.parametrize("store", ["sqlite", "valkey", "redis7"], indirect=True)
 async def test_a_worker_that_is_told_to_stop_hands_over_and_finishes(store: str, tmp_path: Path) -> None:
-    port = free_port()
+    port, gate = free_port(), tmp_path / "gate"
     leaving, heir = worker(store, tmp_path / "leaving.log"), worker(store, tmp_path / "heir.log")
     gateway = Process("serve", "app:app", "--store", store, "--port", str(port), "--no-worker", log=tmp_path / "g.log")
     processes = [leaving, heir, gateway]
@@ -53,7 +55,8 @@ async def test_a_worker_that_is_told_to_stop_hands_over_and_finishes(store: str,
         await leaving.said("runs at a time")
         async with loom.connect(store) as client:
             for run in runs:
-                await client.start("count" if run in CONTINUING else "once", {"n": N}, id=run)
+                actor = "count" if run in CONTINUING else "once"
+                await client.start(actor, {"n": N, "gate": str(gate)}, id=run)
         async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             group.create_task(apart.follow())
             for viewer in over_http.values():
@@ -62,6 +65,8 @@ async def test_a_worker_that_is_told_to_stop_hands_over_and_finishes(store: str,
             await heir.start()
             await heir.said("runs at a time")
             leaving.signal(signal.SIGTERM)
+            await all_begin_again(apart)
+            gate.touch()
             assert await leaving.wait() == 0
         logs = await read_logs(store, runs)
     finally:
@@ -82,7 +87,15 @@ async def test_a_worker_that_is_told_to_stop_hands_over_and_finishes(store: str,
 
 
 async def all_speak(follower: Follower) -> None:
-    while any(len(seen) < 3 for seen in follower.seen.values()):
+    await saw(follower, lambda: all(len(seen) >= 3 for seen in follower.seen.values()))
+
+
+async def all_begin_again(follower: Follower) -> None:
+    await saw(follower, lambda: all(attempts(follower.seen[run]) == [1, 2] for run in CONTINUING))
+
+
+async def saw(follower: Follower, enough: Callable[[], bool]) -> None:
+    while not enough():
         follower.news.clear()
         await follower.news.wait()
 

@@ -230,10 +230,20 @@ async def test_a_repeated_start_that_a_full_store_refuses_leaves_the_run_as_it_i
     assert (await store.runs.get("run")).tail == 2
 
 
-@pytest.mark.parametrize("call", ["put", "create"])
-async def test_a_start_that_failed_may_be_repeated(store: FaultStore, transport: StoreTransport, call: str) -> None:
-    store.refuse(call, Unavailable("out"))
-    store.lose_reply(call, Unavailable("out"), skip=1)
+async def test_a_start_that_reaches_no_queue_is_put_by_a_sweep(
+    store: FaultStore, transport: StoreTransport, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.refuse("put", Unavailable("out"))
+    await transport.start(asked())
+    assert "run run: it waits for the next sweep of a worker: out" in caplog.text
+    assert await store.queue.claim(["default"], "w", lease=1, wait=0) is None
+    assert (await store.sweep()).requeued == 1
+    assert await store.queue.claim(["default"], "w", lease=1, wait=0) is not None
+
+
+async def test_a_start_that_failed_may_be_repeated(store: FaultStore, transport: StoreTransport) -> None:
+    store.refuse("create", Unavailable("out"))
+    store.lose_reply("create", Unavailable("out"), skip=1)
     for _ in range(2):
         with pytest.raises(Unavailable):
             await transport.start(asked())

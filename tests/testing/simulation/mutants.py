@@ -278,7 +278,7 @@ def deaf_to_cancel(patch: pytest.MonkeyPatch) -> None:
     async def nothing(self: Inbox) -> bool:
         return True
 
-    patch.setattr(Inbox, "read", nothing)
+    patch.setattr(Inbox, "_read", nothing)
 
 
 ENGINES: list[Callable[[pytest.MonkeyPatch], None]] = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ from loom.model.errors import (
     OutcomeUnknown,
     RemoteProtocolError,
     StoreFull,
+    Unavailable,
     closed,
 )
 from loom.model.ports import InlineSink, Store, message_producer
@@ -43,6 +45,7 @@ from loom.model.run import (
     check_id,
     inbox_of,
 )
+from loom.model.text import escaped
 from loom.tasks import cancel_and_wait, spawn, together
 from loom.wire.data import encode_data
 from loom.wire.failure import line_of
@@ -51,6 +54,8 @@ from loom.wire.json import check_depth, check_size, encode
 from .hub import Hub
 
 __all__ = ["StoreTransport"]
+
+_log = logging.getLogger("loom.client")
 
 
 class StoreTransport:
@@ -107,11 +112,10 @@ class StoreTransport:
             )
 
     async def _stored(self, meta: Meta) -> Head:
-        """Queue before log, or both at once: whoever claims the entry makes the log, and a sweep puts a run that no
-        queue holds."""
+        """Queue before log, or both at once: whoever claims the entry makes the log."""
         store = self.store
+        put, create = self._put(meta), store.runs.create(meta)
         try:
-            put, create = store.queue.put(meta), store.runs.create(meta)
             _, head = await together(put, create, f"loom-create {meta.run}", at_once=store.waits)
             return head
         except StoreFull as full:
@@ -119,6 +123,13 @@ class StoreTransport:
         except OutcomeUnknown as unknown:  # by its id it can be looked for, and started again
             unknown.details = {"run": meta.run, **unknown.details}
             raise
+
+    async def _put(self, meta: Meta) -> None:
+        """The log is the truth: a sweep puts a run that no queue holds, so a start does not fail for that."""
+        try:
+            await self.store.queue.put(meta)
+        except (Unavailable, OutcomeUnknown) as error:
+            _log.warning("run %s: it waits for the next sweep of a worker: %s", meta.run, escaped(str(error)))
 
     async def _refused(self, meta: Meta, full: StoreFull) -> Head:
         """A repeat, of a run that is there already, is not refused; a start that was refused must not run after all."""

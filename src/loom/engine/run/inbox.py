@@ -34,19 +34,19 @@ class Inbox:
         self._arrived = asyncio.Condition()
 
     async def follow(self, created: asyncio.Event | None = None) -> None:
-        """Read for ever; the owner cancels it. Raises `LogNotFound` when the run was dropped, or is not `created`."""
+        """Read for ever; the owner cancels it. `created`: set once the log is there, which may be missing until then.
+        Raises `LogNotFound` when the run was dropped."""
         unwatch = self._logs.watch(self._log, self._notice)
         backoff = Backoff.of_store()
         try:
             while True:
                 self._news.clear()
-                late = created is None or created.is_set()
+                early = created is not None and not created.is_set()
                 try:
                     caught_up = await backoff.attempt(self._read)
                 except LogNotFound:
-                    if late:
+                    if created is None or not early:
                         raise
-                    assert created is not None
                     await created.wait()
                     continue
                 if not self.begun.done():

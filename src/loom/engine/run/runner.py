@@ -39,11 +39,12 @@ _log = logging.getLogger("loom.worker")
 
 
 class _Refusal(Exception):
-    """No attempt is made at a run: it ends with `info`."""
+    """No attempt is made at a run: it ends with `info`, by the right to write it that was drawn, if it was."""
 
-    def __init__(self, info: ErrorInfo) -> None:
+    def __init__(self, info: ErrorInfo, fence: Fence | None = None) -> None:
         super().__init__(info.message)
         self.info = info
+        self.fence = fence
 
 
 class Runner:
@@ -99,14 +100,15 @@ class Runner:
 
     async def _drive_or_refuse(self) -> Ending:
         """A run that no attempt can bring further is ended, no producer being touched."""
+        fence: Fence | None = None
         try:
             return await self._drive()
         except _Refusal as refusal:
-            info = refusal.info
+            info, fence = refusal.info, refusal.fence
         except Damaged as damage:
             _log.error("run %s: it cannot be read: %s", self._job.meta.run, escaped(str(damage)))
             info = damage.info
-        await end_run(self._job.store.logs, self._job.meta.run, await self._fence("end"), info)
+        await end_run(self._job.store.logs, self._job.meta.run, fence or await self._fence("end"), info)
         return Ending.ENDED
 
     async def _drive(self) -> Ending:
@@ -138,8 +140,8 @@ class Runner:
         raise _Refusal(ErrorInfo("run_lost", reason, details={DEAD: True}))
 
     async def _take(self) -> tuple[Head, Fence]:
-        """The run's head, and the right to write its first attempt: whoever holds the queue's entry is the only one who
-        drives the run. Asked for at once, as the log is nearly always there."""
+        """The run's head, and the right to write its first attempt. Both are asked for at once: the log is nearly
+        always there, and as the queue has one entry of a run, whoever holds it takes the right from nobody."""
         at_once, name = self._job.store.waits, f"loom-take {self._job.meta.run}"
         head, fence = await together(self._created(), self._fenced(), name, at_once=at_once)
         return head, fence or await self._fence("0")
@@ -169,11 +171,11 @@ class Runner:
             producer = self._producer = self._registry.get(self._job.meta.actor)
             arguments = producer.inputs.decode(bytes(self._job.meta.input))
         except LoomError as error:
-            raise _Refusal(error.info) from None
+            raise _Refusal(error.info, fence) from None
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # user code: a model's validators
-            raise _Refusal(info_of(error)) from error
+            raise _Refusal(info_of(error), fence) from error
         await self._hear()
         async with TaskSet() as tasks:
             await self._watch(tasks, head)
