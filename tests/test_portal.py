@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import closing
 from pathlib import Path
@@ -38,7 +38,7 @@ class Items:
         self.waiting = threading.Event()
         self.closed = threading.Event()
 
-    async def stream(self, count: int, *, then_wait: bool = False) -> AsyncIterator[int]:
+    async def stream(self, count: int, *, then_wait: bool = False) -> AsyncGenerator[int, None]:
         try:
             for n in range(count):
                 yield n
@@ -201,7 +201,7 @@ def test_items_come_one_by_one_and_the_iterator_is_closed_at_the_end(portal: Por
 
 
 def test_an_error_of_the_iterator_is_the_caller_s(portal: Portal) -> None:
-    async def stream() -> AsyncIterator[int]:
+    async def stream() -> AsyncGenerator[int, None]:
         yield 1
         raise LogNotFound("by test")
 

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import apsw
 import pytest
@@ -98,7 +98,7 @@ class Reader:
     def __init__(self, run: loom.Run[Any, Any]) -> None:
         self.run = run
         self.seen: list[Chunk] = []
-        self._chunks = cast("AsyncGenerator[Chunk, None]", run.chunks(raise_errors=False))
+        self._chunks = run.chunks(raise_errors=False)
 
     async def until(self, reached: Callable[[Chunk], object]) -> Chunk:
         """The next chunk for which that holds."""

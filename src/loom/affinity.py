@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Generic, TypeVar, cast
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any, TypeVar
 
 from loom.model.errors import UsageError
 
@@ -39,25 +39,29 @@ class LoopAffinity:
         self._loop = running
 
 
-class LoopBound(Generic[T]):
-    """The items of an async generator, for one event loop. Continued in another one it would hang, or end early without
-    an error: `asyncio.run` closes the generators of the loop that it leaves."""
+class LoopBound(AsyncGenerator[T, None]):
+    """An async generator, for one event loop. Continued in another one it would hang, or end early without an error:
+    `asyncio.run` closes the generators of the loop that it leaves."""
 
     __slots__ = ("_check", "_items")
 
-    def __init__(self, items: AsyncIterator[T], check: Callable[[], None]) -> None:
-        self._items = cast("AsyncGenerator[T, None]", items)
+    def __init__(self, items: AsyncGenerator[T, None], check: Callable[[], None]) -> None:
+        self._items = items
         self._check = check
 
-    def __aiter__(self) -> AsyncIterator[T]:
+    def __aiter__(self) -> AsyncGenerator[T, None]:
         """The generator itself: one `async for` never changes its loop, and a check of each chunk would double the cost
         of reading it."""
         self._check()
         return self._items
 
-    def __anext__(self) -> Awaitable[T]:
+    def asend(self, value: None) -> Coroutine[Any, Any, T]:
         self._check()
-        return self._items.__anext__()
+        return self._items.asend(value)
+
+    def athrow(self, *error: Any) -> Coroutine[Any, Any, T]:
+        self._check()
+        return self._items.athrow(*error)
 
     async def aclose(self) -> None:
         """Idempotent."""

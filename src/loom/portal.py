@@ -6,11 +6,11 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar
 
 from loom.model import limits
 from loom.model.errors import HandleClosed, UsageError, closed
@@ -109,10 +109,10 @@ class Portal:
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(begin)
 
-    def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
-        """The items of an async iterator, one call each. It is closed when the iteration ends, fails or is closed, and
+    def iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
+        """The items of an async generator, one call each. It is closed when the iteration ends, fails or is closed, and
         soon after it was collected."""
-        return _Iteration(self, cast("AsyncGenerator[T, None]", items))
+        return _Iteration(self, items)
 
     def drop(self, items: AsyncGenerator[Any, None]) -> None:
         """Have an async iterator closed, soon, as `post` does."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import datetime, timedelta, timezone
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
@@ -521,7 +521,7 @@ async def test_a_run_waits_for_its_slowest_reader(connected: Connected) -> None:
     eager = Eager()
     async with connected(eager.app) as client:
         run = await client.start(eager.actor.using(ahead=3), 40)
-        async with aclosing(cast(Any, run.chunks())) as slow, aclosing(cast(Any, run.chunks())) as quick:
+        async with aclosing(run.chunks()) as slow, aclosing(run.chunks()) as quick:
             assert (await anext(slow)).type == "start"
             assert (await anext(quick)).type == "start"
             await run.send("go")
@@ -553,7 +553,7 @@ async def test_a_reader_that_comes_back_holds_it_again(connected: Connected) -> 
     async with connected(eager.app) as client:
         run = await client.start(eager.actor.using(ahead=2), 30)
         seen: list[loom.Chunk[Any]] = []
-        async with aclosing(cast(Any, run.chunks())) as chunks:
+        async with aclosing(run.chunks()) as chunks:
             seen.append(await anext(chunks))
             await run.send("go")
             seen.append(await anext(chunks))

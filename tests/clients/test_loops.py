@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -159,12 +159,19 @@ def test_an_iterator_is_not_continued(elsewhere: Elsewhere) -> None:
     for items in (run.chunks(), run.values(), client.consumer.read(run.id), aiter(owned), owned.values()):
         first = portal.call(_next(items))
         refused(_all, items)
-        refused(cast(Any, items).aclose)
+        refused(items.aclose)
+        refused(_thrown, items, ValueError())
         assert portal.call(_next(items)) != first
+        with pytest.raises(ValueError, match="thrown in"):
+            portal.call(_thrown(items, ValueError("thrown in")))
 
 
 async def _next(items: AsyncIterator[Any]) -> Any:
     return await anext(items)
+
+
+async def _thrown(items: AsyncGenerator[Any, None], error: Exception) -> None:
+    await items.athrow(error)
 
 
 def test_a_block_is_left_where_it_was_entered(elsewhere: Elsewhere) -> None:

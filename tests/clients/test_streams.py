@@ -116,7 +116,7 @@ async def test_closing_a_short_form_cancels(connected: Connected) -> None:
     counter = Counter()
     app, count = counting(counter)
     async with connected(app) as client:
-        async with aclosing(cast(Any, client.stream(count, 3, endless=True).values())) as values:
+        async with aclosing(client.stream(count, 3, endless=True).values()) as values:
             assert await anext(values) == 0
         async with asyncio.timeout(20):
             await counter.gone.wait()
@@ -131,7 +131,7 @@ async def test_a_started_run_goes_on_without_us(connected: Connected) -> None:
     app, count = counting()
     async with connected(app) as client:
         run = await client.start(count, 3, endless=True)
-        async with aclosing(cast(Any, run.values())) as values:
+        async with aclosing(run.values()) as values:
             assert await anext(values) == 0
         assert (await run.status()).state == "running"
         await run.send("stop")
@@ -226,7 +226,7 @@ async def test_resuming_while_it_runs(connected: Connected) -> None:
         run = await client.start(count, 20, endless=True)
         seen: list[loom.Chunk[Any]] = []
         while not seen or seen[-1].type != "complete":
-            async with aclosing(cast(Any, run.chunks(after=seen[-1].cursor if seen else None))) as chunks:
+            async with aclosing(run.chunks(after=seen[-1].cursor if seen else None)) as chunks:
                 seen.append(await anext(chunks))
             if seen[-1].data == 19:
                 await run.send("stop")

@@ -14,7 +14,7 @@ import linecache
 import logging
 import threading
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import count
@@ -317,7 +317,7 @@ async def late_canceller(client: Client, actor: Any) -> None:
 
 async def _first(run: loom.Run[Any, Any]) -> None:
     """Read its first chunk."""
-    async with aclosing(cast("AsyncGenerator[Any, None]", run.chunks())) as chunks:
+    async with aclosing(run.chunks()) as chunks:
         await anext(chunks)
 
 
@@ -342,7 +342,7 @@ async def streamer(client: Client, actor: Any) -> None:
     """The short form."""
     told = False
     chunks = client.stream(actor.using(id="run")).__aiter__()
-    async with aclosing(cast("AsyncGenerator[Any, None]", chunks)) as stream:
+    async with aclosing(chunks) as stream:
         async for _ in stream:
             if not told:
                 told = True
@@ -353,7 +353,7 @@ async def valuer(client: Client, actor: Any) -> None:
     """The short form of values."""
     told = False
     chunks = client.stream(actor.using(id="run")).values()
-    async with aclosing(cast("AsyncGenerator[Any, None]", chunks)) as stream:
+    async with aclosing(chunks) as stream:
         async for _ in stream:
             if not told:
                 told = True
@@ -363,7 +363,7 @@ async def valuer(client: Client, actor: Any) -> None:
 async def glancer(client: Client, actor: Any) -> None:
     """Has seen enough after one value."""
     run = await client.start(actor.using(id="run"))
-    async with aclosing(cast("AsyncGenerator[Any, None]", run.values())) as values:
+    async with aclosing(run.values()) as values:
         await anext(values)
     await run.cancel()
 
@@ -506,7 +506,7 @@ async def _publish(client: Client) -> None:
 async def _read_published(client: Client) -> None:
     with contextlib.suppress(loom.LoomError):
         chunks = client.consumer.read("run", wait=100.0)
-        async with aclosing(cast("AsyncGenerator[Any, None]", chunks)) as read:
+        async with aclosing(chunks) as read:
             async for _ in read:
                 pass
 
@@ -897,9 +897,9 @@ NEVER_WAITS = (
     "async with asyncio.timeout(",  # it only counts
     "await late.pause()",  # after a refusal, in which no play lets a trimmer be for long enough
     "async with self._arrived:",  # nobody keeps that lock over a wait
-    "async with aclosing(cast(Any, self._chunks(head.earliest)))",  # left only when its generator has ended
-    "async with aclosing(cast(Any, self._transport.follow(self.id, after)))",  # likewise
-    "async with aclosing(cast(Any, run.chunks(after, raise_errors=raise_errors)))",  # of a run without `ahead`
+    "async with aclosing(self._chunks(head.earliest))",  # left only when its generator has ended
+    "async with aclosing(self._transport.follow(self.id, after))",  # likewise
+    "async with aclosing(run.chunks(after, raise_errors=raise_errors))",  # of a run without `ahead`
     "return await self._transport.actors()",  # known without asking
     "async with slot:",  # waits for the threads of other runs, which no play has; see test_worker
     "await self._threads.acquire()",  # likewise

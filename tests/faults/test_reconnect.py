@@ -157,7 +157,7 @@ async def test_each_chunk_in_time_over_a_slow_network() -> None:
         w.proxy.latency = 0.005
         w.proxy.piece = 50
         run = await w.far.start("count", n=5, paced=True)
-        async with aclosing(cast(Any, run.values())) as values:
+        async with aclosing(run.values()) as values:
             for i in range(5):
                 await run.send("next")
                 assert await anext(values) == f"{i} é"
@@ -194,7 +194,7 @@ async def test_a_black_hole_is_noticed_by_its_silence() -> None:
     """The connection stands, but nothing passes: not even heartbeats. Another is made."""
     async with world(patience=Patience(reconnect=(0.001, 0.01), silence=0.2, answer=0.2)) as w:
         run = await w.near.start("count", n=4, paced=True)
-        async with aclosing(cast(Any, w.far.run(run.id).values())) as values:
+        async with aclosing(w.far.run(run.id).values()) as values:
             for i in range(4):
                 await run.send("next")
                 assert await anext(values) == f"{i} é"

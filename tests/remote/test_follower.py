@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -21,7 +21,6 @@ from loom.model.errors import (
     Unauthorized,
     Unavailable,
 )
-from loom.remote.follower import Follower
 from loom.remote.http import HttpTransport, Patience
 from loom.tasks import spawn
 from loom.wire.sse import HEARTBEAT, fault, retry
@@ -52,7 +51,7 @@ async def seqs_of(server: Scripted, after: Cursor | None = None, patience: Patie
     return seqs
 
 
-async def page_of(follower: Follower) -> Page:
+async def page_of(follower: AsyncGenerator[Page, None]) -> Page:
     return await anext(follower)
 
 
@@ -374,7 +373,7 @@ async def test_what_came_before_a_fault_is_given_first() -> None:
         assert len(await anext(follower)) == 2
         with pytest.raises(CursorExpired):
             await anext(follower)
-        with pytest.raises(HandleClosed):
+        with pytest.raises(StopAsyncIteration):
             await anext(follower)
         await transport.aclose()
 

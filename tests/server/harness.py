@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
-from typing import Any, cast
+from typing import Any
 
 from loom.engine.declare.registry import Registry
 from loom.engine.follow.transport import StoreTransport
@@ -42,7 +42,7 @@ class WatchedTransport(StoreTransport):
 
     def follow(
         self, run: str, after: Cursor | None = None, *, attach: bool = True, sink: InlineSink | None = None
-    ) -> AsyncIterator[Page]:
+    ) -> AsyncGenerator[Page, None]:
         return self._follow(run, after, attach, sink)
 
     async def _follow(
@@ -51,8 +51,7 @@ class WatchedTransport(StoreTransport):
         self.following += 1
         watched = None if sink is None else _WatchedSink(self, sink)
         try:
-            following = cast("AsyncGenerator[Page, None]", super().follow(run, after, attach=attach, sink=watched))
-            async with aclosing(following) as pages:
+            async with aclosing(super().follow(run, after, attach=attach, sink=watched)) as pages:
                 async for page in pages:
                     self._stumble("follow")
                     self.pages.put_nowait(page)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import cast
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -69,6 +68,6 @@ async def test_leaving_ends_what_still_runs() -> None:
     before = asyncio.all_tasks()
     async with asyncio.timeout(20), loom.testing.client(app) as client:
         run = await client.start(endless)
-        async with contextlib.aclosing(cast("AsyncGenerator[str, None]", run.values())) as values:
+        async with contextlib.aclosing(run.values()) as values:
             assert await anext(values) == "here"
     assert asyncio.all_tasks() == before

@@ -6,7 +6,7 @@ all are idempotent as said) and, where it writes, `StoreFull` (nothing happened)
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import msgspec
@@ -499,13 +499,12 @@ class Transport(Protocol):
 
     def follow(
         self, run: str, after: Cursor | None = None, *, attach: bool = True, sink: InlineSink | None = None
-    ) -> AsyncIterator[Page]:
+    ) -> AsyncGenerator[Page, None]:
         """Non-empty pages from `after` to the log's end, as they come, over reconnects and outages of the store.
 
-        An iterator with `aclose`. Every page continues the one before; raises `CursorExpired` or `LogNotFound`. A run
-        with `ahead` waits for this reader, unless `attach` is False: then the caller commits
-        its positions itself. While it is
-        waited for, pages may be delivered to `sink` instead.
+        A caller that leaves before the end closes it. Every page continues the one before; raises `CursorExpired` or
+        `LogNotFound`. A run with `ahead` waits for this reader, unless `attach` is False: then the caller commits its
+        positions itself. While it is waited for, pages may be delivered to `sink` instead.
         """
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Self
+from collections.abc import AsyncGenerator
 
 import msgspec
 
@@ -13,7 +13,7 @@ from loom.engine.run.readers import Reader, Tell
 from loom.model import limits
 from loom.model.chunk import Page
 from loom.model.cursor import Cursor
-from loom.model.errors import HandleClosed, LoomError, RemoteProtocolError, Unavailable
+from loom.model.errors import LoomError, RemoteProtocolError, Unavailable
 from loom.model.text import escaped
 from loom.wire.headers import AHEAD
 
@@ -46,7 +46,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Follower:
-    """An async iterator of a run's pages from `after` to its end, one for each read of the network; close it.
+    """Reads a run's pages from a server.
 
     It reads when it is asked and keeps nothing besides: one page, and at most one unfinished event. A stream that
     breaks off, says nothing (not even a heartbeat) for `patience.silence`, or is refused for the server's own reasons
@@ -82,28 +82,20 @@ class Follower:
         self._since = 0.0
         self._reader: Reader | None = None
         self._ended = False
-        self._closed = False
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Page:
-        if self._closed and not self._ended:
-            raise HandleClosed("this reader was closed")
+    async def pages(self) -> AsyncGenerator[Page, None]:
+        """From `after` to the run's end, one for each read of the network."""
         try:
-            page = None if self._ended else await self._next()
-        except BaseException:
-            await self.aclose()
-            raise
-        if page is None:
-            await self.aclose()
-            raise StopAsyncIteration
-        return page
+            while (page := await self._next()) is not None:
+                self._cursor, self._ended = page.cursor, page.ended
+                yield page
+                if self._reader is not None and not self._ended:
+                    await self._reader.read_through(self._cursor)
+        finally:
+            await self._release()
 
     async def _next(self) -> Page | None:
         """The next page; None at the end."""
-        if self._reader is not None:
-            await self._reader.read_through(self._cursor)
         while not self._ended:
             try:
                 page = await self._step()
@@ -118,7 +110,6 @@ class Follower:
             else:
                 if page is not None:
                     self._backoff.reset()
-                    self._cursor, self._ended = page.cursor, page.ended
                     return page
         return None
 
@@ -196,11 +187,7 @@ class Follower:
             self._backoff.reset()  # an idle run's stream that lasted: what has cut it is no server in trouble
         await (exchange.finish() if self._ended else exchange.aclose())
 
-    async def aclose(self) -> None:
-        """Let go. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
+    async def _release(self) -> None:
         try:
             await self._disconnect()
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -150,7 +150,7 @@ class HttpTransport:
 
     def follow(
         self, run: str, after: Cursor | None = None, *, attach: bool = True, sink: InlineSink | None = None
-    ) -> Follower:
+    ) -> AsyncGenerator[Page, None]:
         return Follower(
             self._connections,
             _path(run, "events"),
@@ -159,7 +159,7 @@ class HttpTransport:
             patience=self._patience,
             outages=self._outages,
             tell=self.commit_position if attach else None,
-        )
+        ).pages()
 
     async def read(self, run: str, after: Cursor | None, *, limit: int, wait: float) -> Page:
         query = {"limit": str(min(limit, limits.READ_LIMIT))}

@@ -447,12 +447,12 @@ async def test_a_viewer_that_is_cancelled_disturbs_nobody(
     assert staying.seqs == [1, 2, 3]
 
 
-async def test_a_closed_viewer_says_so(author: Author, hub: Hub) -> None:
+async def test_a_closed_viewer_gives_nothing_more(author: Author, hub: Hub) -> None:
     viewer = hub.follow("run")
     await anext(viewer)
     await viewer.aclose()
     await viewer.aclose()
-    with pytest.raises(HandleClosed):
+    with pytest.raises(StopAsyncIteration):
         await anext(viewer)
 
 

@@ -91,10 +91,10 @@ async def following(items: AsyncIterator[Any]) -> Any:
     return await anext(items)
 
 
-async def first(items: AsyncIterator[Any], count: int) -> list[Any]:
+async def first(items: AsyncGenerator[Any, None], count: int) -> list[Any]:
     """The first `count` items; then the iterator is closed."""
     found = []
-    async with aclosing(cast("AsyncGenerator[Any, None]", items)) as all_of_them:
+    async with aclosing(items) as all_of_them:
         async for item in all_of_them:
             found.append(item)
             if len(found) == count:
@@ -133,7 +133,7 @@ async def test_chunks_come_as_they_are_said(place: Place) -> None:
     assert not waiting.done()
     await place.say("a")
     assert (await waiting).data == "a"
-    await cast("AsyncGenerator[Any, None]", chunks).aclose()
+    await chunks.aclose()
 
 
 @pytest.mark.parametrize(
@@ -191,10 +191,7 @@ async def test_an_ungrammatical_log_is_the_peer_s_fault() -> None:
 
         def check_loop(self) -> None: ...
 
-        def follow(self, run: str, after: Cursor | None = None) -> AsyncIterator[Any]:
-            return self._pages()
-
-        async def _pages(self) -> AsyncIterator[Any]:
+        async def follow(self, run: str, after: Cursor | None = None) -> AsyncIterator[Any]:
             store = MemoryStore()
             author = await Author.start(store)
             await author.say("data")
@@ -208,7 +205,7 @@ class Stopping(StoreTransport):
     """Its pages stop before the run's end."""
 
     async def follow(self, run: str, after: Cursor | None = None, **options: Any) -> Any:
-        async with aclosing(cast(Any, super().follow(run, after, **options))) as pages:
+        async with aclosing(super().follow(run, after, **options)) as pages:
             if after is None:
                 yield await anext(pages)
 
@@ -541,7 +538,7 @@ class TestOwned:
         author = await Author.take(place.store.logs, "owned")
         await author.say("start")
         assert (await waiting).type == "start"
-        await cast("AsyncGenerator[Any, None]", chunks).aclose()
+        await chunks.aclose()
         messages = [decode_message(line) for _, line in await read_all(place.store.logs, inbox_of("owned"))]
         assert [message.type for message in messages] == ["cancel"]
 

@@ -78,7 +78,7 @@ async def test_a_cancelled_run_keeps_it() -> None:
     app = app_of(chat, FakeAI([[UsagePart(10, 1), "Hel", asyncio.Event()]]))
     async with client(app) as runs:
         run = await runs.start("actor", {"prompt": "hi"})
-        async with aclosing(run.values()) as values:  # type: ignore[type-var]
+        async with aclosing(run.values()) as values:
             assert await anext(values) == "Hel"
         await run.cancel(wait=True, timeout=10)
         assert await run.usage() == Usage(10, 1, calls=1, uncounted=1)

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -190,7 +190,7 @@ async def test_a_run_that_goes_on_is_stopped_at_its_leases_end(path: Path) -> No
 
     async with loom.connect(f"sqlite:///{path}", app=app, worker=True, lease=0.5, drain=0) as client:
         run = await client.start(speak)
-        async with aclosing(cast(Any, run.values())) as values:
+        async with aclosing(run.values()) as values:
             assert [await anext(values) for _ in range(3)] == [0, 1, 2]
         for name in os.listdir(path.parent):
             (path.parent / name).unlink()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 from loom.affinity import LoopBound
 from loom.backoff import Backoff
@@ -36,17 +36,17 @@ class Consumer:
         *,
         wait: float | timedelta = 0.0,
         raise_errors: bool = True,
-    ) -> AsyncIterator[Chunk[Any]]:
+    ) -> AsyncGenerator[Chunk[Any], None]:
         """Every chunk behind `after` to the end, as `Run.chunks`, which see. A run that is not there yet is waited for,
         up to `wait` seconds; then `LogNotFound` is raised."""
         return LoopBound(self._read(id, after, wait, raise_errors), self._transport.check_loop)
 
     async def _read(
         self, id: str, after: Cursor | str | None, wait: float | timedelta, raise_errors: bool
-    ) -> AsyncIterator[Chunk[Any]]:
+    ) -> AsyncGenerator[Chunk[Any], None]:
         run: Run[Any, Any] = Run(self._transport, check_id(id))
         await self._found(run, seconds(wait) or 0.0)
-        async with aclosing(cast(Any, run.chunks(after, raise_errors=raise_errors))) as chunks:
+        async with aclosing(run.chunks(after, raise_errors=raise_errors)) as chunks:
             async for chunk in chunks:
                 yield chunk
 

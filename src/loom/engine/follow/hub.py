@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Self
+from collections.abc import AsyncGenerator
 
 from loom.backoff import REPEATABLE, Backoff
 from loom.engine.run.readers import Reader
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor
-from loom.model.errors import HandleClosed, closed
+from loom.model.errors import closed
 from loom.model.ports import InlineSink, LogStore, Notice, Store
 from loom.tasks import TaskSet
 
@@ -213,10 +213,10 @@ class Feed:
 
 
 class Viewer:
-    """One reader of one run: an async iterator of non-empty pages from `after` to the log's end.
+    """One reader of one run, as its feed knows it.
 
     Waits out outages of the store. A run with `ahead` is told how far this viewer has come, if it is to `attach`: what
-    it was given counts as read when it asks for more. Close it, or iterate it to its end.
+    it was given counts as read when it asks for more.
     """
 
     def __init__(
@@ -228,39 +228,34 @@ class Viewer:
         self.cursor = after
         self.sink = sink
         self.woken: asyncio.Future[None]
-        self._feed: Feed | None = None
-        self._ended = False
-        self._closed = False
         self._reader: Reader | None = None
         self._backoff = Backoff.of_store()
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Page:
-        if self._closed:
-            raise HandleClosed("this viewer was closed")
-        if self._ended:
-            await self.aclose()
-            raise StopAsyncIteration
-        feed = self._feed or await self._attach()
+    async def pages(self) -> AsyncGenerator[Page, None]:
+        """Non-empty pages from the cursor to the log's end."""
+        feed = await self._attach()
         try:
-            if self._reader is not None:
-                await self._reader.read_through(self.cursor)
-            while (page := feed.page(self.cursor)) is None:
-                if feed.at_tail(self.cursor):
-                    await feed.wait(self)
-                elif (page := await self._read(feed)) is not None:
-                    break
-        except BaseException:
-            await self.aclose()
-            raise
-        if not page.batches:
-            await self.aclose()
-            raise StopAsyncIteration
-        self.cursor = page.cursor
-        self._ended = page.ended
-        return page
+            ended = False
+            while not ended:
+                if self._reader is not None:
+                    await self._reader.read_through(self.cursor)
+                page = await self._next(feed)
+                self.cursor, ended = page.cursor, page.ended
+                if page.batches:
+                    yield page
+        finally:
+            await self._detach()
+
+    async def _next(self, feed: Feed) -> Page:
+        """A page from the feed or the log; an empty one at the log's end."""
+        while True:
+            page = feed.page(self.cursor)
+            if page is not None:
+                return page
+            if feed.at_tail(self.cursor):
+                await feed.wait(self)
+            elif (page := await self._read(feed)) is not None:
+                return page
 
     async def _read(self, feed: Feed) -> Page | None:
         """A page from the log; None if there was nothing, or the store is out of reach."""
@@ -278,19 +273,14 @@ class Viewer:
         if self._hub.closed:
             raise closed()
         head = await self._backoff.attempt(lambda: self._hub.runs.get(self._run, full=False))
-        feed = self._feed = self._hub.attach(self._run)
+        feed = self._hub.attach(self._run)
         if self._attached and head.meta.ahead is not None and not head.ended:
             self._reader = Reader(self._hub.logs.commit_position, self._run)
             self.sink = None  # a page delivered there would not count as read
         return feed
 
-    async def aclose(self) -> None:
-        """Let go. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._feed is not None:
-            self._hub.detach(self._run)
+    async def _detach(self) -> None:
+        self._hub.detach(self._run)
         if self._reader is not None:
             await self._reader.aclose()
 
@@ -311,9 +301,9 @@ class Hub:
 
     def follow(
         self, run: str, after: Cursor | None = None, *, attach: bool = True, sink: InlineSink | None = None
-    ) -> Viewer:
-        """A viewer of `run`; no I/O until it is iterated."""
-        return Viewer(self, run, after, attach=attach, sink=sink)
+    ) -> AsyncGenerator[Page, None]:
+        """The pages of `run` behind `after`, to its end; no I/O until it is iterated."""
+        return Viewer(self, run, after, attach=attach, sink=sink).pages()
 
     def attach(self, run: str) -> Feed:
         """The run's feed, with one viewer more. Raises `HandleClosed`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, cast
@@ -64,14 +64,14 @@ class Run(Generic[T, R]):
         """How the run is reached: for who passes its pages on as they are."""
         return self._transport
 
-    def __aiter__(self) -> AsyncIterator[Chunk[T]]:
+    def __aiter__(self) -> AsyncGenerator[Chunk[T], None]:
         return self.chunks()
 
     def __await__(self) -> Generator[Any, None, R]:
         """``await run`` is ``await run.result()``."""
         return self.result().__await__()
 
-    def chunks(self, after: Cursor | str | None = None, *, raise_errors: bool = True) -> AsyncIterator[Chunk[T]]:
+    def chunks(self, after: Cursor | str | None = None, *, raise_errors: bool = True) -> AsyncGenerator[Chunk[T], None]:
         """Every chunk behind `after` (default: from the first) to the end, as it comes, nothing lost, nothing twice,
         over reconnects and restarts. Resume with the last chunk's `cursor`.
 
@@ -81,12 +81,12 @@ class Run(Generic[T, R]):
         """
         return LoopBound(self._chunks(after, raise_errors), self._transport.check_loop)
 
-    async def _chunks(self, after: Cursor | str | None, raise_errors: bool = True) -> AsyncIterator[Chunk[T]]:
+    async def _chunks(self, after: Cursor | str | None, raise_errors: bool = True) -> AsyncGenerator[Chunk[T], None]:
         cursor = Cursor.parse(after) if isinstance(after, str) else after
         last = cursor
         state = State.NEW if cursor is None else State.OPEN
         typed = not self._yields.plain
-        async with aclosing(cast(Any, self._transport.follow(self.id, cursor))) as pages:
+        async with aclosing(self._transport.follow(self.id, cursor)) as pages:
             async for page in pages:
                 for batch in page.batches:
                     for chunk in decode_batch(batch):
@@ -106,7 +106,7 @@ class Run(Generic[T, R]):
         data = _read(self._yields, chunk.data, "data")
         return Chunk(chunk.type, data, chunk.progress, chunk.error, chunk.source, chunk.time, chunk.seq, chunk.epoch)
 
-    def values(self, after: Cursor | str | None = None) -> AsyncIterator[T]:
+    def values(self, after: Cursor | str | None = None) -> AsyncGenerator[T, None]:
         """What the producer yielded: the data of the data chunks.
 
         Raises as `chunks`, and `RunRestarted` when a new attempt takes back a value that was given. What lies before
@@ -114,11 +114,11 @@ class Run(Generic[T, R]):
         """
         return LoopBound(self._values(after), self._transport.check_loop)
 
-    async def _values(self, after: Cursor | str | None) -> AsyncIterator[T]:
+    async def _values(self, after: Cursor | str | None) -> AsyncGenerator[T, None]:
         after = Cursor.parse(after) if isinstance(after, str) else after
         before = 0 if after is None else after.seq
         fold, newest = Fold(), dict[str | None, int]()
-        async with aclosing(cast(Any, self._chunks(after))) as chunks:
+        async with aclosing(self._chunks(after)) as chunks:
             async for chunk in chunks:
                 if chunk.type == "data":
                     newest[chunk.source] = chunk.seq
@@ -142,7 +142,7 @@ class Run(Generic[T, R]):
         """Data of the data chunks and text deltas that still stand at the end, folded as they come."""
         fold, said = Fold(), list[tuple[int, str | None, Any]]()
         head = await self.status()
-        async with aclosing(cast(Any, self._chunks(head.earliest))) as chunks:
+        async with aclosing(self._chunks(head.earliest)) as chunks:
             async for chunk in chunks:
                 if chunk.type in ("data", "text-delta"):
                     said.append((chunk.seq, chunk.source, chunk.data))
@@ -202,7 +202,7 @@ class Run(Generic[T, R]):
         return head
 
     async def _follow_out(self, after: Cursor | None) -> None:
-        async with aclosing(cast(Any, self._transport.follow(self.id, after))) as pages:
+        async with aclosing(self._transport.follow(self.id, after)) as pages:
             async for _ in pages:
                 pass
 
@@ -271,20 +271,20 @@ class OwnedRun(Generic[T, R]):
         finally:
             await wait_out(leave)
 
-    def __aiter__(self) -> AsyncIterator[Chunk[T]]:
+    def __aiter__(self) -> AsyncGenerator[Chunk[T], None]:
         return LoopBound(self._iterate(), self._transport.check_loop)
 
-    async def _iterate(self) -> AsyncIterator[Chunk[T]]:
-        async with self as run, aclosing(cast(Any, run.chunks())) as chunks:
+    async def _iterate(self) -> AsyncGenerator[Chunk[T], None]:
+        async with self as run, aclosing(run.chunks()) as chunks:
             async for chunk in chunks:
                 yield chunk
 
-    def values(self) -> AsyncIterator[T]:
+    def values(self) -> AsyncGenerator[T, None]:
         """Short for the block around ``run.values()``."""
         return LoopBound(self._values(), self._transport.check_loop)
 
-    async def _values(self) -> AsyncIterator[T]:
-        async with self as run, aclosing(cast(Any, run.values())) as values:
+    async def _values(self) -> AsyncGenerator[T, None]:
+        async with self as run, aclosing(run.values()) as values:
             async for value in values:
                 yield value
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -199,7 +199,7 @@ class StoreTransport:
 
     def follow(
         self, run: str, after: Cursor | None = None, *, attach: bool = True, sink: InlineSink | None = None
-    ) -> AsyncIterator[Page]:
+    ) -> AsyncGenerator[Page, None]:
         self.check_loop()
         self._watch()
         return self.hub.follow(run, after, attach=attach, sink=sink)

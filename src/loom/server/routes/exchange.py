@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -107,7 +107,7 @@ class Exchange:
             self._streams.leave()
 
     def _pages(self) -> AbstractAsyncContextManager[AsyncGenerator[Page, None]]:
-        return aclosing(cast("AsyncGenerator[Page, None]", self._transport.follow(self._run)))
+        return aclosing(self._transport.follow(self._run))
 
     async def _look_back(self) -> None:
         """Find the output that earlier restarts took back."""

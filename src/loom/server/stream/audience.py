@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from itertools import chain
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
-from loom.model.chunk import Batch, Page
+from loom.model.chunk import Batch
 from loom.model.cursor import Cursor
 from loom.model.errors import LoomError
 from loom.model.ports import Transport
@@ -161,7 +161,7 @@ class Audience:
         key = self._key
         try:
             pages = self._transport.follow(key.run, self._cursor, attach=key.attach)
-            async with aclosing(cast("AsyncGenerator[Page, None]", pages)) as follower:
+            async with aclosing(pages) as follower:
                 async for page in follower:
                     for batches in groups(page.batches):
                         self._deliver(batches)

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import Iterable
 from contextlib import aclosing
-from typing import cast
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -191,7 +190,7 @@ class EventStream:
         # An encoder remembers what it said: it may not render a page that the connection then does not take.
         sink = self.sink if self._encoder is None and self.sink.inline else None
         pages = self._streams.transport.follow(self._key.run, after, attach=self._key.attach, sink=sink)
-        async with aclosing(cast("AsyncGenerator[Page, None]", pages)) as follower:
+        async with aclosing(pages) as follower:
             async for page in follower:
                 await self._say(page)
                 if self._told():

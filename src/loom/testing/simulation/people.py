@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from loom.engine.follow.client import Client
 from loom.model.chunk import Page
@@ -116,8 +116,7 @@ class Viewer:
         after = self._cursor
 
         async def serve(client: Client) -> None:
-            pages = cast(Any, client.transport.follow(self._run, after))
-            async with aclosing(pages):
+            async with aclosing(client.transport.follow(self._run, after)) as pages:
                 async for page in pages:
                     if connection != self._connection:
                         return  # the viewer has hung up
