@@ -1,54 +1,27 @@
 """The app: what users declare. Producers, what they share, and defaults; it runs nothing by itself."""
 
-# mypy: disable-error-code="overload-overlap"
-# Overloads are tried in order, and the first that fits is meant.
-
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, Never, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
-from loom.engine.declare.context import Context
-from loom.engine.declare.options import Declaration, retention_of
+from loom.engine.declare.options import retention_of
 from loom.engine.declare.producer import Producer
 from loom.engine.declare.registry import Registry
 from loom.engine.run.attempt import Resources
 from loom.model.ai import AI, NO_MODEL
 from loom.model.errors import UsageError
-from loom.producers.actor import (
-    A1,
-    A2,
-    A3,
-    A4,
-    A5,
-    ActorDecorator,
-    ContextAfter1,
-    ContextAfter2,
-    ContextAfter3,
-    ContextAfter4,
-    ContextAfter5,
-    ContextAfterMore,
-    ContextByName,
-    ContextByName1,
-    ContextByName2,
-    ContextWithin,
-    Rest,
-    Unannotated,
-    decorator,
-)
+from loom.producers.actor import ActorDecorator, decorator
 
 if TYPE_CHECKING:
     from loom.wire.dialect import Dialect  # 4 ms, which only a server needs
 
 __all__ = ["App", "Lifespan"]
-
-P = ParamSpec("P")
-Out = TypeVar("Out")
 
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 """As in Starlette: what it yields is ready before the first chunk and closed after the last."""
@@ -88,50 +61,10 @@ class App:
         self._included: list[App] = []
         self._homes: dict[str, App] = {}
 
-    @overload
-    def actor(self, target: type[Any], /) -> Producer[..., Any]: ...
-    @overload
-    def actor(self, target: Callable[Concatenate[Unannotated, P], Out], /) -> Producer[..., Out]: ...
-    @overload
-    def actor(self, target: Callable[Concatenate[Context, P], Out], /) -> Producer[P, Out]: ...
-    @overload
-    def actor(self, target: Callable[[A1, Context, Never], Out], /) -> ContextWithin[A1, Out]: ...
-    @overload
-    def actor(self, target: Callable[[A1, A2, Context, Never], Out], /) -> ContextWithin[A1, Out]: ...
-    @overload
-    def actor(self, target: Callable[[A1, A2, A3, Context, Never], Out], /) -> ContextWithin[A1, Out]: ...
-    @overload
-    def actor(self, target: Callable[[A1, Context], Out], /) -> ContextAfter1[A1, Out]: ...
-    @overload
-    def actor(self, target: Callable[[A1, A2, Context], Out], /) -> ContextAfter2[A1, A2, Out]: ...
-    @overload
-    def actor(self, target: Callable[[A1, A2, A3, Context], Out], /) -> ContextAfter3[A1, A2, A3, Out]: ...
-    @overload
-    def actor(self, target: Callable[[A1, A2, A3, A4, Context], Out], /) -> ContextAfter4[A1, A2, A3, A4, Out]: ...
-    @overload
-    def actor(
-        self, target: Callable[[A1, A2, A3, A4, A5, Context], Out], /
-    ) -> ContextAfter5[A1, A2, A3, A4, A5, Out]: ...
-    @overload
-    def actor(
-        self, target: Callable[[A1, A2, A3, A4, A5, *Rest, Context], Out], /
-    ) -> ContextAfterMore[A1, A2, A3, A4, A5, Out]: ...
-    @overload
-    def actor(self, target: Callable[Concatenate[A1, Context, ...], Out], /) -> ContextWithin[A1, Out]: ...
-    @overload
-    def actor(self, target: Callable[Concatenate[A1, A2, Context, ...], Out], /) -> ContextWithin[A1, Out]: ...
-    @overload
-    def actor(self, target: ContextByName[Out], /) -> Producer[..., Out]: ...
-    @overload
-    def actor(self, target: ContextByName1[A1, Out], /) -> ContextWithin[A1, Out]: ...
-    @overload
-    def actor(self, target: ContextByName2[A1, Out], /) -> ContextWithin[A1, Out]: ...
-    @overload
-    def actor(self, target: Callable[P, Out], /) -> Producer[P, Out]: ...
-    @overload
-    def actor(self, name: str | None = None, /, **declared: Unpack[Declaration]) -> ActorDecorator: ...
-    def actor(self, name: Any = None, /, **declared: Unpack[Declaration]) -> Any:
-        """Register a producer; bare it takes the function's name.
+    @property
+    def actor(self) -> ActorDecorator:
+        """Registers a producer, as ``@app.actor`` or ``@app.actor("name", timeout=60)``; bare it takes the function's
+        name.
 
         `retry`: what follows an error or a lost worker. `max_crashes`: lost workers that a run survives. `concurrency`:
         how many of its runs each worker drives at a time, at most; two workers drive twice as many. `keep`: how much of
@@ -140,9 +73,7 @@ class App:
         (`retention`: default the app's, None the store's). Raises `UsageError` for a signature that cannot be called by
         name, for a name that is taken, and for what is declared and makes no sense.
         """
-        given = name if isinstance(name, str) else None
-        decorate = decorator(self.add, given, **declared)
-        return decorate(name) if callable(name) else decorate
+        return decorator(self.add)
 
     def add(self, producer: Producer[..., Any]) -> None:
         """Register a producer of any kind, as kinds from other packages do. It takes the app's `retention` where it

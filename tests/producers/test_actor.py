@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -14,9 +14,6 @@ from loom.engine.declare.producer import Producer
 from loom.model.errors import InvalidInput, UsageError
 from loom.producers.actor import ActorDecorator, decorator
 
-Actor = Callable[..., ActorDecorator]
-"""What makes decorators."""
-
 
 @pytest.fixture
 def added() -> list[Producer[..., Any]]:
@@ -24,16 +21,12 @@ def added() -> list[Producer[..., Any]]:
 
 
 @pytest.fixture
-def actor(added: list[Producer[..., Any]]) -> Actor:
+def actor(added: list[Producer[..., Any]]) -> ActorDecorator:
     """A decorator as an app's."""
-
-    def actor(name: str | None = None, **options: Any) -> ActorDecorator:
-        return decorator(added.append, name, **options)
-
-    return actor
+    return decorator(added.append)
 
 
-def test_it_takes_the_function_s_name_or_the_given_one(actor: Actor, added: list[Producer[..., Any]]) -> None:
+def test_it_takes_the_function_s_name_or_the_given_one(actor: ActorDecorator, added: list[Producer[..., Any]]) -> None:
     @actor()
     async def chat(prompt: str) -> AsyncIterator[str]:
         yield prompt
@@ -49,7 +42,7 @@ def test_it_takes_the_function_s_name_or_the_given_one(actor: Actor, added: list
     assert added == [chat, work, Agent]
 
 
-def test_what_is_declared_is_kept(actor: Actor) -> None:
+def test_what_is_declared_is_kept(actor: ActorDecorator) -> None:
     retry = Retry(attempts=2, mode="continue")
 
     @actor("a", retry=retry, max_crashes=9, queue="slow", requires=["db"])
@@ -59,7 +52,7 @@ def test_what_is_declared_is_kept(actor: Actor) -> None:
     assert work.continues
 
 
-def test_a_decorated_function_is_called_as_before(actor: Actor) -> None:
+def test_a_decorated_function_is_called_as_before(actor: ActorDecorator) -> None:
     @actor()
     def double(n: int) -> int:
         """Twice."""
@@ -69,7 +62,7 @@ def test_a_decorated_function_is_called_as_before(actor: Actor) -> None:
     assert double.__doc__ == "Twice."
 
 
-def test_types_local_to_where_it_stands_are_found(actor: Actor) -> None:
+def test_types_local_to_where_it_stands_are_found(actor: ActorDecorator) -> None:
     class Order(msgspec.Struct):
         size: int
 
@@ -86,7 +79,7 @@ def test_types_local_to_where_it_stands_are_found(actor: Actor) -> None:
         assert producer.returns.hint is Order
 
 
-def test_what_has_no_name_must_be_given_one(actor: Actor, added: list[Producer[..., Any]]) -> None:
+def test_what_has_no_name_must_be_given_one(actor: ActorDecorator, added: list[Producer[..., Any]]) -> None:
     def add(a: int, b: int) -> int:
         return a + b
 

@@ -153,77 +153,74 @@ class ContextWithin(Producer[..., Given], Generic[B1, Given]):
 
 
 class ActorDecorator(Protocol):
-    """What ``@app.actor(...)`` returns: typed through, with the `Context` parameter left out."""
+    """``@app.actor``, of a function as it is or with a name and options: typed through, with the `Context` parameter
+    left out."""
 
     @overload
-    def __call__(self, target: type[Any]) -> Producer[..., Any]: ...
+    def __call__(self, target: type[Any], /) -> Producer[..., Any]: ...
     @overload
-    def __call__(self, target: Callable[Concatenate[Unannotated, P], Out]) -> Producer[..., Out]: ...
+    def __call__(self, target: Callable[Concatenate[Unannotated, P], Out], /) -> Producer[..., Out]: ...
     @overload
-    def __call__(self, target: Callable[Concatenate[Context, P], Out]) -> Producer[P, Out]: ...
+    def __call__(self, target: Callable[Concatenate[Context, P], Out], /) -> Producer[P, Out]: ...
     @overload
-    def __call__(self, target: Callable[[A1, Context, Never], Out]) -> ContextWithin[A1, Out]: ...
+    def __call__(self, target: Callable[[A1, Context, Never], Out], /) -> ContextWithin[A1, Out]: ...
     @overload
-    def __call__(self, target: Callable[[A1, A2, Context, Never], Out]) -> ContextWithin[A1, Out]: ...
+    def __call__(self, target: Callable[[A1, A2, Context, Never], Out], /) -> ContextWithin[A1, Out]: ...
     @overload
-    def __call__(self, target: Callable[[A1, A2, A3, Context, Never], Out]) -> ContextWithin[A1, Out]: ...
+    def __call__(self, target: Callable[[A1, A2, A3, Context, Never], Out], /) -> ContextWithin[A1, Out]: ...
     @overload
-    def __call__(self, target: Callable[[A1, Context], Out]) -> ContextAfter1[A1, Out]: ...
+    def __call__(self, target: Callable[[A1, Context], Out], /) -> ContextAfter1[A1, Out]: ...
     @overload
-    def __call__(self, target: Callable[[A1, A2, Context], Out]) -> ContextAfter2[A1, A2, Out]: ...
+    def __call__(self, target: Callable[[A1, A2, Context], Out], /) -> ContextAfter2[A1, A2, Out]: ...
     @overload
-    def __call__(self, target: Callable[[A1, A2, A3, Context], Out]) -> ContextAfter3[A1, A2, A3, Out]: ...
+    def __call__(self, target: Callable[[A1, A2, A3, Context], Out], /) -> ContextAfter3[A1, A2, A3, Out]: ...
     @overload
-    def __call__(self, target: Callable[[A1, A2, A3, A4, Context], Out]) -> ContextAfter4[A1, A2, A3, A4, Out]: ...
+    def __call__(self, target: Callable[[A1, A2, A3, A4, Context], Out], /) -> ContextAfter4[A1, A2, A3, A4, Out]: ...
     @overload
     def __call__(
-        self, target: Callable[[A1, A2, A3, A4, A5, Context], Out]
+        self, target: Callable[[A1, A2, A3, A4, A5, Context], Out], /
     ) -> ContextAfter5[A1, A2, A3, A4, A5, Out]: ...
     @overload
     def __call__(
-        self, target: Callable[[A1, A2, A3, A4, A5, *Rest, Context], Out]
+        self, target: Callable[[A1, A2, A3, A4, A5, *Rest, Context], Out], /
     ) -> ContextAfterMore[A1, A2, A3, A4, A5, Out]: ...
     @overload
-    def __call__(self, target: Callable[Concatenate[A1, Context, ...], Out]) -> ContextWithin[A1, Out]: ...
+    def __call__(self, target: Callable[Concatenate[A1, Context, ...], Out], /) -> ContextWithin[A1, Out]: ...
     @overload
-    def __call__(self, target: Callable[Concatenate[A1, A2, Context, ...], Out]) -> ContextWithin[A1, Out]: ...
+    def __call__(self, target: Callable[Concatenate[A1, A2, Context, ...], Out], /) -> ContextWithin[A1, Out]: ...
     @overload
-    def __call__(self, target: ContextByName[Out]) -> Producer[..., Out]: ...
+    def __call__(self, target: ContextByName[Out], /) -> Producer[..., Out]: ...
     @overload
-    def __call__(self, target: ContextByName1[A1, Out]) -> ContextWithin[A1, Out]: ...
+    def __call__(self, target: ContextByName1[A1, Out], /) -> ContextWithin[A1, Out]: ...
     @overload
-    def __call__(self, target: ContextByName2[A1, Out]) -> ContextWithin[A1, Out]: ...
+    def __call__(self, target: ContextByName2[A1, Out], /) -> ContextWithin[A1, Out]: ...
     @overload
-    def __call__(self, target: Callable[P, Out]) -> Producer[P, Out]: ...
+    def __call__(self, target: Callable[P, Out], /) -> Producer[P, Out]: ...
+    @overload
+    def __call__(self, name: str | None = None, /, **declared: Unpack[Declaration]) -> ActorDecorator: ...
 
 
-def decorator(
-    add: Callable[[Producer[..., Any]], None],
-    name: str | None,
-    *,
-    depth: int = 2,
-    **declared: Unpack[Declaration],
-) -> ActorDecorator:
-    """The decorator that makes a producer and hands it to `add`."""
-    unknown = declared.keys() - Declaration.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"an actor declares no {min(unknown)!r} (but {', '.join(Declaration.__annotations__)})")
-    requires: Any = declared.get("requires", ())
-    if isinstance(requires, str):  # a sequence of strings, too
-        raise UsageError(f"requires={requires!r}: a list of names, as [{requires!r}]")
-    namespace = dict(sys._getframe(depth).f_locals)  # names local to where it stands resolve in annotations too
+def decorator(add: Callable[[Producer[..., Any]], None]) -> ActorDecorator:
+    """The decorator that makes producers and hands them to `add`."""
 
-    def decorate(target: Callable[..., Any]) -> Producer[..., Any]:
-        producer = make_producer(
-            name or _name_of(target),
-            target,
-            namespace=_visible(namespace),
-            **declared,
-        )
-        add(producer)
-        return producer
+    def actor(target: Any = None, /, **declared: Unpack[Declaration]) -> Any:
+        unknown = declared.keys() - Declaration.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"an actor declares no {min(unknown)!r} (but {', '.join(Declaration.__annotations__)})")
+        requires: Any = declared.get("requires", ())
+        if isinstance(requires, str):  # a sequence of strings, too
+            raise UsageError(f"requires={requires!r}: a list of names, as [{requires!r}]")
+        namespace = _visible(sys._getframe(1).f_locals)  # names local to where it stands resolve in annotations too
 
-    return decorate  # type: ignore[return-value]
+        def decorate(target: Callable[..., Any]) -> Producer[..., Any]:
+            producer = make_producer(name or _name_of(target), target, namespace=namespace, **declared)
+            add(producer)
+            return producer
+
+        name = target if isinstance(target, str) else None
+        return decorate(target) if callable(target) else decorate
+
+    return actor
 
 
 def _visible(namespace: Mapping[str, Any]) -> dict[str, Any]:
