@@ -234,6 +234,25 @@ async def test_resuming_while_it_runs(connected: Connected) -> None:
         assert seen == await all_of(run.chunks())
 
 
+@pytest.mark.parametrize("limit_bytes", [1, 200])
+async def test_pages_within_bytes(connected: Connected, limit_bytes: int) -> None:
+    """As the run goes, and of one that has ended."""
+    app, count = counting()
+    async with connected(app) as client:
+        run = await client.start(count, 50, endless=True)
+        live = client.transport.follow(run.id, limit_bytes=limit_bytes)
+        pages = [await anext(live)]
+        await run.send("stop")
+        pages += [page async for page in live]
+        again = [page async for page in client.transport.follow(run.id, pages[0].cursor, limit_bytes=limit_bytes)]
+        for each in (pages, again):
+            assert all(len(page) == 1 or page.size <= limit_bytes for page in each)
+            assert each[-1].ended
+        lines = [line for page in pages for line in page.lines()]
+        assert [cursor.seq for cursor, _ in lines] == list(range(1, 53))
+        assert [line for page in again for line in page.lines()] == lines[len(pages[0]) :]
+
+
 async def test_a_cursor_of_another_history_is_refused(connected: Connected) -> None:
     app, count = counting()
     async with connected(app) as client:

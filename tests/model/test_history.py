@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loom.model import limits
-from loom.model.chunk import Batch
+from loom.model.chunk import Batch, Page
 from loom.model.cursor import EPOCH_DIGITS, Cursor, attempt_of
 from loom.model.errors import Conflict, CursorExpired, Damaged, Fenced, LogEnded
 from loom.model.history import (
@@ -21,6 +21,7 @@ from loom.model.history import (
     newest,
     next_epoch,
     page_of,
+    split,
     start_after,
     written,
 )
@@ -226,3 +227,45 @@ def test_pages_are_the_whole_within_their_bounds(sizes: list[list[int]], limit: 
         seen += lines
         start = page[-1].last + 1
     assert seen == [line for each in log for line in each.lines()]
+
+
+def test_a_page_that_fits_is_not_split() -> None:
+    page = Page((batch(1, 10, 10), batch(3, 10)), Cursor(7, 3), True, True)
+    assert split(page, 30) == (page,)
+    empty = Page((), None, True, True)
+    assert split(empty, 1) == (empty,)
+
+
+@pytest.mark.parametrize(
+    ("limit_bytes", "lengths"),
+    [(29, [2, 1, 1]), (20, [2, 1, 1]), (19, [1, 1, 1, 1]), (0, [1, 1, 1, 1]), (-5, [1, 1, 1, 1])],
+)
+def test_a_page_is_split_between_batches_and_inside_them(limit_bytes: int, lengths: list[int]) -> None:
+    page = Page((batch(1, 10, 10), batch(3, 10), batch(4, 25)), Cursor(7, 4), True, True)
+    parts = split(page, limit_bytes)
+    assert [len(part) for part in parts] == lengths
+    assert [(part.caught_up, part.ended) for part in parts] == [(False, False)] * (len(parts) - 1) + [(True, True)]
+    assert [line for part in parts for line in part.lines()] == list(page.lines())
+    assert all(part.cursor == part.batches[-1].cursor for part in parts)
+
+
+def test_an_opaque_record_is_not_split() -> None:
+    opaque = Batch(7, 1, 1, b"a\nb\nc\n")
+    assert [part.batches for part in split(Page((opaque, batch(2, 4)), Cursor(7, 2), True, False), 4)] == [
+        (opaque,),
+        (batch(2, 4),),
+    ]
+
+
+@given(
+    sizes=st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=5), min_size=1, max_size=8),
+    limit_bytes=st.integers(1, 100),
+)
+def test_the_parts_of_a_page_are_the_whole(sizes: list[list[int]], limit_bytes: int) -> None:
+    firsts = list(accumulate(map(len, sizes), initial=1))
+    log = tuple(batch(first, *lengths) for first, lengths in zip(firsts, sizes, strict=False))
+    page = Page(log, log[-1].cursor, True, False)
+    parts = split(page, limit_bytes)
+    assert all(len(part) == 1 or part.size <= limit_bytes for part in parts)
+    assert [line for part in parts for line in part.lines()] == list(page.lines())
+    assert parts[-1].cursor == page.cursor

@@ -12,6 +12,7 @@ from loom.engine.declare.registry import Registry
 from loom.engine.follow.transport import StoreTransport
 from loom.engine.run.attempt import Resources
 from loom.engine.run.worker import Worker
+from loom.model import limits
 from loom.model.chunk import Chunk, Page
 from loom.model.cursor import Cursor
 from loom.model.ports import Fence, InlineSink, closing
@@ -41,17 +42,24 @@ class WatchedTransport(StoreTransport):
         self.stumbled = asyncio.Event()
 
     def follow(
-        self, run: str, after: Cursor | None = None, *, attach: bool = True, sink: InlineSink | None = None
+        self,
+        run: str,
+        after: Cursor | None = None,
+        *,
+        attach: bool = True,
+        sink: InlineSink | None = None,
+        limit_bytes: int = limits.PAGE_BYTES,
     ) -> AsyncGenerator[Page, None]:
-        return self._follow(run, after, attach, sink)
+        return self._follow(run, after, attach, sink, limit_bytes)
 
     async def _follow(
-        self, run: str, after: Cursor | None, attach: bool, sink: InlineSink | None
+        self, run: str, after: Cursor | None, attach: bool, sink: InlineSink | None, limit_bytes: int
     ) -> AsyncGenerator[Page, None]:
         self.following += 1
         watched = None if sink is None else _WatchedSink(self, sink)
         try:
-            async with aclosing(super().follow(run, after, attach=attach, sink=watched)) as pages:
+            following = super().follow(run, after, attach=attach, sink=watched, limit_bytes=limit_bytes)
+            async with aclosing(following) as pages:
                 async for page in pages:
                     self._stumble("follow")
                     self.pages.put_nowait(page)

@@ -119,6 +119,11 @@ class Page(msgspec.Struct, frozen=True, gc=False):
     def __len__(self) -> int:
         return sum(map(len, self.batches))
 
+    @property
+    def size(self) -> int:
+        """Payload bytes, line ends included."""
+        return sum([len(batch.payload) for batch in self.batches])
+
     def lines(self) -> Iterator[tuple[Cursor, bytes]]:
         """Each chunk's cursor and JSON, in order."""
         for batch in self.batches:

@@ -5,7 +5,7 @@ Every store asks these, so that all decide alike; how the facts are kept is the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from . import limits
 from .chunk import Batch, Page
@@ -27,6 +27,7 @@ __all__ = [
     "next_epoch",
     "page_of",
     "record_batch",
+    "split",
     "start_after",
     "written",
 ]
@@ -198,7 +199,7 @@ def cut(batches: Iterable[Batch], start: int, limit: int, most_bytes: int = limi
         size = len(part.payload)
         if size > most_bytes:
             if not taken:
-                taken.append(_fitting(part, most_bytes))
+                taken.append(next(_parts(part, most_bytes)))
             break
         taken.append(part)
         most_bytes -= size
@@ -208,10 +209,31 @@ def cut(batches: Iterable[Batch], start: int, limit: int, most_bytes: int = limi
     return taken
 
 
-def _fitting(batch: Batch, most_bytes: int) -> Batch:
-    """The records that fit into `most_bytes`, at least the first."""
+def split(page: Page, limit_bytes: int) -> Sequence[Page]:
+    """The pages that make up `page`, of at most `limit_bytes` of payload each, but of one record at least."""
+    if page.size <= limit_bytes or not page.batches:
+        return (page,)
+    taken: list[list[Batch]] = [[]]
+    room = limit_bytes
+    for part in (part for batch in page.batches for part in _parts(batch, limit_bytes)):
+        if taken[-1] and len(part.payload) > room:
+            taken.append([])
+            room = limit_bytes
+        taken[-1].append(part)
+        room -= len(part.payload)
+    pages = [Page(tuple(parts), parts[-1].cursor, False, False) for parts in taken]
+    pages[-1] = Page(pages[-1].batches, page.cursor, page.caught_up, page.ended)
+    return pages
+
+
+def _parts(batch: Batch, most_bytes: int) -> Iterator[Batch]:
+    """The records of `batch`, as many in each part as fit into `most_bytes`, at least one."""
     if len(batch) == 1:  # an opaque record's line ends mean nothing
-        return batch
-    end = batch.payload.rfind(b"\n", 0, max(most_bytes, 0)) + 1
-    count = batch.payload.count(b"\n", 0, end)
-    return batch.slice(batch.first, batch.first + max(count, 1) - 1)
+        yield batch
+        return
+    payload, start, first = batch.payload, 0, batch.first
+    while start < len(payload):
+        end = payload.rfind(b"\n", start, start + max(most_bytes, 0)) + 1 or payload.index(b"\n", start) + 1
+        last = first + payload.count(b"\n", start, end) - 1
+        yield Batch(batch.epoch, first, last, payload[start:end])
+        start, first = end, last + 1

@@ -498,13 +498,21 @@ class Transport(Protocol):
     async def actors(self) -> list[ActorInfo]: ...
 
     def follow(
-        self, run: str, after: Cursor | None = None, *, attach: bool = True, sink: InlineSink | None = None
+        self,
+        run: str,
+        after: Cursor | None = None,
+        *,
+        attach: bool = True,
+        sink: InlineSink | None = None,
+        limit_bytes: int = limits.PAGE_BYTES,
     ) -> AsyncGenerator[Page, None]:
         """Non-empty pages from `after` to the log's end, as they come, over reconnects and outages of the store.
 
         A caller that leaves before the end closes it. Every page continues the one before; raises `CursorExpired` or
         `LogNotFound`. A run with `ahead` waits for this reader, unless `attach` is False: then the caller commits its
         positions itself. While it is waited for, pages may be delivered to `sink` instead.
+
+        A page holds at most `limit_bytes` of payload, but at least one chunk.
         """
         ...
 

@@ -14,6 +14,7 @@ from loom.model import limits
 from loom.model.chunk import Page
 from loom.model.cursor import Cursor
 from loom.model.errors import LoomError, RemoteProtocolError, Unavailable
+from loom.model.history import split
 from loom.model.text import escaped
 from loom.wire.headers import AHEAD
 
@@ -67,6 +68,7 @@ class Follower:
         patience: Patience,
         outages: Outages,
         tell: Tell | None = None,
+        limit_bytes: int = limits.PAGE_BYTES,
     ) -> None:
         self._connections = connections
         self._path = path
@@ -76,6 +78,7 @@ class Follower:
         self._patience = patience
         self._outages = outages
         self._tell = tell
+        self._limit_bytes = limit_bytes
         self._backoff = Backoff(*patience.reconnect)
         self._exchange: Exchange | None = None
         self._pages = Pages(after)
@@ -84,13 +87,14 @@ class Follower:
         self._ended = False
 
     async def pages(self) -> AsyncGenerator[Page, None]:
-        """From `after` to the run's end, one for each read of the network."""
+        """From `after` to the run's end, one for each read of the network, or several within `limit_bytes` each."""
         try:
-            while (page := await self._next()) is not None:
-                self._cursor, self._ended = page.cursor, page.ended
-                yield page
-                if self._reader is not None and not self._ended:
-                    await self._reader.read_through(self._cursor)
+            while (read := await self._next()) is not None:
+                for page in split(read, self._limit_bytes):
+                    self._cursor, self._ended = page.cursor, page.ended
+                    yield page
+                    if self._reader is not None and not self._ended:
+                        await self._reader.read_through(self._cursor)
         finally:
             await self._release()
 

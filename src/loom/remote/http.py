@@ -149,7 +149,13 @@ class HttpTransport:
         await self._call("POST", f"/workers/{worker}/drain")
 
     def follow(
-        self, run: str, after: Cursor | None = None, *, attach: bool = True, sink: InlineSink | None = None
+        self,
+        run: str,
+        after: Cursor | None = None,
+        *,
+        attach: bool = True,
+        sink: InlineSink | None = None,
+        limit_bytes: int = limits.PAGE_BYTES,
     ) -> AsyncGenerator[Page, None]:
         return Follower(
             self._connections,
@@ -159,6 +165,7 @@ class HttpTransport:
             patience=self._patience,
             outages=self._outages,
             tell=self.commit_position if attach else None,
+            limit_bytes=limit_bytes,
         ).pages()
 
     async def read(self, run: str, after: Cursor | None, *, limit: int, wait: float) -> Page:

@@ -31,11 +31,19 @@ pytestmark = pytest.mark.anyio
 class Watcher:
     """A viewer that is iterated in a task, and what it has seen; which it took, if it takes `every` nth page."""
 
-    def __init__(self, hub: Hub, after: Cursor | None = None, run: str = "run", *, every: int = 0) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        after: Cursor | None = None,
+        run: str = "run",
+        *,
+        every: int = 0,
+        limit_bytes: int = limits.PAGE_BYTES,
+    ) -> None:
         self.pages: list[Page] = []
         self.taken = 0
         self._every = every
-        self.viewer = hub.follow(run, after, sink=self if every else None)
+        self.viewer = hub.follow(run, after, sink=self if every else None, limit_bytes=limit_bytes)
         self.task = spawn(self._watch(), "watcher")
 
     def deliver(self, page: Page) -> bool:
@@ -235,6 +243,68 @@ async def test_a_run_that_waits_for_its_readers_knows_what_they_took(store: Faul
         await author.say("data")
     assert taker.taken == 0
     await cancel_and_wait(taker.task)
+
+
+# --- pages within bytes ----------------------------------------------------------------------------------------------
+
+FIVE = [Chunk("data", "x" * 100)] * 5
+
+
+def within(pages: list[Page], limit_bytes: int) -> bool:
+    return all(len(page) == 1 or page.size <= limit_bytes for page in pages)
+
+
+@pytest.mark.parametrize("limit_bytes", [1, 200, 300, 10**6])
+async def test_a_page_is_cut_wherever_it_comes_from(
+    store: FaultStore, author: Author, hub: Hub, limit_bytes: int
+) -> None:
+    """From the log, from the feed's newest batch, and from the feed's batches, without a read more than else."""
+    watcher = Watcher(hub, limit_bytes=limit_bytes)
+    await author.say(*FIVE)
+    await watcher.saw(6)
+    reads = store.calls["read"]
+    await author.say(*FIVE)  # comes by its notice
+    await watcher.saw(11)
+    late = Watcher(hub, watcher.pages[-1].cursor, limit_bytes=limit_bytes)
+    await author.say(*FIVE)
+    await author.say(*FIVE, "complete")
+    await watcher.task
+    await late.task
+    assert store.calls["read"] == reads
+    assert watcher.seqs == list(range(1, 23))
+    assert late.seqs == watcher.seqs[11:]
+    for pages in (watcher.pages, late.pages):
+        assert within(pages, limit_bytes)
+        assert [page.ended for page in pages] == [False] * (len(pages) - 1) + [True]
+        assert (len(pages) > 3) is (limit_bytes < 10**6)
+
+
+async def test_a_sink_is_offered_only_what_fits(author: Author, hub: Hub) -> None:
+    taker = Watcher(hub, every=1, limit_bytes=300)
+    await taker.saw(1)
+    await turns()
+    await author.say(*FIVE)
+    assert taker.taken == 0
+    await taker.saw(6)
+    await turns()
+    await author.say("data", "data")
+    assert taker.taken == 1
+    await author.say(big(1000))  # one chunk, larger than the limit
+    assert taker.taken == 2
+    await author.say("complete")
+    await taker.task
+    assert taker.seqs == list(range(1, 11))
+    assert within(taker.pages, 300)
+
+
+async def test_each_part_counts_as_read_when_the_next_is_asked_for(store: FaultStore, hub: Hub) -> None:
+    author = await Author.start(store, ahead=5)
+    await author.say(*FIVE)
+    viewer = hub.follow("run", limit_bytes=1)
+    for seq in range(1, 7):
+        assert (await anext(viewer)).cursor == Cursor(author.epoch, seq)
+        assert [mark.seq for mark in await store.logs.positions("run")] == [seq - 1]
+    await viewer.aclose()
 
 
 # --- notices ---------------------------------------------------------------------------------------------------------

@@ -13,9 +13,11 @@ from collections.abc import AsyncGenerator
 
 from loom.backoff import REPEATABLE, Backoff
 from loom.engine.run.readers import Reader
+from loom.model import limits
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import closed
+from loom.model.history import split
 from loom.model.ports import InlineSink, LogStore, Notice, Store
 from loom.tasks import TaskSet
 
@@ -187,11 +189,13 @@ class Feed:
     def _offer(self, page: Page) -> None:
         """Deliver `page` to the sinks that take it here and now, and wake the other viewers."""
         before, tail = self._before, self._tail
+        least = page.size if len(page) > 1 else 0  # one record goes out, however large it is
         waiting, self._waiting = self._waiting, {}
         for viewer in waiting:
             if viewer.woken.done():
                 continue
-            if viewer.sink is not None and viewer.cursor == before and viewer.sink.deliver(page):
+            sink = viewer.sink if viewer.cursor == before and viewer.limit_bytes >= least else None
+            if sink is not None and sink.deliver(page):
                 viewer.cursor = tail
                 if not page.ended:
                     self._waiting[viewer] = None
@@ -220,13 +224,14 @@ class Viewer:
     """
 
     def __init__(
-        self, hub: Hub, run: str, after: Cursor | None, *, attach: bool = True, sink: InlineSink | None = None
+        self, hub: Hub, run: str, after: Cursor | None, *, attach: bool, sink: InlineSink | None, limit_bytes: int
     ) -> None:
         self._hub = hub
         self._run = run
         self._attached = attach
         self.cursor = after
         self.sink = sink
+        self.limit_bytes = limit_bytes
         self.woken: asyncio.Future[None]
         self._reader: Reader | None = None
         self._backoff = Backoff.of_store()
@@ -235,14 +240,17 @@ class Viewer:
         """Non-empty pages from the cursor to the log's end."""
         feed = await self._attach()
         try:
-            ended = False
-            while not ended:
-                if self._reader is not None:
-                    await self._reader.read_through(self.cursor)
-                page = await self._next(feed)
-                self.cursor, ended = page.cursor, page.ended
-                if page.batches:
-                    yield page
+            if self._reader is not None:
+                await self._reader.read_through(self.cursor)
+            while True:
+                for page in split(await self._next(feed), self.limit_bytes):
+                    self.cursor = page.cursor
+                    if page.batches:
+                        yield page
+                    if page.ended:
+                        return
+                    if self._reader is not None:
+                        await self._reader.read_through(self.cursor)
         finally:
             await self._detach()
 
@@ -300,10 +308,16 @@ class Hub:
         return len(self._feeds)
 
     def follow(
-        self, run: str, after: Cursor | None = None, *, attach: bool = True, sink: InlineSink | None = None
+        self,
+        run: str,
+        after: Cursor | None = None,
+        *,
+        attach: bool = True,
+        sink: InlineSink | None = None,
+        limit_bytes: int = limits.PAGE_BYTES,
     ) -> AsyncGenerator[Page, None]:
         """The pages of `run` behind `after`, to its end; no I/O until it is iterated."""
-        return Viewer(self, run, after, attach=attach, sink=sink).pages()
+        return Viewer(self, run, after, attach=attach, sink=sink, limit_bytes=limit_bytes).pages()
 
     def attach(self, run: str) -> Feed:
         """The run's feed, with one viewer more. Raises `HandleClosed`."""

@@ -198,11 +198,17 @@ class StoreTransport:
         return [] if self._registry is None else sorted((p.info() for p in self._registry), key=lambda info: info.name)
 
     def follow(
-        self, run: str, after: Cursor | None = None, *, attach: bool = True, sink: InlineSink | None = None
+        self,
+        run: str,
+        after: Cursor | None = None,
+        *,
+        attach: bool = True,
+        sink: InlineSink | None = None,
+        limit_bytes: int = limits.PAGE_BYTES,
     ) -> AsyncGenerator[Page, None]:
         self.check_loop()
         self._watch()
-        return self.hub.follow(run, after, attach=attach, sink=sink)
+        return self.hub.follow(run, after, attach=attach, sink=sink, limit_bytes=limit_bytes)
 
     async def read(self, run: str, after: Cursor | None, *, limit: int, wait: float) -> Page:
         self._watch()
