@@ -9,10 +9,12 @@ a Valkey). With ``--results FILE`` any of them writes there, and no page.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from npm import Npm
 from redisserver import described, redis_server
 from report import as_markdown, as_table
 
-ON_REDIS = ("T8", "T9", "T10", "takeover", "footprint")
+ON_REDIS = ("T8", "T9", "T10", "lists", "starts", "takeover", "footprint")
 BY_HAND = "redis-py, XADD a chunk"
 RESULTS = HERE / "results.json"
 PAGE = HERE.parent / "docs" / "benchmarks.md"
@@ -61,6 +63,8 @@ class Suite:
             "T13": self._imports,
             "chats": lambda: chats.measure(load, rounds, quick=quick),
             "latency": lambda: [*streams.latency(), self._across_processes()],
+            "lists": self._lists,
+            "starts": self._starts,
             "takeover": self._takeover,
             "footprint": footprint.measure,
         }
@@ -131,6 +135,41 @@ class Suite:
                 command = ("env", f"REDIS_URL={server.url}", *self._npm.script)
                 with started(*command, "appends", kind):
                     yield RESUMABLE, alone(*command, "reads", kind, seconds, core=CLIENT_CORE)["rate"]
+
+    def _starts(self) -> list[Figure]:
+        count, figures = ("2000" if self._quick else "20000"), []
+        for at_once in (1, 100):
+            for store in ("memory", "SQLite", "Redis"):
+                rates = []
+                for _ in range(self._rounds):
+                    with self._new_store(store) as url:
+                        rates.append(script("measures/starts.py", url, count, str(at_once))["rate"])
+                what = f"{store}, {at_once} at a time" if at_once > 1 else f"{store}, one after the other"
+                figures.append(Figure("starts", what, "starts a second", {LOOM: rates}))
+        return figures
+
+    def _lists(self) -> list[Figure]:
+        count, figures = (10_000 if self._quick else 100_000), []
+        for store in ("memory", "SQLite", "Redis"):
+            with self._new_store(store) as url:
+                times = script("measures/lists.py", url, str(count))
+            for page, milliseconds in times.items():
+                what = f"{store}, {count:,} runs, a page of 100 by {page}"
+                figures.append(Figure("lists", what, "ms", {LOOM: [milliseconds]}))
+                figures[-1].at_most(10, "≤ 10 ms")
+        return figures
+
+    @contextmanager
+    def _new_store(self, name: str) -> Iterator[str]:
+        """The URL of a store that nobody has used, which goes at the end."""
+        with contextlib.ExitStack() as stack:
+            if name == "memory":
+                yield "memory://"
+            elif name == "SQLite":
+                folder = tempfile.TemporaryDirectory(prefix="loom-bench-", dir=Path.cwd())
+                yield f"sqlite:///{Path(stack.enter_context(folder)) / 'runs.db'}"
+            else:
+                yield self._store or stack.enter_context(redis_server(self._kind, CLIENT_CORE)).url
 
     def _takeover(self) -> list[Figure]:
         lease, kills = (2.0, 10) if self._quick else (10.0, 50)
