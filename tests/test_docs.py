@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib.util
 import inspect
 import re
@@ -115,6 +116,24 @@ async def test_the_page_on_actors_runs() -> None:
         assert "approved by ada" in [chunk.data async for chunk in run]
         assert await client.execute("total", [1, 2.5]) == 3.5
         assert await client.execute("shout", "a b") == "AB"
+
+
+@pytest.mark.anyio
+async def test_a_run_of_the_page_on_actors_starts_runs() -> None:
+    page = (ROOT / "docs" / "actors.md").read_text().partition("## A run starts runs")[2]
+    code = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[0]
+    app = loom.App()
+
+    @app.actor
+    async def chat(prompt: str) -> AsyncIterator[str]:
+        yield prompt
+
+    names: dict[str, Any] = {"app": app, "loom": loom, "asyncio": asyncio, "AsyncIterator": AsyncIterator}
+    exec(compile(code, "actors.md", "exec", dont_inherit=True), names)
+    async with testing.client(app) as client:
+        run = await client.start("survey", {"texts": ["a b", "c"]})
+        assert await run.result() == "3 wordsSum them up"
+        assert [head.meta.actor for head in await client.runs(parent=run.id)] == ["chat", "word_count", "word_count"]
 
 
 def test_every_command_is_listed() -> None:

@@ -13,6 +13,7 @@ from msgspec import UNSET
 from loom.engine.declare.options import retention_of
 from loom.engine.declare.producer import Producer
 from loom.engine.declare.registry import Registry
+from loom.engine.follow.children import RunClients
 from loom.engine.run.attempt import Resources
 from loom.model.ai import AI, NO_MODEL
 from loom.model.errors import UsageError
@@ -113,7 +114,9 @@ class App:
             models = await stack.enter_async_context(self.models(default_ai))
             for producer in self.registry:
                 _check_required(producer, values[id(self._homes[producer.name])], models[producer.name])
-            yield Resources({name: values[id(home)] for name, home in self._homes.items()}, models)
+            resources = Resources({name: values[id(home)] for name, home in self._homes.items()}, models)
+            resources.clients = RunClients
+            yield resources
 
     @contextlib.asynccontextmanager
     async def models(self, default_ai: Callable[[], AI | None]) -> AsyncIterator[dict[str, Callable[[], AI]]]:

@@ -120,7 +120,9 @@ class connect:
         if self._worker is not None:
             assert self._app is not None
             resources = await stack.enter_async_context(self._app.resources(default_ai))
-            worker = self._driving = Worker(store, self._app.registry, resources=resources, **self._worker)
+            worker = self._driving = Worker(
+                store, self._app.registry, resources=resources, alone=is_alone(self._url), **self._worker
+            )
             await stack.enter_async_context(worker)
             only = worker if is_alone(self._url) else None
         return StoreTransport(store, registry, served=None if only is None else lambda: only.queues)

@@ -28,8 +28,8 @@ from tests.servers.fixtures import TOPOLOGIES, own
 
 PLACES = ["memory", "sqlite", "http", *TOPOLOGIES]
 
-Connected = Callable[[loom.App], AbstractAsyncContextManager[loom.Client]]
-"""Enter it for a client, beside which a worker drives the app's runs."""
+Connected = Callable[..., AbstractAsyncContextManager[loom.Client]]
+"""Enter it, with an app, for a client, beside which a worker drives the app's runs; its options are the worker's."""
 
 ConnectedSync = Callable[[loom.App], AbstractContextManager[SyncClient]]
 """The same, for code that blocks."""
@@ -49,10 +49,10 @@ def connected(place: str, path: Path, url: str | None = None) -> Connected:
     """`url`: of a place that needs fixtures to be there."""
     url = _url(place, path) if url is None else url
 
-    def enter(app: loom.App) -> AbstractAsyncContextManager[loom.Client]:
+    def enter(app: loom.App, **options: Any) -> AbstractAsyncContextManager[loom.Client]:
         if not url:
-            return _through_a_server(app)
-        return loom.connect(url, app=app, worker=True, drain=0)
+            return _through_a_server(app, options)
+        return loom.connect(url, app=app, worker=True, drain=0, **options)
 
     return enter
 
@@ -70,19 +70,22 @@ def connected_sync(place: str, path: Path, url: str | None = None) -> ConnectedS
 
 
 @asynccontextmanager
-async def served(app: loom.App, *, port: int = 0, **options: Any) -> AsyncIterator[str]:
+async def served(
+    app: loom.App, *, port: int = 0, worker: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[str]:
     """A server and a worker over a memory store; its URL."""
     async with MemoryStore() as store, app.resources() as resources:
         transport = StoreTransport(store, app.registry)
         gateway = create_app(transport, **options)
-        async with Worker(store, app.registry, resources=resources, drain=0), serving(gateway, port=port) as address:
+        driving = Worker(store, app.registry, resources=resources, drain=0, **worker or {})
+        async with driving, serving(gateway, port=port) as address:
             yield address.url
         await transport.aclose()
 
 
 @asynccontextmanager
-async def _through_a_server(app: loom.App) -> AsyncIterator[loom.Client]:
-    async with served(app) as url, loom.connect(url) as client:
+async def _through_a_server(app: loom.App, worker: dict[str, Any]) -> AsyncIterator[loom.Client]:
+    async with served(app, worker=worker) as url, loom.connect(url) as client:
         yield client
 
 

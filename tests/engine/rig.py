@@ -13,6 +13,7 @@ from loom.engine.declare.signature import make_producer
 from loom.engine.follow.transport import StoreTransport
 from loom.engine.run.attempt import Ending, Resources
 from loom.engine.run.runner import Runner
+from loom.engine.run.slots import Slots
 from loom.model.chunk import Chunk, Message
 from loom.model.grammar import State
 from loom.model.run import Claim, Meta
@@ -34,7 +35,7 @@ class Driving:
     def __init__(self, rig: Rig, claim: Claim) -> None:
         self.rig = rig
         self.claim = claim
-        self.runner = Runner(rig.store, rig.registry, claim, rig.resources, asyncio.Semaphore(2))
+        self.runner = Runner(rig.store, rig.registry, claim, rig.resources, rig.slots.begin(claim.meta.actor))
         self.task: asyncio.Task[Ending] = spawn(self.runner.run(), "runner")
 
     async def __call__(self) -> Ending:
@@ -55,6 +56,7 @@ class Rig:
         self.store = FaultStore(MemoryStore(clock=clock, wall=self.wall))
         self.registry = Registry()
         self.resources = Resources()
+        self.slots = Slots(2)
         self.transport = StoreTransport(self.store)
 
     def wall(self) -> float:

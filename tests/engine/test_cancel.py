@@ -29,9 +29,11 @@ import loom
 import loom.engine
 from loom.backoff import repeated
 from loom.engine.declare.registry import Registry
+from loom.engine.follow.children import RunClients
 from loom.engine.follow.client import Client
 from loom.engine.follow.transport import StoreTransport
 from loom.engine.run import worker as worker_module
+from loom.engine.run.attempt import Resources
 from loom.engine.run.worker import ATTEND_EVERY, Worker
 from loom.engine.run.writer import BATCH_BYTES
 from loom.model import limits
@@ -43,7 +45,7 @@ from loom.model.ports import Notice, Store
 from loom.model.run import Meta, Start
 from loom.stores.memory import MemoryStore
 from loom.stores.sqlite import SqliteStore
-from loom.tasks import TaskSet, spawn
+from loom.tasks import TaskSet, cancel_and_wait, spawn
 from tests.faults.moments import Moment, Place, open_generators, places_in
 from tests.faults.store import FaultStore
 from tests.virtual import Clock, VirtualLoop
@@ -100,6 +102,7 @@ def chat_in_a_thread(ctx: loom.Context) -> Iterator[str]:
     if said == 0:
         yield "hello"
         raise OSError("once")
+    ctx.sleep_sync(0.001)
     word = ctx.receive_sync("word").data
     for n in range(said, 6):
         yield f"{word} {n}"
@@ -169,6 +172,27 @@ async def report(ctx: loom.Context) -> str:
 async def one_at_a_time(ctx: loom.Context) -> str:
     """No worker drives two of it."""
     return str(await ctx.receive("word"))
+
+
+@app.actor(max_crashes=50)
+async def kid(ctx: loom.Context) -> int:
+    """Started by others."""
+    await asyncio.sleep(0.1)
+    return 1
+
+
+@app.actor(retry=CONTINUE, max_crashes=50)
+async def parent(ctx: loom.Context) -> int:
+    """Waits for all that a run can wait for, and starts it, too."""
+    await ctx.sleep(0.1)
+    await ctx.sleep(0)
+    await ctx.receive("word")
+    listening = spawn(ctx.receive("never"), "listening")
+    try:
+        one = await ctx.client.execute(kid)
+        return one + sum(await asyncio.gather(ctx.client.execute(kid), ctx.client.execute(kid)))
+    finally:
+        await cancel_and_wait(listening)
 
 
 @app.actor(max_crashes=50)
@@ -421,6 +445,16 @@ async def keeper(client: Client, actor: Any) -> None:
 
 async def crowd(client: Client, actor: Any) -> None:
     """More runs than a worker may drive of this actor."""
+    await client.start(actor.using(id="other"))
+    await client.start(actor.using(id="run"))
+    for run in ("other", "run"):
+        await client.run(run).send("word", "again")
+    for run in ("other", "run"):
+        await client.run(run).wait()
+
+
+async def parents(client: Client, actor: Any) -> None:
+    """More runs that wait than there are slots."""
     await client.start(actor.using(id="other"))
     await client.start(actor.using(id="run"))
     for run in ("other", "run"):
@@ -686,6 +720,22 @@ PLAYS = {
     "delayer": Play(delayer, chat, ("consumer",)),
     "keeper": Play(keeper, chat, ("consumer", "worker first", "loom-tell", "loom-drain", "asked")),
     "crowd": Play(crowd, one_at_a_time, (*FEW, "loom-claim first", "loom-claim-but", "loom-room"), concurrency=2),
+    "parents": Play(
+        parents,
+        parent,
+        (
+            *FEW,
+            "worker first",
+            "listening",
+            "loom-slot",
+            "loom-claim first",
+            "loom-claim-but",
+            "loom-room",
+            "loom-feed",
+        ),
+        ANY,
+    ),
+    "parent whose worker drains": Play(parents, parent, ("worker first", "loom-claimed", "loom-run"), ANY, drain=0.0),
     "latecomer": Play(latecomer, chat, FEW),
     "half a starter": Play(half_a_starter, chat, (*FEW, "loom-inbox"), theirs=slow_to_create),
     "lost once": Play(lost_once, frail, FEW, frozenset({"dead", "cancelled", "completed"})),
@@ -723,7 +773,7 @@ PLAYS = {
     "publisher that dies": Play(dead_publisher, None, PUBLISHER, ANY),
     "publisher that dies, shaky store": Play(dead_publisher, None, PUBLISHER, ANY, theirs=shaky_to_watch),
     "publisher that is late": Play(late_publisher, None, PUBLISHER, ANY),
-    "in a thread": Play(owner, chat_in_a_thread, ("consumer", "loom-claimed", "loom-run"), virtual=False),
+    "in a thread": Play(owner, chat_in_a_thread, ("consumer", "loom-claimed", "loom-run", "Task-"), virtual=False),
     "in a thread, cancelled again": Play(owner, chat_in_a_thread, ("loom-run",), virtual=False, more=1),
 }
 
@@ -779,7 +829,14 @@ class Scene:
     async def _work(self, name: str) -> None:
         leaves = name == "first" and self.play.drain is not None
         drain = self.play.drain if leaves and self.play.drain else 0.0
-        options: dict[str, Any] = {"lease": self.lease, "drain": drain, "concurrency": self.play.concurrency}
+        resources = Resources()
+        resources.clients = RunClients
+        options: dict[str, Any] = {
+            "lease": self.lease,
+            "drain": drain,
+            "concurrency": self.play.concurrency,
+            "resources": resources,
+        }
         async with Worker(self.theirs, app.registry, name=name, **options) as worker, TaskSet() as tasks:
             told = tasks.spawn((self.begun if leaves else self.over).wait(), "told")
             await asyncio.wait({told, tasks.spawn(worker.wait_asked(), "asked")}, return_when=asyncio.FIRST_COMPLETED)
@@ -894,15 +951,17 @@ def given_at_each_await(clock: Clock, open: Open, play: Play) -> set[Place]:
 
 
 NEVER_WAITS = (
-    "async with asyncio.timeout(",  # it only counts
+    "async with asyncio.timeout",  # it only counts
+    "await self._client.aclose()",  # of a run: it waits only for a look at who serves a queue, which no play has then
+    "await self._job.aclose()",  # likewise
     "await late.pause()",  # after a refusal, in which no play lets a trimmer be for long enough
-    "async with self._arrived:",  # nobody keeps that lock over a wait
     "async with aclosing(self._chunks(head.earliest))",  # left only when its generator has ended
     "async with aclosing(self._transport.follow(self.id, after))",  # likewise
     "async with aclosing(run.chunks(after, raise_errors=raise_errors))",  # of a run without `ahead`
     "return await self._transport.actors()",  # known without asking
     "async with slot:",  # waits for the threads of other runs, which no play has; see test_worker
     "await self._threads.acquire()",  # likewise
+    "await self.thread.take()",  # likewise
     "if not page.batches:\nawait self.aclose()",  # at the log's end no reader is attached
 )
 

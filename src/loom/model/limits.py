@@ -155,6 +155,10 @@ have the new actor may be there before the first worker that has it."""
 CONCURRENCY = 100
 """Runs that one worker drives at a time, by default."""
 
+WAITING = 1_000
+"""Runs that wait (for a message, time or another run) beside those that one worker drives. With as many it claims none
+of the actors whose runs wait: what they wait for still runs, other workers share the rest, and memory stays bounded."""
+
 PUBLISHER_LEASE = 30.0
 """The log of a publisher that has not been heard of for this long is ended: a process that its supervisor starts anew
 is back within it, and goes on."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 from loom.engine.declare.context import Context
+from loom.engine.follow.client import Client
 from loom.engine.run.writer import encode_chunk
 from loom.model.ai import AI
 from loom.model.chunk import Chunk, Message, Progress
 from loom.model.errors import LocalProtocolError
 from loom.model.grammar import RESERVED
+from loom.model.numbers import seconds as seconds_of
 from loom.wire.codec import convert
 from loom.wire.json import decode_chunk
 
@@ -32,6 +36,7 @@ class FakeContext(Context):
         actor: str,
         attempt: int,
         key: str | None,
+        client: Client | None,
     ) -> None:
         super().__init__(
             run_id=run_id,
@@ -44,9 +49,12 @@ class FakeContext(Context):
             emit=self._keep,
             receive=self._take,
             convert=convert,
+            client=None if client is None else lambda: client,
         )
         self.emitted: list[Chunk[Any]] = []
         """The chunks that were said with `emit`, decoded as a reader would get them."""
+        self.slept: list[float] = []
+        """The seconds that `sleep` and `sleep_sync` were asked for; neither waits."""
         self._messages = deque(messages)
 
     def cancel(self) -> None:
@@ -59,10 +67,17 @@ class FakeContext(Context):
     def receive_sync(self, type: str | None = None, *, timeout: float | None = None) -> Message[Any]:
         return self._next(type)
 
+    async def sleep(self, seconds: float | timedelta) -> None:
+        self.sleep_sync(seconds)
+        await asyncio.sleep(0)
+
+    def sleep_sync(self, seconds: float | timedelta) -> None:
+        self.slept.append(seconds_of(seconds) or 0.0)
+
     async def _keep(self, item: Any) -> None:
         self._record(item)
 
-    async def _take(self, type: str | None) -> Message[Any]:
+    async def _take(self, type: str | None, timeout: float | None) -> Message[Any]:
         return self._next(type)
 
     def _record(self, item: Any) -> None:
@@ -91,11 +106,13 @@ def context(
     actor: str = "test-actor",
     attempt: int | None = None,
     key: str | None = None,
+    client: Client | None = None,
 ) -> FakeContext:
     """A ctx for ``async for x in chat("hi", ctx)``.
 
     `previous`: what earlier attempts said, as chunks or plain values (then data chunks). `messages`: what the run will
-    be told; asking for more raises `TimeoutError` at once. `attempt` defaults to 2 when there is a `previous`, else 1.
+    be told; asking for more raises `TimeoutError` at once. `client`: what starts runs, as that of
+    ``loom.testing.client(app)``; they have no parent here. `attempt` defaults to 2 when there is a `previous`, else 1.
     """
     chunks = [_chunk(item, seq) for seq, item in enumerate(previous, 2)]
     return FakeContext(
@@ -107,6 +124,7 @@ def context(
         actor=actor,
         attempt=attempt or (2 if chunks else 1),
         key=key,
+        client=client,
     )
 
 

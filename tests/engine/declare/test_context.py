@@ -62,9 +62,10 @@ class Desk:
     async def _emit(self, item: Any) -> None:
         self.said.append(item)
 
-    async def _receive(self, type: str | None) -> Message[Any]:
+    async def _receive(self, type: str | None, timeout: float | None) -> Message[Any]:
         self.waiting.set()
-        return await self.messages.get()
+        async with asyncio.timeout(timeout):
+            return await self.messages.get()
 
 
 async def in_thread(work: Callable[[], Any]) -> Any:

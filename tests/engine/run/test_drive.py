@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from loom.engine.declare.signature import make_producer
-from loom.engine.run.drive import ThreadSlot, Voice, drive
+from loom.engine.run.drive import Voice, drive
 from loom.engine.run.readers import Readers
+from loom.engine.run.slots import ThreadSlot
 from loom.engine.run.writer import BATCH_BYTES, Writer
 from loom.model import limits
 from loom.model.chunk import Chunk, Progress, Result

@@ -918,7 +918,7 @@ async def test_abandoned_threads_keep_no_run_waiting_for_theirs(
 ) -> None:
     """A claimed run could never begin here, and no other worker would get it. A worker that holds nothing else takes
     nothing, and logs it."""
-    monkeypatch.setattr("loom.engine.run.worker.THREADS", 1)
+    monkeypatch.setattr("loom.engine.run.slots.THREADS", 1)
     go = threading.Event()
     place.actor(go.wait, "deaf")
     place.actor(lambda: "done", "short")
@@ -943,7 +943,7 @@ async def test_abandoned_threads_keep_no_run_waiting_for_theirs(
 async def test_a_run_cancelled_while_it_waits_for_a_thread_leaves_nothing(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loom.engine.run.worker.THREADS", 1)
+    monkeypatch.setattr("loom.engine.run.slots.THREADS", 1)
     go, ran = threading.Event(), []
 
     def holds() -> None:

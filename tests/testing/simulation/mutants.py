@@ -264,10 +264,10 @@ def acks_first(patch: pytest.MonkeyPatch) -> None:
     """A worker that acknowledges a run when it takes it."""
     drive = Worker._drive
 
-    async def hasty(self: Worker, claim: Claim, runner: Any) -> Any:
+    async def hasty(self: Worker, claim: Claim, *more: Any) -> Any:
         with contextlib.suppress(LoomError):
             await self._store.queue.ack(claim)
-        return await drive(self, claim, runner)
+        return await drive(self, claim, *more)
 
     patch.setattr(Worker, "_drive", hasty)
 

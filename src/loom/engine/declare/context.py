@@ -8,20 +8,40 @@ from bisect import bisect_right
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError as ThreadCancelled
 from concurrent.futures import Future as ThreadFuture
+from datetime import timedelta
 from itertools import accumulate, chain
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from loom.model.ai import AI, NO_MODEL
 from loom.model.chunk import Chunk, Message, Progress
 from loom.model.errors import StartOver, UsageError
+from loom.model.numbers import seconds as seconds_of
 from loom.model.parts import Part, ReasoningPart, TextPart, UsagePart, part_of
 from loom.wire.json import decode_batch
 
 from .standing import Room, Standing
 
-__all__ = ["Context", "Previous"]
+if TYPE_CHECKING:  # the type of `ctx.client` alone: a run is given its client, and nothing here makes one
+    from loom.engine.follow.client import Client
+
+__all__ = ["Context", "Previous", "Waits"]
 
 T = TypeVar("T")
+
+NO_CLIENT = (
+    "there is no client here: ctx.client is that of the worker that drives the run, and in a test"
+    " loom.testing.context(client=...) takes one"
+)
+
+
+class Waits(Protocol):
+    """The waits of a run, in which it gives back its slot."""
+
+    def begin(self, main: asyncio.Task[Any] | None) -> None:
+        """`main` is the producer's own task from now on; of one in a thread, each call that this makes."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
 
 
 def _said(data: Any) -> str | Part | None:
@@ -70,7 +90,8 @@ class Context:
     """One attempt's view of its run. Made by the runner (or by `loom.testing.context`), never by users.
 
     `previous`: what earlier attempts said and still stands. `resources`: what the app's lifespan gave.
-    `ai`: the language model of the environment, or the app's own.
+    `ai`: the language model of the environment, or the app's own. While the producer's own task waits in `receive` or
+    `sleep`, or any of its tasks for a run of `client`, the run gives back its slot, and other runs go on in it.
     """
 
     def __init__(
@@ -84,10 +105,12 @@ class Context:
         resources: Any,
         ai: Callable[[], AI] | None,
         emit: Callable[[Any], Coroutine[Any, Any, None]],
-        receive: Callable[[str | None], Coroutine[Any, Any, Message[Any]]],
+        receive: Callable[[str | None, float | None], Coroutine[Any, Any, Message[Any]]],
         convert: Callable[[Any, Any], Any],
         emit_sync: Callable[[Any], None] | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
+        waits: Waits | None = None,
+        client: Callable[[], Client] | None = None,
     ) -> None:
         self.run_id = run_id
         self.actor = actor
@@ -101,6 +124,9 @@ class Context:
         self._convert = convert
         self._emit_sync = emit_sync
         self._loop = loop
+        self._waits = waits
+        self._client = client
+        self._thread: int | None = None
         self._cancelled = threading.Event()
         self._gate = threading.Lock()
         self._calls: set[ThreadFuture[Any]] = set()
@@ -112,6 +138,17 @@ class Context:
         if self._ai is None:
             raise UsageError(NO_MODEL)
         return self._ai()
+
+    @property
+    def client(self) -> Client:
+        """A client over the store that drives this run. What it starts has this run as its `parent`, and this run's
+        `root`, or this run, as its `root`; `start` detaches it, `stream` and `execute` own it.
+
+        Usable until the run is over. Raises `UsageError` where nothing drives the run.
+        """
+        if self._client is None:
+            raise UsageError(NO_CLIENT)
+        return self._client()
 
     def said(self) -> str:
         """The text that earlier attempts said and that still stands, in text parts, too; "" in a first attempt. What a
@@ -163,8 +200,7 @@ class Context:
         gives `data` that type. Raises `TimeoutError` after `timeout` seconds, `InvalidInput` when data does not fit.
         """
         try:
-            async with asyncio.timeout(timeout):
-                message = await self._receive(type)
+            message = await self._receive(type, timeout)
         except TimeoutError:
             if timeout is None:  # not by the time-out
                 raise
@@ -178,8 +214,22 @@ class Context:
         """`receive` from a thread. Raises `asyncio.CancelledError` once the run is to stop, also while it waits."""
         return self._from_thread(lambda: self.receive(type, timeout=timeout))
 
+    async def sleep(self, seconds: float | timedelta) -> None:
+        """Wait for so long, as `asyncio.sleep` does, which keeps the run's slot."""
+        span = seconds_of(seconds) or 0.0
+        await (asyncio.sleep(span) if self._waits is None else self._waits.sleep(span))
+
+    def sleep_sync(self, seconds: float | timedelta) -> None:
+        """`sleep` from a thread. Raises `asyncio.CancelledError` once the run is to stop, also while it waits."""
+        self._from_thread(lambda: self.sleep(seconds))
+
+    def _enter_thread(self) -> None:
+        """The producer's own thread calls this: what it waits for counts as what its run waits for."""
+        self._thread = threading.get_ident()
+
     def _from_thread(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        future = self._begin(call())
+        own = self._waits is not None and self._thread == threading.get_ident()
+        future = self._begin(self._as_own(call()) if own else call())
         try:
             return future.result()
         except ThreadCancelled:
@@ -187,6 +237,11 @@ class Context:
         finally:
             with self._gate:
                 self._calls.discard(future)
+
+    async def _as_own(self, call: Coroutine[Any, Any, T]) -> T:
+        assert self._waits is not None
+        self._waits.begin(asyncio.current_task())
+        return await call
 
     def _begin(self, coro: Coroutine[Any, Any, T]) -> ThreadFuture[T]:
         assert self._loop is not None

@@ -18,16 +18,25 @@ from loom.model.run import Meta, Start
 from .inputs import canonical_input
 from .producer import Producer
 
-__all__ = ["settled", "started_again"]
+__all__ = ["child_of", "settled", "started_again"]
 
 
-def settled(start: Start, producer: Producer[..., Any] | None) -> Meta:
-    """How the run is stored, `producer` being the actor's, where it is known.
+def settled(start: Start, producer: Producer[..., Any] | None, parent: Meta | None = None) -> Meta:
+    """How the run is stored, `producer` being the actor's, where it is known, and `parent` the run that starts it.
 
     Raises `InvalidInput` naming the field, `LimitExceeded` for an input that is too large, `RemoteProtocolError` for
     one that is no JSON.
     """
-    return _meta(start, producer, _input(start, producer))
+    meta = _meta(start, producer, _input(start, producer))
+    return meta if parent is None else child_of(parent, meta)
+
+
+def child_of(parent: Meta, meta: Meta) -> Meta:
+    """The run of `meta`, started by `parent`. Of a run that a command drives, which serves its own queue alone, the
+    children go there, too."""
+    private = parent.queue.startswith(PRIVATE) and not meta.published
+    queue = parent.queue if private else meta.queue
+    return replace(meta, parent=parent.run, root=parent.root or parent.run, queue=queue)
 
 
 def _meta(start: Start, producer: Producer[..., Any] | None, input: msgspec.Raw) -> Meta:

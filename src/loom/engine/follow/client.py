@@ -199,7 +199,7 @@ class Client:
             created=time.time(),
             **kept.of_run(),
         )
-        return Publisher(lambda: transport.store, meta, lease=span, keep=keep, restart=restart)
+        return Publisher(lambda: transport.store, transport.as_child(meta), lease=span, keep=keep, restart=restart)
 
     @property
     def consumer(self) -> Consumer:

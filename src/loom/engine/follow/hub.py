@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any
 
 from loom.backoff import REPEATABLE, Backoff
 from loom.engine.run.readers import Reader
@@ -21,7 +22,10 @@ from loom.model.history import split
 from loom.model.ports import InlineSink, LogStore, Notice, Store
 from loom.tasks import TaskSet
 
-__all__ = ["Feed", "Hub", "Viewer"]
+__all__ = ["Feed", "Hub", "Viewer", "Wait"]
+
+Wait = Callable[[Coroutine[Any, Any, None]], Coroutine[Any, Any, None]]
+"""Awaits what blocks, as a run does that gives back its slot meanwhile."""
 
 FEED_BYTES = 512 << 10
 """What the hub keeps of a followed log for viewers that are nearly caught up; the rest is read from the store."""
@@ -224,9 +228,18 @@ class Viewer:
     """
 
     def __init__(
-        self, hub: Hub, run: str, after: Cursor | None, *, attach: bool, sink: InlineSink | None, limit_bytes: int
+        self,
+        hub: Hub,
+        run: str,
+        after: Cursor | None,
+        *,
+        attach: bool,
+        sink: InlineSink | None,
+        limit_bytes: int,
+        wait: Wait | None,
     ) -> None:
         self._hub = hub
+        self._wait = wait
         self._run = run
         self._attached = attach
         self.cursor = after
@@ -261,7 +274,7 @@ class Viewer:
             if page is not None:
                 return page
             if feed.at_tail(self.cursor):
-                await feed.wait(self)
+                await (feed.wait(self) if self._wait is None else self._wait(feed.wait(self)))
             elif (page := await self._read(feed)) is not None:
                 return page
 
@@ -315,9 +328,11 @@ class Hub:
         attach: bool = True,
         sink: InlineSink | None = None,
         limit_bytes: int = limits.PAGE_BYTES,
+        wait: Wait | None = None,
     ) -> AsyncGenerator[Page, None]:
-        """The pages of `run` behind `after`, to its end; no I/O until it is iterated."""
-        return Viewer(self, run, after, attach=attach, sink=sink, limit_bytes=limit_bytes).pages()
+        """The pages of `run` behind `after`, to its end; no I/O until it is iterated. At the log's tail, `wait` awaits
+        more."""
+        return Viewer(self, run, after, attach=attach, sink=sink, limit_bytes=limit_bytes, wait=wait).pages()
 
     def attach(self, run: str) -> Feed:
         """The run's feed, with one viewer more. Raises `HandleClosed`."""

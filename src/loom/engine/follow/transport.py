@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from loom.affinity import LoopAffinity
 from loom.engine.declare.producer import Producer
 from loom.engine.declare.registry import Registry
-from loom.engine.declare.starts import settled, started_again
+from loom.engine.declare.starts import child_of, settled, started_again
 from loom.engine.run.ending import error_chunk
 from loom.engine.run.watchman import Watchman
 from loom.model import limits
@@ -51,7 +51,7 @@ from loom.wire.data import encode_data
 from loom.wire.failure import line_of
 from loom.wire.json import check_depth, check_size, encode
 
-from .hub import Hub
+from .hub import Hub, Wait
 
 __all__ = ["StoreTransport"]
 
@@ -62,13 +62,24 @@ class StoreTransport:
     """`Transport` over a store. With a `registry`, what is started is checked against it before anything is stored.
 
     `served`: the queues of the only worker that can ever be on this store, if it is known that there can be no other;
-    starts in any other queue are refused then."""
+    starts in any other queue are refused then. `parent`: the run that this is for, which is the parent of what is
+    started; `hub`: one that is shared, and closed by its owner; `wait`: awaits what waits for another run."""
 
     def __init__(
-        self, store: Store, registry: Registry | None = None, *, served: Callable[[], Sequence[str]] | None = None
+        self,
+        store: Store,
+        registry: Registry | None = None,
+        *,
+        served: Callable[[], Sequence[str]] | None = None,
+        hub: Hub | None = None,
+        parent: Meta | None = None,
+        wait: Wait | None = None,
     ) -> None:
         self._store = store
-        self.hub = Hub(store)
+        self._shares_hub = hub is not None
+        self.hub = Hub(store) if hub is None else hub
+        self._parent = parent
+        self._wait = wait
         self._registry = registry
         self._served = served
         self._closed = False
@@ -88,9 +99,13 @@ class StoreTransport:
         self.check_loop()
         return self._store
 
+    def as_child(self, meta: Meta) -> Meta:
+        """The run of `meta`, as a child of the run that this is for, if it is for one."""
+        return meta if self._parent is None else child_of(self._parent, meta)
+
     async def start(self, start: Start) -> Head:
         producer = None if self._registry is None else self._registry.get(start.actor)
-        return await self._started(settled(start, producer), producer)
+        return await self._started(settled(start, producer, self._parent), producer)
 
     async def _started(self, meta: Meta, producer: Producer[..., Any] | None) -> Head:
         self._check_served(meta.queue)
@@ -208,7 +223,7 @@ class StoreTransport:
     ) -> AsyncGenerator[Page, None]:
         self.check_loop()
         self._watch()
-        return self.hub.follow(run, after, attach=attach, sink=sink, limit_bytes=limit_bytes)
+        return self.hub.follow(run, after, attach=attach, sink=sink, limit_bytes=limit_bytes, wait=self._wait)
 
     async def read(self, run: str, after: Cursor | None, *, limit: int, wait: float) -> Page:
         self._watch()
@@ -260,14 +275,15 @@ class StoreTransport:
         self.check_loop()
         self._closed = True
         try:
-            await self.hub.aclose()
+            if not self._shares_hub:
+                await self.hub.aclose()
         finally:
             if self._watching is not None:
                 await cancel_and_wait(self._watching)
 
     def _watch(self) -> None:
         """Somebody reads: he shall learn of a publisher that died, also where there is no worker."""
-        if self._watching is None and not self._closed:
+        if self._watching is None and not self._closed and self._parent is None:  # a run's worker has one
             watchman = Watchman(self._store, f"watchman-{uuid.uuid4().hex[:8]}")
             self._watching = spawn(watchman.run(), "loom-watchman")
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec.structs import replace
 
 from loom.backoff import Backoff
 from loom.engine.declare.context import Context, Previous
 from loom.engine.declare.producer import Producer
+from loom.engine.declare.registry import Registry
 from loom.engine.declare.standing import Room
 from loom.model import limits
 from loom.model.ai import AI
-from loom.model.chunk import Chunk
+from loom.model.chunk import Chunk, Message
 from loom.model.cursor import attempt_of
 from loom.model.errors import (
     DEAD,
@@ -29,21 +30,22 @@ from loom.model.errors import (
 from loom.model.fold import Retraction
 from loom.model.parts import Usage
 from loom.model.ports import Fence, Store
-from loom.model.run import Claim
+from loom.model.run import Claim, Meta
 from loom.model.text import escaped
 from loom.tasks import TaskSet, abandon, spawn, wait_out
 from loom.wire.codec import convert
 from loom.wire.failure import info_of, is_of
 
-from .drive import ThreadSlot, Voice, check_output, drive
+from .drive import Voice, check_output, drive
 from .ending import error_chunk
 from .history import History, Plan, plan
 from .inbox import Inbox
 from .readers import Readers
+from .slots import Slot
 from .usage import Meter, metered
 from .writer import InvalidOutput, Writer
 
-__all__ = ["Attempt", "Ending", "Job", "Resources", "Stop"]
+__all__ = ["Attempt", "Clients", "Ending", "Job", "Resources", "RunClient", "Stop"]
 
 STOP_AT_ONCE = 0.1
 """A sync producer whose time is over may stop by itself within this time, at its next yield. Nothing can interrupt it:
@@ -71,6 +73,22 @@ class Ending(Enum):
     GIVEN_UP = "given up"  # somebody else holds the run: write nothing, acknowledge nothing
 
 
+class RunClient(Protocol):
+    """A client whose starts are a run's. Closing it leaves what it started as it is."""
+
+    async def aclose(self) -> None: ...
+
+
+class Clients(Protocol):
+    """The clients of the runs of one worker, on its store."""
+
+    def of(self, meta: Meta, slot: Slot) -> RunClient:
+        """A client of that run, which gives back `slot` where it waits for a run."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
 class Resources:
     """What an app lends to its runs, by actor: the lifespan's value and the model behind `ctx.ai`."""
 
@@ -81,6 +99,8 @@ class Resources:
         """What the attempts hold of what was said before them."""
         self.values = values or {}
         self.ais = ais or {}
+        self.clients: Callable[[Store, Registry, Callable[[], Sequence[str]] | None], Clients] | None = None
+        """Makes the clients of a worker's runs. It is given the queues that are served, where there are no others."""
         self.on_failure: Callable[[str, BaseException], object] | None = None
         """Called with the run and the exception that ends it, in this process, before its log ends. Must not raise."""
 
@@ -88,12 +108,14 @@ class Resources:
 class Job:
     """A claimed run, as its attempts and whoever stops it share it."""
 
-    def __init__(self, store: Store, claim: Claim, resources: Resources, threads: asyncio.Semaphore) -> None:
+    def __init__(
+        self, store: Store, claim: Claim, resources: Resources, slot: Slot, clients: Clients | None = None
+    ) -> None:
         self.store = store
         self.claim = claim
         self.meta = claim.meta
         self.resources = resources
-        self.thread = ThreadSlot(threads)
+        self.slot = slot
         self.backoff = Backoff.of_store()
         self.meter = Meter()
         self.stopped: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
@@ -104,6 +126,28 @@ class Job:
         """A producer that did not stop in time, still running."""
         self.lost = False
         """Whether the run was ended because this worker drains."""
+        self._clients = clients
+        self._client: RunClient | None = None
+
+    @property
+    def client(self) -> Callable[[], Any] | None:
+        """Gives the client of `ctx.client`, if the worker has any."""
+        return None if self._clients is None else self._connected
+
+    def _connected(self) -> Any:
+        if self._client is None:
+            assert self._clients is not None
+            self._client = self._clients.of(self.meta, self.slot)
+        return self._client
+
+    async def aclose(self) -> None:
+        """The run is over, or given up."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def receive(self, type: str | None, timeout: float | None) -> Message[Any]:
+        """See `Inbox.receive`; the run's slot is given back while it waits."""
+        return await self.inbox.receive(type, timeout, self.slot.wait)
 
     def stop(self, why: Stop) -> None:
         """Ask for an orderly end; the first reason counts."""
@@ -186,11 +230,13 @@ class Attempt:
         voice = Voice(writer, readers, self._producer.yields)
         context = self._context(voice, verdict)
         try:
-            run = drive(self._producer, arguments, context, voice, self._job.thread)
+            run = drive(self._producer, arguments, context, voice, self._job.slot.thread)
             with metered(self._job.meter):
                 task = spawn(run, f"loom-run {self._job.meta.run}")
+            self._job.slot.begin(None if self._producer.driver.threaded else task)
             return await self._supervise(task, writer, voice, context)
         finally:
+            self._job.slot.settle()
             if readers is not None:
                 readers.close()
 
@@ -239,10 +285,12 @@ class Attempt:
             resources=resources.values.get(self._producer.name),
             ai=resources.ais.get(self._producer.name),
             emit=voice.emit,
-            receive=self._job.inbox.receive,
+            receive=self._job.receive,
             convert=convert,
             emit_sync=voice.emit_sync if self._producer.driver.threaded else None,
             loop=asyncio.get_running_loop(),
+            waits=self._job.slot,
+            client=self._job.client,
         )
 
     async def _supervise(
@@ -274,6 +322,7 @@ class Attempt:
     async def _halt(self, task: asyncio.Task[Any], voice: Voice) -> None:
         """Cancel the producer and wait until it is really gone, or is abandoned."""
         voice.close()
+        self._job.slot.stop()
         task.cancel()
         patience = self._patience
         try:
@@ -294,7 +343,7 @@ class Attempt:
         if not task.done():
             self._job.abandoned = task
             abandon(task)
-            self._job.thread.release()  # else claimed runs could wait for it for ever
+            self._job.slot.thread.release()  # else claimed runs could wait for it for ever
             _log.warning("run %s: its producer did not stop within %s s", run, patience)
         elif not task.cancelled() and (error := task.exception()) is not None:
             _log.warning("run %s: its producer failed while it was stopped", run, exc_info=error)

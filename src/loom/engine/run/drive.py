@@ -25,9 +25,10 @@ from loom.wire.failure import info_of
 from loom.wire.json import decode_chunk
 
 from .readers import Readers
+from .slots import ThreadSlot
 from .writer import InvalidOutput, Writer, encode_chunk
 
-__all__ = ["ThreadSlot", "Voice", "check_output", "drive"]
+__all__ = ["Voice", "check_output", "drive"]
 
 _FORMS = {
     "start": "the runner opens attempts; use retry=Retry(...)",
@@ -163,27 +164,6 @@ def _check_parts(chunk: Chunk[Any]) -> None:
         raise LocalProtocolError(f"a {chunk.type!r} chunk that nobody could read: {error}") from None
 
 
-class ThreadSlot:
-    """One of the threads that a worker's sync producers share, held while this is entered, or until `release`."""
-
-    def __init__(self, threads: asyncio.Semaphore) -> None:
-        self._threads = threads
-        self._held = False
-
-    async def __aenter__(self) -> None:
-        await self._threads.acquire()
-        self._held = True
-
-    async def __aexit__(self, *exc: object) -> None:
-        self.release()
-
-    def release(self) -> None:
-        """Gives it back. Idempotent."""
-        if self._held:
-            self._held = False
-            self._threads.release()
-
-
 async def drive(
     producer: Producer[..., Any],
     arguments: dict[str, Any],
@@ -280,6 +260,7 @@ class _Thread:
 
     def _main(self) -> None:
         """In the thread."""
+        self._context._enter_thread()
         try:
             result = self._work()
         except BaseException as error:  # user code: whatever it raised becomes the run's error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from loom.backoff import Backoff
@@ -15,7 +15,10 @@ from loom.model.ports import LogStore, Notice
 from loom.model.run import inbox_of
 from loom.wire.json import decode_message
 
-__all__ = ["Inbox"]
+__all__ = ["Inbox", "Wait"]
+
+Wait = Callable[[Coroutine[Any, Any, bool]], Coroutine[Any, Any, bool]]
+"""Awaits what blocks, as a run does that gives back its slot meanwhile."""
 
 
 class Inbox:
@@ -31,7 +34,7 @@ class Inbox:
         self._news = asyncio.Event()
         self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """What it was told before is taken, a page of it at least."""
-        self._arrived = asyncio.Condition()
+        self._arrived = asyncio.Event()
 
     async def follow(self, created: asyncio.Event | None = None) -> None:
         """Read for ever; the owner cancels it. `created`: set once the log is there, which may be missing until then.
@@ -68,20 +71,34 @@ class Inbox:
                 self._messages.append(message)
                 self._left.append(message)
         if page.batches:
-            async with self._arrived:
-                self._arrived.notify_all()
+            arrived, self._arrived = self._arrived, asyncio.Event()
+            arrived.set()
         return page.caught_up
 
     def rewind(self) -> None:
         """A new attempt begins: it gets every message anew."""
         self._left = deque(self._messages)
 
-    async def receive(self, type: str | None) -> Message[Any]:
-        """The first message (of `type`) that this attempt has not taken yet, waiting for it."""
-        async with self._arrived:
-            while (message := self._take(type)) is None:
+    async def receive(self, type: str | None, timeout: float | None = None, wait: Wait | None = None) -> Message[Any]:
+        """The first message (of `type`) that this attempt has not taken yet; `wait` waits for it. Raises
+        `TimeoutError` if none has arrived within `timeout` seconds."""
+        until = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        arrived = True
+        while (message := self._take(type)) is None:
+            if not arrived:
+                raise TimeoutError
+            arrival = self._arrival(until)
+            arrived = await (arrival if wait is None else wait(arrival))
+        return message
+
+    async def _arrival(self, until: float | None) -> bool:
+        """Wait for new messages; False: the time is over."""
+        try:
+            async with asyncio.timeout_at(until):
                 await self._arrived.wait()
-            return message
+        except TimeoutError:
+            return False
+        return True
 
     def _take(self, type: str | None) -> Message[Any] | None:
         for index, message in enumerate(self._left):

@@ -29,9 +29,10 @@ from loom.model.text import escaped
 from loom.tasks import TaskSet, cancel_and_wait, spawn, together
 from loom.wire.failure import info_of
 
-from .attempt import Attempt, Ending, Job, Resources, Stop
+from .attempt import Attempt, Clients, Ending, Job, Resources, Stop
 from .ending import end_run
 from .owner import OwnerWatch
+from .slots import Slot
 
 __all__ = ["Runner"]
 
@@ -52,10 +53,16 @@ class Runner:
     (the lease is lost). `stop` asks for an orderly end."""
 
     def __init__(
-        self, store: Store, registry: Registry, claim: Claim, resources: Resources, threads: asyncio.Semaphore
+        self,
+        store: Store,
+        registry: Registry,
+        claim: Claim,
+        resources: Resources,
+        slot: Slot,
+        clients: Clients | None = None,
     ) -> None:
         self._registry = registry
-        self._job = Job(store, claim, resources, threads)
+        self._job = Job(store, claim, resources, slot, clients)
         self._producer = registry.find(claim.meta.actor)
 
     @property
@@ -97,6 +104,8 @@ class Runner:
         except (Fenced, Conflict) as error:
             _log.warning("run %s: stopped writing: %s", self._job.meta.run, escaped(str(error)))
             return Ending.GIVEN_UP
+        finally:
+            await self._job.aclose()
 
     async def _drive_or_refuse(self) -> Ending:
         """A run that no attempt can bring further is ended, no producer being touched."""

@@ -12,7 +12,6 @@ import os
 import socket
 import time
 import uuid
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple, Self
@@ -29,6 +28,7 @@ from loom.tasks import TaskSet, cancel_and_wait, spawn, wait_out
 
 from .attempt import Ending, Resources, Stop
 from .runner import Runner
+from .slots import Slot, Slots
 from .strangers import Strangers
 from .trouble import Trouble
 from .watchman import Watchman
@@ -46,9 +46,6 @@ CLAIM_WAIT = 5.0
 
 ATTEND_EVERY = 5.0
 """A worker tells of itself at least this often, and hears so soon that it was asked to drain."""
-
-THREADS = 32
-"""Sync producers that one worker runs at a time: each needs a thread of its own."""
 
 _log = logging.getLogger("loom.worker")
 
@@ -94,11 +91,13 @@ def _drained(held: Iterable[_Held]) -> Drained:
 
 
 class Worker:
-    """Drives up to `concurrency` runs at a time, and of each actor no more than that declares. An async context
-    manager: entering starts it, leaving drains it. It also drains when asked to by `WorkerRegistry.request_drain`.
+    """Drives up to `concurrency` runs at a time, and of each actor no more than that declares; those that wait are not
+    counted. An async context manager: entering starts it, leaving drains it. It also drains when asked to by
+    `WorkerRegistry.request_drain`.
 
     `queues`: those that it serves (default: `Registry.queues`, as they are at each claim). `lease`: seconds after which
-    another worker takes over when this one is killed. `drain`: seconds that running producers get on shutdown.
+    another worker takes over when this one is killed. `drain`: seconds that running producers get on shutdown. `alone`:
+    no other worker can ever be on this store, and a run that starts one in a queue not served here is refused.
     """
 
     def __init__(
@@ -112,6 +111,7 @@ class Worker:
         lease: float = limits.LEASE,
         drain: float = limits.DRAIN,
         resources: Resources | None = None,
+        alone: bool = False,
     ) -> None:
         check_worker(queues, concurrency, lease, drain)
         self.name = name or f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -124,11 +124,10 @@ class Worker:
         self._drain_time = drain
         self._resources = resources or Resources()
         self._concurrency = concurrency
-        self._slots = asyncio.Semaphore(concurrency)
-        self._driven: Counter[str] = Counter()
-        self._room = asyncio.Event()
-        """An actor that had as many runs as it may have, has one less."""
-        self._threads = asyncio.Semaphore(min(concurrency, THREADS))
+        self._slots = Slots(concurrency, self._limit)
+        connect = self._resources.clients
+        served = (lambda: self.queues) if alone else None
+        self._clients = None if connect is None else connect(store, registry, served)
         # By claim: one that lapsed may still be winding up here while the same run is driven anew.
         self._held: dict[tuple[str, int], _Held] = {}
         self._tasks = TaskSet()
@@ -144,7 +143,7 @@ class Worker:
         """Producers that did not stop when told; their slots stay taken while they run."""
 
     def __len__(self) -> int:
-        """How many runs it drives now."""
+        """How many runs it drives now, those that wait included."""
         return len(self._held)
 
     async def __aenter__(self) -> Self:
@@ -216,6 +215,8 @@ class Worker:
                 await self._tasks.aclose()
             finally:
                 await self._renewals.aclose()
+                if self._clients is not None:
+                    await self._clients.aclose()
         await self._dismiss()
 
     async def _dismiss(self) -> None:
@@ -243,44 +244,41 @@ class Worker:
                 late.reset()
 
     async def _claim(self) -> None:
-        """One claim. It is asked for anew as soon as an actor that it leaves out has room again."""
-        without = (*self._full(), *self._strangers.left_out)
-        if not without:
-            await self._take(without)
-            return
-        self._room.clear()
-        taking = spawn(self._take(without), f"loom-claim-but {self.name}")
-        room = spawn(self._room.wait(), f"loom-room {self.name}")
+        """One claim. It is asked for anew where what it leaves out has changed, or a run that goes on needs its slot;
+        while no run waits and none is left out, neither can happen."""
+        await self._slots.reserve()
         try:
-            await asyncio.wait({taking, room}, return_when=asyncio.FIRST_COMPLETED)
+            without = (*self._slots.full, *self._strangers.left_out)
+            if without or self._slots.waiting:
+                await self._take_unless_changed(without)
+            else:
+                await self._take(without)
         finally:
-            await cancel_and_wait(taking, room)
+            self._slots.cancel()
+
+    async def _take_unless_changed(self, without: Collection[str]) -> None:
+        self._slots.changed.clear()
+        taking = spawn(self._take(without), f"loom-claim-but {self.name}")
+        changed = spawn(self._slots.changed.wait(), f"loom-room {self.name}")
+        try:
+            await asyncio.wait({taking, changed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancel_and_wait(taking, changed)
         if not taking.cancelled():
             taking.result()
-
-    def _full(self) -> tuple[str, ...]:
-        """The actors of which it drives as many runs as they declare."""
-        limits_of = ((actor, self._limit(actor)) for actor in self._driven)
-        return tuple(actor for actor, most in limits_of if most is not None and self._driven[actor] >= most)
 
     def _limit(self, actor: str) -> int | None:
         producer = self._registry.find(actor)
         return None if producer is None else producer.concurrency
 
     async def _take(self, without: Collection[str]) -> None:
-        await self._slots.acquire()
-        claim: Claim | None = None
-        try:
-            claim = await self._store.queue.claim(
-                self.queues,
-                self.name,
-                lease=self._lease,
-                wait=min(CLAIM_WAIT, self._lease),
-                exclude=without,
-            )
-        finally:
-            if claim is None:
-                self._slots.release()
+        claim = await self._store.queue.claim(
+            self.queues,
+            self.name,
+            lease=self._lease,
+            wait=min(CLAIM_WAIT, self._lease),
+            exclude=without,
+        )
         if claim is not None:
             self._begin(claim)
 
@@ -308,48 +306,42 @@ class Worker:
         await asyncio.sleep(min(self._lease / limits.RENEW_FRACTION, ATTEND_EVERY))
 
     def _begin(self, claim: Claim) -> None:
-        self._driven[claim.meta.actor] += 1
+        full = self._slots.is_full(claim.meta.actor)
+        slot = self._slots.begin(claim.meta.actor)
         self._strangers.meet(claim)
-        runner = Runner(self._store, self._registry, claim, self._resources, self._threads)
-        task = self._tasks.spawn(self._drive(claim, runner), f"loom-claimed {claim.run}")
+        runner = Runner(self._store, self._registry, claim, self._resources, slot, self._clients)
+        task = self._tasks.spawn(self._drive(claim, runner, slot, full), f"loom-claimed {claim.run}")
         self._held[claim.run, claim.number] = _Held(claim, runner, task)
 
-    async def _drive(self, claim: Claim, runner: Runner) -> Ending:
+    async def _drive(self, claim: Claim, runner: Runner, slot: Slot, full: bool) -> Ending:
+        """`full`: a run of its actor has gone on meanwhile, with the slot that this one would have needed."""
         ending = Ending.GIVEN_UP
         try:
-            leaves = not runner.exhausted and await self._strangers.leaves(claim)
+            leaves = full or (not runner.exhausted and await self._strangers.leaves(claim))
             ending = Ending.RELEASED if leaves else await runner.run()
         except LoomError as error:  # what the store refuses: the claim lapses, and whoever takes over counts a crash
             _log.warning("run %s: given up: %s", claim.run, escaped(str(error)))
         except Exception:  # a fault of ours or of the store's: likewise
             _log.exception("run %s: given up", claim.run)
         finally:
-            self._free_slot(claim.meta.actor, runner)
+            self._free_slot(slot, runner)
             del self._held[claim.run, claim.number]
         await self._settle(claim, ending)
         return ending
 
-    def _free_slot(self, actor: str, runner: Runner) -> None:
+    def _free_slot(self, slot: Slot, runner: Runner) -> None:
         if runner.abandoned is None or runner.abandoned.done():
-            self._leave(actor)
+            slot.release()
             return
         self.abandoned += 1
         if self.abandoned == self._concurrency:
             _log.error("worker %s: it takes nothing new: none of its producers stops", self.name)
-        runner.abandoned.add_done_callback(partial(self._recover, actor))
+        runner.abandoned.add_done_callback(partial(self._recover, slot))
 
-    def _leave(self, actor: str) -> None:
-        self._slots.release()
-        if actor in self._full():  # only then: a claim that is under way is given up for it
-            self._room.set()
-        self._driven[actor] -= 1
-        if not self._driven[actor]:
-            del self._driven[actor]
-
-    def _recover(self, actor: str, task: asyncio.Task[object]) -> None:
+    def _recover(self, slot: Slot, task: asyncio.Task[object]) -> None:
         """An abandoned producer has ended after all."""
         self.abandoned -= 1
-        self._leave(actor)
+        slot.release()
         if not task.cancelled():
             task.exception()  # seen: its run ended long ago
 
