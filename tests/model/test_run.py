@@ -11,7 +11,19 @@ import pytest
 from loom.model import limits
 from loom.model.cursor import Cursor
 from loom.model.errors import ErrorInfo, InvalidInput
-from loom.model.run import ActorInfo, Claim, Head, Meta, RunState, check_id, inbox_of, run_of, state_of
+from loom.model.run import (
+    ALL_RUNS,
+    ActorInfo,
+    Claim,
+    Head,
+    Meta,
+    RunFilter,
+    RunState,
+    check_id,
+    inbox_of,
+    run_of,
+    state_of,
+)
 
 META = Meta(run="r", actor="a")
 
@@ -119,3 +131,22 @@ def test_a_claim_names_its_run() -> None:
 
 def test_what_is_told_of_an_actor() -> None:
     assert msgspec.json.encode(ActorInfo(name="a")) == b'{"name":"a"}'
+
+
+def test_what_a_filter_asks_for() -> None:
+    assert ALL_RUNS.terms == []
+    assert RunFilter(state="running", actor="a").columns == {"state": "running", "actor": "a"}
+    asked = RunFilter(actor="a", labels={"user": "42", "team": "red"}, parent="p", root="r")
+    assert asked.terms == [
+        ("actor", "a"),
+        ("parent", "p"),
+        ("root", "r"),
+        ("label", "user", "42"),
+        ("label", "team", "red"),
+    ]
+
+
+def test_the_filter_of_a_run_has_all_that_it_matches() -> None:
+    meta = Meta(run="c", actor="a", labels={"user": "42"}, parent="p", root="r")
+    assert RunFilter.of(meta) == RunFilter(actor="a", labels={"user": "42"}, parent="p", root="r")
+    assert RunFilter.of(meta, "queued").terms[0] == ("state", "queued")

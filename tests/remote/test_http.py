@@ -29,7 +29,7 @@ from loom.model.errors import (
     UnknownProducer,
 )
 from loom.model.options import DEFAULTS, Options
-from loom.model.run import Head, Meta, Start
+from loom.model.run import Head, Meta, RunFilter, Start
 from loom.remote.http import CALL_ATTEMPTS, CALL_WITHIN, HttpTransport, Patience
 from loom.tasks import spawn
 from loom.wire.views import error_body, view_of
@@ -101,8 +101,11 @@ async def test_heads_are_the_stores() -> None:
         listed = await transport.list_runs()
         assert [head.meta.run for head in listed] == ["r3", "r2", "r1"]
         assert [head.state for head in await transport.list_runs(limit=1)] == ["completed"]
-        assert [head.meta.run for head in await transport.list_runs(before="r3", actor="a")] == ["r1"]
-        assert [head.meta.run for head in await transport.list_runs(state="running", limit=10**6)] == ["r2", "r1"]
+        assert [head.meta.run for head in await transport.list_runs(RunFilter(actor="a"), before="r3")] == ["r1"]
+        assert [head.meta.run for head in await transport.list_runs(RunFilter(state="running"), limit=10**6)] == [
+            "r2",
+            "r1",
+        ]
 
 
 async def test_actors() -> None:

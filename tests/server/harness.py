@@ -16,7 +16,7 @@ from loom.model import limits
 from loom.model.chunk import Chunk, Page
 from loom.model.cursor import Cursor
 from loom.model.ports import Fence, InlineSink, closing
-from loom.model.run import Meta, Start
+from loom.model.run import ALL_RUNS, Meta, RunFilter, Start
 from loom.server.app import Gateway, Times, create_app
 from loom.server.http.address import Address
 from loom.server.serve import serving
@@ -77,9 +77,9 @@ class WatchedTransport(StoreTransport):
         self.reads.put_nowait(run)
         return await super().read(run, after, limit=limit, wait=wait)
 
-    async def list_runs(self, **options: Any) -> list[Any]:
+    async def list_runs(self, filter: RunFilter = ALL_RUNS, **options: Any) -> list[Any]:
         self._stumble("list_runs")
-        return await super().list_runs(**options)
+        return await super().list_runs(filter, **options)
 
     async def head(self, run: str, *, full: bool = True) -> Any:
         self._stumble("head")

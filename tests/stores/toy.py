@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -20,7 +20,7 @@ from loom.model.errors import Conflict, Fenced, LogEnded, LogNotFound, UsageErro
 from loom.model.lease import Beat, Observed
 from loom.model.ports import Commit, Fence, LogInfo, LogSpec, Notice, ProducerSeq, SweepReport
 from loom.model.priority import order
-from loom.model.run import NO_INPUT, Claim, Entry, Head, Mark, Meta, Place, RunState, WorkerInfo, inbox_of
+from loom.model.run import ALL_RUNS, NO_INPUT, Claim, Entry, Head, Mark, Meta, Place, RunFilter, WorkerInfo, inbox_of
 from loom.stores.orphans import ending_batch, is_idle
 from loom.stores.positions import Positions
 from loom.stores.watchers import Watchers, retried, wait_page
@@ -199,19 +199,13 @@ class ToyRuns:
         return replace(head, result=ending_of(log.batches[-1])[1]) if log.ended else head
 
     async def list_runs(
-        self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None,
-        labels: Mapping[str, str] | None = None, parent: str | None = None, root: str | None = None,
-    ) -> list[Head]:  # fmt: skip
+        self, filter: RunFilter = ALL_RUNS, *, limit: int = 100, before: str | None = None
+    ) -> list[Head]:
         names = list(self.runs)
         older = names if before is None else names[: names.index(self.find(before).meta.run)]
-        wanted = {"actor": actor, "parent": parent, "root": root}
-        found = [
-            run
-            for run in reversed(older)
-            if state in (None, self.runs[run].state)
-            and (labels or {}).items() <= self.runs[run].meta.labels.items()
-            and all(value in (None, getattr(self.runs[run].meta, name)) for name, value in wanted.items())
-        ]
+        wanted = set(filter.terms)
+        heads = [self.runs[run] for run in reversed(older)]
+        found = [head.meta.run for head in heads if wanted <= set(RunFilter.of(head.meta, head.state).terms)]
         return [await self.get(run, full=False) for run in found[: max(limit, 1)]]
 
     async def heartbeat(self, run: str) -> None:

@@ -19,7 +19,7 @@ from loom.engine.run.ending import end_run, error_chunk
 from loom.model import limits
 from loom.model.errors import ErrorInfo, LoomError
 from loom.model.ports import Store
-from loom.model.run import PRIVATE, Head, RunState
+from loom.model.run import PRIVATE, Head, RunFilter, RunState
 from loom.wire.json import encode
 
 from .places import make_private
@@ -78,7 +78,7 @@ async def end_orphans(store: Store, folder: Path) -> list[str]:
 async def _open_runs(store: Store) -> AsyncIterator[Head]:
     for state in _OPEN:
         before = None
-        while heads := await store.runs.list_runs(limit=limits.LIST_LIMIT, before=before, state=state):
+        while heads := await store.runs.list_runs(RunFilter(state=state), limit=limits.LIST_LIMIT, before=before):
             for head in heads:
                 yield head
             before = heads[-1].meta.run

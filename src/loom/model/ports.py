@@ -6,7 +6,7 @@ all are idempotent as said) and, where it writes, `StoreFull` (nothing happened)
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import msgspec
@@ -15,7 +15,21 @@ from . import limits
 from .chunk import Batch, Chunk, Message, Page
 from .cursor import Cursor, cursor_at
 from .errors import ErrorInfo
-from .run import ActorInfo, Claim, Entry, Head, Mark, Meta, Place, RunState, Start, WorkerInfo, state_of
+from .run import (
+    ALL_RUNS,
+    ActorInfo,
+    Claim,
+    Entry,
+    Head,
+    Mark,
+    Meta,
+    Place,
+    RunFilter,
+    RunState,
+    Start,
+    WorkerInfo,
+    state_of,
+)
 
 __all__ = [
     "INBOX",
@@ -284,21 +298,10 @@ class RunStore(Protocol):
         ...
 
     async def list_runs(
-        self,
-        *,
-        limit: int = 100,
-        before: str | None = None,
-        state: RunState | None = None,
-        actor: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        parent: str | None = None,
-        root: str | None = None,
+        self, filter: RunFilter = ALL_RUNS, *, limit: int = 100, before: str | None = None
     ) -> list[Head]:
-        """Heads without inputs and results, newest first, of the runs that match every filter; `before`: those older
-        than this run. Each filter is indexed: the cost grows with the runs that match the narrowest one.
-
-        A run matches `labels` if it has all of them, perhaps among others; `parent` and `root` if its `Meta` names
-        that run there (a root itself has none).
+        """Heads without inputs and results, newest first, of the runs that match `filter`; `before`: those older than
+        this run. The cost grows with the runs that match the narrowest field of the filter.
 
         Raises `LogNotFound` when `before` is gone."""
         ...
@@ -484,15 +487,7 @@ class Transport(Protocol):
     async def head(self, run: str, *, full: bool = True) -> Head: ...
 
     async def list_runs(
-        self,
-        *,
-        limit: int = 100,
-        before: str | None = None,
-        state: RunState | None = None,
-        actor: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        parent: str | None = None,
-        root: str | None = None,
+        self, filter: RunFilter = ALL_RUNS, *, limit: int = 100, before: str | None = None
     ) -> list[Head]: ...
 
     async def actors(self) -> list[ActorInfo]: ...

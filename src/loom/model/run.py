@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 import msgspec
 from msgspec.structs import fields
@@ -15,6 +16,7 @@ from .options import DECLARABLE, Options, SettledOptions
 from .priority import Priority
 
 __all__ = [
+    "ALL_RUNS",
     "DECLARABLE",
     "DEFAULT_QUEUE",
     "ID_PATTERN",
@@ -28,6 +30,7 @@ __all__ = [
     "Mark",
     "Meta",
     "Place",
+    "RunFilter",
     "RunState",
     "Start",
     "WorkerInfo",
@@ -192,6 +195,39 @@ def state_of(*, attempted: bool, error: ErrorInfo | None, ended: bool) -> RunSta
     if error.details.get(DEAD) is True:
         return "dead"
     return {"cancelled": "cancelled", "run_lost": "lost"}.get(error.code, "failed")  # type: ignore[return-value]
+
+
+class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """The runs of a list: those that match every field that is given. Each field is indexed, in every store."""
+
+    state: RunState | None = None
+    actor: str | None = None
+    labels: Mapping[str, str] = {}
+    """All of them, perhaps among others."""
+    parent: str | None = None
+    """The run that started it."""
+    root: str | None = None
+    """The first of its line of parents; the root itself has none, and is not matched."""
+
+    @classmethod
+    def of(cls, meta: Meta, state: RunState | None = None) -> Self:
+        """The narrowest filter that a run matches; its state, which changes, only if it is given."""
+        return cls(state=state, actor=meta.actor, labels=meta.labels, parent=meta.parent, root=meta.root)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The fields that are given, by name, but for the labels."""
+        named = {"state": self.state, "actor": self.actor, "parent": self.parent, "root": self.root}
+        return {name: value for name, value in named.items() if value is not None}
+
+    @property
+    def terms(self) -> list[tuple[str, ...]]:
+        """What a run must have, each by itself: ("state", "running"), ("label", "user", "42")."""
+        return [*self.columns.items(), *[("label", *item) for item in self.labels.items()]]
+
+
+ALL_RUNS = RunFilter()
+"""No field is given: every run matches."""
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,7 +15,7 @@ from loom.model.chunk import Message, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import InvalidInput, LogNotFound, OutcomeUnknown, Unavailable, UsageError
 from loom.model.ports import InlineSink
-from loom.model.run import ActorInfo, Entry, Head, Place, RunState, Start, WorkerInfo, check_id
+from loom.model.run import ALL_RUNS, ActorInfo, Entry, Head, Place, RunFilter, Start, WorkerInfo, check_id
 from loom.wire.data import encode_value
 from loom.wire.failure import line_of
 from loom.wire.json import check_depth, check_size, encode
@@ -105,22 +105,13 @@ class HttpTransport:
         return head_of(self._read_as(await self._call("GET", _path(run), query=query), RunView))
 
     async def list_runs(
-        self,
-        *,
-        limit: int = 100,
-        before: str | None = None,
-        state: RunState | None = None,
-        actor: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        parent: str | None = None,
-        root: str | None = None,
+        self, filter: RunFilter = ALL_RUNS, *, limit: int = 100, before: str | None = None
     ) -> list[Head]:
-        given = {
-            "limit": str(min(limit, limits.LIST_LIMIT)), "before": before, "state": state, "actor": actor,
-            "label": [f"{name}{QUERY}{value}" for name, value in (labels or {}).items()] or None,
-            "parent": parent, "root": root,
-        }  # fmt: skip
-        query = {name: value for name, value in given.items() if value is not None}
+        query: dict[str, str | list[str]] = {"limit": str(min(limit, limits.LIST_LIMIT)), **filter.columns}
+        if before is not None:
+            query["before"] = before
+        if filter.labels:
+            query["label"] = [f"{name}{QUERY}{value}" for name, value in filter.labels.items()]
         listed = self._read_as(await self._call("GET", "/runs", query=query), RunList)
         return [head_of(view) for view in listed.runs]
 

@@ -7,7 +7,7 @@ import pytest
 from loom.model.chunk import Chunk
 from loom.model.errors import LimitExceeded, Unavailable, UsageError
 from loom.model.ports import LogSpec, ProducerSeq
-from loom.model.run import Meta, RunState
+from loom.model.run import Meta, RunFilter, RunState
 from loom.stores.redis import RedisStore, parse_url
 from loom.stores.redis.keys import Keys
 from loom.testing.author import Author
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.anyio
 
 
 async def names(store: RedisStore, *, state: RunState | None = None, label: str | None = None) -> list[str]:
-    labels = None if label is None else {"user": label}
-    return [head.meta.run for head in await store.runs.list_runs(state=state, labels=labels)]
+    filter = RunFilter(state=state, labels={} if label is None else {"user": label})
+    return [head.meta.run for head in await store.runs.list_runs(filter)]
 
 
 async def expire(store: RedisStore, valkey: Server, url: str, run: str) -> None:

@@ -18,7 +18,19 @@ from loom.model.keep import Keep
 from loom.model.numbers import seconds
 from loom.model.options import COMPLETE, OPTIONS, Options, settled_value
 from loom.model.ports import Transport
-from loom.model.run import PUBLISHED, ActorInfo, Entry, Head, Meta, Place, RunState, Start, WorkerInfo, check_id
+from loom.model.run import (
+    PUBLISHED,
+    ActorInfo,
+    Entry,
+    Head,
+    Meta,
+    Place,
+    RunFilter,
+    RunState,
+    Start,
+    WorkerInfo,
+    check_id,
+)
 
 from .consumer import Consumer
 from .run import OwnedRun, Run
@@ -221,15 +233,10 @@ class Client:
         """Runs, newest first. `before`: those older than that run; `labels`: those that have all of them; `parent`:
         those that this run started; `root`: those below this run, at any depth."""
         self._check_open()
-        return await self._transport.list_runs(
-            limit=limit,
-            before=before,
-            state=state,
-            actor=actor,
-            labels=settled_value("labels", labels),
-            parent=parent,
-            root=root,
+        filter = RunFilter(
+            state=state, actor=actor, labels=settled_value("labels", labels) or {}, parent=parent, root=root
         )
+        return await self._transport.list_runs(filter, limit=limit, before=before)
 
     async def actors(self) -> list[ActorInfo]:
         """What can be started here."""

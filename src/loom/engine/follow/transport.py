@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -34,12 +34,13 @@ from loom.model.errors import (
 )
 from loom.model.ports import InlineSink, Store, message_producer
 from loom.model.run import (
+    ALL_RUNS,
     ActorInfo,
     Entry,
     Head,
     Meta,
     Place,
-    RunState,
+    RunFilter,
     Start,
     WorkerInfo,
     check_id,
@@ -177,25 +178,9 @@ class StoreTransport:
         return await self.store.runs.get(run, full=full)
 
     async def list_runs(
-        self,
-        *,
-        limit: int = 100,
-        before: str | None = None,
-        state: RunState | None = None,
-        actor: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        parent: str | None = None,
-        root: str | None = None,
+        self, filter: RunFilter = ALL_RUNS, *, limit: int = 100, before: str | None = None
     ) -> list[Head]:
-        return await self.store.runs.list_runs(
-            limit=min(limit, limits.LIST_LIMIT),
-            before=before,
-            state=state,
-            actor=actor,
-            labels=labels,
-            parent=parent,
-            root=root,
-        )
+        return await self.store.runs.list_runs(filter, limit=min(limit, limits.LIST_LIMIT), before=before)
 
     async def list_entries(
         self, *, queue: str | None = None, place: Place | None = None, limit: int = 100

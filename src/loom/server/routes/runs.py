@@ -15,7 +15,7 @@ from loom.model.chunk import Message, Page
 from loom.model.errors import InvalidInput, UsageError
 from loom.model.names import PRIVATE, check_id
 from loom.model.options import OPTIONS, Options
-from loom.model.run import RunState, Start
+from loom.model.run import RunFilter, RunState, Start
 from loom.server.http.answers import empty, json_answer
 from loom.server.http.requests import (
     check_accepts_events,
@@ -161,15 +161,14 @@ class Runs:
         state = request.query_params.get("state")
         if state is not None and state not in _STATES:
             raise UsageError(f"state: {state[:80]!r} is none of {', '.join(_STATES)}", details={"field": "state"})
-        heads = await self._transport.list_runs(
-            limit=limit,
-            before=query_name(request, "before"),
+        filter = RunFilter(
             state=cast("RunState | None", state),
             actor=query_name(request, "actor"),
-            labels=query_option(request, "labels") or None,
+            labels=query_option(request, "labels") or {},
             parent=query_name(request, "parent"),
             root=query_name(request, "root"),
         )
+        heads = await self._transport.list_runs(filter, limit=limit, before=query_name(request, "before"))
         following = heads[-1].meta.run if len(heads) == limit else None
         return json_answer(RunList([view_of(head, full=False) for head in heads], following))
 

@@ -6,7 +6,6 @@ import heapq
 import itertools
 import secrets
 from bisect import bisect_left, insort
-from collections.abc import Mapping
 from math import inf
 from typing import Any
 
@@ -17,15 +16,15 @@ from loom.model.chunk import Batch
 from loom.model.cursor import EPOCH_DIGITS, make_epoch
 from loom.model.errors import LogNotFound
 from loom.model.ports import INBOX, OUTBOX, Commit, Notice, SweepReport, closing
-from loom.model.run import NO_INPUT, Head, Meta, RunState, inbox_of
+from loom.model.run import ALL_RUNS, NO_INPUT, Head, Meta, RunFilter, RunState, inbox_of
 from loom.stores.orphans import ending_batch, is_idle
 from loom.wire.json import decode_chunk, ending_of
 
 from .logs import Clock, Log, MemoryLogs
 from .queue import MemoryQueue
 
-Key = tuple[str, ...]
-"""One thing that lists filter by: ("state", "running"), ("label", "user", "42"); () is in all runs."""
+ALL: tuple[str, ...] = ()
+"""The term that every run has."""
 
 
 class Run:
@@ -40,7 +39,7 @@ class Run:
         """Without what the outbox knows."""
         self.expires = inf
         """When its retention is over, by the store's clock."""
-        self.keys = _keys("queued", meta.actor, meta.labels, meta.parent, meta.root) | {()}
+        self.terms = {ALL, *RunFilter.of(meta, "queued").terms}
 
     @property
     def size(self) -> int:
@@ -66,7 +65,7 @@ class MemoryRuns:
         self._retention = retention
         self._runs: dict[str, Run] = {}
         self._numbered: dict[int, Run] = {}
-        self._index: dict[Key, list[int]] = {}  # rising numbers: the oldest run first
+        self._index: dict[tuple[str, ...], list[int]] = {}  # rising numbers: the oldest run first
         self._numbers = itertools.count()
         self._unqueued: dict[str, Meta] = {}
         self._spent: dict[str, Run] = {}  # ended, and no longer in the queue; the oldest first
@@ -80,8 +79,8 @@ class MemoryRuns:
             run = Run(meta, next(self._numbers))
             self._logs.add(run.outbox, run.inbox, extra=run.size)
             self._runs[meta.run] = self._numbered[run.number] = run
-            for key in run.keys:
-                self._index.setdefault(key, []).append(run.number)
+            for term in run.terms:
+                self._index.setdefault(term, []).append(run.number)
             if meta.run not in self._queue:
                 self._unqueued[meta.run] = meta
         return run.head()
@@ -90,14 +89,13 @@ class MemoryRuns:
         return self._find(run).head(full=full)
 
     async def list_runs(
-        self, *, limit: int = 100, before: str | None = None, state: RunState | None = None, actor: str | None = None,
-        labels: Mapping[str, str] | None = None, parent: str | None = None, root: str | None = None,
-    ) -> list[Head]:  # fmt: skip
-        keys = _keys(state, actor, labels or {}, parent, root)
+        self, filter: RunFilter = ALL_RUNS, *, limit: int = 100, before: str | None = None
+    ) -> list[Head]:
+        terms = {ALL, *filter.terms}
         bound = inf if before is None else self._find(before).number
-        numbers = min((self._index.get(key, []) for key in keys | {()}), key=len)
+        numbers = min((self._index.get(term, []) for term in terms), key=len)
         older = (numbers[place] for place in range(bisect_left(numbers, bound) - 1, -1, -1))
-        runs = (run for run in map(self._numbered.__getitem__, older) if keys <= run.keys)
+        runs = (run for run in map(self._numbered.__getitem__, older) if terms <= run.terms)
         return [run.head(full=False) for run in itertools.islice(runs, min(max(limit, 1), limits.LIST_LIMIT))]
 
     async def heartbeat(self, run: str) -> None:
@@ -197,30 +195,21 @@ class MemoryRuns:
     def _set_state(self, run: Run, state: RunState, **more: Any) -> None:
         before = ("state", run.record.state)
         self._unlist(run, before)
-        run.keys ^= {before, ("state", state)}
+        run.terms ^= {before, ("state", state)}
         insort(self._index.setdefault(("state", state), []), run.number)
         run.record = replace(run.record, state=state, **more)
 
-    def _unlist(self, run: Run, key: Key) -> None:
-        numbers = self._index[key]
+    def _unlist(self, run: Run, term: tuple[str, ...]) -> None:
+        numbers = self._index[term]
         del numbers[bisect_left(numbers, run.number)]
         if not numbers:
-            del self._index[key]
+            del self._index[term]
 
     def _forget(self, run: Run) -> None:
         name = run.meta.run
         del self._runs[name], self._numbered[run.number]
-        for key in run.keys:
-            self._unlist(run, key)
+        for term in run.terms:
+            self._unlist(run, term)
         self._unqueued.pop(name, None)
         self._spent.pop(name, None)
         self._logs.remove(run.outbox, run.inbox, extra=run.size)
-
-
-def _keys(
-    state: str | None, actor: str | None, labels: Mapping[str, str], parent: str | None, root: str | None
-) -> set[Key]:
-    named = {"state": state, "actor": actor, "parent": parent, "root": root}
-    return {(name, value) for name, value in named.items() if value is not None} | {
-        ("label", *item) for item in labels.items()
-    }

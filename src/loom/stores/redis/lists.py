@@ -11,12 +11,12 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 from loom.model.errors import LoomError, UsageError
-from loom.model.run import Head, Meta, RunState
+from loom.model.run import Head, Meta, RunFilter, RunState
 
 from .client.servers import Servers
 from .keys import Keys
 
-__all__ = ["FORMAT", "RunLists", "filters_of"]
+__all__ = ["FORMAT", "RunLists", "terms_of"]
 
 MISSED = 1000
 """States to be listed by the next sweep: those of ten workers' worth of runs."""
@@ -52,12 +52,12 @@ class RunLists:
     async def add(self, meta: Meta) -> bool:
         """List a run that is created, or is about to be. Idempotent. False: a run of that id is listed otherwise, which
         may have expired: its record decides (`add_again`)."""
-        return bool(await self._servers.call("list", self._keys.lists, meta.run, FORMAT, *_filters(meta)))
+        return bool(await self._servers.call("list", self._keys.lists, meta.run, FORMAT, *terms_of(RunFilter.of(meta))))
 
     async def add_again(self, head: Head) -> None:
         """List a run as its record has it, and no longer as another one of its id."""
         opened = "" if head.ended else "1"
-        run, filters = head.meta.run, _filters(head.meta)
+        run, filters = head.meta.run, terms_of(RunFilter.of(head.meta))
         if not await self._servers.call("list_again", self._keys.lists, run, opened, head.state, *filters):
             await self.add(head.meta)
 
@@ -117,15 +117,6 @@ class RunLists:
         return [run.decode() for run in found], None if last is None else str(int(last))
 
 
-def _filters(meta: Meta) -> list[bytes]:
-    return filters_of(None, meta.actor, meta.labels, meta.parent, meta.root)
-
-
-def filters_of(
-    state: RunState | None, actor: str | None, labels: Mapping[str, str] | None, parent: str | None, root: str | None
-) -> list[bytes]:
-    """The filters as `functions.lua` names them."""
-    named = {"state": state, "actor": actor, "parent": parent, "root": root}
-    found = [f"{name}\0{value}" for name, value in named.items() if value is not None]
-    found += [f"label\0{name}\0{value}" for name, value in (labels or {}).items()]
-    return [each.encode() for each in found]
+def terms_of(filter: RunFilter) -> list[bytes]:
+    """The filter's terms as `functions.lua` names them."""
+    return ["\0".join(term).encode() for term in filter.terms]

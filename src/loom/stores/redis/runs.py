@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from loom.model import limits
 from loom.model.cursor import make_epoch
 from loom.model.errors import Conflict, Damaged, LogNotFound
 from loom.model.ports import INBOX, OUTBOX, closing
-from loom.model.run import Head, Meta, RunState
+from loom.model.run import ALL_RUNS, Head, Meta, RunFilter, RunState
 from loom.stores.orphans import ending_batch, is_idle
 from loom.stores.stored import split
 from loom.tasks import together
@@ -21,7 +21,7 @@ from .client.link import Reply
 from .client.replies import Refused
 from .client.servers import Servers
 from .keys import Keys
-from .lists import RunLists, filters_of
+from .lists import RunLists, terms_of
 from .logs import RedisLogs, closing_args, digits, milliseconds
 from .queue import RedisQueue
 from .rows import batches_of, head_of, spec_args
@@ -76,19 +76,11 @@ class RedisRuns:
         return head_of(run, *await self._call("light_head", run, self._keys.of_run(run)[:2]))
 
     async def list_runs(
-        self,
-        *,
-        limit: int = 100,
-        before: str | None = None,
-        state: RunState | None = None,
-        actor: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        parent: str | None = None,
-        root: str | None = None,
+        self, filter: RunFilter = ALL_RUNS, *, limit: int = 100, before: str | None = None
     ) -> list[Head]:
         limit = min(max(limit, 1), limits.LIST_LIMIT)
         below = None if before is None else await self._number(before)
-        filters = filters_of(state, actor, labels, parent, root)
+        filters = terms_of(filter)
         found: list[Head] = []
         passed: dict[str, RunState] = {}
         while len(found) < limit:
@@ -97,9 +89,9 @@ class RedisRuns:
                 self._lists.find(filters, below, most) if filters else self._lists.newest(below, most)
             )
             for head in await self._listed(names):
-                if state is None or head.state == state:
+                if filter.state in (None, head.state):
                     found.append(head)
-                elif _ORDER.get(head.state, 2) > _ORDER.get(state, 2):
+                elif _ORDER.get(head.state, 2) > _ORDER.get(filter.state, 2):
                     passed[head.meta.run] = head.state
             if below is None:
                 break

@@ -4,7 +4,7 @@ anything."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from loom.model import limits
@@ -13,7 +13,7 @@ from loom.model.cursor import attempt_of, make_epoch
 from loom.model.errors import Conflict, LogNotFound
 from loom.model.history import next_epoch
 from loom.model.ports import INBOX, OUTBOX, closing
-from loom.model.run import Head, Meta, RunState
+from loom.model.run import ALL_RUNS, Head, Meta, RunFilter
 from loom.stores.orphans import ending_batch, is_idle
 from loom.stores.stored import error_of, join, split
 from loom.wire.json import decode_chunk, encode
@@ -46,20 +46,9 @@ class SqliteRuns:
         return await self._executor.read(_get, run, full)
 
     async def list_runs(
-        self,
-        *,
-        limit: int = 100,
-        before: str | None = None,
-        state: RunState | None = None,
-        actor: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        parent: str | None = None,
-        root: str | None = None,
+        self, filter: RunFilter = ALL_RUNS, *, limit: int = 100, before: str | None = None
     ) -> list[Head]:
-        columns = {"state": state, "actor": actor, "parent": parent, "root": root}
-        filters = {name: value for name, value in columns.items() if value is not None}
-        limit = min(max(limit, 1), limits.LIST_LIMIT)
-        return await self._executor.read(_list_runs, limit, before, filters, dict(labels or {}))
+        return await self._executor.read(_list_runs, filter, min(max(limit, 1), limits.LIST_LIMIT), before)
 
     async def heartbeat(self, run: str) -> None:
         await self._executor.write(_heartbeat, run, self._wall())
@@ -93,12 +82,11 @@ def _get(session: Session, run: str, full: bool = True) -> Head:
     return _head(row)
 
 
-def _list_runs(
-    session: Session, limit: int, before: str | None, filters: Mapping[str, str], labels: Mapping[str, str]
-) -> list[Head]:
+def _list_runs(session: Session, filter: RunFilter, limit: int, before: str | None) -> list[Head]:
     bound = _NEWEST if before is None else _id(session, before)
-    values = (*filters.values(), *itertools.chain.from_iterable(labels.items()))
-    statement = sql.list_runs(tuple(filters), len(labels))
+    columns = filter.columns
+    values = (*columns.values(), *itertools.chain.from_iterable(filter.labels.items()))
+    statement = sql.list_runs(tuple(columns), len(filter.labels))
     return [_head(row) for row in session.all(statement, bound, limit, *values)]
 
 

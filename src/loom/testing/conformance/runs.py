@@ -27,7 +27,7 @@ from loom.model.errors import (
 )
 from loom.model.grammar import State, advance
 from loom.model.ports import INBOX, OUTBOX, Commit, LogSpec, LogStore, RunStore, message_producer
-from loom.model.run import NO_INPUT, Meta, RunState, inbox_of
+from loom.model.run import NO_INPUT, Meta, RunFilter, RunState, inbox_of
 from loom.tasks import spawn
 from loom.testing.author import Author, read_all
 from loom.wire.json import encode, make_batch, type_of
@@ -35,6 +35,11 @@ from loom.wire.json import encode, make_batch, type_of
 from .kit import CANCELLED, WAIT, Suite, Told, failed, meta, outcome_of, turns
 
 Begin = Callable[..., Coroutine[Any, Any, Author]]
+
+
+async def listed(runs: RunStore, *, limit: int = 100, before: str | None = None, **filters: Any) -> list[str]:
+    """The names in the list."""
+    return [head.meta.run for head in await runs.list_runs(RunFilter(**filters), limit=limit, before=before)]
 
 
 def _matching(metas: Sequence[Meta], filters: dict[str, Any]) -> list[str]:
@@ -185,10 +190,10 @@ class RunConformance(Suite):
             "queued": ["run-5", "run-4", "run-3"],
         }
         for state, names in states.items():
-            assert [head.meta.run for head in await runs.list_runs(state=state)] == names
-        assert [head.meta.run for head in await runs.list_runs(actor="actor-0", limit=2)] == ["run-4", "run-2"]
-        assert [head.meta.run for head in await runs.list_runs(actor="actor-1", state="queued")] == ["run-5", "run-3"]
-        assert await runs.list_runs(actor="none") == []
+            assert await listed(runs, state=state) == names
+        assert await listed(runs, actor="actor-0", limit=2) == ["run-4", "run-2"]
+        assert await listed(runs, actor="actor-1", state="queued") == ["run-5", "run-3"]
+        assert await listed(runs, actor="none") == []
 
     async def test_inbox_keeps_each_message_once(self, runs: RunStore, logs: LogStore) -> None:
         """By sender and id: sent again it is success, with the same cursor; ids of different senders are apart."""
@@ -478,8 +483,8 @@ class RunConformance(Suite):
             assert await logs.append("run", batch, commit) == batch.cursor
             head = await runs.get("run", full=False)
             assert (head.state, head.error, head.ended, head.tail) == ("dead", error, True, 2)
-        assert [head.meta.run for head in await runs.list_runs(state="dead")] == ["run"]
-        assert await runs.list_runs(state="running") == []
+        assert await listed(runs, state="dead") == ["run"]
+        assert await listed(runs, state="running") == []
 
     async def test_a_run_begins_with_its_first_fence(self, runs: RunStore, logs: LogStore) -> None:
         """Until then it is queued."""
@@ -534,30 +539,30 @@ class RunConformance(Suite):
         choices: dict[str, list[Any]] = {
             "state": [None, "running", "queued"],
             "actor": [None, "actor-1"],
-            "labels": [None, {}, {"user": "1"}, {"user": "2", "team": "red"}, {"user": "none"}, {"none": "1"}],
+            "labels": [{}, {"user": "1"}, {"user": "2", "team": "red"}, {"user": "none"}, {"none": "1"}],
             "parent": [None, "run-02", "none"],
             "root": [None, "run-00", "run-01"],
         }
         for values in itertools.product(*choices.values()):
             filters = dict(zip(choices, values, strict=True))
-            found = await runs.list_runs(**filters)
+            found = await runs.list_runs(RunFilter(**filters))
             assert [head.meta.run for head in found] == _matching(metas, filters), filters
             assert all(head.meta == metas[int(head.meta.run[-2:])] for head in found)
         filters = {"labels": {"team": "red"}, "root": "run-00"}
-        listed: list[str] = []
-        while page := await runs.list_runs(limit=5, before=listed[-1] if listed else None, **filters):
-            listed += [head.meta.run for head in page]
-        assert listed == _matching(metas, filters)
+        found_by_page: list[str] = []
+        while page := await listed(runs, limit=5, before=found_by_page[-1] if found_by_page else None, **filters):
+            found_by_page += page
+        assert found_by_page == _matching(metas, filters)
 
     async def test_list_runs_follows_what_changes(self, runs: RunStore, logs: LogStore, begin: Begin) -> None:
         """A run leaves the list of a state with it, and all lists when it is dropped."""
         author = await begin("run", labels={"user": "1"}, parent="p", root="p")
         await runs.create(meta("other", labels={"user": "1"}))
         for said in ("data", "complete"):
-            assert [head.meta.run for head in await runs.list_runs(state="running", labels={"user": "1"})] == ["run"]
+            assert await listed(runs, state="running", labels={"user": "1"}) == ["run"]
             await author.say(said)
-        assert await runs.list_runs(state="running") == []
-        assert [head.meta.run for head in await runs.list_runs(state="completed", parent="p")] == ["run"]
+        assert await listed(runs, state="running") == []
+        assert await listed(runs, state="completed", parent="p") == ["run"]
         await runs.drop("run")
-        assert await runs.list_runs(state="completed") == await runs.list_runs(parent="p") == []
-        assert [head.meta.run for head in await runs.list_runs(labels={"user": "1"})] == ["other"]
+        assert await listed(runs, state="completed") == await listed(runs, parent="p") == []
+        assert await listed(runs, labels={"user": "1"}) == ["other"]

@@ -11,7 +11,7 @@ from loom.model.chunk import Batch, Chunk
 from loom.model.cursor import attempt_of
 from loom.model.errors import Conflict, ErrorInfo, LogNotFound, UsageError
 from loom.model.ports import INBOX, Commit, LogSpec, closing
-from loom.model.run import Meta, RunState, inbox_of
+from loom.model.run import Meta, RunFilter, RunState, inbox_of
 from loom.wire.json import decode_chunk, encode
 
 from .logs import LOGS, NUMBERS, History, LogMachine
@@ -21,7 +21,7 @@ METAS = {
     "b": Meta(run="b", actor="other", labels={"user": "2", "team": "red"}, root="r"),
 }
 STATES = st.sampled_from([None, "queued", "running", "completed", "failed", "cancelled"])
-LABELS = st.sampled_from([None, {}, {"team": "red"}, {"user": "1"}, {"user": "2", "team": "red"}, {"user": "3"}])
+LABELS = st.sampled_from([{}, {"team": "red"}, {"user": "1"}, {"user": "2", "team": "red"}, {"user": "3"}])
 
 
 class RunMachine(LogMachine):
@@ -104,7 +104,7 @@ class RunMachine(LogMachine):
         which=NUMBERS,
     )
     def list_by(self, which: int, **filters: Any) -> None:
-        labels, state = filters["labels"] or {}, filters["state"]
+        labels, state = filters["labels"], filters["state"]
         expected = [
             run
             for run in reversed(self.order)
@@ -112,11 +112,11 @@ class RunMachine(LogMachine):
             and labels.items() <= METAS[run].labels.items()
             and all(filters[name] in (None, getattr(METAS[run], name)) for name in ("actor", "parent", "root"))
         ]
-        assert [head.meta.run for head in self.do(self.store.runs.list_runs(**filters))] == expected
+        assert [head.meta.run for head in self.do(self.store.runs.list_runs(RunFilter(**filters)))] == expected
         if self.order:
             before = self.order[which % len(self.order)]
             older = self.order[: self.order.index(before)]
-            found = self.do(self.store.runs.list_runs(before=before, **filters))
+            found = self.do(self.store.runs.list_runs(RunFilter(**filters), before=before))
             assert [head.meta.run for head in found] == [run for run in expected if run in older]
 
     @invariant()
