@@ -10,16 +10,32 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from loom.model import limits
 from loom.model.errors import HandleClosed, UsageError, closed
 from loom.native import Signal, signal, start_thread, use_native_threads
 from loom.tasks import TaskSet, spawn, wind_up
 
-__all__ = ["Portal"]
+__all__ = ["Caller", "Iteration", "Portal", "running_loop"]
 
 T = TypeVar("T")
+
+
+class Caller(Protocol):
+    """Calls from other threads into one event loop."""
+
+    def call(self, coro: Coroutine[Any, Any, T], /) -> T:
+        """Run `coro` on the loop and wait for it."""
+
+    def post(self, begin: Callable[[], object], /) -> None:
+        """Have `begin` called on the loop, soon, without waiting."""
+
+    def iterate(self, items: AsyncGenerator[T, None], /) -> Iterator[T]:
+        """The items of an async iterator, one call each."""
+
+    def drop(self, items: AsyncGenerator[Any, None], /) -> None:
+        """Have an async iterator closed, soon, as `post` does."""
 
 
 class Portal:
@@ -72,7 +88,7 @@ class Portal:
             raise UsageError(
                 "this client is of the process that this one was forked from: connect in the child (loom.per_process)"
             )
-        if _running_loop() is self._loop:
+        if running_loop() is self._loop:
             coro.close()
             raise UsageError("an async producer cannot use the blocking client: use loom.connect there")
         call = _Call(coro)
@@ -112,7 +128,7 @@ class Portal:
     def iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
         """The items of an async generator, one call each. It is closed when the iteration ends, fails or is closed, and
         soon after it was collected."""
-        return _Iteration(self, items)
+        return Iteration(self, items)
 
     def drop(self, items: AsyncGenerator[Any, None]) -> None:
         """Have an async iterator closed, soon, as `post` does."""
@@ -147,11 +163,11 @@ class Portal:
         self._ended.wait()
 
 
-class _Iteration(Generic[T]):
+class Iteration(Generic[T]):
     """See `Portal.iterate`. No generator: one that is collected cannot tell this from being closed, and would wait, in
     whatever thread the collector interrupts and whatever locks this holds."""
 
-    def __init__(self, portal: Portal, items: AsyncGenerator[T, None]) -> None:
+    def __init__(self, portal: Caller, items: AsyncGenerator[T, None]) -> None:
         self._portal = portal
         self._items = items
         # Until then it holds on to the items: if they were collected together, their loop would close them, too.
@@ -227,7 +243,8 @@ class _Call(Generic[T]):
         return self._task.result()
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs in this thread, if there is one."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

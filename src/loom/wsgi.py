@@ -23,7 +23,7 @@ from loom.blocking import SyncClient, SyncOwnedRun, SyncRun, connect_sync
 from loom.model import limits
 from loom.model.cursor import Cursor
 from loom.model.errors import HandleClosed, UsageError
-from loom.portal import Portal
+from loom.portal import Caller
 from loom.server.response import EventSourceResponse
 from loom.tasks import cancel_and_wait, spawn
 from loom.wire.sse import HEARTBEAT
@@ -84,7 +84,7 @@ class SyncEvents:
     that is dropped without it is closed when it is collected.
     """
 
-    def __init__(self, portal: Portal, answer: ASGIApp, scope: Scope) -> None:
+    def __init__(self, portal: Caller, answer: ASGIApp, scope: Scope) -> None:
         self._portal = portal
         self._exchange, start = portal.call(_Exchange.begin(answer, scope))
         self._dropped = weakref.finalize(self, portal.post, self._exchange.drop)

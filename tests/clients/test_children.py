@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -42,6 +42,19 @@ def family() -> loom.App:
     async def gatherer(n: int, ctx: loom.Context) -> int:
         return sum(await asyncio.gather(*(ctx.client.execute(child, m) for m in range(n))))
 
+    @app.actor
+    def parent_in_a_thread(n: int, ctx: loom.Context) -> int:
+        return ctx.client_sync.execute(child, n)
+
+    @app.actor
+    def reader_in_a_thread(n: int, ctx: loom.Context) -> Iterator[int]:
+        client = ctx.client_sync
+        with client.stream(teller, n) as run:
+            yield from run.values()
+        for value in client.stream(teller, n).values():
+            yield value
+            break  # and cancels it
+
     @app.actor(concurrency=1)
     async def nested(depth: int, ctx: loom.Context) -> int:
         return 1 + (await ctx.client.execute("nested", depth - 1) if depth > 1 else 0)
@@ -66,6 +79,17 @@ async def test_parents_that_read_and_parents_that_wait_for_several_at_once(conne
     async with connected(family(), concurrency=2) as client:
         assert await results(client, "reader", [5] * 10) == [10] * 10
         assert await results(client, "gatherer", [5] * 10) == [30] * 10
+
+
+async def test_parents_in_threads(connected: Connected) -> None:
+    async with connected(family(), concurrency=2) as client:
+        assert await results(client, "parent_in_a_thread", list(range(20))) == [n * n for n in range(20)]
+        assert await results(client, "reader_in_a_thread", [3] * 5) == [[0, 1, 2, 0]] * 5
+        heads = await client.runs(actor="teller")
+        assert len(heads) == 10
+        for head in heads:
+            assert head.meta.parent is not None
+            await client.run(head.meta.run).wait(LONG)
 
 
 async def test_an_actor_of_one_slot_that_starts_itself(connected: Connected) -> None:

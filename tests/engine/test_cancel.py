@@ -952,8 +952,9 @@ def given_at_each_await(clock: Clock, open: Open, play: Play) -> set[Place]:
 
 NEVER_WAITS = (
     "async with asyncio.timeout",  # it only counts
-    "await self._client.aclose()",  # of a run: it waits only for a look at who serves a queue, which no play has then
-    "await self._job.aclose()",  # likewise
+    "await client.aclose()",  # an attempt's waits only for a look at who serves a queue, which no play has then
+    "await self._client.aclose()",  # likewise
+    "await self._dropped.wait_out()",  # of threads that have dropped an iterator; see tests/clients/test_children
     "await late.pause()",  # after a refusal, in which no play lets a trimmer be for long enough
     "async with aclosing(self._chunks(head.earliest))",  # left only when its generator has ended
     "async with aclosing(self._transport.follow(self.id, after))",  # likewise

@@ -430,3 +430,14 @@ async def test_the_client_is_the_run_s_until_it_is_over(house: House) -> None:
     assert kept[0] is kept[1]
     with pytest.raises(loom.HandleClosed):
         await kept[0].start("works")
+
+
+async def test_an_async_producer_is_told_not_to_use_the_blocking_client(house: House) -> None:
+    @house.app.actor
+    async def parent(ctx: loom.Context) -> None:
+        ctx.client_sync.start("works")
+
+    await house.worker()
+    client = await house.client()
+    with pytest.raises(loom.RunError, match="is for threads"):
+        await client.execute("parent")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 
@@ -62,3 +63,46 @@ async def test_the_whole_thing_in_memory() -> None:
     async with loom.testing.client(app) as client:
         assert await client.execute(say, "hi") == "Hello there"
         assert await (await client.start(say, "hi")) == "Hello there"
+
+
+async def test_a_client_is_lent_to_a_plain_call() -> None:
+    app = loom.App()
+
+    @app.actor
+    async def child(n: int) -> int:
+        return n + 1
+
+    async def parent(n: int, ctx: loom.Context) -> int:
+        await ctx.sleep(3600)
+        return await ctx.client.execute(child, n)
+
+    async with loom.testing.client(app) as client:
+        ctx = loom.testing.context(client=client)
+        assert await parent(1, ctx) == 2
+        assert ctx.slept == [3600]
+        with pytest.raises(loom.UsageError, match="SyncClient"):
+            _ = ctx.client_sync
+
+
+def test_a_blocking_client_is_lent_to_a_plain_call() -> None:
+    app = loom.App()
+
+    @app.actor
+    async def child(n: int) -> int:
+        return n + 1
+
+    def parent(n: int, ctx: loom.Context) -> int:
+        ctx.sleep_sync(timedelta(hours=1))
+        return ctx.client_sync.execute(child, n)
+
+    with loom.connect_sync("memory://", app=app, worker=True, drain=0) as client:
+        ctx = loom.testing.context(client=client)
+        assert parent(1, ctx) == 2
+        assert ctx.slept == [3600]
+        with pytest.raises(loom.UsageError, match=r"ctx\.client"):
+            _ = ctx.client
+
+
+def test_without_a_client_it_says_how_to_give_one() -> None:
+    with pytest.raises(loom.UsageError, match=r"testing\.context\(client="):
+        _ = loom.testing.context().client

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from cyclopts import Parameter
 
 import loom
-from loom.connect import open_store
+from loom.connect import is_alone, open_store
 from loom.engine.follow.transport import StoreTransport
 from loom.model import limits
 from loom.model.errors import UsageError
@@ -89,7 +89,7 @@ async def _demo(url: str, named: str | None, port: int | None, browse: bool, dri
         )
         async with (
             serving(gateway, host=_HOST, port=port or 0, sock=listener) as address,
-            driver.working(store) if drives else nullcontext(),
+            driver.working(store, alone=is_alone(url)) if drives else nullcontext(),
         ):
             answers = (
                 ("writer", writer)

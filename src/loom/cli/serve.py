@@ -152,8 +152,8 @@ class Driver:
         return f"{self._concurrency} runs at a time, {queues}, lease {self._lease:g} s"
 
     @asynccontextmanager
-    async def working(self, store: Store) -> AsyncIterator[Worker]:
-        """Drive runs inside the block; leaving it drains, and tells what becomes of whom."""
+    async def working(self, store: Store, *, alone: bool = False) -> AsyncIterator[Worker]:
+        """Drive runs inside the block; leaving it drains, and tells what becomes of whom. `alone`: see `Worker`."""
         async with (
             self._app.resources(default_ai) as resources,
             Worker(
@@ -164,6 +164,7 @@ class Driver:
                 lease=self._lease,
                 drain=self._drain,
                 resources=resources,
+                alone=alone,
             ) as worker,
         ):
             self._worker = worker
@@ -193,7 +194,7 @@ async def _serve(
         )
         async with (
             serving(gateway, host=listening.host, port=listening.port) as address,
-            driver.working(store) if driver is not None else nullcontext(),
+            driver.working(store, alone=is_alone(url)) if driver is not None else nullcontext(),
         ):
             facts = [
                 ("url", address.url),

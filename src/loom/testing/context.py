@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from loom.engine.declare.context import Context
+from loom.engine.declare.context import NO_CLIENT, Context
+from loom.engine.follow.blocking import SyncClient
 from loom.engine.follow.client import Client
 from loom.engine.run.writer import encode_chunk
 from loom.model.ai import AI
 from loom.model.chunk import Chunk, Message, Progress
-from loom.model.errors import LocalProtocolError
+from loom.model.errors import LocalProtocolError, UsageError
 from loom.model.grammar import RESERVED
 from loom.model.numbers import seconds as seconds_of
 from loom.wire.codec import convert
@@ -36,7 +37,7 @@ class FakeContext(Context):
         actor: str,
         attempt: int,
         key: str | None,
-        client: Client | None,
+        client: Client | SyncClient | None,
     ) -> None:
         super().__init__(
             run_id=run_id,
@@ -49,7 +50,7 @@ class FakeContext(Context):
             emit=self._keep,
             receive=self._take,
             convert=convert,
-            client=None if client is None else lambda: client,
+            client=None if client is None else _Lent(client),
         )
         self.emitted: list[Chunk[Any]] = []
         """The chunks that were said with `emit`, decoded as a reader would get them."""
@@ -96,6 +97,24 @@ class FakeContext(Context):
         raise TimeoutError(f"the test gave no {type or 'further'} message")
 
 
+class _Lent:
+    """The client that the test gave."""
+
+    def __init__(self, client: Client | SyncClient) -> None:
+        self._client = client
+
+    @property
+    def client(self) -> Client:
+        if isinstance(self._client, SyncClient):
+            raise UsageError(NO_CLIENT)
+        return self._client
+
+    def blocking(self, *caller: Any) -> SyncClient:
+        if isinstance(self._client, Client):
+            raise UsageError("ctx.client_sync is for threads: loom.testing.context(client=...) takes a SyncClient, too")
+        return self._client
+
+
 def context(
     *,
     ai: AI | None = None,
@@ -106,13 +125,14 @@ def context(
     actor: str = "test-actor",
     attempt: int | None = None,
     key: str | None = None,
-    client: Client | None = None,
+    client: Client | SyncClient | None = None,
 ) -> FakeContext:
     """A ctx for ``async for x in chat("hi", ctx)``.
 
     `previous`: what earlier attempts said, as chunks or plain values (then data chunks). `messages`: what the run will
     be told; asking for more raises `TimeoutError` at once. `client`: what starts runs, as that of
-    ``loom.testing.client(app)``; they have no parent here. `attempt` defaults to 2 when there is a `previous`, else 1.
+    ``loom.testing.client(app)``, or for `client_sync` that of `loom.connect_sync`; they have no parent here. `attempt`
+    defaults to 2 when there is a `previous`, else 1.
     """
     chunks = [_chunk(item, seq) for seq, item in enumerate(previous, 2)]
     return FakeContext(

@@ -22,7 +22,7 @@ async def child(n: int, ctx: loom.Context) -> AsyncIterator[int]:
         await asyncio.sleep(0.5)
 
 
-@app.actor(retry=AGAIN, max_crashes=50, concurrency=1)
+@app.actor(retry=AGAIN, max_crashes=50)
 async def parent(n: int, ctx: loom.Context) -> int:
     total = 0
     for number in range(n):

@@ -17,14 +17,16 @@ from loom.model.chunk import Chunk, Message, Progress
 from loom.model.errors import StartOver, UsageError
 from loom.model.numbers import seconds as seconds_of
 from loom.model.parts import Part, ReasoningPart, TextPart, UsagePart, part_of
+from loom.portal import running_loop
 from loom.wire.json import decode_batch
 
 from .standing import Room, Standing
 
 if TYPE_CHECKING:  # the type of `ctx.client` alone: a run is given its client, and nothing here makes one
+    from loom.engine.follow.blocking import SyncClient
     from loom.engine.follow.client import Client
 
-__all__ = ["Context", "Previous", "Waits"]
+__all__ = ["NO_CLIENT", "Context", "FromThread", "Previous", "RunClient", "Waits"]
 
 T = TypeVar("T")
 
@@ -32,6 +34,19 @@ NO_CLIENT = (
     "there is no client here: ctx.client is that of the worker that drives the run, and in a test"
     " loom.testing.context(client=...) takes one"
 )
+
+
+FromThread = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
+"""Makes a call on the run's loop, and waits for it in a thread."""
+
+
+class RunClient(Protocol):
+    """`Context.client` and `Context.client_sync`, made when they are first used."""
+
+    @property
+    def client(self) -> Client: ...
+
+    def blocking(self, call: FromThread, loop: asyncio.AbstractEventLoop | None, /) -> SyncClient: ...
 
 
 class Waits(Protocol):
@@ -110,7 +125,7 @@ class Context:
         emit_sync: Callable[[Any], None] | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         waits: Waits | None = None,
-        client: Callable[[], Client] | None = None,
+        client: RunClient | None = None,
     ) -> None:
         self.run_id = run_id
         self.actor = actor
@@ -148,7 +163,15 @@ class Context:
         """
         if self._client is None:
             raise UsageError(NO_CLIENT)
-        return self._client()
+        return self._client.client
+
+    @property
+    def client_sync(self) -> SyncClient:
+        """`client` for threads, as `loom.connect_sync` gives one. Its calls raise `asyncio.CancelledError` once the run
+        is to stop, also while they wait."""
+        if self._client is None:
+            raise UsageError(NO_CLIENT)
+        return self._client.blocking(self._from_thread, self._loop)
 
     def said(self) -> str:
         """The text that earlier attempts said and that still stands, in text parts, too; "" in a first attempt. What a
@@ -228,6 +251,10 @@ class Context:
         self._thread = threading.get_ident()
 
     def _from_thread(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        if self._loop is not None and running_loop() is self._loop:
+            raise UsageError(
+                "an async producer awaits; what ends in _sync is for threads, and would wait for itself here"
+            )
         own = self._waits is not None and self._thread == threading.get_ident()
         future = self._begin(self._as_own(call()) if own else call())
         try:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar, cast
 
+from loom.engine.declare.context import FromThread
 from loom.engine.declare.registry import Registry
 from loom.engine.run.slots import Slot
+from loom.model.errors import UsageError
 from loom.model.ports import Store
 from loom.model.run import Meta
+from loom.portal import Iteration
+from loom.tasks import TaskSet
 
+from .blocking import SyncClient
 from .client import Client
 from .hub import Hub
 from .transport import StoreTransport
 
-__all__ = ["RunClients"]
+__all__ = ["ChildClient", "RunClients"]
+
+T = TypeVar("T")
 
 
 class RunClients:
@@ -25,13 +35,67 @@ class RunClients:
         self._served = served
         self._hub = Hub(store)
 
-    def of(self, meta: Meta, slot: Slot) -> Client:
+    def of(self, meta: Meta, slot: Slot) -> ChildClient:
         """A client whose starts are children of that run. `slot` is given back while it waits for a run."""
-        return Client(
-            StoreTransport(
+
+        def connect() -> StoreTransport:
+            return StoreTransport(
                 self._store, self._registry, served=self._served, hub=self._hub, parent=meta, wait=slot.wait_for_run
             )
-        )
+
+        return ChildClient(connect)
 
     async def aclose(self) -> None:
         await self._hub.aclose()
+
+
+class ChildClient:
+    """The client of one attempt, and the same for its threads; made when they are first used."""
+
+    def __init__(self, connect: Callable[[], StoreTransport]) -> None:
+        self._connect = connect
+        self._client: Client | None = None
+        self._dropped = TaskSet()
+
+    @property
+    def client(self) -> Client:
+        if self._client is None:
+            self._client = Client(self._connect())
+        return self._client
+
+    def blocking(self, call: FromThread, loop: asyncio.AbstractEventLoop | None) -> SyncClient:
+        """The client for threads, which make `call` on the `loop`."""
+        assert loop is not None
+        return SyncClient(_ThreadCaller(call, loop, self._dropped), self.client)
+
+    async def aclose(self) -> None:
+        """Iterators that threads have dropped are closed first: one of them may have a run to cancel."""
+        await self._dropped.wait_out()
+        if self._client is not None:
+            await self._client.aclose()
+
+
+class _ThreadCaller:
+    """A run's threads call into its loop; a `Caller`."""
+
+    def __init__(self, call: FromThread, loop: asyncio.AbstractEventLoop, dropped: TaskSet) -> None:
+        self._call = call
+        self._loop = loop
+        self._dropped = dropped
+
+    def call(self, coro: Coroutine[Any, Any, T]) -> T:
+        try:
+            return cast(T, self._call(lambda: coro))
+        except UsageError:  # it was not begun, or has raised that itself
+            coro.close()
+            raise
+
+    def post(self, begin: Callable[[], object]) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(begin)
+
+    def iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
+        return Iteration(self, items)
+
+    def drop(self, items: AsyncGenerator[Any, None]) -> None:
+        self.post(lambda: self._dropped.spawn(items.aclose(), "loom-drop"))

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from loom.backoff import Backoff
-from loom.engine.declare.context import Context, Previous
+from loom.engine.declare.context import Context, Previous, RunClient
 from loom.engine.declare.producer import Producer
 from loom.engine.declare.registry import Registry
 from loom.engine.declare.standing import Room
@@ -45,7 +45,7 @@ from .slots import Slot
 from .usage import Meter, metered
 from .writer import InvalidOutput, Writer
 
-__all__ = ["Attempt", "Clients", "Ending", "Job", "Resources", "RunClient", "Stop"]
+__all__ = ["Attempt", "Clients", "Ending", "Job", "Resources", "Stop"]
 
 STOP_AT_ONCE = 0.1
 """A sync producer whose time is over may stop by itself within this time, at its next yield. Nothing can interrupt it:
@@ -73,8 +73,8 @@ class Ending(Enum):
     GIVEN_UP = "given up"  # somebody else holds the run: write nothing, acknowledge nothing
 
 
-class RunClient(Protocol):
-    """A client whose starts are a run's. Closing it leaves what it started as it is."""
+class OpenClient(RunClient, Protocol):
+    """The client of an attempt. Closing it leaves what it started as it is."""
 
     async def aclose(self) -> None: ...
 
@@ -82,7 +82,7 @@ class RunClient(Protocol):
 class Clients(Protocol):
     """The clients of the runs of one worker, on its store."""
 
-    def of(self, meta: Meta, slot: Slot) -> RunClient:
+    def of(self, meta: Meta, slot: Slot) -> OpenClient:
         """A client of that run, which gives back `slot` where it waits for a run."""
         ...
 
@@ -126,24 +126,7 @@ class Job:
         """A producer that did not stop in time, still running."""
         self.lost = False
         """Whether the run was ended because this worker drains."""
-        self._clients = clients
-        self._client: RunClient | None = None
-
-    @property
-    def client(self) -> Callable[[], Any] | None:
-        """Gives the client of `ctx.client`, if the worker has any."""
-        return None if self._clients is None else self._connected
-
-    def _connected(self) -> Any:
-        if self._client is None:
-            assert self._clients is not None
-            self._client = self._clients.of(self.meta, self.slot)
-        return self._client
-
-    async def aclose(self) -> None:
-        """The run is over, or given up."""
-        if self._client is not None:
-            await self._client.aclose()
+        self.clients = clients
 
     async def receive(self, type: str | None, timeout: float | None) -> Message[Any]:
         """See `Inbox.receive`; the run's slot is given back while it waits."""
@@ -228,15 +211,19 @@ class Attempt:
         self._kept = verdict.kept_through
         readers = self._readers()
         voice = Voice(writer, readers, self._producer.yields)
-        context = self._context(voice, verdict)
+        clients, slot = self._job.clients, self._job.slot
+        client = None if clients is None else clients.of(self._job.meta, slot)
+        context = self._context(voice, verdict, client)
         try:
-            run = drive(self._producer, arguments, context, voice, self._job.slot.thread)
+            run = drive(self._producer, arguments, context, voice, slot.thread)
             with metered(self._job.meter):
                 task = spawn(run, f"loom-run {self._job.meta.run}")
-            self._job.slot.begin(None if self._producer.driver.threaded else task)
+            slot.begin(None if self._producer.driver.threaded else task)
             return await self._supervise(task, writer, voice, context)
         finally:
-            self._job.slot.settle()
+            slot.settle()
+            if client is not None:
+                await client.aclose()
             if readers is not None:
                 readers.close()
 
@@ -272,7 +259,7 @@ class Attempt:
         meta = self._job.meta
         return None if meta.ahead is None else Readers(self._job.store.logs, meta.run, meta.ahead)
 
-    def _context(self, voice: Voice, verdict: Plan) -> Context:
+    def _context(self, voice: Voice, verdict: Plan, client: RunClient | None) -> Context:
         meta = self._job.meta
         resources = self._job.resources
         self._history.standing.retract(Retraction(verdict.kept_through))
@@ -290,7 +277,7 @@ class Attempt:
             emit_sync=voice.emit_sync if self._producer.driver.threaded else None,
             loop=asyncio.get_running_loop(),
             waits=self._job.slot,
-            client=self._job.client,
+            client=client,
         )
 
     async def _supervise(

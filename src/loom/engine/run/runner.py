@@ -104,8 +104,6 @@ class Runner:
         except (Fenced, Conflict) as error:
             _log.warning("run %s: stopped writing: %s", self._job.meta.run, escaped(str(error)))
             return Ending.GIVEN_UP
-        finally:
-            await self._job.aclose()
 
     async def _drive_or_refuse(self) -> Ending:
         """A run that no attempt can bring further is ended, no producer being touched."""
