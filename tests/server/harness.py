@@ -12,7 +12,6 @@ from loom.engine.declare.registry import Registry
 from loom.engine.follow.transport import StoreTransport
 from loom.engine.run.attempt import Resources
 from loom.engine.run.worker import Worker
-from loom.model import limits
 from loom.model.chunk import Chunk, Page
 from loom.model.cursor import Cursor
 from loom.model.ports import Fence, InlineSink, closing
@@ -48,7 +47,7 @@ class WatchedTransport(StoreTransport):
         *,
         attach: bool = True,
         sink: InlineSink | None = None,
-        limit_bytes: int = limits.PAGE_BYTES,
+        limit_bytes: int | None = None,
     ) -> AsyncGenerator[Page, None]:
         return self._follow(run, after, attach, sink, limit_bytes)
 

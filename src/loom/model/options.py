@@ -6,10 +6,9 @@ Python's keywords, declarations, bodies, queries, the command line, views and re
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Annotated, Any, NamedTuple, Self, TypedDict, Unpack, get_type_hints
+from typing import Annotated, Any, Self, TypedDict, Unpack, get_type_hints
 
 import msgspec
 from msgspec import UnsetType
@@ -19,6 +18,7 @@ from .errors import InvalidInput
 from .names import DEFAULT_QUEUE, PUBLISHED, Id, check_id
 from .numbers import is_duration, is_number, is_whole, seconds
 from .priority import PRIORITIES, Priority
+from .text import UNSAFE, escaped
 
 __all__ = [
     "COMPLETE",
@@ -44,10 +44,6 @@ __all__ = [
 ]
 
 Labels = dict[str, str]
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters (Unicode's Cc), and halves of characters, which have no UTF-8."""
-
 
 # --- what values there are ---
 
@@ -95,7 +91,7 @@ def _labels(field: str, value: Any) -> Labels:
     for name, text in value.items():
         if ":" in check_id(name, field):
             raise _misfit(field, f"the name {name!r} has a colon, which ends a name in URLs")
-        if not isinstance(text, str) or len(text) > limits.LABEL_LENGTH or _CONTROL.search(text):
+        if not isinstance(text, str) or len(text) > limits.LABEL_LENGTH or escaped(text) != text or "\t" in text:
             raise _misfit(
                 field,
                 f"the value of {name!r} must be text without control characters, at most {limits.LABEL_LENGTH},"
@@ -106,7 +102,7 @@ def _labels(field: str, value: Any) -> Labels:
 
 _LABEL = Annotated[
     str,
-    msgspec.Meta(extra_json_schema={"maxLength": limits.LABEL_LENGTH, "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"}),
+    msgspec.Meta(extra_json_schema={"maxLength": limits.LABEL_LENGTH, "pattern": rf"^[^\t{UNSAFE}]*$"}),
 ]
 _LABEL_NAME = {"pattern": r"^[A-Za-z0-9][A-Za-z0-9_.@~-]*$", "maxLength": limits.ID_LENGTH}
 _LABELS = Annotated[
@@ -139,7 +135,7 @@ LABELS = Kind(_LABELS, _labels)
 # --- the options ---
 
 
-class Option(NamedTuple):
+class Option(msgspec.Struct, frozen=True, eq=False):
     """All that is known of an option besides its name and the types of its values."""
 
     kind: Kind

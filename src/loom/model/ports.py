@@ -499,7 +499,7 @@ class Transport(Protocol):
         *,
         attach: bool = True,
         sink: InlineSink | None = None,
-        limit_bytes: int = limits.PAGE_BYTES,
+        limit_bytes: int | None = None,
     ) -> AsyncGenerator[Page, None]:
         """Non-empty pages from `after` to the log's end, as they come, over reconnects and outages of the store.
 
@@ -507,7 +507,7 @@ class Transport(Protocol):
         `LogNotFound`. A run with `ahead` waits for this reader, unless `attach` is False: then the caller commits its
         positions itself. While it is waited for, pages may be delivered to `sink` instead.
 
-        A page holds at most `limit_bytes` of payload, but at least one chunk.
+        A page holds at most `limit_bytes` of payload (None: `limits.PAGE_BYTES`), but at least one chunk.
         """
         ...
 

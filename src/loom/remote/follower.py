@@ -68,7 +68,7 @@ class Follower:
         patience: Patience,
         outages: Outages,
         tell: Tell | None = None,
-        limit_bytes: int = limits.PAGE_BYTES,
+        limit_bytes: int | None = None,
     ) -> None:
         self._connections = connections
         self._path = path
@@ -90,7 +90,7 @@ class Follower:
         """From `after` to the run's end, one for each read of the network, or several within `limit_bytes` each."""
         try:
             while (read := await self._next()) is not None:
-                for page in split(read, self._limit_bytes):
+                for page in (read,) if self._limit_bytes is None else split(read, self._limit_bytes):
                     self._cursor, self._ended = page.cursor, page.ended
                     yield page
                     if self._reader is not None and not self._ended:

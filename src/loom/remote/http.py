@@ -146,7 +146,7 @@ class HttpTransport:
         *,
         attach: bool = True,
         sink: InlineSink | None = None,
-        limit_bytes: int = limits.PAGE_BYTES,
+        limit_bytes: int | None = None,
     ) -> AsyncGenerator[Page, None]:
         return Follower(
             self._connections,

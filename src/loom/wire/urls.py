@@ -12,7 +12,7 @@ BAD_PROXY = "a proxy that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PR
 """Replaces the HTTP client's own words, which are parts of the URL."""
 
 _HOST = r"(\[[^\]@/?#]*\]|[^:@/?#,\[\]]*)(:[0-9]*)?"
-_HOSTS = re.compile(rf"{_HOST}(,{_HOST})*")
+_HOSTS = rf"{_HOST}(,{_HOST})*"
 _OPTIONS = frozenset(["durability", "prefix", "replicas", "retention"])
 """Those that are shown. An option that is not known may be the rest of a password."""
 
@@ -28,7 +28,9 @@ def shown_url(url: str) -> str:
     place, path, options = _parts(rest)
     login, _, hosts = place.rpartition("@")
     is_file = scheme == "sqlite" and not place
-    if not is_file and ("@" in path or "@" in options or "#" in rest or "@" in login or not _HOSTS.fullmatch(hosts)):
+    if not is_file and (
+        "@" in path or "@" in options or "#" in rest or "@" in login or not re.fullmatch(_HOSTS, hosts)
+    ):
         return f"{scheme}{there}…"
     return escaped(f"{scheme}{there}{hosts}{path}{_harmless(options)}")
 

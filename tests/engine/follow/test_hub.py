@@ -38,7 +38,7 @@ class Watcher:
         run: str = "run",
         *,
         every: int = 0,
-        limit_bytes: int = limits.PAGE_BYTES,
+        limit_bytes: int | None = None,
     ) -> None:
         self.pages: list[Page] = []
         self.taken = 0

@@ -14,7 +14,6 @@ from typing import Any
 
 from loom.backoff import REPEATABLE, Backoff
 from loom.engine.run.readers import Reader
-from loom.model import limits
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import closed
@@ -193,13 +192,16 @@ class Feed:
     def _offer(self, page: Page) -> None:
         """Deliver `page` to the sinks that take it here and now, and wake the other viewers."""
         before, tail = self._before, self._tail
-        least = page.size if len(page) > 1 else 0  # one record goes out, however large it is
         waiting, self._waiting = self._waiting, {}
         for viewer in waiting:
             if viewer.woken.done():
                 continue
-            sink = viewer.sink if viewer.cursor == before and viewer.limit_bytes >= least else None
-            if sink is not None and sink.deliver(page):
+            if (
+                viewer.sink is not None
+                and viewer.cursor == before
+                and (viewer.limit_bytes is None or len(split(page, viewer.limit_bytes)) == 1)
+                and viewer.sink.deliver(page)
+            ):
                 viewer.cursor = tail
                 if not page.ended:
                     self._waiting[viewer] = None
@@ -235,7 +237,7 @@ class Viewer:
         *,
         attach: bool,
         sink: InlineSink | None,
-        limit_bytes: int,
+        limit_bytes: int | None,
         wait: Wait | None,
     ) -> None:
         self._hub = hub
@@ -256,27 +258,26 @@ class Viewer:
             if self._reader is not None:
                 await self._reader.read_through(self.cursor)
             while True:
-                for page in split(await self._next(feed), self.limit_bytes):
-                    self.cursor = page.cursor
-                    if page.batches:
-                        yield page
-                    if page.ended:
+                page = feed.page(self.cursor)
+                if page is None:
+                    if not feed.at_tail(self.cursor):
+                        page = await self._read(feed)
+                    elif self._wait is None:
+                        await feed.wait(self)
+                    else:
+                        await self._wait(feed.wait(self))
+                    if page is None:
+                        continue
+                for part in (page,) if self.limit_bytes is None else split(page, self.limit_bytes):
+                    self.cursor = part.cursor
+                    if part.batches:
+                        yield part
+                    if part.ended:
                         return
                     if self._reader is not None:
                         await self._reader.read_through(self.cursor)
         finally:
             await self._detach()
-
-    async def _next(self, feed: Feed) -> Page:
-        """A page from the feed or the log; an empty one at the log's end."""
-        while True:
-            page = feed.page(self.cursor)
-            if page is not None:
-                return page
-            if feed.at_tail(self.cursor):
-                await (feed.wait(self) if self._wait is None else self._wait(feed.wait(self)))
-            elif (page := await self._read(feed)) is not None:
-                return page
 
     async def _read(self, feed: Feed) -> Page | None:
         """A page from the log; None if there was nothing, or the store is out of reach."""
@@ -327,7 +328,7 @@ class Hub:
         *,
         attach: bool = True,
         sink: InlineSink | None = None,
-        limit_bytes: int = limits.PAGE_BYTES,
+        limit_bytes: int | None = None,
         wait: Wait | None = None,
     ) -> AsyncGenerator[Page, None]:
         """The pages of `run` behind `after`, to its end; no I/O until it is iterated. At the log's tail, `wait` awaits

@@ -204,7 +204,7 @@ class StoreTransport:
         *,
         attach: bool = True,
         sink: InlineSink | None = None,
-        limit_bytes: int = limits.PAGE_BYTES,
+        limit_bytes: int | None = None,
     ) -> AsyncGenerator[Page, None]:
         self.check_loop()
         self._watch()
