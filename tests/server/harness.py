@@ -52,7 +52,7 @@ class WatchedTransport(StoreTransport):
         return self._follow(run, after, attach, sink, limit_bytes)
 
     async def _follow(
-        self, run: str, after: Cursor | None, attach: bool, sink: InlineSink | None, limit_bytes: int
+        self, run: str, after: Cursor | None, attach: bool, sink: InlineSink | None, limit_bytes: int | None
     ) -> AsyncGenerator[Page, None]:
         self.following += 1
         watched = None if sink is None else _WatchedSink(self, sink)
