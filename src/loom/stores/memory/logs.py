@@ -7,12 +7,13 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import TypeVar
 
 from loom.model import history, limits
 from loom.model.chunk import Batch, Page
 from loom.model.cursor import EPOCH_DIGITS, Cursor, make_epoch
 from loom.model.errors import Conflict, Fenced, LogEnded, LogNotFound, StoreFull, UsageError
-from loom.model.ports import JSON_LINES, Commit, Fence, LogInfo, LogSpec, Notice, Notify, ProducerSeq, Unwatch
+from loom.model.ports import Commit, Fence, LogInfo, LogSpec, Notice, ProducerSeq
 from loom.model.run import Mark
 from loom.stores.positions import Positions
 from loom.stores.watchers import Watchers, wait_page
@@ -27,6 +28,8 @@ _last = attrgetter("last")
 
 Clock = Callable[[], float]
 
+T = TypeVar("T")
+
 
 @dataclass(slots=True, eq=False)
 class Log:
@@ -36,7 +39,8 @@ class Log:
     spec: LogSpec
     run: str | None = None
     """The run that it belongs to."""
-    opaque: bool = False
+    extra: int = 0
+    """Bytes that count with it: the input of its run."""
     writer: int = -1
     """The epoch that may append; no batch carries -1."""
     batches: list[Batch] = field(default_factory=list)
@@ -47,17 +51,18 @@ class Log:
     failures: int = 0
     first: int = 1
     tail: int = 0
-    size: int = LOG_BYTES
+    stored: int = 0
+    """Payload bytes."""
     ended: bool = False
 
     def __post_init__(self) -> None:
-        self.opaque = self.spec.content_type != JSON_LINES
         if self.spec.policy == "many":
             self.epochs = ((make_epoch(1, secrets.randbelow(EPOCH_DIGITS)), 1),)
 
-    def begin(self, epoch: int | None = None) -> int:
-        """Draw the next epoch, or take `epoch`: no other may append from now on."""
-        self.writer = history.next_epoch(self.epochs, secrets.randbelow(EPOCH_DIGITS)) if epoch is None else epoch
+    def begin(self, attempt: int | None = None) -> int:
+        """Draw the epoch of the next attempt, or of `attempt`: no other may append from now on."""
+        digits = secrets.randbelow(EPOCH_DIGITS)
+        self.writer = history.next_epoch(self.epochs, digits) if attempt is None else make_epoch(attempt, digits)
         self.epochs = history.add_epoch(self.epochs, self.writer, self.tail)
         return self.writer
 
@@ -66,28 +71,37 @@ class Log:
         return self.batches[-1] if self.batches else None
 
     @property
-    def stored(self) -> int:
-        """Payload bytes."""
-        return self.size - LOG_BYTES - len(self.batches) * BATCH_BYTES
+    def size(self) -> int:
+        return LOG_BYTES + self.extra + self.stored + len(self.batches) * BATCH_BYTES
 
     def info(self) -> LogInfo:
         spec, epochs, first, tail = self.spec, self.epochs, self.first, self.tail
         return LogInfo(spec=spec, epochs=epochs, first=first, tail=tail, ended=self.ended, size=self.stored)
 
 
+class Named(dict[str, T]):
+    """Logs or runs by name. Looking one up that is not there raises `LogNotFound`."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def __missing__(self, name: str) -> T:
+        raise LogNotFound(f"there is no {self._kind} {name!r}")
+
+
 class MemoryLogs:
     """The `LogStore`."""
 
     def __init__(self, clock: Clock, max_bytes: int) -> None:
-        self._clock = clock
-        self._max_bytes = max_bytes
+        self._clock, self._max_bytes = clock, max_bytes
         # The runs give these: for the first fence of an outbox, for its end, and to make room by an ended run.
         self.began: Callable[[str], None]
         self.ended: Callable[[str, Commit], None]
         self.forget_oldest: Callable[[], bool] = lambda: False
         self._bytes = 0
-        self._logs: dict[str, Log] = {}
+        self._logs: Named[Log] = Named("log")
         self.watchers = Watchers()
+        self.watch = self.watchers.add
 
     async def create(self, log: str, spec: LogSpec) -> LogInfo:
         known = self._logs.get(log)
@@ -99,15 +113,14 @@ class MemoryLogs:
         return known.info()
 
     async def info(self, log: str) -> LogInfo:
-        return self._find(log).info()
+        return self._logs[log].info()
 
     async def fence(self, log: str, token: str, *, failures: int = 0) -> Fence:
-        known = self._find(log)
+        known = self._logs[log]
         history.check_single(log, known.spec)
-        drawn = known.tokens.get(token)
-        if drawn is not None and drawn != known.writer:
+        if known.tokens.get(token, known.writer) != known.writer:
             raise Fenced("a newer writer has taken over")
-        if drawn is None and not known.ended:
+        if token not in known.tokens and not known.ended:
             known.tokens[token] = known.begin()
             if known.run is not None:
                 self.began(known.run)
@@ -119,57 +132,49 @@ class MemoryLogs:
         return batch.cursor
 
     def append_nowait(self, log: str, batch: Batch, commit: Commit | None = None) -> bool:
-        known = self._logs.get(log) or self._find(log)
-        # The one hot path: `history.continues` and `_store` written out, in a third less time.
-        if (
-            batch.epoch != known.writer
-            or batch.first != known.tail + 1
-            or known.ended
-            or (known.opaque and batch.first != batch.last)
-        ):
+        known = self._logs[log]
+        # The one hot path: `history.continues`, `_reserve` and `Watchers.tell` written out.
+        if batch.epoch != known.writer or batch.first != known.tail + 1 or known.ended:
             history.check_single(log, known.spec, batch)
             end = commit is not None and commit.end
             history.check_repeat(batch, end=end, epoch=known.writer, ended=known.ended, last=known.last)
             return True
+        if batch.first != batch.last:
+            history.check_single(log, known.spec, batch)
         size = len(batch.payload) + BATCH_BYTES
         if self._bytes + size > self._max_bytes:
-            self._make_room(size)
-        self._bytes += size
-        known.size += size
+            self._reserve(size)
+        else:
+            self._bytes += size
+        known.stored += size - BATCH_BYTES
         known.batches.append(batch)
         known.tail = batch.last
         if commit is not None and commit.end:
             known.ended = True
             if known.run is not None:
                 self.ended(known.run, commit)
-        watching = self.watchers.get(log)
-        if watching is not None:
-            notice = Notice(batch, known.ended)
-            for notify in list(watching.values()):
-                notify(notice)
+        if log in self.watchers:
+            for notify in list(self.watchers[log].values()):
+                notify(Notice(batch, known.ended))
         return True
 
     async def send(
         self, log: str, record: bytes, producer: ProducerSeq, *, end: bool = False, urgent: bool = False
     ) -> Cursor:
-        known = self._find(log)
+        known = self._logs[log]
         batch = history.record_batch(log, known.spec, history.newest(known.epochs), known.tail + 1, record)
-        before = known.producers.get(producer.producer)
-        if history.is_repeat(before and before[0], producer):
-            assert before is not None
-            return before[1]
+        before, cursor = known.producers.get(producer.producer, (None, batch.cursor))
+        if history.is_repeat(before, producer):
+            return cursor
         if known.ended:
             raise LogEnded("the log has ended: nothing reads it any more")
         if not urgent:
             records = known.tail - known.first + 1
             history.check_room(known.spec, len(batch.payload), records=records, stored=known.stored)
-        size = len(batch.payload) + BATCH_BYTES
-        self._make_room(size)
-        self._bytes += size
-        known.size += size
+        self._reserve(len(batch.payload) + BATCH_BYTES)
+        known.stored += len(batch.payload)
         known.batches.append(batch)
-        known.tail = batch.last
-        known.ended = end
+        known.tail, known.ended = batch.last, end
         known.producers[producer.producer] = (producer, batch.cursor)
         self.watchers.tell(log, Notice(batch, end))
         return batch.cursor
@@ -181,7 +186,7 @@ class MemoryLogs:
         return await wait_page(self.watchers, log, lambda: self._page(log, after, limit, limit_bytes), wait)
 
     def _page(self, name: str, after: Cursor | None, limit: int, limit_bytes: int) -> Page:
-        log = self._find(name)
+        log = self._logs[name]
         start = history.start_after(after, epochs=log.epochs, first=log.first, tail=log.tail)
         index = bisect_left(log.batches, start, key=_last)
         batches = log.batches[index : index + max(limit, 1)]
@@ -190,14 +195,14 @@ class MemoryLogs:
         )
 
     async def trim(self, log: str, before: int) -> int:
-        known = self._find(log)
+        known = self._logs[log]
         index = min(bisect_left(known.batches, before, key=_last), len(known.batches) - 1)
         if index > 0:
-            freed = sum(len(batch.payload) + BATCH_BYTES for batch in known.batches[:index])
+            before_bytes = known.size
+            known.stored -= sum(len(batch.payload) for batch in known.batches[:index])
             del known.batches[:index]
             known.first = known.batches[0].first
-            known.size -= freed
-            self._bytes -= freed
+            self._bytes -= before_bytes - known.size
         return known.first
 
     async def drop(self, log: str) -> None:
@@ -207,44 +212,34 @@ class MemoryLogs:
                 raise UsageError(f"log {log!r} belongs to a run: it is dropped with it")
             self.remove(known)
 
-    def watch(self, log: str, notify: Notify) -> Unwatch:
-        return self.watchers.add(log, notify)
-
     async def commit_position(self, log: str, reader: str, seq: int | None) -> None:
-        self._find(log).positions.commit(log, reader, seq, self._clock())
+        self._logs[log].positions.commit(log, reader, seq, self._clock())
         self.watchers.tell(log, Notice(marks=True))
 
     async def positions(self, log: str) -> list[Mark]:
-        return self._find(log).positions.attached(self._clock())
+        return self._logs[log].positions.attached(self._clock())
 
     # --- for the other ports ------------------------------------------------------------------------------------------
 
-    def add(self, *logs: Log, extra: int = 0) -> None:
-        """Logs whose names are free, and `extra` bytes. Raises `Conflict` and `StoreFull`: nothing has changed."""
+    def add(self, *logs: Log) -> None:
+        """Logs whose names are free. Raises `Conflict` and `StoreFull`: nothing has changed."""
         for log in logs:
             if log.name in self._logs:
                 raise Conflict(f"there is a log {log.name!r} already")
-        size = sum(log.size for log in logs) + extra
-        self._make_room(size)
-        self._bytes += size
+        self._reserve(sum(log.size for log in logs))
         for log in logs:
             self._logs[log.name] = log
             self.watchers.tell(log.name, Notice())
 
-    def remove(self, *logs: Log, extra: int = 0) -> None:
-        self._bytes -= sum(log.size for log in logs) + extra
+    def remove(self, *logs: Log) -> None:
         for log in logs:
+            self._bytes -= log.size
             del self._logs[log.name]
             self.watchers.tell(log.name, Notice())
 
-    def _find(self, name: str) -> Log:
-        log = self._logs.get(name)
-        if log is None:
-            raise LogNotFound(f"there is no log {name!r}")
-        return log
-
-    def _make_room(self, size: int) -> None:
-        """Drop ended runs, the oldest first, until `size` more bytes fit. Raises `StoreFull`."""
+    def _reserve(self, size: int) -> None:
+        """Count `size` more bytes. Ended runs are dropped, the oldest first, until they fit. Raises `StoreFull`."""
         while self._bytes + size > self._max_bytes:
             if not self.forget_oldest():
                 raise StoreFull(f"{self._bytes} of {self._max_bytes} bytes are held by what has not ended")
+        self._bytes += size

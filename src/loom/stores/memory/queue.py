@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
+from operator import attrgetter
 from typing import Literal
 
 from loom.model import limits
@@ -47,6 +48,7 @@ class _Entry:
         )
 
 
+_number = attrgetter("number")
 _SHOWN = ("run", "actor", "queue", "key", "priority", "created", "not_before")
 
 
@@ -96,12 +98,13 @@ class MemoryQueue:
         return self._assign(entry or self._add(meta), worker, lease)
 
     async def renew(self, claim: Claim) -> None:
-        self._prolong(self._held(claim))
+        entry = self._held(claim)
+        self._set_due(entry, entry.lease)
 
     async def renew_all(self, claims: Sequence[Claim]) -> list[bool]:
         held = [self._entry_of(claim) for claim in claims]
         for entry in filter(None, held):
-            self._prolong(entry)
+            self._set_due(entry, entry.lease)
         return [entry is not None for entry in held]
 
     async def ack(self, claim: Claim) -> None:
@@ -122,9 +125,9 @@ class MemoryQueue:
     async def list_entries(
         self, *, queue: str | None = None, place: Place | None = None, limit: int = 100
     ) -> list[Entry]:
-        put = sorted((each for each in self._entries.values() if each.place != "scheduled"), key=lambda e: e.number)
+        put = sorted((each for each in self._entries.values() if each.place != "scheduled"), key=_number)
         later = [entry for _, _, entry in sorted(self._scheduled) if entry.place == "scheduled"]
-        shown = (entry.shown() for entry in [*put, *later])
+        shown = map(_Entry.shown, [*put, *later])
         wanted = (each for each in shown if queue in (None, each.queue) and place in (None, each.place))
         return list(itertools.islice(wanted, min(max(limit, 1), limits.LIST_LIMIT)))
 
@@ -174,10 +177,6 @@ class MemoryQueue:
             raise Fenced(f"run {claim.run!r} is no longer claimed by {claim.worker!r}")
         return entry
 
-    def _prolong(self, entry: _Entry) -> None:
-        entry.doubted = False
-        self._set_due(entry, entry.lease)
-
     def _make_ready(self, entry: _Entry) -> None:
         entry.place, entry.due, meta = "ready", inf, entry.meta
         ready = self._ready.setdefault((meta.queue, meta.priority), {}).setdefault(meta.actor, [])
@@ -190,26 +189,22 @@ class MemoryQueue:
 
     def _take(self, queues: Sequence[str], worker: str, lease: float, exclude: Collection[str]) -> Claim | None:
         self._advance_timers(self._clock())
-        looks = (self._oldest(queues, priority, exclude) for priority in order(self._given))
-        entry = next((found for found in looks if found is not None), None)
-        if entry is None:
-            return None
-        self._given += 1
-        heapq.heappop(self._ready[entry.meta.queue, entry.meta.priority][entry.meta.actor])
-        return self._assign(entry, worker, lease)
+        for priority in order(self._given):
+            heads = [head for name in queues for head in self._heads(name, priority, exclude)]
+            if heads:
+                self._given += 1
+                entry = min(heads, key=_number)
+                heapq.heappop(self._ready[entry.meta.queue, priority][entry.meta.actor])
+                return self._assign(entry, worker, lease)
+        return None
 
     def _assign(self, entry: _Entry, worker: str, lease: float) -> Claim:
         # Numbers are drawn from the store's one count: also of a run that comes again they only grow.
         claim = Claim(meta=entry.meta, worker=worker, number=next(self._count), crashes=entry.crashes)
         entry.place, entry.claim, entry.claims = "leased", claim, claim.number
-        entry.lease, entry.doubted = lease, False
+        entry.lease = lease
         self._set_due(entry, lease)
         return claim
-
-    def _oldest(self, queues: Sequence[str], priority: Priority, exclude: Collection[str]) -> _Entry | None:
-        """The entry of this priority that was put first of those ready in `queues`."""
-        heads = (head for name in queues for head in self._heads(name, priority, exclude))
-        return min(heads, key=lambda entry: entry.number, default=None)
 
     def _heads(self, queue: str, priority: Priority, exclude: Collection[str]) -> Iterator[_Entry]:
         """The first one ready of each actor."""
@@ -222,14 +217,13 @@ class MemoryQueue:
             elif actor not in exclude:
                 yield ready[0][1]
 
-    def _set_due(self, entry: _Entry, seconds: float) -> None:
-        entry.due = self._clock() + seconds
+    def _set_due(self, entry: _Entry, seconds: float, *, doubted: bool = False) -> None:
+        entry.due, entry.doubted = self._clock() + seconds, doubted
         heapq.heappush(self._timers, (entry.due, next(self._count), entry))
 
     def _advance_timers(self, now: float) -> None:
         """Put those whose time has come; make ready what is due: delays that are over, claims whose lease lapsed."""
-        wall = self._wall() if self._scheduled else 0.0
-        while self._scheduled and (self._scheduled[0][0] <= wall or self._scheduled[0][2].place == "gone"):
+        while self._scheduled and (self._scheduled[0][0] <= self._wall() or self._scheduled[0][2].place == "gone"):
             entry = heapq.heappop(self._scheduled)[2]
             if entry.place == "scheduled":
                 entry.number = next(self._count)
@@ -241,8 +235,7 @@ class MemoryQueue:
                 continue
             if entry.place == "leased" and passed > entry.lease / 2 and not entry.doubted:
                 # The cause may have stopped the holder too: half a lease to renew (as model/lease.py).
-                entry.doubted = True
-                self._set_due(entry, entry.lease / 2)
+                self._set_due(entry, entry.lease / 2, doubted=True)
             else:
                 entry.crashes += entry.place == "leased"
                 entry.claim = None

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
-import secrets
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from math import inf
+from operator import attrgetter
 from typing import Any
 
 from msgspec.structs import replace
 
 from loom.model import limits
 from loom.model.chunk import Batch
-from loom.model.cursor import EPOCH_DIGITS, make_epoch
-from loom.model.errors import LogNotFound
 from loom.model.ports import INBOX, OUTBOX, Commit, Notice, SweepReport, closing
 from loom.model.run import ALL_RUNS, NO_INPUT, Head, Meta, RunFilter, RunState, inbox_of
 from loom.stores.orphans import ending_batch, is_idle
 from loom.wire.json import decode_chunk, ending_of
 
-from .logs import Clock, Log, MemoryLogs
+from .logs import Clock, Log, MemoryLogs, Named
 from .queue import MemoryQueue
 
 ALL: tuple[str, ...] = ()
 """The term that every run has."""
+
+
+_number, _expires = attrgetter("number"), attrgetter("expires")
 
 
 class Run:
@@ -33,17 +33,13 @@ class Run:
     def __init__(self, meta: Meta, number: int) -> None:
         self.meta = meta
         self.number = number
-        self.outbox = Log(meta.run, OUTBOX, meta.run)
+        self.outbox = Log(meta.run, OUTBOX, meta.run, extra=len(bytes(meta.input)))
         self.inbox = Log(inbox_of(meta.run), INBOX, meta.run)
         self.record = Head(meta=meta)
         """Without what the outbox knows."""
         self.expires = inf
         """When its retention is over, by the store's clock."""
         self.terms = {ALL, *RunFilter.of(meta, "queued").terms}
-
-    @property
-    def size(self) -> int:
-        return len(bytes(self.meta.input))
 
     def head(self, *, full: bool = True) -> Head:
         log = self.outbox
@@ -63,13 +59,12 @@ class MemoryRuns:
         self._logs, self._queue = logs, queue
         self._clock, self._wall = clock, wall
         self._retention = retention
-        self._runs: dict[str, Run] = {}
-        self._numbered: dict[int, Run] = {}
-        self._index: dict[tuple[str, ...], list[int]] = {}  # rising numbers: the oldest run first
+        self._runs: Named[Run] = Named("run")
+        self._index: dict[tuple[str, ...], list[Run]] = {}  # the oldest first
         self._numbers = itertools.count()
-        self._unqueued: dict[str, Meta] = {}
+        self._unqueued: dict[str, Run] = {}
         self._spent: dict[str, Run] = {}  # ended, and no longer in the queue; the oldest first
-        self._due: list[tuple[float, int]] = []  # a heap: when a spent run's retention is over, its number
+        self._due: list[Run] = []  # the same; whose retention is over first stands first
         logs.began, logs.ended = self._began, self._ended
         logs.forget_oldest, queue.entered, queue.left = self._forget_oldest, self._entered_queue, self._left_queue
 
@@ -77,38 +72,37 @@ class MemoryRuns:
         run = self._runs.get(meta.run)
         if run is None:
             run = Run(meta, next(self._numbers))
-            self._logs.add(run.outbox, run.inbox, extra=run.size)
-            self._runs[meta.run] = self._numbered[run.number] = run
+            self._logs.add(run.outbox, run.inbox)
+            self._runs[meta.run] = run
             for term in run.terms:
-                self._index.setdefault(term, []).append(run.number)
+                self._index.setdefault(term, []).append(run)
             if meta.run not in self._queue:
-                self._unqueued[meta.run] = meta
+                self._unqueued[meta.run] = run
         return run.head()
 
     async def get(self, run: str, *, full: bool = True) -> Head:
-        return self._find(run).head(full=full)
+        return self._runs[run].head(full=full)
 
     async def list_runs(
         self, filter: RunFilter = ALL_RUNS, *, limit: int = 100, before: str | None = None
     ) -> list[Head]:
         terms = {ALL, *filter.terms}
-        bound = inf if before is None else self._find(before).number
-        numbers = min((self._index.get(term, []) for term in terms), key=len)
-        older = (numbers[place] for place in range(bisect_left(numbers, bound) - 1, -1, -1))
-        runs = (run for run in map(self._numbered.__getitem__, older) if terms <= run.terms)
+        bound = inf if before is None else self._runs[before].number
+        listed = min((self._index.get(term, []) for term in terms), key=len)
+        older = (listed[place] for place in range(bisect_left(listed, bound, key=_number) - 1, -1, -1))
+        runs = (run for run in older if terms <= run.terms)
         return [run.head(full=False) for run in itertools.islice(runs, min(max(limit, 1), limits.LIST_LIMIT))]
 
     async def heartbeat(self, run: str) -> None:
-        known = self._find(run)
+        known = self._runs[run]
         if not known.outbox.ended:
             known.record = replace(known.record, beat=known.record.beat + 1, heard=self._wall())
 
     async def cancel_unstarted(self, run: str, line: bytes) -> bool:
-        known = self._find(run)
-        log = known.outbox
+        log = self._runs[run].outbox
         if log.ended or log.tokens:
             return not log.tokens
-        epoch = log.begin(make_epoch(0, secrets.randbelow(EPOCH_DIGITS)))
+        epoch = log.begin(attempt=0)
         self._logs.append_nowait(run, Batch(epoch, 1, 1, line + b"\n"), closing(decode_chunk(line)))
         self._queue.drop(run, scheduled=True)
         self._left_queue(run)
@@ -121,25 +115,17 @@ class MemoryRuns:
 
     async def sweep(self) -> SweepReport:
         orphans = list(itertools.islice(self._unqueued.values(), limits.SWEEP_RUNS))
-        ended = sum([self._end_idle(self._runs[meta.run]) for meta in orphans])
-        for meta in orphans:
-            if meta.run in self._unqueued:
-                await self._queue.put(meta)
-        now, dropped = self._clock(), 0
-        while self._due and self._due[0][0] <= now and dropped < limits.SWEEP_RUNS:
-            run = self._numbered.get(heapq.heappop(self._due)[1])
-            if run is not None and run.meta.run in self._spent:  # else it was dropped before, or is queued again
-                self._forget(run)
-                dropped += 1
-        return SweepReport(requeued=len(orphans) - ended, dropped=dropped, ended=ended)
-
-    def _end_idle(self, run: Run) -> bool:
-        """End an orphan in which nothing has happened for too long. False: it is none."""
-        log, now = run.outbox, self._wall()
-        if not is_idle(log.last, now):
-            return False
-        batch, commit = ending_batch(log.begin(), log.tail, now)
-        return self._logs.append_nowait(log.name, batch, commit)
+        ended, now = 0, self._wall()
+        for run in orphans:
+            log = run.outbox
+            if is_idle(log.last, now):
+                ended += self._logs.append_nowait(log.name, *ending_batch(log.begin(), log.tail, now))
+            else:
+                await self._queue.put(run.meta)
+        over = self._due[: min(bisect_right(self._due, self._clock(), key=_expires), limits.SWEEP_RUNS)]
+        for run in over:
+            self._forget(run)
+        return SweepReport(requeued=len(orphans) - ended, dropped=len(over), ended=ended)
 
     # --- for the other ports ------------------------------------------------------------------------------------------
 
@@ -161,23 +147,21 @@ class MemoryRuns:
     def _entered_queue(self, name: str) -> None:
         """Keep a queued run from being dropped: a claim of it would begin it anew."""
         self._unqueued.pop(name, None)
-        self._spent.pop(name, None)
+        spent = self._spent.pop(name, None)
+        if spent is not None:
+            del self._due[self._due.index(spent, bisect_left(self._due, spent.expires, key=_expires))]
 
     def _left_queue(self, name: str) -> None:
         """A run that has ended may be dropped, one that is open is an orphan; unless it is in the queue still."""
         run = self._runs.get(name)
         if run is None or name in self._queue or name in self._spent:
             return
-        if not run.outbox.ended:
-            self._unqueued[name] = run.meta
-            return
-        self._unqueued.pop(name, None)
-        self._spent[name] = run
-        if run.expires < inf:
-            heapq.heappush(self._due, (run.expires, run.number))
-        if len(self._due) > 2 * len(self._spent) + limits.SWEEP_RUNS:  # nothing stays of those dropped early
-            self._due = [(spent.expires, spent.number) for spent in self._spent.values() if spent.expires < inf]
-            heapq.heapify(self._due)
+        if run.outbox.ended:
+            self._unqueued.pop(name, None)
+            self._spent[name] = run
+            insort(self._due, run, key=_expires)
+        else:
+            self._unqueued[name] = run
 
     def _forget_oldest(self) -> bool:
         """Drop the run that ended first. False: none has."""
@@ -186,30 +170,22 @@ class MemoryRuns:
             self._forget(oldest)
         return oldest is not None
 
-    def _find(self, run: str) -> Run:
-        known = self._runs.get(run)
-        if known is None:
-            raise LogNotFound(f"there is no run {run!r}")
-        return known
-
     def _set_state(self, run: Run, state: RunState, **more: Any) -> None:
         before = ("state", run.record.state)
         self._unlist(run, before)
         run.terms ^= {before, ("state", state)}
-        insort(self._index.setdefault(("state", state), []), run.number)
+        insort(self._index.setdefault(("state", state), []), run, key=_number)
         run.record = replace(run.record, state=state, **more)
 
     def _unlist(self, run: Run, term: tuple[str, ...]) -> None:
-        numbers = self._index[term]
-        del numbers[bisect_left(numbers, run.number)]
-        if not numbers:
+        listed = self._index[term]
+        del listed[bisect_left(listed, run.number, key=_number)]
+        if not listed:
             del self._index[term]
 
     def _forget(self, run: Run) -> None:
-        name = run.meta.run
-        del self._runs[name], self._numbered[run.number]
+        del self._runs[run.meta.run]
         for term in run.terms:
             self._unlist(run, term)
-        self._unqueued.pop(name, None)
-        self._spent.pop(name, None)
-        self._logs.remove(run.outbox, run.inbox, extra=run.size)
+        self._entered_queue(run.meta.run)
+        self._logs.remove(run.outbox, run.inbox)

@@ -38,9 +38,8 @@ class MemoryStore:
         retention: float | None = limits.RETENTION,
         max_bytes: int = MEMORY_BYTES,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] | None = None,
+        wall: Callable[[], float] = lambda: time.time(),  # noqa: PLW0108 (looked up at each call)
     ) -> None:
-        wall = wall or _now
         self.logs = MemoryLogs(clock, max_bytes)
         self.queue = MemoryQueue(clock, wall)
         self.runs = MemoryRuns(self.logs, self.queue, clock, wall, retention)
@@ -51,7 +50,3 @@ class MemoryStore:
         return self
 
     async def __aexit__(self, *exc: object) -> None: ...
-
-
-def _now() -> float:
-    return time.time()

@@ -33,9 +33,8 @@ class MemoryWorkers:
 
     async def list_workers(self) -> list[WorkerInfo]:
         self._forget_silent()
-        return [
-            replace(info, draining=info.draining or name in self._asked) for name, info in sorted(self._infos.items())
-        ]
+        listed = sorted(self._infos.items())
+        return [replace(info, draining=info.draining or name in self._asked) for name, info in listed]
 
     async def request_drain(self, worker: str) -> None:
         self._forget_silent()
