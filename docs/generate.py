@@ -1,11 +1,20 @@
-"""Draw what the docs say of tables in the code: the grammar, the error tree, the codes, the dialects. Run it after
-changing one."""
+"""Draw what the docs say of tables in the code: the grammar, the error tree, the codes, the dialects; and the reference
+of public names. Run it after changing one."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, get_overloads
 
+import loom
+import loom.producers
+import loom.testing
+import loom.wire.dialect
 from loom.model import errors
 from loom.model.grammar import TABLE, State
 from loom.wire.dialects import DIALECTS
@@ -47,10 +56,99 @@ def dialects() -> str:
     return "\n".join(rows)
 
 
+REFERENCE: tuple[ModuleType, ...] = (loom, loom.producers, loom.wire.dialect, loom.testing)
+"""The modules whose names are public."""
+
+WIDTH = 110
+"""Of a signature's line, in characters."""
+
+
+def reference() -> str:
+    return "\n\n".join(entry for module in REFERENCE for entry in _module(module))
+
+
+def _module(module: ModuleType) -> Iterator[str]:
+    yield f"## {module.__name__}"
+    for name in sorted(module.__all__, key=str.lower):
+        thing = getattr(module, name)
+        yield f"### {module.__name__}.{name}"
+        if inspect.isclass(thing):
+            yield from _class(name, thing)
+        elif inspect.isfunction(thing):
+            yield from _entries(name, _forms(thing, thing.__qualname__))
+        else:
+            yield f"```text\n{name} = {thing}\n```"
+
+
+def _class(name: str, kind: type) -> Iterator[str]:
+    called = not (issubclass(kind, BaseException) or getattr(kind, "_is_protocol", False))
+    yield from _entries(f"class {name}", [kind], called=called)
+    for base in kind.__mro__[-2::-1]:
+        if base.__module__.startswith("loom"):
+            for attribute, value in base.__dict__.items():
+                if (
+                    not attribute.startswith("_")
+                    and _doc(value)
+                    and attribute not in kind.__dict__.keys() - base.__dict__
+                ):
+                    yield from _member(name, attribute, base, value)
+
+
+def _member(name: str, attribute: str, base: type, value: Any) -> Iterator[str]:
+    if isinstance(value, property | functools.cached_property):
+        yield from _entries(f"{name}.{attribute}", [value], called=False)
+    elif callable(value) or isinstance(value, classmethod | staticmethod):
+        forms = _forms(getattr(value, "__func__", value), f"{base.__qualname__}.{attribute}", base.__module__)
+        kept = "async " if inspect.iscoroutinefunction(forms[0]) else ""
+        yield from _entries(f"{kept}{name}.{attribute}", forms)
+
+
+def _forms(thing: Any, qualname: str, module: str | None = None) -> Sequence[Any]:
+    """Its overloads, those without words of their own first; without any, it."""
+    named = SimpleNamespace(__module__=module or thing.__module__, __qualname__=qualname)
+    overloads = get_overloads(named)  # type: ignore[arg-type]  # all that it asks of a function
+    return overloads if any(one.__doc__ for one in overloads) else [*overloads[:-1], thing]
+
+
+def _entries(name: str, forms: Sequence[Any], *, called: bool = True) -> Iterator[str]:
+    heads = []
+    for form in forms:
+        heads.append(_head(name, inspect.signature(form)) if called and callable(form) else name)
+        if _doc(form):
+            yield "```text\n" + "\n".join(heads) + f"\n```\n\n{_doc(form)}"
+            heads = []
+
+
+def _head(name: str, signature: inspect.Signature) -> str:
+    kept = [parameter for parameter in signature.parameters.values() if parameter.name not in ("self", "cls")]
+    plain = signature.replace(parameters=kept)
+    line = name + _unquoted(str(plain))
+    if len(line) <= WIDTH:
+        return line
+    inside = [f"    {_unquoted(str(parameter))}," for parameter in kept]
+    for place, parameter in enumerate(kept):
+        if parameter.kind is parameter.KEYWORD_ONLY and (not place or kept[place - 1].kind < parameter.kind):
+            inside.insert(place, "    *,")
+            break
+    returned = _unquoted(str(plain.replace(parameters=[])))[2:]
+    return "\n".join([f"{name}(", *inside, f"){returned}"])
+
+
+def _unquoted(text: str) -> str:
+    """Without the quotes of annotations, and without places in memory."""
+    return re.sub(r"<\w+ \S+ at 0x[0-9a-f]+>", "...", re.sub(r"(?<=: |> )'([^']+)'", r"\1", text))
+
+
+def _doc(thing: Any) -> str:
+    doc = inspect.cleandoc(getattr(thing, "__doc__", None) or "")
+    return re.sub(r"``(.+?)``", r"`\1`", doc)
+
+
 SECTIONS = {
     "concepts.md": {"grammar": grammar},
     "errors.md": {"tree": tree, "codes": codes},
     "http.md": {"dialects": dialects},
+    "reference.md": {"reference": reference},
 }
 
 

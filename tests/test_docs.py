@@ -48,9 +48,16 @@ def generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", ["concepts.md", "errors.md", "http.md"])
+@pytest.mark.parametrize("page", ["concepts.md", "errors.md", "http.md", "reference.md"])
 def test_drawn_pages_are_up_to_date(page: str) -> None:
     assert generator().drawn(page) == (ROOT / "docs" / page).read_text(), "run python docs/generate.py"
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    headings = re.findall(r"^### (\S+)$", (ROOT / "docs" / "reference.md").read_text(), re.MULTILINE)
+    assert {name for name in headings if name.startswith("loom.") and name.count(".") == 1} == {
+        f"loom.{name}" for name in loom.__all__
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
