@@ -79,7 +79,7 @@ def test_what_is_no_stream_is_json_with_its_status(place: ConnectedSync) -> None
             (loom.sse_events(client.run("none")), 404, "not_found"),
             (loom.sse_events(run, "7-1"), 410, "cursor_expired"),
             (loom.sse_events(run, "\u2028"), 400, "usage"),
-            (loom.sse_events(client.stream("echo", queue="not a name")), 422, "invalid_input"),
+            (loom.sse_events(client.stream("echo", {"unknown": 1})), 422, "invalid_input"),
         ):
             body = b"".join(answer)
             assert (answer.status, decode(body)["error"]["code"]) == (status, code)
