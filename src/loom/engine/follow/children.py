@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from loom.engine.declare.context import FromThread
 from loom.engine.declare.registry import Registry
@@ -13,13 +13,14 @@ from loom.engine.run.slots import Slot
 from loom.model.errors import UsageError
 from loom.model.ports import Store
 from loom.model.run import Meta
-from loom.portal import Iteration
 from loom.tasks import TaskSet
 
-from .blocking import SyncClient
 from .client import Client
 from .hub import Hub
 from .transport import StoreTransport
+
+if TYPE_CHECKING:
+    from .blocking import SyncClient  # 5 ms, which only threads need
 
 __all__ = ["ChildClient", "RunClients"]
 
@@ -65,6 +66,8 @@ class ChildClient:
 
     def blocking(self, call: FromThread, loop: asyncio.AbstractEventLoop | None) -> SyncClient:
         """The client for threads, which make `call` on the `loop`."""
+        from .blocking import SyncClient
+
         assert loop is not None
         return SyncClient(_ThreadCaller(call, loop, self._dropped), self.client)
 
@@ -95,6 +98,8 @@ class _ThreadCaller:
             self._loop.call_soon_threadsafe(begin)
 
     def iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
+        from loom.portal import Iteration
+
         return Iteration(self, items)
 
     def drop(self, items: AsyncGenerator[Any, None]) -> None:
