@@ -8,9 +8,17 @@ from typing import Any, TypeVar
 
 from loom.model.errors import UsageError
 
-__all__ = ["LoopAffinity", "LoopBound"]
+__all__ = ["LoopAffinity", "LoopBound", "running_loop"]
 
 T = TypeVar("T")
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs in this thread, if there is one."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 class LoopAffinity:
@@ -23,10 +31,9 @@ class LoopAffinity:
 
     def check(self) -> None:
         """Raise `UsageError` outside the object's event loop."""
-        try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            raise UsageError("no asyncio event loop runs here: code that blocks uses loom.connect_sync") from None
+        running = running_loop()
+        if running is None:
+            raise UsageError("no asyncio event loop runs here: code that blocks uses loom.connect_sync")
         if running is not self._loop:
             self._bind(running)
 

@@ -12,12 +12,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+from loom.affinity import running_loop
 from loom.model import limits
 from loom.model.errors import HandleClosed, UsageError, closed
 from loom.native import Signal, signal, start_thread, use_native_threads
 from loom.tasks import TaskSet, spawn, wind_up
 
-__all__ = ["Caller", "Iteration", "Portal", "running_loop"]
+__all__ = ["Caller", "Iteration", "Portal"]
 
 T = TypeVar("T")
 
@@ -241,11 +242,3 @@ class _Call(Generic[T]):
         if self._task is None or self._task.cancelled():
             raise CancelledError
         return self._task.result()
-
-
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop that runs in this thread, if there is one."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

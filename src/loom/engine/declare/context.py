@@ -12,12 +12,12 @@ from datetime import timedelta
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
+from loom.affinity import running_loop
 from loom.model.ai import AI, NO_MODEL
 from loom.model.chunk import Chunk, Message, Progress
 from loom.model.errors import StartOver, UsageError
 from loom.model.numbers import seconds as seconds_of
 from loom.model.parts import Part, ReasoningPart, TextPart, UsagePart, part_of
-from loom.portal import running_loop
 from loom.wire.json import decode_batch
 
 from .standing import Room, Standing
