@@ -69,7 +69,8 @@ def escape_line_ends(data: bytes) -> bytes:
 
 
 # Possessive, and content with a string that never ends: each byte is looked at once, whatever an attacker sends.
-_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|([\[{])|([\]}])', re.DOTALL)
+# Compiled when it is first needed, as the one below: few processes ever need either.
+_BRACKETS = rb'(?s)"(?:[^"\\]++|\\.)*+"?|([\[{])|([\]}])'
 
 
 def check_depth(data: bytes | bytearray | memoryview) -> None:
@@ -81,7 +82,7 @@ def check_depth(data: bytes | bytearray | memoryview) -> None:
     if data.count(b"[") + data.count(b"{") <= limits.JSON_DEPTH:
         return
     depth = 0
-    for match in _BRACKETS.finditer(data):
+    for match in re.finditer(_BRACKETS, data):
         if match[1]:
             depth += 1
             if depth > limits.JSON_DEPTH:
@@ -106,9 +107,7 @@ def sound(data: bytes) -> bytes:
 
 
 # A pair of surrogates, one half alone (the group), or another escape (RFC 8259, section 7).
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
-)
+_ESCAPE = rb"(?s)\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
 
 
 def mended(data: bytes) -> bytes:
@@ -118,7 +117,7 @@ def mended(data: bytes) -> bytes:
     """
     if not data.isascii():
         data = data.decode("utf-8", "replace").encode()
-    return _ESCAPE.sub(lambda match: b"\\ufffd" if match[1] else match[0], data)
+    return re.sub(_ESCAPE, lambda match: b"\\ufffd" if match[1] else match[0], data)
 
 
 def _no_json(data: bytes, error: Exception) -> RemoteProtocolError:
@@ -128,7 +127,7 @@ def _no_json(data: bytes, error: Exception) -> RemoteProtocolError:
         bytes(data).decode()
     except UnicodeDecodeError as fault:
         return RemoteProtocolError(f"JSON that is no UTF-8: {fault.reason} at byte {fault.start}")
-    for match in _ESCAPE.finditer(data):
+    for match in re.finditer(_ESCAPE, data):
         if match[1]:
             half = f"\\{match[1].decode()} at byte {match.start()}"
             return RemoteProtocolError(
