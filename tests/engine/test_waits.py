@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -16,6 +18,7 @@ from loom.engine.run.slots import Slots
 from loom.engine.run.worker import CLAIM_WAIT, Worker
 from loom.model import limits
 from loom.stores.memory import MemoryStore
+from loom.tasks import TaskSet
 from tests.faults.store import FaultStore
 from tests.virtual import VirtualLoop
 
@@ -310,6 +313,60 @@ async def test_runs_that_wait_are_taken_over_from_a_lost_worker(house: House) ->
     for run in runs:
         await run.send("answer", 1)
         assert await run.result() == 1
+
+
+async def waits_somehow(ctx: loom.Context, depth: int, seed: int) -> None:
+    """One of the ways in which a run can wait, or be broken off while it does."""
+    draw = random.Random(seed)
+    child = {"depth": depth + 1, "seed": draw.randrange(10**9)}
+    with contextlib.suppress(TimeoutError, loom.RunError):
+        match draw.randrange(7 if depth < 3 else 3):
+            case 0:
+                await ctx.sleep(draw.random())
+            case 1:
+                await ctx.receive("never", timeout=draw.random())
+            case 2:
+                async with TaskSet() as tasks:
+                    tasks.spawn(ctx.receive("never"), "listening")
+                    await asyncio.sleep(draw.random())
+            case 3:
+                await ctx.client.execute("stormy", child)
+            case 4:
+                async with asyncio.timeout(draw.random()):
+                    await ctx.client.execute("stormy", child)
+            case 5:
+                several = [ctx.client.execute("stormy", {**child, "seed": seed + n}) for n in range(3)]
+                await asyncio.gather(*several, return_exceptions=True)
+            case 6:
+                async with ctx.client.stream("stormy", child) as run:
+                    async for _ in run:
+                        if draw.random() < 0.5:
+                            break
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_after_a_storm_of_waits_and_cancels_every_slot_is_free(house: House, seed: int) -> None:
+    draw = random.Random(seed)
+
+    @house.app.actor(timeout=20)
+    async def stormy(depth: int, seed: int, ctx: loom.Context) -> AsyncIterator[int]:
+        for step in range(random.Random(seed).randrange(4)):
+            await waits_somehow(ctx, depth, seed + step)
+            yield step
+
+    worker, _ = await house.worker(concurrency=4)
+    client = await house.client()
+    runs = [await client.start(stormy, 0, draw.randrange(10**9)) for _ in range(60)]
+    for run in draw.sample(runs, 20):
+        await asyncio.sleep(draw.random() / 4)
+        await run.cancel()
+    for run in runs:
+        await run.wait()
+    await later(lambda: not len(worker))
+    slots = worker._slots
+    assert all(head.ended for head in await client.runs(limit=1000))
+    assert (slots._free + slots._reserved, slots.threads._value) == (4, 4)
+    assert (slots.waiting, len(slots._held), len(slots._waiting), len(slots._returning)) == (0, 0, 0, 0)
 
 
 async def test_an_attempt_that_fails_beside_a_task_that_waits_has_its_slot_for_the_next(house: House) -> None:
