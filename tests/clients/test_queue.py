@@ -29,7 +29,8 @@ class Busy:
         @app.actor(concurrency=1)
         async def one(name: str, ctx: loom.Context) -> str:
             self.came.append(name)
-            await ctx.receive("go")
+            async with asyncio.TaskGroup() as tasks:  # in a task of its own, which keeps the slot
+                tasks.create_task(ctx.receive("go"))
             return name
 
         @app.actor(priority="low")
