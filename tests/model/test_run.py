@@ -150,3 +150,19 @@ def test_the_filter_of_a_run_has_all_that_it_matches() -> None:
     meta = Meta(run="c", actor="a", labels={"user": "42"}, parent="p", root="r")
     assert RunFilter.of(meta) == RunFilter(actor="a", labels={"user": "42"}, parent="p", root="r")
     assert RunFilter.of(meta, "queued").terms[0] == ("state", "queued")
+
+
+@pytest.mark.parametrize(
+    ("filter", "matches"),
+    [
+        (RunFilter(), True),
+        (RunFilter(state="queued", actor="a", labels={"user": "42"}, parent="p", root="r"), True),
+        (RunFilter(labels={"user": "42", "team": "x"}), True),
+        (RunFilter(state="running"), False),
+        (RunFilter(actor="a", labels={"user": "7"}), False),
+        (RunFilter(root="p"), False),
+    ],
+)
+def test_what_a_filter_matches(filter: RunFilter, matches: bool) -> None:
+    labels = {"user": "42", "team": "x"}
+    assert filter.matches(Head(meta=Meta(run="run", actor="a", labels=labels, parent="p", root="r"))) is matches

@@ -203,9 +203,7 @@ class ToyRuns:
     ) -> list[Head]:
         names = list(self.runs)
         older = names if before is None else names[: names.index(self.find(before).meta.run)]
-        wanted = set(filter.terms)
-        heads = [self.runs[run] for run in reversed(older)]
-        found = [head.meta.run for head in heads if wanted <= set(RunFilter.of(head.meta, head.state).terms)]
+        found = [run for run in reversed(older) if filter.matches(self.runs[run])]
         return [await self.get(run, full=False) for run in found[: max(limit, 1)]]
 
     async def heartbeat(self, run: str) -> None:

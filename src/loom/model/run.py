@@ -225,6 +225,10 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
         """What a run must have, each by itself: ("state", "running"), ("label", "user", "42")."""
         return [*self.columns.items(), *[("label", *item) for item in self.labels.items()]]
 
+    def matches(self, head: Head) -> bool:
+        """True if the run of `head` belongs to the list."""
+        return set(self.terms) <= set(RunFilter.of(head.meta, head.state).terms)
+
 
 ALL_RUNS = RunFilter()
 """No field is given: every run matches."""

@@ -7,7 +7,7 @@ import pytest
 from loom.model.chunk import Chunk
 from loom.model.errors import LimitExceeded, Unavailable, UsageError
 from loom.model.ports import LogSpec, ProducerSeq
-from loom.model.run import Meta, RunFilter, RunState
+from loom.model.run import Head, Meta, RunFilter, RunState
 from loom.stores.redis import RedisStore, parse_url
 from loom.stores.redis.keys import Keys
 from loom.testing.author import Author
@@ -46,6 +46,22 @@ async def test_a_run_under_the_id_of_one_that_has_expired_is_listed_as_itself(
     assert await names(store, state="queued") == ["run"]
     assert await names(store, state="completed") == []
     assert (await store.sweep()).requeued == 1, "it is open, and no queue holds it"
+
+
+async def test_a_run_is_in_no_list_of_one_that_had_its_id(
+    store: RedisStore, valkey: Server, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its creator has died before it listed the run again: then lists lack it, but none shows it in another's place."""
+
+    async def die(head: Head) -> None: ...
+
+    monkeypatch.setattr(store.runs._lists, "add_again", die)
+    await store.runs.create(Meta(run="run", actor="actor", labels={"user": "old"}, parent="parent"))
+    await expire(store, valkey, url, "run")
+    await store.runs.create(Meta(run="run", actor="another", labels={"user": "new"}))
+    for filter in (RunFilter(labels={"user": "old"}), RunFilter(actor="actor"), RunFilter(parent="parent")):
+        assert await store.runs.list_runs(filter) == []
+    assert await names(store) == ["run"]
 
 
 async def test_a_start_that_is_refused_changes_no_list(store: RedisStore) -> None:

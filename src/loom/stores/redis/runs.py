@@ -89,9 +89,9 @@ class RedisRuns:
                 self._lists.find(filters, below, most) if filters else self._lists.newest(below, most)
             )
             for head in await self._listed(names):
-                if filter.state in (None, head.state):
+                if filter.matches(head):
                     found.append(head)
-                elif _ORDER.get(head.state, 2) > _ORDER.get(filter.state, 2):
+                elif filter.state is not None and _ORDER.get(head.state, 2) > _ORDER.get(filter.state, 2):
                     passed[head.meta.run] = head.state
             if below is None:
                 break
