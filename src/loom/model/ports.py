@@ -348,7 +348,8 @@ class WorkQueue(Protocol):
         monotonic clock, counting a crash. Time in which nobody looked counts for half a lease at most, since what
         stopped the observer may have stopped the holder too; while somebody looks, a claim that stands still is taken
         over within one and a half leases. An entry whose key has an earlier entry is not ready.
-        A claim whose reply was lost comes again, to this worker or, after its lease, to another.
+        A claim whose reply was lost comes again: to this worker, even if `exclude` names its actor by then, or, after
+        its lease, to another.
         """
         ...
 

@@ -62,6 +62,19 @@ async def test_a_claim_that_nobody_was_told_of_is_the_same_workers(store: Sqlite
     ]
 
 
+async def test_a_claim_that_nobody_was_told_of_is_the_same_workers_whatever_it_leaves_out(store: SqliteStore) -> None:
+    """A worker breaks a claim off when an actor has become full. It hands the run over at once; else that would stand
+    still for a lease, and count as a crash."""
+    await put(store, "run")
+    await lose(store, "w1")
+    again = await store.queue.claim(["default"], "w1", lease=LEASE, wait=0.0, exclude=["actor"])
+    assert again is not None
+    await store.queue.release(again)
+    other = await claim(store, "w2")
+    assert other is not None
+    assert other.crashes == 0
+
+
 async def test_a_claim_that_nobody_was_told_of_lapses(store: SqliteStore, clock: ManualClock) -> None:
     """If its worker does not ask again: then the store does not insist on it either."""
     await put(store, "run")

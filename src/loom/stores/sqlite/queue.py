@@ -78,8 +78,8 @@ class SqliteQueue:
             self._executor.begin(claims.give_back, self._untold.pop())
 
     async def _take(self, queues: Sequence[str], worker: str, lease: float, exclude: Collection[str]) -> Taken:
-        """One look. A claim that its caller was cancelled before he had it is the same worker's again, or lapses."""
-        kept = await self._kept(queues, worker, exclude)
+        """One look. A claim whose caller was cancelled before it had it is the same worker's again, or lapses."""
+        kept = await self._kept(worker)
         if kept is not None:
             return kept, None
         future = self._executor.begin(self._desk.claim, queues, worker, lease, exclude)
@@ -88,7 +88,7 @@ class SqliteQueue:
         except asyncio.CancelledError:
             future.add_done_callback(self._keep)
             raise
-        if taken[0] is None and (kept := await self._kept(queues, worker, exclude)) is not None:
+        if taken[0] is None and (kept := await self._kept(worker)) is not None:
             return kept, None
         return taken
 
@@ -96,18 +96,17 @@ class SqliteQueue:
         if not future.cancelled() and future.exception() is None and (claim := future.result()[0]) is not None:
             self._untold.append(claim)
 
-    async def _kept(self, queues: Sequence[str], worker: str, exclude: Collection[str]) -> Claim | None:
-        """A claim that this worker holds and was not told of."""
-        for claim in self._untold:
-            if claim.worker == worker and claim.meta.queue in queues and claim.meta.actor not in exclude:
-                break
-        else:
+    async def _kept(self, worker: str) -> Claim | None:
+        """A claim that this worker holds and was not told of, whatever it asks for by now: nobody else would get it
+        before its lease is over."""
+        claim = next((claim for claim in self._untold if claim.worker == worker), None)
+        if claim is None:
             return None
         self._untold.remove(claim)
         try:
             await self.renew(claim)
         except Fenced:
-            return await self._kept(queues, worker, exclude)
+            return await self._kept(worker)
         except BaseException:
             self._untold.append(claim)
             raise
