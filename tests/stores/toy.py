@@ -136,9 +136,9 @@ class ToyLogs:
         self, log: str, after: Cursor | None = None, *, limit: int = limits.PAGE_CHUNKS,
         limit_bytes: int = limits.PAGE_BYTES, wait: float = 0.0,
     ) -> Page:  # fmt: skip
-        return await wait_page(self.watchers, log, lambda: self.page(log, after, limit, limit_bytes), wait)
+        return await wait_page(self.watch, log, lambda: self.page(log, after, limit, limit_bytes), wait)
 
-    def page(self, log: str, after: Cursor | None, limit: int, limit_bytes: int) -> Page:
+    async def page(self, log: str, after: Cursor | None, limit: int, limit_bytes: int) -> Page:
         known, info = self.find(log), self.find(log).info()
         start = history.start_after(after, epochs=info.epochs, first=info.first, tail=info.tail)
         rest, tail, ended = [batch for batch in known.batches if batch.last >= start], info.tail, info.ended

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from loom.model.chunk import Page
@@ -51,25 +51,27 @@ async def pause(changed: asyncio.Event, seconds: float) -> None:
     changed.clear()
 
 
-async def wait_page(watchers: Watchers, log: str, read: Callable[[], Page], seconds: float) -> Page:
-    """The page that `read` finds, after each notice of `log` again, until it holds anything or the end; at most this
-    long."""
-    page = read()
+async def wait_page(
+    watch: Callable[[str, Notify], Unwatch], log: str, read: Callable[[], Awaitable[Page]], seconds: float
+) -> Page:
+    """The page that `read` finds, made again after each notice of `log` until it holds anything or the end; at most
+    this long. `watch` is the store's."""
+    page = await read()
     if page.batches or page.ended or seconds <= 0:
         return page
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
     changed = asyncio.Event()
-    unwatch = watchers.add(log, lambda notice: None if notice.marks else changed.set())
+    unwatch = watch(log, lambda notice: None if notice.marks else changed.set())
     try:
-        async with asyncio.timeout(seconds):
-            while not page.batches and not page.ended:
-                await changed.wait()
-                changed.clear()
-                page = read()
-    except TimeoutError:
-        page = read()
+        while True:  # looked at at once, as it may have changed before it was watched
+            page = await read()
+            left = end - loop.time()
+            if page.batches or page.ended or left <= 0:
+                return page
+            await pause(changed, left)
     finally:
         unwatch()
-    return page
 
 
 async def retried(

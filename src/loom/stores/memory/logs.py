@@ -183,9 +183,9 @@ class MemoryLogs:
         self, log: str, after: Cursor | None = None, *, limit: int = limits.PAGE_CHUNKS,
         limit_bytes: int = limits.PAGE_BYTES, wait: float = 0.0,
     ) -> Page:  # fmt: skip
-        return await wait_page(self.watchers, log, lambda: self._page(log, after, limit, limit_bytes), wait)
+        return await wait_page(self.watch, log, lambda: self._page(log, after, limit, limit_bytes), wait)
 
-    def _page(self, name: str, after: Cursor | None, limit: int, limit_bytes: int) -> Page:
+    async def _page(self, name: str, after: Cursor | None, limit: int, limit_bytes: int) -> Page:
         log = self._logs[name]
         start = history.start_after(after, epochs=log.epochs, first=log.first, tail=log.tail)
         index = bisect_left(log.batches, start, key=_last)

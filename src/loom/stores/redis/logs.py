@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ from loom.model.ports import Commit, Fence, LogInfo, LogSpec, Notify, ProducerSe
 from loom.model.run import Mark, inbox_of, run_of
 from loom.stores.positions import is_forgotten, too_many_readers
 from loom.stores.stored import check_whole
-from loom.stores.watchers import pause
+from loom.stores.watchers import wait_page
 from loom.tasks import together
 from loom.wire.json import encode
 
@@ -119,24 +118,9 @@ class RedisLogs:
         limit_bytes: int = limits.PAGE_BYTES,
         wait: float = 0.0,
     ) -> Page:
-        page = await self._page(log, after, limit, limit_bytes)
-        if page.batches or page.ended or wait <= 0:
-            return page
-        loop = asyncio.get_running_loop()
-        end = loop.time() + wait
-        changed = asyncio.Event()
-        unwatch = self.watch(log, lambda notice: None if notice.marks else changed.set())
-        try:
-            # Looked at once more, as it may have changed before it was watched, and again when the server has
-            # confirmed the subscription: that is the first notice of a log's first watcher.
-            while True:
-                page = await self._page(log, after, limit, limit_bytes)
-                left = end - loop.time()
-                if page.batches or page.ended or left <= 0:
-                    return page
-                await pause(changed, left)
-        finally:
-            unwatch()
+        # The server's confirmation of a subscription is the first notice of a log's first watcher: what changed before
+        # it is read again.
+        return await wait_page(self.watch, log, lambda: self._page(log, after, limit, limit_bytes), wait)
 
     async def _page(self, log: str, after: Cursor | None, limit: int, limit_bytes: int) -> Page:
         limit, limit_bytes = min(max(limit, 1), limits.READ_LIMIT), min(limit_bytes, limits.PAGE_BYTES)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from loom.model import limits
@@ -29,7 +29,7 @@ from loom.model.ports import JSON_LINES, Commit, Fence, LogInfo, LogSpec, Notice
 from loom.model.run import Mark, inbox_of, run_of
 from loom.stores.positions import beat_after, is_forgotten, too_many_readers
 from loom.stores.stored import check_whole
-from loom.stores.watchers import pause
+from loom.stores.watchers import wait_page
 from loom.wire.json import encode
 
 from . import schema, sql
@@ -79,23 +79,8 @@ class SqliteLogs:
         limit_bytes: int = limits.PAGE_BYTES,
         wait: float = 0.0,
     ) -> Page:
-        page = await self._executor.read(_read, log, after, limit, limit_bytes)
-        if page.batches or page.ended or wait <= 0:
-            return page
-        clock = asyncio.get_running_loop().time
-        end = clock() + wait
-        changed = asyncio.Event()
-        unwatch = self.watch(log, lambda notice: None if notice.marks else changed.set())
-        try:
-            # Looked at once more, as it may have changed before it was watched.
-            while True:
-                page = await self._executor.read(_read, log, after, limit, limit_bytes)
-                left = end - clock()
-                if page.batches or page.ended or left <= 0:
-                    return page
-                await pause(changed, left)
-        finally:
-            unwatch()
+        look = partial(self._executor.read, _read, log, after, limit, limit_bytes)
+        return await wait_page(self.watch, log, look, wait)
 
     async def trim(self, log: str, before: int) -> int:
         return await self._executor.write(_trim, log, before)
