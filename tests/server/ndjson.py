@@ -48,12 +48,12 @@ class Lines:
     headers: ClassVar[Mapping[str, str]] = {"Content-Type": "application/x-ndjson"}
     heartbeat = b"\n"
 
-    def __init__(self, run: str, created: float) -> None:
+    def __init__(self, after: Cursor | None = None) -> None:
         self.spoken = False
         self.ended = False
         self.error: ErrorInfo | None = None
         self._fold = Fold()
-        self._sent: dict[str | None, int] = {}
+        self._sent: dict[str | None, int] = {None: after.seq} if after else {}  # by an earlier answer
 
     def frames(self, batch: Batch) -> bytes:
         seqs = enumerate(batch.lines(), batch.first)
@@ -83,7 +83,7 @@ class Lines:
 
 
 def encoder(run: str, created: float) -> Encoder:
-    return Lines(run, created)
+    return Lines()
 
 
 def start(request: HttpRequest) -> StartRun:
@@ -95,8 +95,9 @@ def start(request: HttpRequest) -> StartRun:
 
 
 def follow(request: HttpRequest) -> FollowRun:
-    after = request.query.get("after")
-    return FollowRun(request.path["run"], Cursor.parse(after) if after else None, encoder)
+    text = request.query.get("after")
+    after = Cursor.parse(text) if text else None
+    return FollowRun(request.path["run"], after, lambda run, created: Lines(after))
 
 
 def names(request: HttpRequest) -> ShowCatalog:

@@ -129,7 +129,10 @@ class StartRun(msgspec.Struct, frozen=True):
 
 
 class FollowRun(msgspec.Struct, frozen=True):
-    """Stream a run that there is, from a cursor (None: its beginning); 204 when it has ended and nothing is left."""
+    """Stream a run that there is, from a cursor (None: its beginning); 204 when it has ended and nothing is left.
+
+    From a cursor, `encoder` is given all that lies behind it: whether a later attempt takes back what the client was
+    sent before, only the encoder can know, by that cursor."""
 
     run: str
     after: Cursor | None

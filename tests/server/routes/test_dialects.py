@@ -332,6 +332,18 @@ async def test_one_that_reads_on_from_the_beginning_is_told_what_stands() -> Non
             assert (await line_of(viewer))["text"] == "Hello"
 
 
+async def test_one_that_reads_on_is_told_that_what_it_was_sent_before_is_taken_back() -> None:
+    async with rig(speaking().registry, dialects=[ndjson(resumable=True)]) as r:
+        await r.begin("r")
+        await r.say("r", Chunk("data", "Hel"))
+        seen = (await r.store.logs.read("r", None)).cursor
+        fence = await r.store.logs.fence("r", "second")
+        anew: list[Chunk[Any]] = [Chunk("start", {"attempt": 2, "kept_through": 0}), Chunk("data", "Hello")]
+        await r.store.logs.append("r", make_batch(fence.epoch, 3, anew))
+        async with r.viewer(f"/lines/runs/r?after={seen}") as viewer:
+            assert await lines_of(viewer) == [{"fault": "it began anew", "code": "run_restarted"}]
+
+
 async def test_a_resumable_one_that_nobody_comes_back_to_is_cancelled_when_its_lease_lapses() -> None:
     dialects = [ndjson(resumable=True)]
     async with rig(speaking().registry, worker=True, times=Times(leave_grace=0.05), dialects=dialects) as r:
