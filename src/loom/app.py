@@ -79,8 +79,8 @@ class App:
     def add(self, producer: Producer[..., Any]) -> None:
         """Register a producer of any kind, as kinds from other packages do. It takes the app's `retention` where it
         declares none. Raises `UsageError` for a name that is taken."""
-        producer.options = producer.options.over(self._defaults)
         self.registry.add(producer)
+        producer.options = producer.options.over(self._defaults)
         self._homes[producer.name] = self
 
     def include(self, other: App, *, prefix: str = "") -> None:

@@ -12,12 +12,11 @@ from . import limits
 from .cursor import Cursor, attempt_of, cursor_at
 from .errors import DEAD, ErrorInfo
 from .names import DEFAULT_QUEUE, ID_PATTERN, PRIVATE, PUBLISHED, check_id
-from .options import DECLARABLE, Options, SettledOptions
+from .options import Options, SettledOptions
 from .priority import Priority
 
 __all__ = [
     "ALL_RUNS",
-    "DECLARABLE",
     "DEFAULT_QUEUE",
     "ID_PATTERN",
     "NO_INPUT",
@@ -117,8 +116,8 @@ class Meta(SettledOptions, frozen=True, omit_defaults=True, repr_omit_defaults=T
     root: str | None = None
     """The first of its line of parents; None: it has no parent, and is the root itself."""
     assumed: tuple[str, ...] = ()
-    """Those of `DECLARABLE` that the start left open. Where the actor is known, its declaration replaces them, and this
-    is empty; else they keep their defaults."""
+    """Those of `options.DECLARABLE` that the start left open. Where the actor is known, its declaration replaces them,
+    and this is empty; else they keep their defaults."""
 
     def __repr__(self) -> str:
         return _shown(self)

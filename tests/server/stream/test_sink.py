@@ -10,7 +10,7 @@ from starlette.types import Message
 
 from loom.model.chunk import Batch, Chunk, Page
 from loom.server.http.connection import CONNECTION
-from loom.server.stream.sink import ClientGone, FrameSink
+from loom.server.stream.sink import FrameSink, SendFailed
 from loom.wire.json import make_batch
 from tests.server.harness import PATIENCE, rig
 
@@ -86,7 +86,7 @@ async def test_a_send_that_fails_says_that_the_client_has_gone(error: Exception)
         raise error
 
     sink = FrameSink(Fake(), send, None)
-    with pytest.raises(ClientGone):
+    with pytest.raises(SendFailed):
         await sink.send(b"frames")
     assert not sink.sending
 

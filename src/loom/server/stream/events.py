@@ -28,7 +28,7 @@ from loom.wire.headers import AHEAD
 from loom.wire.sse import HEARTBEAT, fault
 
 from .audience import Key
-from .sink import ClientGone, FrameSink
+from .sink import FrameSink, SendFailed
 from .streams import Streams, renew
 
 __all__ = ["BEGINNING", "EVENT_HEADERS", "STREAM_HEADERS", "EventStream", "Viewing", "open_events", "parting"]
@@ -132,7 +132,7 @@ class EventStream:
     async def _pump(self, after: Cursor | None, before: asyncio.Task[None] | None) -> None:
         try:
             await self._tell(after, before)
-        except ClientGone as gone:  # the connection says so to who watches it, if it can
+        except SendFailed as gone:  # the connection says so to who watches it, if it can
             log.debug("a viewer of run %s has gone: %r", self._key.run, gone.__cause__)
             self._ended = True
 
@@ -153,7 +153,7 @@ class EventStream:
             last = self._farewell()
         except LoomError as error:
             last = self._fault(error)
-        except ClientGone:
+        except SendFailed:
             raise
         except Exception:  # a fault of ours or of the transport: told without its details, which go to the log
             log.exception("following run %s failed", self._key.run)
@@ -251,7 +251,7 @@ class EventStream:
         try:
             async with asyncio.timeout(times.stalled):
                 await sink.send(heartbeat)
-        except (TimeoutError, ClientGone):
+        except (TimeoutError, SendFailed):
             return False
         return True
 

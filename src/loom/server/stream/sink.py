@@ -10,11 +10,11 @@ from starlette.types import Send
 
 from loom.model.chunk import Batch, Page
 
-__all__ = ["ClientGone", "FrameSink"]
+__all__ = ["FrameSink", "SendFailed"]
 
 
-class ClientGone(Exception):
-    """A send failed: the client has left."""
+class SendFailed(Exception):
+    """A send failed: the connection is gone."""
 
 
 class Renderer(Protocol):
@@ -66,12 +66,12 @@ class FrameSink:
         return True
 
     async def send(self, data: bytes, *, more: bool = True) -> None:
-        """As ASGI has it, waiting while the connection takes nothing. Raises `ClientGone`."""
+        """As ASGI has it, waiting while the connection takes nothing. Raises `SendFailed`."""
         self.since = self.clock()
         self.sending = True
         try:
             await self._send({"type": "http.response.body", "body": data, "more_body": more})
         except (OSError, RuntimeError) as error:  # so servers say it, and loops of a transport that is closed
-            raise ClientGone from error
+            raise SendFailed from error
         finally:
             self.sending = False
