@@ -3,7 +3,7 @@
 const isIn = (source, step) => source === step || (source ?? "").startsWith(`${step}/`);
 
 /** The steps of a log of which nothing was read yet: source to the seqs of its action-start and action-complete. */
-export const noSteps = () => ({});
+export const noSteps = () => Object.create(null); // a step may be called "constructor"
 
 /** Take the next chunk; gives what it takes back, `{ after, before, step, complete }`, or null. Changes `steps`. */
 export function retractionOf(steps, seq, chunk) {
@@ -26,7 +26,7 @@ function restart(steps, seq, kept) {
 function begin(steps, seq, source, data) {
   const known = steps[source];
   steps[source] = { began: seq, ended: null };
-  if (known ? known.ended !== null : !(data?.attempt > 1)) return null;
+  if (known ? known.ended !== null : !(Number.isInteger(data?.attempt) && data.attempt > 1)) return null;
   const below = Object.keys(steps).filter((other) => other.startsWith(`${source}/`));
   const complete = below.filter((other) => steps[other].ended !== null);
   for (const other of below) if (!complete.includes(other)) delete steps[other];
