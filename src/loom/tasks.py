@@ -21,8 +21,8 @@ def spawn(coro: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
 async def together(
     first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U], name: str, *, at_once: bool = True
 ) -> tuple[T, U]:
-    """What two calls return; unless `at_once`, the second is made when the first has returned. Raises the first error
-    of the two, when both have ended."""
+    """Make two calls and return both results; unless `at_once`, the second begins when the first has returned. Raises
+    the error of one of them (of both: the first's) when both have ended. A cancel cancels both."""
     if not at_once:
         try:
             return await first, await second

@@ -13,7 +13,7 @@ from .errors import InvalidInput
 __all__ = ["DEFAULT_QUEUE", "ID_PATTERN", "PRIVATE", "PUBLISHED", "Id", "check_id"]
 
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.:@~-]*"
-"""What an id, an actor's name, a key looks like: it stands in URLs and log lines as it is."""
+"""The form of ids, names of actors, and keys: safe in URLs and log lines as they are."""
 
 PRIVATE = "cli."
 """A queue whose name begins so is one command's own: it drives its user's run there, and a server puts none."""
@@ -23,7 +23,7 @@ PUBLISHED = "loom.published"
 publisher that died. Whoever claims one ends its run."""
 
 DEFAULT_QUEUE = "default"
-"""The queue of runs for which nobody names one."""
+"""The queue of runs that name none."""
 
 _ID = re.compile(ID_PATTERN, re.ASCII)
 

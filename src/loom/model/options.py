@@ -56,7 +56,7 @@ class Kind(msgspec.Struct, frozen=True, eq=False):
     settle: Callable[[str, Any], Any]
     """The value that a run keeps, given the field's name and a value. Raises `InvalidInput`."""
     expects: str = ""
-    """What fits, for messages; empty where the check has words of its own."""
+    """The values that fit, for messages; empty where the check has words of its own."""
 
 
 def _kind(
@@ -140,11 +140,11 @@ class Option(msgspec.Struct, frozen=True, eq=False):
 
     kind: Kind
     doc: str
-    """One sentence, for whoever starts runs, in whatever way."""
+    """One sentence, shown by `--help`, OpenAPI and the docs."""
     none: bool = True
     """None is a value, which lifts what is declared; else every run has one, and None is the same as left out."""
     word: str = ""
-    """What queries and the command line call it, where one value is given at a time; empty: its name."""
+    """Its name in queries and on the command line, where one value is given at a time; empty: the option's own."""
     query: bool = False
     """``GET`` and ``POST /actors/{name}/stream`` take it in the query."""
     flag: bool = False
@@ -202,8 +202,8 @@ class RunOptions(DeclaredOptions, total=False):
 
 
 class SettledOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a run has of its options, with the defaults of those that nobody gave; durations in seconds. Its `id` and
-    `delay` are the run's name and `Meta.not_before`."""
+    """The options of a run, with defaults for those that were left out; durations in seconds. Its `id` and `delay` are
+    the run's name and `Meta.not_before`."""
 
     key: str | None = None
     """Runs of one actor and key go one at a time, in the order they were started."""
@@ -216,7 +216,7 @@ class SettledOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """The producer waits while it is this many chunks ahead of its slowest attached reader."""
     priority: Priority = "normal"
     retention: float | None = None
-    """How long the run is kept after its end, as it was asked for; None: the store's own time. See `Meta.kept_for`."""
+    """Time that the run is kept after its end, as given; None: the store's own. See `Meta.kept_for`."""
     labels: Labels = {}
     """Names and values by which the run is found (`RunStore.list_runs`), as {"user": "42"}."""
 
@@ -232,7 +232,7 @@ DECLARABLE = tuple(DeclaredOptions.__annotations__)
 """Those that an actor may declare for its runs, and a start may override."""
 
 DEFAULTS: Mapping[str, Any] = {name: getattr(SettledOptions(), name) for name in SettledOptions.__struct_fields__}
-"""Those that a run has, and what it has where nobody gives them."""
+"""The options that a run has, and the value of each that is left out."""
 
 
 def settled_value(name: str, value: Any) -> Any:
@@ -287,6 +287,6 @@ def _is_given(name: str, value: Any) -> bool:
 
 
 COMPLETE = Options()
-"""The defaults of all that an actor may declare, as if they had been given: whoever knows the function leaves none of
-them to others."""
+"""The defaults of all that an actor may declare, as if they had been given: a client that has the function leaves none
+of them to the server."""
 COMPLETE.given = {name: DEFAULTS[name] for name in DECLARABLE}

@@ -90,7 +90,7 @@ class InlineSink(Protocol):
 
 
 class Fence(msgspec.Struct, frozen=True):
-    """What a new writer learns: its epoch, the log's tail, and whether the log has ended (then it may not write).
+    """The answer to a new writer: its epoch, the log's tail, and whether the log has ended (then it may not write).
 
     `size`: the payload bytes, line ends included, that the log keeps. `failures`: failed attempts, the largest number
     that a fence was given."""
@@ -103,15 +103,15 @@ class Fence(msgspec.Struct, frozen=True):
 
 
 LogPolicy = Literal["single", "many"]
-"""Who may append. `single`: one writer, by epoch (`fence`, `append`). `many`: any producer, by its own epoch and seq
-(`send`)."""
+"""The writers that may append. `single`: one, by epoch (`fence`, `append`). `many`: any producer, by its own epoch and
+seq (`send`)."""
 
 JSON_LINES = "application/x-ndjson"
 """The content type of a run's logs: each record is one line of JSON, and a batch holds any number of them."""
 
 
 class LogSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a log was created: fixed from then on.
+    """The properties of a log, fixed when it is created.
 
     Records of a log of `JSON_LINES` are lines that end with LF. Those of any other content type are opaque bytes: a
     batch holds exactly one, its whole payload."""
@@ -132,7 +132,7 @@ INBOX = LogSpec(policy="many", max_records=limits.INBOX_MESSAGES, max_bytes=limi
 
 
 class LogInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a store knows of a log without reading it; the fields as in `Head`. `size`: payload bytes that it keeps."""
+    """The facts about a log besides its records; the fields as in `Head`. `size`: payload bytes that it keeps."""
 
     spec: LogSpec
     epochs: tuple[tuple[int, int], ...] = ()
@@ -163,7 +163,7 @@ class ProducerSeq(msgspec.Struct, frozen=True, gc=False):
 
 
 class Commit(msgspec.Struct, frozen=True, kw_only=True):
-    """What one append writes besides its batch, in the same atomic act: all of it or none.
+    """Written by an append in the same atomic act as its batch: all of it or none.
 
     A field here is room for more: records of steps and a key's state join it. `end`: the log ends with this batch.
     `state` and `error`: what the run becomes whose outbox this is; always given where an outbox ends, without meaning
@@ -245,8 +245,8 @@ class LogStore(Protocol):
         limit_bytes: int = limits.PAGE_BYTES,
         wait: float = 0.0,
     ) -> Page:
-        """What follows `after` (None: from seq 1): at most `limit` records and `limit_bytes` of payload (and never more
-        than `limits.READ_LIMIT` and `limits.PAGE_BYTES`), but at least one record.
+        """The page behind `after` (None: from seq 1): at most `limit` records and `limit_bytes` of payload, never more
+        than `limits.READ_LIMIT` and `limits.PAGE_BYTES`, but at least one record.
 
         With nothing there it waits up to `wait` seconds for an append or the end, then returns an empty page. Raises
         `LogNotFound`, and `CursorExpired` (with `details["earliest"]`, a cursor's text or None) when the cursor's epoch
@@ -445,7 +445,7 @@ class Store(Protocol):
 
 
 def closing(chunk: Chunk[Any]) -> Commit:
-    """What a log's last chunk, `complete` or `error`, commits: the end, and how the run ended."""
+    """The commit of a log's last chunk, `complete` or `error`: the end, the run's state, and its error."""
     error = None if chunk.type == "complete" else chunk.error or ErrorInfo("run_failed", "")
     return Commit(state=state_of(attempted=True, error=error, ended=True), error=error)
 
@@ -470,7 +470,7 @@ class Surveyed(Protocol):
 
 
 class Transport(Protocol):
-    """How a client reaches runs: a store in this process, or a server. Errors are those of the four ports.
+    """A client's way to runs: a store in this process, or a server. Errors are those of the four ports.
 
     Belongs to the event loop in which it is first used: every call in another one raises `UsageError`."""
 

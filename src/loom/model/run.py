@@ -221,7 +221,7 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def terms(self) -> list[tuple[str, ...]]:
-        """What a run must have, each by itself: ("state", "running"), ("label", "user", "42")."""
+        """The fields that are given, each by itself: ("state", "running"), ("label", "user", "42")."""
         return [*self.columns.items(), *[("label", *item) for item in self.labels.items()]]
 
     def matches(self, head: Head) -> bool:

@@ -15,7 +15,7 @@ from .duration import DURATION, parse_duration
 __all__ = ["QUERY", "SHELL", "labels_in", "option_in", "schema_in_query"]
 
 QUERY = ":"
-"""What stands between a label's name and value in a query, as ``label=user:42``."""
+"""The separator of a label's name and value in a query, as ``label=user:42``."""
 
 SHELL = "="
 """The same on a command line, as ``--label user=42``."""

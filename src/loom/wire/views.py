@@ -55,7 +55,7 @@ def error_body(error: ErrorInfo) -> bytes:
 
 
 class InputBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What `StartBody` and `StreamBody` have besides the options, each of which is a field, too."""
+    """The fields of `StartBody` and `StreamBody` besides the options, each of which is a field, too."""
 
     input: msgspec.Raw = msgspec.field(default_factory=lambda: NO_INPUT)  # its schema has no default
 

@@ -1,1 +1,1 @@
-"""What users declare: producers by name, their inputs, options and context."""
+"""Declarations of users: producers by name, their inputs, options and context."""

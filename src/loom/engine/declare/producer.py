@@ -82,13 +82,13 @@ class Producer(Generic[P, Out]):
         self.max_crashes = declared.get("max_crashes", limits.CRASHES)
         self.requires = tuple(declared.get("requires", ()))
         self.concurrency = declared.get("concurrency")
-        """How many of its runs one worker drives at a time, at most."""
+        """The most of its runs that one worker drives at a time; None: no bound of its own."""
         self.keep = declared.get("keep")
-        """How much of its runs' logs is kept while they go on."""
+        """The part of its runs' logs that is kept while they go on; None: all."""
         check_declared(name, self.retry, self.max_crashes, self.concurrency, self.keep)
         self.name = name
         self.target = target
-        """What its author wrote: it documents the producer, and a plain call of the producer calls it."""
+        """The function or class as its author wrote it: it documents the producer, and a plain call calls it."""
         self.driver = driver
         self.inputs = inputs or Inputs(name, ())
         self.yields = yields

@@ -1,4 +1,4 @@
-"""From what is asked for to a run's `Meta`: the one place where options get their declared and default values, and
+"""From a `Start` to a run's `Meta`: the one place where options get their declared and default values, and
 where an input that comes by a name is read."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["child_of", "settled", "started_again"]
 
 
 def settled(start: Start, producer: Producer[..., Any] | None, parent: Meta | None = None) -> Meta:
-    """How the run is stored, `producer` being the actor's, where it is known, and `parent` the run that starts it.
+    """The record of a run to start. `producer`: the actor's, where it is known; `parent`: the run that starts it.
 
     Raises `InvalidInput` naming the field, `LimitExceeded` for an input that is too large, `RemoteProtocolError` for
     one that is no JSON.

@@ -1,1 +1,1 @@
-"""What follows and controls runs: the client, its handles, and what all readers of a log share."""
+"""Following and controlling runs: the client, its handles, and the hub that all readers of a log share."""

@@ -1,1 +1,1 @@
-"""What drives a run: a worker claims it, a runner tries it, a writer writes its log."""
+"""Driving runs: a worker claims it, a runner tries it, a writer writes its log."""

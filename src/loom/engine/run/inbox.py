@@ -33,7 +33,7 @@ class Inbox:
         self._after: Cursor | None = None
         self._news = asyncio.Event()
         self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """What it was told before is taken, a page of it at least."""
+        """Done once the first page was read: a cancel that was sent before is known by then."""
         self._arrived = asyncio.Event()
 
     async def follow(self, created: asyncio.Event | None = None) -> None:

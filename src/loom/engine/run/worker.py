@@ -143,7 +143,7 @@ class Worker:
         """Producers that did not stop when told; their slots stay taken while they run."""
 
     def __len__(self) -> int:
-        """How many runs it drives now, those that wait included."""
+        """The number of runs that it drives now, those that wait included."""
         return len(self._held)
 
     async def __aenter__(self) -> Self:

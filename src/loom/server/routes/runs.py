@@ -232,7 +232,7 @@ class Runs:
 
 
 def start_of(request: Request, actor: str, input: msgspec.Raw, options: Options, *, owner_lease: float | None) -> Start:
-    """What is asked for. Raises `InvalidInput` naming the field."""
+    """The start that a request asks for. Raises `InvalidInput` naming the field."""
     if str(options.given.get("queue", "")).startswith(PRIVATE):
         raise InvalidInput(f"queue: names that begin with {PRIVATE!r} are private", details={"field": "queue"})
     run = idempotent_id(request, options.given.get("id"))

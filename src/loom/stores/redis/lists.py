@@ -77,7 +77,7 @@ class RunLists:
             await self.note(run, state)
 
     def remember(self, run: str, state: RunState) -> None:
-        """The run was ended here: whoever acknowledges it here need not ask for its state."""
+        """Note the state in which this process ended a run: its acknowledgement need not ask for it."""
         self.ended[run] = state
         if len(self.ended) > REMEMBERED:
             self.ended.popitem(last=False)

@@ -193,7 +193,7 @@ def digits() -> int:
 
 
 def milliseconds(seconds: float) -> int:
-    """What Lua counts exactly; far beyond any age."""
+    """Whole milliseconds, at most 2^53: Lua counts exactly up to there, far beyond any age."""
     return round(min(seconds * 1000, 2.0**53))
 
 

@@ -55,7 +55,7 @@ class RedisWorkers:
 
 
 def _worker(stored: bytes | None, seen: bytes, asked: bytes | None) -> WorkerInfo | None:
-    """None if it cannot be read: it is written anew at the worker's next beat."""
+    """None if it cannot be read: the worker writes it again when it registers next."""
     started, _, said = (stored or b"").partition(b" ")
     try:
         info = _info.decode(said)

@@ -1,4 +1,4 @@
-"""From the loop to the threads and back: calls go there, outcomes and notices come here."""
+"""Between the loop and the two threads: calls go there, outcomes and notices come back."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Executor:
         self._reading.post(self._settle, calls)
 
     def _deliver(self, calls: Sequence[Call], news: News | None) -> None:
-        """Watchers are told before the writer goes on: `append` has told everybody when it returns."""
+        """Notifies watchers first: when `append` returns, all of them have its notice."""
         try:
             if self._watchers:
                 self._tell(calls, news)

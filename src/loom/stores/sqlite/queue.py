@@ -73,7 +73,7 @@ class SqliteQueue:
         return await self._executor.read(claims.list_entries, queue, place, limit)
 
     def give_back(self) -> None:
-        """Release the claims that nobody was told of: the store is closed."""
+        """Release the claims that no caller knows of: the store is closed."""
         while self._untold:
             self._executor.begin(claims.give_back, self._untold.pop())
 
@@ -97,7 +97,7 @@ class SqliteQueue:
             self._untold.append(claim)
 
     async def _kept(self, worker: str) -> Claim | None:
-        """A claim that this worker holds and was not told of, whatever it asks for by now: nobody else would get it
+        """A claim that this worker holds without knowing, whatever it asks for by now: no other worker would get it
         before its lease is over."""
         claim = next((claim for claim in self._untold if claim.worker == worker), None)
         if claim is None:

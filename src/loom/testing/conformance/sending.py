@@ -336,7 +336,7 @@ class SendingConformance(Suite):
         assert (await logs.info("log")).tail == 5
 
     async def test_a_bound_is_no_matter_of_one_writer(self, logs: LogStore) -> None:
-        """Who keeps it itself."""
+        """The writer keeps the bound itself."""
         author = await Author.open(logs, spec=LogSpec(max_records=1, max_bytes=1))
         for _ in range(3):
             await author.say("data")

@@ -1,4 +1,4 @@
-"""What the four ports of a store guarantee together: sweeps, retention, runs that leave the queue."""
+"""The guarantees of a store's four ports together: sweeps, retention, runs that leave the queue."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class WholeConformance(Suite):
     async def test_an_ended_run_is_kept_for_its_own_retention(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What its start says comes before what the store does by default."""
+        """The retention of the start comes before the store's own."""
         monkeypatch.setattr(limits, "LEAST_RETENTION", 0.0)
         for run, retention in (("brief", 0.0), ("long", 1e9), ("plain", None)):
             await (await Author.start(store, run, retention=retention)).say("complete")
@@ -169,7 +169,7 @@ class WholeConformance(Suite):
             await store.queue.renew(taken)
 
     async def test_g9_dropping_a_run_that_waits_keeps_its_keys_order(self, store: Store) -> None:
-        """Whether the first is ready, claimed or delayed."""
+        """The first may be ready, claimed or delayed."""
         for number in range(5):
             await store.queue.put(meta(f"run-{number}", key="k"))
         await store.runs.drop("run-1")
@@ -273,7 +273,7 @@ class WholeConformance(Suite):
         assert await store.queue.list_entries() == []
 
     async def test_a_dropped_run_leaves_the_queue(self, store: Store) -> None:
-        """Whether it waits or is claimed; and with its record and logs. Dropping again does nothing."""
+        """It may wait or be claimed. Its record and logs go with it. Dropping again does nothing."""
         await Author.start(store)
         await store.queue.put(meta())
         await store.queue.put(meta("held"))

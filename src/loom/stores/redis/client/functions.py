@@ -41,12 +41,12 @@ _text = re.sub(
 _version = sha256(_text.encode()).hexdigest()[:8]
 
 CODE = _text.replace("VERSION", _version)
-"""What FUNCTION LOAD is given."""
+"""The text for FUNCTION LOAD."""
 
 NAME = f"loom_{_version}"
 """The library's name."""
 
 
 def name_of(function: str) -> str:
-    """What FCALL is given for one of the functions."""
+    """The name of a function for FCALL."""
     return f"{NAME}_{function}"
