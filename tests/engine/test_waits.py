@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -18,7 +19,7 @@ from loom.engine.run.slots import Slots
 from loom.engine.run.worker import CLAIM_WAIT, Worker
 from loom.model import limits
 from loom.stores.memory import MemoryStore
-from loom.tasks import TaskSet
+from loom.tasks import TaskSet, cancel_and_wait, spawn
 from tests.faults.store import FaultStore
 from tests.virtual import VirtualLoop
 
@@ -389,6 +390,107 @@ async def test_an_attempt_that_fails_beside_a_task_that_waits_has_its_slot_for_t
     assert worker._slots.waiting == 0
 
 
+async def test_a_child_runs_that_a_run_s_task_started_after_its_own(house: House) -> None:
+    @house.app.actor
+    async def same(value: int) -> int:
+        return value
+
+    @house.app.actor
+    async def parent(ctx: loom.Context) -> int:
+        beside = asyncio.create_task(ctx.client.execute("same", 1))
+        return sum([await ctx.client.execute("same", 2), await beside])
+
+    await house.worker(concurrency=1)
+    client = await house.client()
+    assert await (await client.start("parent", timeout=600)).result() == 3
+
+
+async def test_tasks_that_share_a_queue_of_children_do_not_wait_for_ever(house: House) -> None:
+    """One of them sits at the empty queue, with the slot that the child of the other needs."""
+
+    @house.app.actor
+    async def parent(ctx: loom.Context) -> int:
+        queue: asyncio.Queue[float] = asyncio.Queue()
+        done: list[Any] = []
+
+        async def work() -> None:
+            while True:
+                done.append(await ctx.client.execute("sleepy", await queue.get()))
+                queue.task_done()
+
+        for seconds in range(5):
+            queue.put_nowait(seconds)
+        async with TaskSet() as tasks:
+            tasks.spawn(work(), "work")
+            tasks.spawn(work(), "work")
+            await queue.join()
+        return len(done)
+
+    @house.app.actor
+    async def sleepy(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    worker, _ = await house.worker(concurrency=1)
+    client = await house.client()
+    assert await (await client.start("parent", timeout=600)).result() == 5
+    assert worker._slots.waiting == 0
+
+
+async def test_a_thread_that_joins_another_one_does_not_wait_for_ever(house: House) -> None:
+    @house.app.actor
+    async def same(value: int) -> int:
+        return value
+
+    @house.app.actor
+    def parent(ctx: loom.Context) -> int:
+        values: list[int] = []
+        started = threading.Event()
+
+        def work() -> None:
+            run = ctx.client_sync.start("same", 1)
+            started.set()
+            values.append(run.result())
+
+        first, beside = ctx.client_sync.start("same", 2), threading.Thread(target=work)
+        beside.start()
+        started.wait()
+        values.append(first.result())
+        beside.join()
+        return sum(values)
+
+    await house.worker(concurrency=1)
+    client = await house.client()
+    assert await (await client.start("parent", timeout=600)).result() == 3
+
+
+async def test_tasks_that_outlive_their_run_take_nothing_from_the_worker(house: House) -> None:
+    """One of them ends while another still waits."""
+    left: list[asyncio.Task[Any]] = []
+
+    @house.app.actor
+    async def sleepy(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    @house.app.actor
+    async def forgetful(ctx: loom.Context) -> None:
+        runs = [await ctx.client.start("sleepy", seconds) for seconds in (5, 50)]
+        left.extend(spawn(_follow_out(run), "left") for run in runs)
+        await asyncio.sleep(1)
+
+    async def _follow_out(run: loom.Run[Any, Any]) -> None:
+        with contextlib.suppress(loom.HandleClosed):
+            async for _ in run:
+                pass
+
+    worker, _ = await house.worker(concurrency=4)
+    client = await house.client()
+    await client.execute("forgetful")
+    await asyncio.sleep(10)
+    slots = worker._slots
+    assert (slots.waiting, slots._held, slots._free + slots._reserved) == (0, {"sleepy": 1}, 3)
+    await cancel_and_wait(*left)
+
+
 # --- children --------------------------------------------------------------------------------------------------------
 
 
@@ -487,6 +589,20 @@ async def test_the_client_is_the_run_s_until_it_is_over(house: House) -> None:
     assert kept[0] is kept[1]
     with pytest.raises(loom.HandleClosed):
         await kept[0].start("works")
+
+
+async def test_a_client_that_was_first_asked_for_after_the_run_is_closed(house: House) -> None:
+    kept: list[loom.Context] = []
+
+    @house.app.actor
+    async def parent(ctx: loom.Context) -> None:
+        kept.append(ctx)
+
+    await house.worker()
+    client = await house.client()
+    await client.execute("parent")
+    with pytest.raises(loom.HandleClosed):
+        await kept[0].client.start("works")
 
 
 async def test_an_async_producer_is_told_not_to_use_the_blocking_client(house: House) -> None:

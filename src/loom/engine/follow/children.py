@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from loom.engine.declare.context import FromThread
 from loom.engine.declare.registry import Registry
 from loom.engine.run.slots import Slot
-from loom.model.errors import UsageError
+from loom.model.errors import UsageError, closed
 from loom.model.ports import Store
 from loom.model.run import Meta
 from loom.tasks import TaskSet
@@ -56,10 +56,13 @@ class ChildClient:
     def __init__(self, connect: Callable[[], StoreTransport]) -> None:
         self._connect = connect
         self._client: Client | None = None
+        self._closed = False
         self._dropped = TaskSet()
 
     @property
     def client(self) -> Client:
+        if self._closed:
+            raise closed()
         if self._client is None:
             self._client = Client(self._connect())
         return self._client
@@ -74,6 +77,7 @@ class ChildClient:
     async def aclose(self) -> None:
         """Iterators that threads have dropped are closed first: one of them may have a run to cancel."""
         await self._dropped.wait_out()
+        self._closed = True
         if self._client is not None:
             await self._client.aclose()
 

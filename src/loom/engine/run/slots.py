@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from loom.model import limits
@@ -18,6 +19,10 @@ __all__ = ["Slot", "Slots", "ThreadSlot"]
 
 THREADS = 32
 """Sync producers that one worker runs at a time: each needs a thread of its own."""
+
+JOINS = 1.0
+"""Seconds after which a task that goes on, while others of its run wait, counts as one that waits for those: it may sit
+at a queue or a lock that only they bring further, and their children in need of its slot."""
 
 T = TypeVar("T")
 
@@ -184,41 +189,53 @@ class ThreadSlot:
             self.given_back, self._held = False, True
 
 
+class _Tasks:
+    """The tasks of one attempt, as far as they count for the slot of its run."""
+
+    def __init__(self) -> None:
+        self.main: asyncio.Task[Any] | None = None
+        self.waits = 0
+        self.active: dict[asyncio.Task[Any], float] = {}
+        """Those that work, the producer's own and those that waited for a run and go on: since when."""
+        self.watched: set[asyncio.Task[Any]] = set()
+        """Tasks whose end is looked out for."""
+
+
 class Slot:
     """The slot of one run. Its run waits while its producer's own task does, in `wait`, and while none of its other
-    tasks goes on that waited `anywhere`."""
+    tasks goes on that waited `anywhere`: for `JOINS` seconds, while others still wait."""
 
     def __init__(self, slots: Slots, actor: str) -> None:
         self.actor = actor
         self.thread = ThreadSlot(slots.threads)
         self.given_back = False
         self._slots = slots
-        self._main: asyncio.Task[Any] | None = None
-        self._waits = 0
-        self._active: set[asyncio.Task[Any]] = set()
-        self._watched: set[asyncio.Task[Any]] = set()
-        """Tasks whose end is looked out for."""
-        self._taking: asyncio.Task[None] | None = None
+        self._tasks = _Tasks()
+        self._begun = False
         self._stopped = False
+        self._taking: asyncio.Task[None] | None = None
+        self._joins: asyncio.TimerHandle | None = None
 
     def begin(self, main: asyncio.Task[Any] | None) -> None:
         """`main` is the producer's own task from now on; of one in a thread, each call that this makes."""
-        self._main = main
-        self._active = set() if main is None else {main}
+        self._begun = True
+        self._tasks.main = main
+        self._tasks.active = {} if main is None else {main: asyncio.get_running_loop().time()}
+        self._look()
 
     async def wait(self, blocking: Coroutine[Any, Any, T], *, anywhere: bool = False) -> T:
         """Await what blocks, the slot being given back, and take it again before this returns or raises, be it by a
         cancel. In another task than the producer's own the slot is kept, unless `anywhere`: one that only listens must
         not give away the slot of a producer that works."""
-        task = asyncio.current_task()
+        task, tasks = asyncio.current_task(), self._tasks
         assert task is not None
-        if self._stopped or not (anywhere or task is self._main):
+        if self._stopped or not self._begun or not (anywhere or task is tasks.main):
             return await blocking
-        self._leave(task)
+        self._leave(tasks, task)
         try:
             return await blocking
         finally:
-            await self._enter(task)
+            await self._enter(tasks, task)
 
     async def wait_for_run(self, blocking: Coroutine[Any, Any, T]) -> T:
         """`wait`, anywhere: a run that waits for others mostly does so for several at once, in tasks that it joins."""
@@ -233,46 +250,73 @@ class Slot:
     def stop(self) -> None:
         """Its run is stopped: it has its slot at once, and keeps it."""
         self._stopped = True
-        self.settle()
+        self._take_at_once()
 
     def settle(self) -> None:
-        """Whoever waited in it is gone, or goes on at once."""
+        """The attempt is over. What is left of its tasks goes on at once, and counts no more."""
+        self._begun = False
+        self._tasks = _Tasks()
+        self._take_at_once()
+
+    def release(self) -> None:
+        """Its run is over."""
+        self._stopped = True
+        self._look()
+        self._slots.release(self)
+
+    def _take_at_once(self) -> None:
         if self.given_back:
             self._slots.take_at_once(self)
         if self._taking is not None:
             self._taking.cancel()
+        self._look()
 
-    def release(self) -> None:
-        """Its run is over."""
-        self._slots.release(self)
+    def _leave(self, tasks: _Tasks, task: asyncio.Task[Any]) -> None:
+        tasks.waits += 1
+        tasks.active.pop(task, None)
+        if tasks.main is not None:
+            tasks.active.pop(tasks.main, None)  # whether it joins the task that waits, or works meanwhile, is not known
+        self._look()
 
-    def _leave(self, task: asyncio.Task[Any]) -> None:
-        self._waits += 1
-        self._active.discard(task)
-        if self._main is not None:
-            self._active.discard(self._main)  # whether it joins the task that waits, or works meanwhile, is not known
-        self._give_back()
-
-    async def _enter(self, task: asyncio.Task[Any]) -> None:
-        self._waits -= 1
+    async def _enter(self, tasks: _Tasks, task: asyncio.Task[Any]) -> None:
+        tasks.waits -= 1
         try:
-            while self.given_back and not self._take_if_free():
+            while tasks is self._tasks and self.given_back and not self._take_if_free():
                 await self._take()
         finally:
-            self._active.add(task)
-            if task is not self._main and task not in self._watched:
-                self._watched.add(task)
-                task.add_done_callback(self._ended)
+            tasks.active[task] = asyncio.get_running_loop().time()
+            if task is not tasks.main and task not in tasks.watched:
+                tasks.watched.add(task)
+                task.add_done_callback(partial(self._ended, tasks))
+            self._look()
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._watched.discard(task)
-        self._active.discard(task)
-        self._give_back()
+    def _ended(self, tasks: _Tasks, task: asyncio.Task[Any]) -> None:
+        tasks.watched.discard(task)
+        tasks.active.pop(task, None)
+        self._look()
 
-    def _give_back(self) -> None:
-        if self._waits and not self._active and not self.given_back and not self._stopped:
+    def _look(self) -> None:
+        """Give the slot back where all wait. Where only some do, the others have `JOINS` seconds to work."""
+        tasks, taking = self._tasks, self._taking is not None and not self._taking.done()
+        waits = tasks.waits > 0 and self._begun and not (self._stopped or self.given_back or taking)
+        if waits and not tasks.active:
             self.thread.give_back()
             self._slots.give_back(self)
+        if self._joins is None and waits and tasks.active:
+            due = min(tasks.active.values()) + JOINS
+            self._joins = asyncio.get_running_loop().call_at(due, self._assume_joined)
+        elif self._joins is not None and not (waits and tasks.active):
+            self._joins.cancel()
+            self._joins = None
+
+    def _assume_joined(self) -> None:
+        """What has worked for so long may wait for those that wait, and they for this slot."""
+        self._joins = None
+        now = asyncio.get_running_loop().time()
+        active = self._tasks.active
+        for task in [task for task, since in active.items() if since + JOINS <= now]:
+            del active[task]
+        self._look()
 
     def _take_if_free(self) -> bool:
         return not self.thread.given_back and self._slots.take_if_free(self)
