@@ -192,7 +192,7 @@ def test_what_an_attempt_takes_back_is_taken_back(reader: Reader) -> None:
 
 
 def test_the_page_takes_back_what_the_fold_does(reader: Reader) -> None:
-    """The twin of `loom.model.fold`, on the same table."""
+    """The twin of `loom.model.retraction`, on the same table."""
     cases = json.loads((Path(__file__).parents[1] / "model" / "restarts.json").read_text())
     found = reader.tab().evaluate(
         """async (cases) => {

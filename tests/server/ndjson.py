@@ -14,7 +14,7 @@ import msgspec
 from loom.model.chunk import Batch
 from loom.model.cursor import Cursor
 from loom.model.errors import ErrorInfo, code_of
-from loom.model.fold import Fold
+from loom.model.retraction import Fold
 from loom.wire.description import Answer, Parameter, StreamForm
 from loom.wire.dialect import Call, Dialect, Encoder, FollowRun, HttpRequest, Refusal, Route, ShowCatalog, StartRun
 from loom.wire.dialects.lines import marker_of, read_line

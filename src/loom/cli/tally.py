@@ -8,9 +8,9 @@ from collections import deque
 from typing import Any
 
 from loom.model.chunk import Chunk, Progress
-from loom.model.fold import MARKERS, Fold, Retraction
 from loom.model.grammar import is_output
 from loom.model.parts import RefusalPart, TextPart, Usage, part_of
+from loom.model.retraction import MARKERS, Fold, Retraction
 
 __all__ = ["Tally", "answer_in", "duration", "text_in", "text_of", "used"]
 

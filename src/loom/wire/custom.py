@@ -19,7 +19,7 @@ from loom.model.errors import UsageError
 
 from .data import canonical
 from .json import decode
-from .models import is_model, is_url, message_of, reader_of
+from .pydantic import is_model, is_url, message_of, reader_of
 from .values import AS_TEXT, NONFINITE
 
 __all__ = [

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from .json import encode, escape_line_ends, sound
-from .models import dumped
+from .pydantic import dumped
 from .values import nonfinite_text, utc_if_odd, written
 
 __all__ = ["canonical", "encode_data", "encode_value"]

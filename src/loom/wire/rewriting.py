@@ -31,7 +31,7 @@ from .custom import (
     takes,
     union_of,
 )
-from .models import closed, fault_of, is_model, is_url
+from .pydantic import closed, fault_of, is_model, is_url
 from .values import AS_TEXT
 
 __all__ = ["Rewriter"]

@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from .models import dumped, is_url
+from .pydantic import dumped, is_url
 
 __all__ = ["AS_TEXT", "NONFINITE", "nonfinite_text", "utc_if_odd", "written"]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from loom.engine.declare.standing import HISTORY_BYTES, Room, Standing
 from loom.model.chunk import Batch, Chunk
-from loom.model.fold import Retraction
+from loom.model.retraction import Retraction
 from loom.wire.json import make_batch
 
 SIZE = 300

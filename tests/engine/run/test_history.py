@@ -15,8 +15,8 @@ from loom.engine.declare.standing import Room
 from loom.engine.run.history import History, plan
 from loom.model.chunk import Batch, Chunk, Page
 from loom.model.errors import Damaged, ErrorInfo
-from loom.model.fold import surviving
 from loom.model.parts import Usage
+from loom.model.retraction import surviving
 from loom.wire.json import decode_batch, make_batch
 
 CONTINUE = Retry(mode="continue")

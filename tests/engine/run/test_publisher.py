@@ -35,8 +35,8 @@ from loom.model.errors import (
     Unavailable,
     UsageError,
 )
-from loom.model.fold import surviving
 from loom.model.ports import Store
+from loom.model.retraction import surviving
 from loom.model.run import PUBLISHED, Claim
 from loom.stores.memory import MemoryStore
 from loom.tasks import cancel_and_wait, spawn

@@ -1,4 +1,4 @@
-/** Which earlier chunks a run's later ones take back: the twin of `loom/model/fold.py`, tested against the same table. Pure. */
+/** Which earlier chunks a run's later ones take back: the twin of `loom/model/retraction.py`, tested against the same table. Pure. */
 
 const isIn = (source, step) => source === step || (source ?? "").startsWith(`${step}/`);
 

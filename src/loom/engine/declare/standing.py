@@ -11,7 +11,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from loom.model.chunk import Batch
-from loom.model.fold import Retraction
+from loom.model.retraction import Retraction
 from loom.wire.json import decode_batch
 
 __all__ = ["Room", "Standing"]

@@ -24,11 +24,11 @@ from loom.model.errors import (
     Unavailable,
     revive,
 )
-from loom.model.fold import MARKERS, Fold
 from loom.model.grammar import RESERVED, State, advance
 from loom.model.numbers import seconds
 from loom.model.parts import Usage
 from loom.model.ports import Transport
+from loom.model.retraction import MARKERS, Fold
 from loom.model.run import Head
 from loom.tasks import cancel_and_wait, spawn, wait_out
 from loom.wire.codec import ANY, Codec

@@ -27,9 +27,9 @@ from loom.model.errors import (
     RunFailed,
     StartOver,
 )
-from loom.model.fold import Retraction
 from loom.model.parts import Usage
 from loom.model.ports import Fence, Store
+from loom.model.retraction import Retraction
 from loom.model.run import Claim, Meta
 from loom.model.text import escaped
 from loom.tasks import TaskSet, abandon, spawn, wait_out

@@ -11,9 +11,9 @@ from loom.engine.declare.options import Retry
 from loom.engine.declare.standing import Room, Standing
 from loom.model.chunk import Batch, Chunk, Page
 from loom.model.errors import Damaged, RemoteProtocolError
-from loom.model.fold import MARKERS, Fold
 from loom.model.grammar import is_output
 from loom.model.parts import Usage
+from loom.model.retraction import MARKERS, Fold
 from loom.wire.json import decode_chunk, type_of
 
 __all__ = ["History", "Plan", "plan"]

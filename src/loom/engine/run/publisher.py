@@ -37,9 +37,9 @@ from loom.model.errors import (
     RunFailed,
     Unavailable,
 )
-from loom.model.fold import Retraction
 from loom.model.keep import Keep
 from loom.model.ports import Fence, Store
+from loom.model.retraction import Retraction
 from loom.model.run import Claim, Head, Meta
 from loom.model.text import escaped
 from loom.tasks import TaskSet, cancel_and_wait

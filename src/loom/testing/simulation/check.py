@@ -10,8 +10,8 @@ import msgspec
 from loom.model.chunk import Batch
 from loom.model.cursor import Cursor
 from loom.model.errors import LoomError
-from loom.model.fold import kept_through
 from loom.model.grammar import State, advance, is_output
+from loom.model.retraction import kept_through
 from loom.model.run import Claim
 from loom.wire.json import decode_chunk, type_of
 

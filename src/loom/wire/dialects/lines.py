@@ -9,8 +9,8 @@ import msgspec
 
 from loom.model.chunk import Batch, Chunk
 from loom.model.errors import ErrorInfo, RemoteProtocolError
-from loom.model.fold import MARKERS, Fold, Retraction
 from loom.model.parts import Usage
+from loom.model.retraction import MARKERS, Fold, Retraction
 
 __all__ = ["Line", "RetractedRanges", "marker_of", "read_line"]
 

@@ -6,8 +6,8 @@ import pytest
 
 from loom.model import limits
 from loom.model.errors import RunFailed
-from loom.model.fold import Retraction
 from loom.model.parts import FinishReasonPart, ToolCallPart, ToolResultPart, Usage, UsagePart
+from loom.model.retraction import Retraction
 from loom.wire.dialects.openai.held import Held
 from loom.wire.dialects.openai.pieces import Last
 

@@ -14,8 +14,8 @@ import msgspec
 from loom.model import limits
 from loom.model.chunk import Batch, Chunk
 from loom.model.errors import ErrorInfo
-from loom.model.fold import Fold
 from loom.model.parts import Usage
+from loom.model.retraction import Fold
 from loom.wire.dialects.lines import Line, marker_of, read_line
 from loom.wire.json import encode
 from loom.wire.sse import HEARTBEAT

@@ -9,8 +9,8 @@ from typing import Any
 
 from loom.model import limits
 from loom.model.errors import RunFailed
-from loom.model.fold import Retraction
 from loom.model.parts import FinishReasonPart, ToolCallPart, ToolResultPart, Usage, UsagePart
+from loom.model.retraction import Retraction
 
 from .pieces import Last
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from loom.model.chunk import Chunk
 from loom.model.errors import RemoteProtocolError
-from loom.model.fold import MARKERS, Fold, Retraction, kept_through, surviving
 from loom.model.grammar import is_output
+from loom.model.retraction import MARKERS, Fold, Retraction, kept_through, surviving
 
 CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "restarts.json").read_text())
 
