@@ -16,7 +16,18 @@ from loom.model.cursor import Cursor
 from loom.model.errors import ErrorInfo, code_of
 from loom.model.retraction import Fold
 from loom.wire.description import Answer, Parameter, StreamForm
-from loom.wire.dialect import Call, Dialect, Encoder, FollowRun, HttpRequest, Refusal, Route, ShowCatalog, StartRun
+from loom.wire.dialect import (
+    ActorCall,
+    Catalog,
+    Dialect,
+    Encoder,
+    FollowRun,
+    HttpRequest,
+    Refusal,
+    Route,
+    ShowCatalog,
+    StartRun,
+)
 from loom.wire.dialects.lines import marker_of, read_line
 from loom.wire.json import decode, decode_as, encode
 
@@ -89,9 +100,11 @@ def encoder(run: str, created: float) -> Encoder:
 def start(request: HttpRequest) -> StartRun:
     text = decode_as(request.body, Body).text
     name = request.path["actor"]
-    return StartRun(
-        lambda catalog: Call(catalog.find(name).name, {"prompt": text}), encoder, request.query.get("stream") != "0"
-    )
+
+    def call(catalog: Catalog) -> ActorCall:
+        return ActorCall(catalog.find(name).name, {"prompt": text})
+
+    return StartRun(call, encoder, request.query.get("stream") != "0")
 
 
 def follow(request: HttpRequest) -> FollowRun:

@@ -19,7 +19,7 @@ from loom.model.run import ActorInfo
 from .description import Answer, Parameter
 
 __all__ = [
-    "Call",
+    "ActorCall",
     "Catalog",
     "Command",
     "Dialect",
@@ -107,7 +107,7 @@ NewEncoder = Callable[[str, float], Encoder]
 # --- from a request to a command -------------------------------------------------------------------------------------
 
 
-class Call(NamedTuple):
+class ActorCall(NamedTuple):
     """An actor's name and the input that it is given."""
 
     actor: str
@@ -121,7 +121,7 @@ class StartRun(msgspec.Struct, frozen=True):
     `Idempotency-Key`, when it has not come again within `limits.LEAVE_GRACE`.
     """
 
-    call: Callable[[Catalog], Call]
+    call: Callable[[Catalog], ActorCall]
     """Raises `UnknownProducer`, or `InvalidInput` naming the field."""
     encoder: NewEncoder
     streams: bool = True

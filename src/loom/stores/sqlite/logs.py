@@ -38,7 +38,7 @@ from .executor import Executor
 from .rows import batches_of, epochs_of, spec_of
 from .upkeep import clear
 
-__all__ = ["Log", "SqliteLogs", "add", "begin_epoch", "digits", "find", "last_batch"]
+__all__ = ["LogRow", "SqliteLogs", "add", "begin_epoch", "digits", "find", "last_batch"]
 
 
 class SqliteLogs:
@@ -101,7 +101,7 @@ class SqliteLogs:
 # --- for runs, too ---------------------------------------------------------------------------------------------------
 
 
-class Log(NamedTuple):
+class LogRow(NamedTuple):
     """A log's row, and where it ends."""
 
     name: str
@@ -132,18 +132,18 @@ class Log(NamedTuple):
         )
 
 
-def find(session: Session, name: str) -> Log:
+def find(session: Session, name: str) -> LogRow:
     """Raises `LogNotFound`."""
     row = session.one(sql.LOG, name)
     if row is None:
         raise _no_log(name)
     id, spec, epoch, epochs, first, trimmed, failures, ended, tail, upto = row
-    return Log(
+    return LogRow(
         name, id, spec_of(name, spec), epoch, epochs_of(name, epochs), first, trimmed, failures, bool(ended), tail, upto
     )
 
 
-def last_batch(session: Session, log: Log) -> Batch | None:
+def last_batch(session: Session, log: LogRow) -> Batch | None:
     row = session.one(sql.LAST_BATCH, log.id)
     return None if row is None else Batch(*row)
 
@@ -153,12 +153,12 @@ def digits() -> int:
     return secrets.randbelow(EPOCH_DIGITS)
 
 
-def begin_epoch(session: Session, log: Log, epoch: int) -> None:
+def begin_epoch(session: Session, log: LogRow, epoch: int) -> None:
     """No other may append from now on."""
     session.run(sql.BEGIN_EPOCH, log.id, epoch, encode(add_epoch(log.epochs, epoch, log.tail)))
 
 
-def add(session: Session, log: Log, batch: Batch, commit: Commit | None = None, now: float = 0.0) -> None:
+def add(session: Session, log: LogRow, batch: Batch, commit: Commit | None = None, now: float = 0.0) -> None:
     """A batch that continues the log, and what is committed with it."""
     session.run(sql.ADD_BATCH, log.id, batch.epoch, batch.first, batch.last, batch.payload)
     session.tell(log.name, batch, ended=commit is not None and commit.end)
@@ -166,7 +166,7 @@ def add(session: Session, log: Log, batch: Batch, commit: Commit | None = None, 
         _end(session, log, commit, now)
 
 
-def _end(session: Session, log: Log, commit: Commit, now: float) -> None:
+def _end(session: Session, log: LogRow, commit: Commit, now: float) -> None:
     """An inbox ends with its outbox. No trigger does it: as one statement they would cost twice as much."""
     error = None if commit.error is None else encode(commit.error)
     ending = (commit.state, error, now, limits.LEAST_RETENTION)

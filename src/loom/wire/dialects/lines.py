@@ -12,10 +12,10 @@ from loom.model.errors import ErrorInfo, RemoteProtocolError
 from loom.model.parts import Usage
 from loom.model.retraction import MARKERS, Fold, Retraction
 
-__all__ = ["Line", "RetractedRanges", "marker_of", "read_line"]
+__all__ = ["ChunkFields", "RetractedRanges", "marker_of", "read_line"]
 
 
-class Line(msgspec.Struct, gc=False):
+class ChunkFields(msgspec.Struct, gc=False):
     """The fields of a stored chunk that a dialect looks at."""
 
     type: str
@@ -25,12 +25,12 @@ class Line(msgspec.Struct, gc=False):
     usage: Usage | None = None
 
 
-_line = msgspec.json.Decoder(Line)
+_line = msgspec.json.Decoder(ChunkFields)
 _any = msgspec.json.Decoder()
 _MARKERS = tuple(b'{"type":"%b"' % type.encode() for type in MARKERS)
 
 
-def read_line(line: bytes) -> Line:
+def read_line(line: bytes) -> ChunkFields:
     """Raises `RemoteProtocolError` for what is no chunk."""
     try:
         return _line.decode(line)
@@ -38,7 +38,7 @@ def read_line(line: bytes) -> Line:
         raise RemoteProtocolError(f"not a chunk: {error}") from None
 
 
-def marker_of(seq: int, line: Line) -> Chunk[Any] | None:
+def marker_of(seq: int, line: ChunkFields) -> Chunk[Any] | None:
     """The chunk for `Fold.feed`, if the line is one of its markers."""
     if line.type not in MARKERS:
         return None

@@ -16,7 +16,7 @@ from loom.model.chunk import Batch, Chunk
 from loom.model.errors import ErrorInfo
 from loom.model.parts import Usage
 from loom.model.retraction import Fold
-from loom.wire.dialects.lines import Line, marker_of, read_line
+from loom.wire.dialects.lines import ChunkFields, marker_of, read_line
 from loom.wire.json import encode
 from loom.wire.sse import HEARTBEAT
 
@@ -86,7 +86,7 @@ class Events:
             return self._delta(b"content", text)
         return self._other(seq, read_line(data))
 
-    def _other(self, seq: int, line: Line) -> bytes:
+    def _other(self, seq: int, line: ChunkFields) -> bytes:
         marker = marker_of(seq, line)
         if marker is not None:
             return self._mark(marker)
@@ -132,7 +132,7 @@ class Events:
             return b""
         return self.fault(ErrorInfo("run_restarted", "a new attempt took back what was sent: ask again", True))
 
-    def _complete(self, line: Line) -> bytes:
+    def _complete(self, line: ChunkFields) -> bytes:
         frames = b""
         calls = self._held.calls
         if not self.spoken and not calls and (piece := result_of(line)):
@@ -203,7 +203,7 @@ class Whole:
         self._fail(error)
         return error_body(error)
 
-    def _take(self, seq: int, line: Line) -> None:
+    def _take(self, seq: int, line: ChunkFields) -> None:
         marker = marker_of(seq, line)
         if marker is not None:
             self._mark(marker)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loom.wire.description import Answer, Parameter, StreamForm
-from loom.wire.dialect import Call, Catalog, Dialect, HttpRequest, Route, ShowCatalog, StartRun
+from loom.wire.dialect import ActorCall, Catalog, Dialect, HttpRequest, Route, ShowCatalog, StartRun
 
 from .answer import Events, Whole
 from .errors import ApiErrorBody, refuse
@@ -41,9 +41,9 @@ def _chat(request: HttpRequest) -> StartRun:
 def _start(asked: ChatRequest, name: str, *, streams: bool) -> StartRun:
     model = asked.body.model or name
 
-    def call(catalog: Catalog) -> Call:
+    def call(catalog: Catalog) -> ActorCall:
         actor = catalog.find(name, "model")
-        return Call(actor.name, asked.input_for(actor.name, actor.input_schema))
+        return ActorCall(actor.name, asked.input_for(actor.name, actor.input_schema))
 
     def encoder(run: str, created: float) -> Events | Whole:
         if streams:

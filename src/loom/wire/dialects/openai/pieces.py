@@ -20,7 +20,7 @@ from loom.model.parts import (
     ToolResultPart,
     UsagePart,
 )
-from loom.wire.dialects.lines import Line
+from loom.wire.dialects.lines import ChunkFields
 from loom.wire.json import encode
 
 __all__ = ["FIELDS", "Last", "Piece", "plain_text", "result_of", "said_of"]
@@ -46,7 +46,7 @@ FIELDS: dict[type[Any], bytes] = {
 }
 
 
-def said_of(line: Line) -> Piece | Last | None:
+def said_of(line: ChunkFields) -> Piece | Last | None:
     """What an output chunk adds to the answer, if anything."""
     if line.type not in ("data", "text-delta"):
         return None
@@ -73,7 +73,7 @@ def _piece(part: Part) -> Piece | None:
     return Piece(field, encode(text)) if field and text else None
 
 
-def result_of(line: Line) -> Piece | None:
+def result_of(line: ChunkFields) -> Piece | None:
     """The result as text, when nothing else was said."""
     data = bytes(line.data)
     if data in (b"null", b'""'):
