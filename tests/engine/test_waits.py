@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -461,6 +461,36 @@ async def test_a_thread_that_joins_another_one_does_not_wait_for_ever(house: Hou
     await house.worker(concurrency=1)
     client = await house.client()
     assert await (await client.start("parent", timeout=600)).result() == 3
+
+
+@pytest.mark.parametrize("actor", ["says", "says-in-a-thread", "says-in-tasks"])
+async def test_a_run_that_waits_for_its_reader_lets_it_go_on(house: House, actor: str) -> None:
+    """The reader is its parent, which goes on in its slot."""
+
+    @house.app.actor(ahead=2)
+    async def says() -> AsyncIterator[int]:
+        for n in range(10):
+            yield n
+
+    @house.app.actor("says-in-a-thread", ahead=2)
+    def says_in_a_thread(ctx: loom.Context) -> Iterator[int]:
+        for n in range(10):
+            ctx.sleep_sync(0)
+            yield n
+
+    @house.app.actor("says-in-tasks", ahead=2)
+    async def says_in_tasks(ctx: loom.Context) -> None:
+        await asyncio.gather(*(ctx.emit(n) for n in range(10)))
+
+    @house.app.actor
+    async def parent(ctx: loom.Context) -> list[int]:
+        return [value async for value in (await ctx.client.start(actor)).values()]
+
+    worker, _ = await house.worker(concurrency=1)
+    client = await house.client()
+    assert await (await client.start("parent", timeout=600)).result() == [*range(10)]
+    await later(lambda: not len(worker))
+    assert (worker._slots.waiting, worker._slots.threads._value) == (0, 1)
 
 
 async def test_tasks_that_outlive_their_run_take_nothing_from_the_worker(house: House) -> None:

@@ -257,7 +257,9 @@ class Attempt:
 
     def _readers(self) -> Readers | None:
         meta = self._job.meta
-        return None if meta.ahead is None else Readers(self._job.store.logs, meta.run, meta.ahead)
+        if meta.ahead is None:
+            return None
+        return Readers(self._job.store.logs, meta.run, meta.ahead, self._job.slot.wait_for_run)
 
     def _context(self, voice: Voice, verdict: Plan, client: RunClient | None) -> Context:
         meta = self._job.meta

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Literal
 
 from loom.backoff import REPEATABLE, Backoff
 from loom.model import limits
@@ -19,19 +20,31 @@ __all__ = ["Reader", "Readers"]
 Tell = Callable[[str, str, int | None], Awaitable[None]]
 """`LogStore.commit_position`, or the same through a server."""
 
+Wait = Callable[[Coroutine[Any, Any, Literal[True]]], Coroutine[Any, Any, Literal[True]]]
+"""Awaits what blocks, as a run does that gives back its slot meanwhile."""
+
+PATIENCE = 0.02
+"""Seconds for which a run keeps its slot while it waits for a reader. To give it back and take it again costs as much
+as the rest of a chunk, and a reader that keeps up moves within less."""
 
 _LOOK = limits.READER_LEASE / limits.RENEW_FRACTION
 
 
 class Readers:
-    """The readers' marks of one run. A reader not heard of for `limits.READER_LEASE` no longer counts."""
+    """The readers' marks of one run. A reader not heard of for `limits.READER_LEASE` no longer counts. `wait`
+    awaits what waits for one: it may be a run, which needs the slot of this one."""
 
-    def __init__(self, logs: LogStore, run: str, ahead: int) -> None:
+    def __init__(self, logs: LogStore, run: str, ahead: int, wait: Wait | None = None) -> None:
         self._logs = logs
+        self._wait = wait
         self._run = run
         self._ahead = ahead
         self._seen: dict[str, tuple[int, float]] = {}
         self._slowest: int | None = None
+        self._waiting = 0
+        self._slow = False
+        """The slowest has not moved for `PATIENCE`, while it was waited for."""
+        self._patience: asyncio.TimerHandle | None = None
         self._news = asyncio.Event()
         self._news.set()
         self._backoff = Backoff.of_store()
@@ -46,7 +59,31 @@ class Readers:
                 await self._backoff.attempt(self._look)
             if self._slowest is None or seq < self._slowest + self._ahead:
                 return
-            await self._news.wait()
+            await self._wait_for_news()
+
+    async def _wait_for_news(self) -> Literal[True]:
+        if self._wait is not None:
+            if self._slow:
+                return await self._wait(self._news.wait())
+            if self._patience is None:
+                self._arm()
+        self._waiting += 1
+        try:
+            return await self._news.wait()
+        finally:
+            self._waiting -= 1
+
+    def _arm(self) -> None:
+        self._patience = asyncio.get_running_loop().call_later(PATIENCE, self._lose_patience, self._slowest)
+
+    def _lose_patience(self, slowest: int | None) -> None:
+        self._patience = None
+        if self._waiting:
+            if self._slowest == slowest:
+                self._slow = True
+                self._news.set()
+            else:
+                self._arm()
 
     async def _look(self) -> None:
         marks = await self._logs.positions(self._run)
@@ -57,7 +94,9 @@ class Readers:
             seen[mark.reader] = (mark.beat, since if beat == mark.beat else now)
         self._seen = seen
         alive = [mark.seq for mark in marks if now - seen[mark.reader][1] < limits.READER_LEASE]
-        self._slowest = min(alive, default=None)
+        slowest = min(alive, default=None)
+        if slowest != self._slowest:
+            self._slowest, self._slow = slowest, False
 
     def _look_again(self) -> None:
         """A reader that went silent tells nothing: look whether one has lapsed."""
@@ -71,6 +110,8 @@ class Readers:
     def close(self) -> None:
         self._unwatch()
         self._timer.cancel()
+        if self._patience is not None:
+            self._patience.cancel()
 
 
 class Reader:

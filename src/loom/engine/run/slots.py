@@ -238,7 +238,8 @@ class Slot:
             await self._enter(tasks, task)
 
     async def wait_for_run(self, blocking: Coroutine[Any, Any, T]) -> T:
-        """`wait`, anywhere: a run that waits for others mostly does so for several at once, in tasks that it joins."""
+        """`wait`, anywhere, for what another run may have to do. A run that waits for others mostly does so for several
+        at once, in tasks that it joins."""
         return await self.wait(blocking, anywhere=True)
 
     async def sleep(self, seconds: float) -> None:
