@@ -11,19 +11,8 @@ import pytest
 from loom.model import limits
 from loom.model.cursor import Cursor
 from loom.model.errors import ErrorInfo, InvalidInput
-from loom.model.run import (
-    ALL_RUNS,
-    ActorInfo,
-    Claim,
-    Head,
-    Meta,
-    RunFilter,
-    RunState,
-    check_id,
-    inbox_of,
-    run_of,
-    state_of,
-)
+from loom.model.names import check_id
+from loom.model.run import ALL_RUNS, ActorInfo, Claim, Head, Meta, RunFilter, RunState, inbox_of, run_of, state_of
 
 META = Meta(run="r", actor="a")
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from loom.engine.run.ending import end_run, error_chunk
 from loom.model import limits
 from loom.model.errors import ErrorInfo, LoomError
+from loom.model.names import PRIVATE
 from loom.model.ports import Store
-from loom.model.run import PRIVATE, Head, RunFilter, RunState
+from loom.model.run import Head, RunFilter, RunState
 from loom.wire.json import encode
 
 from .places import make_private

@@ -11,17 +11,13 @@ from msgspec.structs import fields
 from . import limits
 from .cursor import Cursor, attempt_of, cursor_at
 from .errors import DEAD, ErrorInfo
-from .names import DEFAULT_QUEUE, ID_PATTERN, PRIVATE, PUBLISHED, check_id
+from .names import PUBLISHED
 from .options import Options, SettledOptions
 from .priority import Priority
 
 __all__ = [
     "ALL_RUNS",
-    "DEFAULT_QUEUE",
-    "ID_PATTERN",
     "NO_INPUT",
-    "PRIVATE",
-    "PUBLISHED",
     "ActorInfo",
     "Claim",
     "Entry",
@@ -33,7 +29,6 @@ __all__ = [
     "RunState",
     "Start",
     "WorkerInfo",
-    "check_id",
     "inbox_of",
     "run_of",
     "state_of",

@@ -14,8 +14,9 @@ from loom.model import limits
 from loom.model.chunk import Message, Page
 from loom.model.cursor import Cursor
 from loom.model.errors import InvalidInput, LogNotFound, OutcomeUnknown, Unavailable, UsageError
+from loom.model.names import check_id
 from loom.model.ports import InlineSink
-from loom.model.run import ALL_RUNS, ActorInfo, Entry, Head, Place, RunFilter, Start, WorkerInfo, check_id
+from loom.model.run import ALL_RUNS, ActorInfo, Entry, Head, Place, RunFilter, Start, WorkerInfo
 from loom.wire.data import encode_value
 from loom.wire.failure import line_of
 from loom.wire.json import check_depth, check_size, encode

@@ -10,7 +10,7 @@ import pytest
 
 import loom
 from loom.connect import connect
-from loom.model.run import PUBLISHED
+from loom.model.names import PUBLISHED
 
 
 @pytest.mark.parametrize(

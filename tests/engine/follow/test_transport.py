@@ -25,9 +25,10 @@ from loom.model.errors import (
     Unavailable,
     UnknownProducer,
 )
+from loom.model.names import PRIVATE, PUBLISHED
 from loom.model.options import DeclaredOptions, Options
 from loom.model.ports import INBOX
-from loom.model.run import PRIVATE, PUBLISHED, Start, inbox_of
+from loom.model.run import Start, inbox_of
 from loom.stores.memory import MemoryStore
 from loom.testing.author import Author, read_all
 from loom.wire.json import decode_message

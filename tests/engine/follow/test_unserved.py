@@ -13,7 +13,8 @@ from loom.engine.follow.transport import StoreTransport
 from loom.engine.follow.unserved import UNSERVED_PAUSE, unserved
 from loom.engine.run.worker import Worker
 from loom.model import limits
-from loom.model.run import PUBLISHED, Head, Meta, RunState, WorkerInfo
+from loom.model.names import PUBLISHED
+from loom.model.run import Head, Meta, RunState, WorkerInfo
 from loom.stores.memory import MemoryStore
 from tests.faults.store import FaultStore
 from tests.virtual import Clock, VirtualLoop

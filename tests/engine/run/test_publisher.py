@@ -35,9 +35,10 @@ from loom.model.errors import (
     Unavailable,
     UsageError,
 )
+from loom.model.names import PUBLISHED
 from loom.model.ports import Store
 from loom.model.retraction import surviving
-from loom.model.run import PUBLISHED, Claim
+from loom.model.run import Claim
 from loom.stores.memory import MemoryStore
 from loom.tasks import cancel_and_wait, spawn
 from tests.engine.kit import chunks_in, data_in, grammatical, types_in, until

@@ -8,7 +8,8 @@ import pytest
 
 from loom.engine.run.watchman import Watchman
 from loom.model.errors import HandleClosed
-from loom.model.run import PUBLISHED, Meta
+from loom.model.names import PUBLISHED
+from loom.model.run import Meta
 from loom.stores.memory import MemoryStore
 from loom.tasks import cancel_and_wait, spawn
 from loom.testing.author import Author

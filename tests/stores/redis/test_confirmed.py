@@ -15,7 +15,8 @@ from loom.engine.follow.transport import StoreTransport
 from loom.engine.run.worker import Worker
 from loom.model import limits
 from loom.model.errors import OutcomeUnknown
-from loom.model.run import PUBLISHED, Meta, Start
+from loom.model.names import PUBLISHED
+from loom.model.run import Meta, Start
 from loom.server.app import create_app
 from loom.server.http.address import Address
 from loom.server.serve import serving

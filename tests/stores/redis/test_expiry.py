@@ -8,7 +8,8 @@ import pytest
 
 from loom.model import limits
 from loom.model.errors import LogNotFound
-from loom.model.run import PUBLISHED, Meta
+from loom.model.names import PUBLISHED
+from loom.model.run import Meta
 from loom.stores.redis import RedisStore, parse_url
 from loom.stores.redis.keys import Keys
 from loom.testing.author import Author

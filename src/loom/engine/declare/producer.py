@@ -13,8 +13,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack
 
 from loom.model import limits
+from loom.model.names import check_id
 from loom.model.options import Options, RunOptions
-from loom.model.run import ActorInfo, check_id
+from loom.model.run import ActorInfo
 from loom.wire.codec import ANY, Codec
 
 from .context import Context

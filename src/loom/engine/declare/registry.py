@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from loom.model.errors import UnknownProducer, UsageError
-from loom.model.run import DEFAULT_QUEUE
+from loom.model.names import DEFAULT_QUEUE
 
 from .producer import Producer
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Unpack
 
 from loom.model.chunk import Chunk, Progress, Result
 from loom.model.errors import UsageError
-from loom.model.run import check_id
+from loom.model.names import check_id
 from loom.wire.codec import Codec, codec_of
 
 from .context import Context

@@ -15,22 +15,11 @@ from loom.engine.run.publisher import Publisher
 from loom.model import limits
 from loom.model.errors import UsageError, closed
 from loom.model.keep import Keep
+from loom.model.names import PUBLISHED, check_id
 from loom.model.numbers import seconds
 from loom.model.options import COMPLETE, OPTIONS, Options, settled_value
 from loom.model.ports import Transport
-from loom.model.run import (
-    PUBLISHED,
-    ActorInfo,
-    Entry,
-    Head,
-    Meta,
-    Place,
-    RunFilter,
-    RunState,
-    Start,
-    WorkerInfo,
-    check_id,
-)
+from loom.model.run import ActorInfo, Entry, Head, Meta, Place, RunFilter, RunState, Start, WorkerInfo
 
 from .consumer import Consumer
 from .run import OwnedRun, Run

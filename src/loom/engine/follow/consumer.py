@@ -13,9 +13,9 @@ from loom.backoff import Backoff
 from loom.model.chunk import Chunk
 from loom.model.cursor import Cursor
 from loom.model.errors import LogNotFound
+from loom.model.names import check_id
 from loom.model.numbers import seconds
 from loom.model.ports import Transport
-from loom.model.run import check_id
 
 from .run import Run
 

@@ -32,20 +32,9 @@ from loom.model.errors import (
     Unavailable,
     closed,
 )
+from loom.model.names import check_id
 from loom.model.ports import InlineSink, Store, message_producer
-from loom.model.run import (
-    ALL_RUNS,
-    ActorInfo,
-    Entry,
-    Head,
-    Meta,
-    Place,
-    RunFilter,
-    Start,
-    WorkerInfo,
-    check_id,
-    inbox_of,
-)
+from loom.model.run import ALL_RUNS, ActorInfo, Entry, Head, Meta, Place, RunFilter, Start, WorkerInfo, inbox_of
 from loom.model.text import escaped
 from loom.tasks import cancel_and_wait, spawn, together
 from loom.wire.data import encode_data

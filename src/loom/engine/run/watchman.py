@@ -11,8 +11,9 @@ import logging
 
 from loom.model import limits
 from loom.model.errors import Conflict, ErrorInfo, Fenced, HandleClosed, LogEnded, LogNotFound
+from loom.model.names import PUBLISHED
 from loom.model.ports import Store
-from loom.model.run import PUBLISHED, Claim
+from loom.model.run import Claim
 
 from .ending import end_run
 from .trouble import Trouble

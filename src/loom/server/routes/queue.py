@@ -9,8 +9,9 @@ from starlette.types import ASGIApp
 
 from loom.model import limits
 from loom.model.errors import InvalidInput, UsageError
+from loom.model.names import check_id
 from loom.model.ports import Transport
-from loom.model.run import Place, check_id
+from loom.model.run import Place
 from loom.server.http.answers import json_answer
 from loom.server.http.requests import query_int, query_name
 from loom.wire.views import Accepted, EntryList, WorkerList

@@ -10,9 +10,10 @@ from msgspec.structs import replace
 
 from loom.model import limits
 from loom.model.errors import Conflict, Fenced
+from loom.model.names import PUBLISHED
 from loom.model.ports import WorkQueue
 from loom.model.priority import PRIORITIES, SHARES, order
-from loom.model.run import PUBLISHED, Claim, Entry
+from loom.model.run import Claim, Entry
 from loom.tasks import spawn
 from loom.testing.clock import ManualClock
 

@@ -10,8 +10,8 @@ import pytest
 from loom.model import limits
 from loom.model.chunk import Chunk
 from loom.model.errors import Fenced, LogNotFound
+from loom.model.names import PUBLISHED
 from loom.model.ports import Durability, LogSpec, Store, SweepReport
-from loom.model.run import PUBLISHED
 from loom.tasks import spawn
 from loom.testing.author import Author, read_all
 from loom.testing.clock import ManualClock, StoreFactory
