@@ -302,6 +302,14 @@ async def starter(client: Client, actor: Any) -> None:
     await run.result()
 
 
+async def dawdler(client: Client, actor: Any) -> None:
+    """Reads so slowly that the run waits for him, and gives its slot back meanwhile."""
+    run = await client.start(actor.using(id="run"))
+    await run.send("word", "again")
+    async for _ in run.chunks():
+        await asyncio.sleep(1.0)
+
+
 async def caller(client: Client, actor: Any) -> None:
     """Wants the result only, and cancels a run that takes him too long."""
     telling = spawn(_tell(client), "telling")
@@ -707,6 +715,7 @@ PLAYS = {
     "late owner, cancelled again": Play(late_owner, slow, CONSUMER + FEW, more=1),
     "late owner, shaky store": Play(late_owner, slow, theirs=shaky, mine=shaky_to_read),
     "starter": Play(starter, chat, FEW),
+    "dawdler": Play(dawdler, chat, FEW),
     "starter, shaky store": Play(starter, chat, FEW, theirs=shaky, mine=shaky_to_read),
     "starter of a flood": Play(starter, flood, ("loom-claimed", "loom-run", "loom-writer")),
     "starter of a report": Play(starter, report, FEW),
