@@ -78,7 +78,11 @@ class App:
 
     def add(self, producer: Producer[..., Any]) -> None:
         """Register a producer of any kind, as kinds from other packages do. It takes the app's `retention` where it
-        declares none. Raises `UsageError` for a name that is taken."""
+        declares none. Raises `UsageError` for a name that is taken, and for what is no producer."""
+        if not isinstance(producer, Producer):
+            raise UsageError(
+                f"App.add takes a loom.producers.Producer, not {producer!r}: for a function, use @app.actor"
+            )
         self.registry.add(producer)
         producer.options = producer.options.over(self._defaults)
         self._homes[producer.name] = self

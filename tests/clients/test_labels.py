@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import loom
-from loom.model.errors import InvalidInput
+from loom.model.errors import InvalidInput, UsageError
 
 from .places import Connected, ConnectedSync
 
@@ -57,6 +57,23 @@ async def test_labels_that_do_not_fit_start_nothing(connected: Connected) -> Non
             with pytest.raises(InvalidInput, match="labels"):
                 await client.runs(labels=labels)
         assert await client.runs() == []
+
+
+async def test_lists_that_there_are_not_are_refused(connected: Connected) -> None:
+    """An empty list would say that there are no such runs."""
+    async with connected(labelled()) as client:
+        for field, wrong in (("state", "done"), ("limit", 0), ("limit", "x")):
+            asked: dict[str, Any] = {field: wrong}
+            with pytest.raises(UsageError, match=f"^{field}: '?{wrong}'? is "):
+                await client.runs(**asked)
+        for field in ("actor", "parent", "root"):
+            asked = {field: "no name"}
+            with pytest.raises(InvalidInput, match=f"^{field}: 'no name'"):
+                await client.runs(**asked)
+        for field, wrong in (("place", "here"), ("limit", 0)):
+            asked = {field: wrong}
+            with pytest.raises(UsageError, match=f"^{field}: "):
+                await client.entries(**asked)
 
 
 async def test_runs_are_found_by_their_labels(connected: Connected) -> None:

@@ -84,5 +84,30 @@ def test_it_runs_from_the_command_line() -> None:
 def test_what_it_declares_is_checked_and_the_apps_retention_holds() -> None:
     with pytest.raises(loom.UsageError, match="concurrency"):
         Producer("p", greeting, driver=Canned([]), concurrency=0)
+    misspelled: Any = {"tiemout": 3}
+    with pytest.raises(TypeError, match="declares no 'tiemout'"):
+        Producer("p", greeting, driver=Canned([]), **misspelled)
     keeping = loom.App(retention=60)
     assert canned(keeping, "p")(list).options.given["retention"] == 60
+
+
+class Bare:
+    """As a driver is written by who reads of `drive` alone."""
+
+    def drive(self, arguments: Mapping[str, Any], ctx: loom.Context) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("driver", "why"),
+    [(Bare(), "no kind and no threaded and no looks_back"), (Canned, "not its class"), (None, "no kind")],
+)
+def test_what_is_no_driver_is_refused_where_it_is_given(driver: Any, why: str) -> None:
+    """Not in the run, which would never end."""
+    with pytest.raises(loom.UsageError, match=f"^p: driver=.*{why}"):
+        Producer("p", greeting, driver=driver)
+
+
+def test_what_is_no_producer_is_not_added() -> None:
+    function: Any = print
+    with pytest.raises(loom.UsageError, match="Producer, not <built-in function print>"):
+        loom.App().add(function)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import enum
 import ipaddress
@@ -78,6 +79,13 @@ ROWS = [match.groups() for match in map(ROW.fullmatch, DOCS.read_text().splitlin
 def test_every_row_is_read() -> None:
     lines = [line for line in DOCS.read_text().splitlines() if line.startswith("| `")]
     assert len(ROWS) == len(lines) > 40
+
+
+def test_a_call_that_nobody_awaited_is_told_so() -> None:
+    async def call() -> None: ...
+
+    with contextlib.closing(call()) as pending, pytest.raises(TypeError, match="await it"):
+        encode_value(pending)
 
 
 @pytest.mark.parametrize(("value", "json", "refused", "hint"), ROWS)

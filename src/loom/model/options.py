@@ -87,7 +87,9 @@ def _queue(field: str, value: Any) -> str:
 
 def _labels(field: str, value: Any) -> Labels:
     if not isinstance(value, Mapping) or len(value) > limits.LABELS:
-        raise _misfit(field, f"must be at most {limits.LABELS} names and values, not {value!r:.80}")
+        raise _misfit(
+            field, f"must be names and values, at most {limits.LABELS}, as {{'user': '42'}}, not {value!r:.80}"
+        )
     for name, text in value.items():
         if ":" in check_id(name, field):
             raise _misfit(field, f"the name {name!r} has a colon, which ends a name in URLs")

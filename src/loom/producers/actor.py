@@ -27,7 +27,7 @@ from typing import (
 )
 
 from loom.engine.declare.context import Context
-from loom.engine.declare.options import Declaration
+from loom.engine.declare.options import Declaration, check_names
 from loom.engine.declare.producer import Producer
 from loom.engine.declare.signature import make_producer
 from loom.model.errors import UsageError
@@ -204,9 +204,7 @@ def decorator(add: Callable[[Producer[..., Any]], None]) -> ActorDecorator:
     """The decorator that makes producers and hands them to `add`."""
 
     def actor(target: Any = None, /, **declared: Unpack[Declaration]) -> Any:
-        unknown = declared.keys() - Declaration.__annotations__.keys()
-        if unknown:
-            raise TypeError(f"an actor declares no {min(unknown)!r} (but {', '.join(Declaration.__annotations__)})")
+        check_names(declared)
         requires: Any = declared.get("requires", ())
         if isinstance(requires, str):  # a sequence of strings, too
             raise UsageError(f"requires={requires!r}: a list of names, as [{requires!r}]")

@@ -11,7 +11,7 @@ import fractions
 import ipaddress
 import math
 import pathlib
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -122,4 +122,6 @@ def _name(value: Any) -> str:
 def _advice(value: Any) -> str:
     if callable(getattr(value, "get_secret_value", None)):
         return " (a secret is never written)"
+    if isinstance(value, Coroutine):
+        return " (await it; a plain function has what ends in _sync)"
     return ""

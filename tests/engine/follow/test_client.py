@@ -81,6 +81,8 @@ async def test_a_call_by_name_gives_the_input_or_its_fields(place: Place) -> Non
     for args, kwargs in (((1, 2), {}), ((1,), {"b": 2})):
         with pytest.raises(UsageError, match="one argument"):
             await place.client.start("add", *args, **kwargs)
+    with pytest.raises(UsageError, match=r"'tiemout' is no option$"):
+        await place.client.start("add", {"a": 1}, tiemout=3)
     with pytest.raises(UnknownProducer):
         await place.client.start("nobody", 1)
 

@@ -20,6 +20,7 @@ __all__ = [
     "check_declared",
     "check_keep",
     "check_lease",
+    "check_names",
     "check_worker",
     "declared_options",
     "retention_of",
@@ -72,6 +73,13 @@ class Declaration(DeclaredOptions, total=False):
     concurrency: int | None
     keep: Keep | None
     requires: Sequence[str]
+
+
+def check_names(declared: Mapping[str, Any]) -> None:
+    """Raise `TypeError` for a keyword that `Declaration` lacks."""
+    unknown = declared.keys() - Declaration.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"an actor declares no {min(unknown)!r} (but {', '.join(Declaration.__annotations__)})")
 
 
 def declared_options(name: str, declared: Mapping[str, Any]) -> Options:

@@ -10,9 +10,10 @@ import copy
 import inspect
 from collections.abc import AsyncIterable, Awaitable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
 
 from loom.model import limits
+from loom.model.errors import UsageError
 from loom.model.names import check_id
 from loom.model.options import Options, RunOptions
 from loom.model.run import ActorInfo
@@ -20,7 +21,7 @@ from loom.wire.codec import ANY, Codec
 
 from .context import Context
 from .inputs import Inputs
-from .options import Declaration, check_declared, declared_options
+from .options import Declaration, check_declared, check_names, declared_options
 
 __all__ = ["Bound", "Driver", "Producer", "Startable"]
 
@@ -64,7 +65,11 @@ class Startable(Protocol[P, Out]):
 class Producer(Generic[P, Out]):
     """A named function that yields or returns; only the runner ever drives it. Called plainly, it is the function.
 
-    Raises `UsageError` for what is declared and makes no sense, `InvalidInput` for a name that is none."""
+    `target`: what documents it. `inputs`: its parameters (default: none). `yields`, `returns`: the types of what it
+    says and of its result (default: any).
+
+    Raises `UsageError` for a `driver` that is none and for what is declared and makes no sense, `InvalidInput` for a
+    name that is none."""
 
     def __init__(
         self,
@@ -77,6 +82,7 @@ class Producer(Generic[P, Out]):
         returns: Codec = ANY,
         **declared: Unpack[Declaration],
     ) -> None:
+        check_names(declared)
         self.options = declared_options(check_id(name, "actor"), declared)
         """The options that it declares for its runs."""
         self.retry = declared.get("retry")
@@ -90,7 +96,7 @@ class Producer(Generic[P, Out]):
         self.name = name
         self.target = target
         """The function or class as its author wrote it: it documents the producer, and a plain call calls it."""
-        self.driver = driver
+        self.driver = _checked(name, driver)
         self.inputs = inputs or Inputs(name, ())
         self.yields = yields
         self.returns = returns
@@ -136,6 +142,16 @@ class Producer(Generic[P, Out]):
     def info(self) -> ActorInfo:
         """What others are told of it."""
         return ActorInfo(name=self.name, description=self.description, input_schema=self.inputs.schema)
+
+
+def _checked(name: str, driver: Any) -> Driver:
+    """Return the driver, or raise `UsageError` naming the missing attributes: its runs would never end."""
+    if isinstance(driver, type):
+        raise UsageError(f"{name}: driver={driver!r}: a driver, not its class")
+    lacking = [part for part in ("kind", "threaded", "looks_back", "drive") if not hasattr(driver, part)]
+    if lacking:
+        raise UsageError(f"{name}: driver={driver!r}: no driver, for it has no {' and no '.join(lacking)}")
+    return cast("Driver", driver)
 
 
 class Bound(Generic[P, Out]):

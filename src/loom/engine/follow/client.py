@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from datetime import timedelta
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import Any, ParamSpec, Self, TypeVar, get_args, overload
 
 from loom.engine.declare.inputs import encode_input
 from loom.engine.declare.options import check_keep, check_lease, retention_of
@@ -16,7 +16,7 @@ from loom.model import limits
 from loom.model.errors import UsageError, closed
 from loom.model.keep import Keep
 from loom.model.names import PUBLISHED, check_id
-from loom.model.numbers import seconds
+from loom.model.numbers import is_whole, seconds
 from loom.model.options import COMPLETE, OPTIONS, Options, settled_value
 from loom.model.ports import Transport
 from loom.model.run import ActorInfo, Entry, Head, Meta, Place, RunFilter, RunState, Start, WorkerInfo
@@ -152,8 +152,10 @@ class Client:
         return Run(self._transport, head.meta.run)
 
     async def entries(self, *, queue: str | None = None, place: Place | None = None, limit: int = 100) -> list[Entry]:
-        """Open runs as the queue holds them, in the order of putting; delayed starts last."""
+        """Open runs as the queue holds them, in the order of putting; delayed starts last. Raises `UsageError` for
+        what is no place, or no limit."""
         self._check_open()
+        _check_listed(limit, "place", place, get_args(Place))
         return await self._transport.list_entries(queue=queue, place=place, limit=limit)
 
     async def workers(self) -> list[WorkerInfo]:
@@ -220,8 +222,13 @@ class Client:
         root: str | None = None,
     ) -> list[Head]:
         """Runs, newest first. `before`: those older than that run; `labels`: those that have all of them; `parent`:
-        those that this run started; `root`: those below this run, at any depth."""
+        those that this run started; `root`: those below this run, at any depth. Raises `UsageError` for what is no
+        state, or no limit, `InvalidInput` for what is no name, or no labels, `LogNotFound` where `before` is no run."""
         self._check_open()
+        _check_listed(limit, "state", state, get_args(RunState))
+        for field, name in (("actor", actor), ("parent", parent), ("root", root)):
+            if name is not None:
+                check_id(name, field)
         filter = RunFilter(
             state=state, actor=actor, labels=settled_value("labels", labels) or {}, parent=parent, root=root
         )
@@ -297,9 +304,18 @@ class _Request:
         )
 
 
+def _check_listed(limit: Any, field: str, value: Any, known: tuple[str, ...]) -> None:
+    """Raise `UsageError` unless a list can be so long, and the field that it is narrowed by has a known value."""
+    if not is_whole(limit):
+        raise UsageError(f"limit: {limit!r:.80} is not a whole number, more than 0", details={"field": "limit"})
+    if value is not None and value not in known:
+        raise UsageError(f"{field}: {value!r:.80} is none of {', '.join(known)}", details={"field": field})
+
+
 def _plain_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if len(args) > 1 or (args and kwargs):
-        raise UsageError("by name, give the input as one argument, or its fields as keywords")
+        odd = f": {min(kwargs)!r} is no option" if len(args) == 1 else ""
+        raise UsageError(f"by name, give the input as one argument, or its fields as keywords{odd}")
     return args[0] if args else kwargs or None
 
 
